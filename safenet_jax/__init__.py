@@ -1,0 +1,47 @@
+"""Private inference with planned activations, in JAX.
+
+The flow, which is also the import order:
+
+    data -> models -> approximation -> search -> (crypto ->) protocol -> report
+
+Names are handed out lazily: importing the package imports neither JAX nor the
+cryptography, so that a client can run without the former.
+"""
+
+import importlib
+
+_NAMES = {
+    'load_data': ('data', 'load'),
+    'Workdir': ('workdir', 'Workdir'),
+    'Conv': ('models.layers', 'Conv'),
+    'Dense': ('models.layers', 'Dense'),
+    'Activation': ('models.layers', 'Activation'),
+    'AveragePool': ('models.layers', 'AveragePool'),
+    'Flatten': ('models.layers', 'Flatten'),
+    'Network': ('models.network', 'Network'),
+    'relu_counts': ('models.network', 'relu_counts'),
+    'build': ('models.architectures', 'build'),
+    'cnn7': ('models.architectures', 'cnn7'),
+    'Plan': ('approximation.plan', 'Plan'),
+    'make_plan': ('approximation.plan', 'make'),
+    'importance_ranks': ('approximation.importance', 'ranks'),
+    'initial_coefficients': ('approximation.activation', 'initial_coefficients'),
+    'approximate': ('approximation.activation', 'approximate'),
+    'quantize': ('protocol.quantize', 'quantize'),
+    'Ledger': ('protocol.ledger', 'Ledger'),
+    'simulate': ('protocol.simulator', 'infer'),
+    'SystemRandomness': ('crypto.randomness', 'SystemRandomness'),
+}
+
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str):
+  if name not in _NAMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  module, attribute = _NAMES[name]
+  return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)
+
+
+def __dir__():
+  return __all__

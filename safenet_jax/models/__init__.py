@@ -1,0 +1,1 @@
+"""Networks: layer records, architectures, the Flax network."""

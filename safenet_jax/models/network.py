@@ -1,0 +1,144 @@
+"""The Flax network of a tuple of layer records: a pure function of its inputs.
+
+    variables = network.init(key)
+    logits = network.apply(variables, images, approximation)
+
+`variables` holds `params` (`conv0/kernel` [k, k, I, O], `conv0/bias` [O] where
+there is no batch norm, `dense0/kernel` [I, O], `dense0/bias` [O],
+`conv0_bn/scale` and `conv0_bn/bias` [O]) and `batch_stats` (`conv0_bn/mean`
+and `conv0_bn/var`). One such tree serves every plan.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from safenet_jax.models import convolution
+from safenet_jax.models import layers as records
+
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+
+
+class Network(nn.Module):
+  """A network of layer records; see `safenet_jax.models.layers`.
+
+  Attributes:
+    layers: the records.
+    input_shape: (H, W, C) of one image.
+    dtype: type of the computation; parameters and statistics stay float32.
+  """
+
+  layers: tuple[records.Layer, ...]
+  input_shape: tuple[int, int, int] = (32, 32, 3)
+  dtype: Any = jnp.float32
+
+  def init(self, key: jax.Array, *args, **kwargs):  # type: ignore[override]
+    """Variables from a key; images default to one image of zeros."""
+    if not args:
+      args = (jnp.zeros((1, *self.input_shape)),)
+    variables = super().init(key, *args, **kwargs)
+    return {name: variables[name] for name in ('params', 'batch_stats') if name in variables}
+
+  @nn.compact
+  def __call__(
+      self,
+      images: jax.Array,
+      approximation: Sequence[Callable[[jax.Array], jax.Array]] | None = None,
+      train: bool = False,
+  ) -> jax.Array:
+    """Logits float32 [B, classes] of normalised images [B, H, W, C].
+
+    Args:
+      images: float, of `input_shape`.
+      approximation: for each activation a function of its input that keeps the
+        shape [B, ..., C], such as `approximation.activation.Approximation`;
+        None is ReLU everywhere.
+      train: normalise by the batch and update `batch_stats`.
+
+    Inputs of the activations are sown as collection `preactivations`.
+    """
+    if images.shape[1:] != self.input_shape:
+      raise ValueError(f'images of shape {images.shape}, want [B, {self.input_shape}]')
+    operations = _Forward(self, approximation, train)
+    logits = records.run(self.layers, operations, images.astype(self.dtype))
+    return logits.astype(jnp.float32)
+
+
+class _Forward:
+  """Operations on activations [B, ..., C], inside the module's compact scope."""
+
+  def __init__(self, module: Network, approximation, train: bool):
+    self.module, self.approximation, self.train = module, approximation, train
+    self.activations = 0
+
+  def conv(self, name, layer, x):
+    shape = (layer.kernel, layer.kernel, x.shape[-1], layer.features)
+    x = _Linear(shape, not layer.batch_norm, name=name)(
+        x, lambda x, kernel: convolution.convolve(x, kernel, layer.stride)
+    )
+    if not layer.batch_norm:
+      return x
+    return nn.BatchNorm(
+        use_running_average=not self.train,
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        dtype=self.module.dtype,
+        name=f'{name}_bn',
+    )(x)
+
+  def dense(self, name, layer, x):
+    return _Linear((x.shape[-1], layer.features), True, name=name)(x, jnp.dot)
+
+  def activation(self, name, layer, x):
+    del layer
+    self.module.sow('preactivations', name, x)
+    activate = nn.relu if self.approximation is None else self.approximation[self.activations]
+    self.activations += 1
+    return activate(x)
+
+  def average_pool(self, name, layer, x):
+    del name
+    b, h, w, c = x.shape
+    n = layer.window
+    return x.reshape(b, h // n, n, w // n, n, c).mean((2, 4))
+
+  def flatten(self, name, layer, x):
+    del name, layer
+    return x.reshape(x.shape[0], -1)
+
+
+class _Linear(nn.Module):
+  """Kernel and optional bias around a linear function; He-normal start."""
+
+  shape: tuple[int, ...]
+  use_bias: bool
+
+  @nn.compact
+  def __call__(self, x, apply):
+    kernel = self.param('kernel', nn.initializers.he_normal(), self.shape)
+    y = apply(x, kernel.astype(x.dtype))
+    if self.use_bias:
+      y += self.param('bias', nn.initializers.zeros, self.shape[-1:]).astype(x.dtype)
+    return y
+
+
+def relu_counts(network: Network) -> tuple[int, ...]:
+  """Activations of one image per activation layer."""
+  return tuple(
+      shape.activations
+      for shape in records.shapes(network.layers, network.input_shape)
+      if isinstance(shape.layer, records.Activation)
+  )
+
+
+def activation_channels(network: Network) -> tuple[int, ...]:
+  """Channels C of each activation layer."""
+  return tuple(
+      shape.output_shape[-1]
+      for shape in records.shapes(network.layers, network.input_shape)
+      if isinstance(shape.layer, records.Activation)
+  )
