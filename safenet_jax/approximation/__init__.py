@@ -1,0 +1,1 @@
+"""Plans (ratio, degree), channel importance, and the approximated activation."""

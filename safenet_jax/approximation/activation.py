@@ -1,0 +1,89 @@
+"""The approximated activation (Eq. 2) and its trainable coefficients."""
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+
+# Least-squares fit of ReLU over N(0, 1): 1/(2 sqrt(2 pi)) + x/2 + x^2/(2 sqrt(2 pi)).
+# The cubic term of that fit is zero, so degree 3 starts from the same polynomial.
+INITIAL = (0.19947114, 0.5, 0.19947114, 0.0)
+
+# The served quadratic is folded into a square, whose weights are scaled by the
+# root of the leading coefficient: it stays at or above this floor.
+LEADING_FLOOR = 0.004
+
+
+class Approximation(struct.PyTreeNode):
+  """One activation layer's replacement; `C` is its number of channels.
+
+  mask: bool [C], True where the channel is a polynomial.
+  degree: int32 [], 0, 2 or 3; degree 0 prunes the masked channels.
+  coefficients: float32 [4] or [C, 4], constant term first, as trained.
+  blend: float32 [], share of ReLU still mixed in (annealed switch), 0 when done.
+  """
+
+  mask: jax.Array
+  degree: jax.Array
+  coefficients: jax.Array
+  blend: jax.Array | float = 0.0
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """where(mask, P(x), relu(x)) for x [..., C]."""
+    relu = jax.nn.relu(x)
+    # Unmasked entries are zeroed first: inf * 0 in an unused polynomial would
+    # turn every gradient into NaN.
+    z = jnp.where(self.mask, x, 0.0)
+    c = effective(self.coefficients, self.degree).astype(x.dtype)
+    c0, c1, c2, c3 = (c[..., j] for j in range(4))
+    polynomial = ((c3 * z + c2) * z + c1) * z + c0
+    blend = jnp.asarray(self.blend, x.dtype)
+    return jnp.where(self.mask, polynomial + blend * (relu - polynomial), relu)
+
+
+def effective(coefficients: jax.Array, degree: jax.Array) -> jax.Array:
+  """The coefficients [..., 4] that are used at a degree.
+
+  Degree 0 has none, degree 2 no cubic one, and its leading coefficient is
+  reflected at LEADING_FLOOR: the value itself above it, with a gradient of
+  size one everywhere.
+  """
+  c0, c1, c2, c3 = (coefficients[..., j] for j in range(4))
+  leading = LEADING_FLOOR + jnp.abs(c2 - LEADING_FLOOR)
+  quadratic = jnp.stack([c0, c1, leading, jnp.zeros_like(c3)], axis=-1)
+  return jnp.where(degree == 3, coefficients, jnp.where(degree == 2, quadratic, 0.0))
+
+
+def initial_coefficients(channels: tuple[int, ...], *, per_channel: bool = False):
+  """Tuple of float32 [4] (or [C, 4]) per layer: the least-squares fit of ReLU."""
+  start = jnp.asarray(INITIAL, jnp.float32)
+  return tuple(jnp.tile(start, (c, 1)) if per_channel else start for c in channels)
+
+
+def approximate(
+    plan: plans.Plan,
+    channel_ranks: tuple[jax.Array, ...],
+    coefficients: tuple[jax.Array, ...],
+    blend: jax.Array | float = 0.0,
+) -> tuple[Approximation, ...]:
+  """The network's approximation argument for a plan; all of it may be traced."""
+  masks = importance.masks(plan, channel_ranks)
+  return tuple(
+      Approximation(mask, degree, c, blend)
+      for mask, degree, c in zip(masks, plan.degree, coefficients)
+  )
+
+
+def range_penalty(
+    preactivations: tuple[jax.Array, ...],
+    approximation: tuple[Approximation, ...],
+    limit: float,
+) -> jax.Array:
+  """Mean square of |x| beyond `limit` over the replaced channels of all layers."""
+  def one(x, layer):
+    excess = jnp.where(layer.mask, jax.nn.relu(jnp.abs(x) - limit), 0.0)
+    return jnp.mean(jnp.square(excess))
+
+  return sum(one(x, layer) for x, layer in zip(preactivations, approximation))

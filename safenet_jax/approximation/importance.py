@@ -1,0 +1,47 @@
+"""Which channels a plan replaces: ascending L1 norm of their filters (Eq. 3).
+
+As printed, Eq. 3 replaces the other 1 - alpha of the channels; the text
+("in the ascending order of their channel important factors") is right and is
+what is done here.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import layers as records
+from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
+
+
+def importance(network: Network, variables) -> tuple[jax.Array, ...]:
+  """Per activation layer, float [C]: L1 norm of the filters that feed a channel.
+
+  Norms are those of the served filters, that is with batch norm folded in.
+  After a residual addition the norms of all branches add up.
+  """
+  params, stats = variables['params'], variables.get('batch_stats', {})
+
+  def norm(name):
+    kernel = params[name]['kernel']
+    total = jnp.abs(kernel).sum(tuple(range(kernel.ndim - 1)))
+    if f'{name}_bn' in params:
+      variance = stats[f'{name}_bn']['var']
+      total *= jnp.abs(params[f'{name}_bn']['scale']) / jnp.sqrt(variance + BATCH_NORM_EPSILON)
+    return total
+
+  return tuple(sum(map(norm, names)) for names in records.producers(network.layers))
+
+
+def ranks(network: Network, variables) -> tuple[jax.Array, ...]:
+  """Per activation layer, int32 [C]: rank of each channel, 0 the least important."""
+  def rank(values):
+    order = jnp.argsort(values, stable=True)
+    return jnp.zeros_like(order).at[order].set(jnp.arange(order.size)).astype(jnp.int32)
+
+  return tuple(rank(values) for values in importance(network, variables))
+
+
+def masks(plan: plans.Plan, channel_ranks: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+  """Per activation layer, bool [C]: True where the channel is replaced (Eq. 3)."""
+  counts = plans.replaced_channels(plan, jnp.asarray([rank.size for rank in channel_ranks]))
+  return tuple(rank < count for rank, count in zip(channel_ranks, counts))

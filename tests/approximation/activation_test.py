@@ -1,0 +1,118 @@
+"""The approximated activation and its gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from safenet_jax.approximation import activation
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.models.network import activation_channels
+
+MASK = jnp.asarray([True, False, True])
+
+
+def layer(degree, coefficients=(0.3, -0.7, 0.2, 0.05), blend=0.0):
+  return activation.Approximation(MASK, jnp.int32(degree), jnp.asarray(coefficients), blend)
+
+
+@pytest.mark.parametrize('degree', [0, 2, 3])
+def test_values_are_relu_or_the_polynomial(degree):
+  x = jnp.linspace(-2, 2, 24).reshape(8, 3)
+  y = np.asarray(layer(degree)(x))
+  powers = {0: 0, 2: 3, 3: 4}[degree]
+  polynomial = sum(c * np.asarray(x) ** j for j, c in enumerate((0.3, -0.7, 0.2, 0.05)[:powers]))
+  expected = np.where(MASK, polynomial, np.maximum(x, 0))
+  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('blend', [0.0, 0.4])
+@pytest.mark.parametrize('degree', [0, 2, 3])
+def test_gradients_equal_finite_differences(degree, blend):
+  with jax.enable_x64(True):
+    # Away from the kink of ReLU.
+    x = jnp.asarray(
+      np.random.default_rng(0).choice([-1, 1], (6, 3)) * np.linspace(0.5, 2, 18).reshape(6, 3)
+    )
+    coefficients = jnp.asarray([0.3, -0.7, 0.2, 0.05], jnp.float64)
+
+    def f(x, coefficients):
+      return jnp.sin(layer(degree, coefficients, blend)(x)).sum()
+
+    for argument, value in enumerate((x, coefficients)):
+      gradient = np.asarray(jax.grad(f, argument)(x, coefficients)).ravel()
+      flat = np.asarray(value).ravel()
+      for i in range(flat.size):
+        step = np.zeros_like(flat)
+        step[i] = 1e-6
+        args = [[x, coefficients], [x, coefficients]]
+        for sign, list_ in zip((1, -1), args):
+          list_[argument] = jnp.asarray((flat + sign * step).reshape(value.shape))
+        numeric = (f(*args[0]) - f(*args[1])) / 2e-6
+        np.testing.assert_allclose(gradient[i], numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_infinite_unmasked_inputs_leave_gradients_finite():
+  x = jnp.asarray([[1.0, 3e38, -1.0]])
+  gradient = jax.grad(lambda x, c: layer(3, c)(x)[0, 0] + layer(3, c)(x)[0, 2], 1)(x, jnp.ones(4))
+  assert np.isfinite(gradient).all()
+  gradient = jax.grad(lambda x: layer(3)(x).sum())(x * 1e5)
+  assert np.isfinite(np.asarray(gradient)[0, 1])
+
+
+def test_leading_coefficient_stays_above_its_floor_with_a_live_gradient():
+  for raw in (-1.0, 0.0, 0.001, 0.5):
+    used = activation.effective(jnp.asarray([0.0, 0.0, raw, 0.0]), jnp.int32(2))[2]
+    assert used >= activation.LEADING_FLOOR
+    slope = jax.grad(lambda c: activation.effective(c, jnp.int32(2))[2])(
+      jnp.asarray([0.0, 0.0, raw, 0.0])
+    )
+    assert abs(slope[2]) == 1
+  assert activation.effective(jnp.asarray([0, 0, 0.25, 1.0]), jnp.int32(2))[2] == pytest.approx(
+    0.25
+  )
+
+
+def test_initial_polynomial_is_the_least_squares_fit_of_relu():
+  x = np.random.default_rng(0).normal(size=400_000)
+  basis = np.stack([x**j for j in range(4)], 1)
+  fit = np.linalg.lstsq(basis, np.maximum(x, 0), rcond=None)[0]
+  np.testing.assert_allclose(activation.INITIAL, fit, atol=5e-3)
+
+
+def test_blend_moves_from_relu_to_the_polynomial():
+  x = jnp.asarray([[0.7, 0.7, -0.7]])
+  relu, polynomial = jax.nn.relu(x), layer(2)(x)
+  np.testing.assert_allclose(layer(2, blend=1.0)(x), relu, atol=1e-6)
+  np.testing.assert_allclose(layer(2, blend=0.25)(x), 0.25 * relu + 0.75 * polynomial, rtol=1e-5)
+
+
+def test_range_penalty_counts_only_replaced_channels_beyond_the_limit():
+  x = jnp.asarray([[5.0, 100.0, -3.0]])
+  assert activation.range_penalty((x,), (layer(2),), 3.0) == pytest.approx((5 - 3) ** 2 / 3)
+
+
+def test_plans_change_without_recompilation():
+  net = architectures.cnn7(width=0.25, input_shape=(8, 8, 1))
+  variables = net.init(jax.random.key(0))
+  ranks = importance.ranks(net, variables)
+  coefficients = activation.initial_coefficients(activation_channels(net))
+  traces = 0
+
+  @jax.jit
+  def logits(plan):
+    nonlocal traces
+    traces += 1
+    approximation = activation.approximate(plan, ranks, coefficients)
+    return net.apply(variables, jnp.ones((1, 8, 8, 1)), approximation)
+
+  results = [
+    logits(plans.make([ratio] * 7, [degree] * 7))
+    for ratio, degree in ((0, 2), (10, 2), (20, 3), (5, 0))
+  ]
+  assert traces == 1
+  # Degree 2 and 3 start from the same polynomial; every other pair differs.
+  assert not np.allclose(results[0], results[1])
+  assert not np.allclose(results[1], results[3])
