@@ -1,0 +1,1 @@
+"""The search: score, one member, populations, PBT and its binary tree."""

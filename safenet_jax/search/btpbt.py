@@ -1,0 +1,39 @@
+"""Binary-tree PBT (Algorithm 1, Figures 4a and 6).
+
+The root searches one ratio and one degree for all layers. Then every node is
+divided in two halves that are searched jointly, in breadth-first order, down to
+single layers; at last all layers are searched from the best candidate. Which
+layers are tied and which are active is data, so that all of it runs in the one
+executable of `population.cycle`.
+"""
+
+from safenet_jax.search.pbt import Step
+
+
+def schedule(layers: int, node_cycles: int, joint_cycles: int) -> list[Step]:
+  """The tree's nodes in order, for a network of T = `layers` activation layers.
+
+  Groups are named by their first layer. The left child takes the first
+  floor(n / 2) layers of a node of n. There are T runs of `node_cycles` (the
+  root and T - 1 pairs of siblings) and one joint run of `joint_cycles`.
+  """
+  if layers < 1:
+    raise ValueError(f'{layers} activation layers, want at least 1')
+  group = [0] * layers
+  steps = [Step('root', tuple(group), (True,) * layers, node_cycles, 'random')]
+  queue = [(0, layers)]
+  while queue:
+    first, end = queue.pop(0)
+    if end - first == 1:
+      continue
+    middle = first + (end - first) // 2
+    group[middle:end] = [middle] * (end - middle)
+    active = tuple(first <= t < end for t in range(layers))
+    steps.append(
+      Step(
+        f'{first}-{middle - 1}|{middle}-{end - 1}', tuple(group), active, node_cycles, 'candidate'
+      )
+    )
+    queue += [(first, middle), (middle, end)]
+  steps.append(Step('joint', tuple(range(layers)), (True,) * layers, joint_cycles, 'winner'))
+  return steps

@@ -1,0 +1,142 @@
+"""Training one member for epochs, with a log, checkpoints and exact resume."""
+
+from collections.abc import Callable
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from safenet_jax import data
+from safenet_jax.search import member as members
+from safenet_jax.search.member import Member, Task
+from safenet_jax.workdir import Workdir
+
+# Steps in one jitted call at most: often enough for a progress bar.
+MAX_CHUNK = 40
+
+
+@functools.partial(jax.jit, donate_argnames='member')
+def _train(key, member, task, batches, rates, blends):
+  return members.train(key, member, task, batches, rates=rates, blends=blends)
+
+
+@jax.jit
+def _finish(key, member, task):
+  member = members.recalibrate(key, member, task)
+  return member, members.accuracy(member, task, task.validation_images, task.validation_labels)
+
+
+evaluate = jax.jit(members.accuracy)
+
+
+def steps_per_epoch(task: Task) -> int:
+  """Whole batches in the training set; ValueError if there is none."""
+  steps = task.labels.size // task.training.batch_size
+  if not steps:
+    raise ValueError(
+      f'batch size {task.training.batch_size}, want at most the {task.labels.size} training images'
+    )
+  return steps
+
+
+def fit(
+  key: jax.Array,
+  member: Member,
+  task: Task,
+  workdir: Workdir,
+  *,
+  phase: str,
+  epochs: int,
+  warmup_epochs: float = 0.0,
+  anneal_epochs: float = 0.0,
+  progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> Member:
+  """Trains for `epochs` epochs on a cosine schedule, then recalibrates batch norm.
+
+  The same call on the same workdir resumes after the last epoch it finished,
+  with the same result as an uninterrupted one.
+
+  Args:
+    key: of all batches and augmentations.
+    member: at the start; its learning rate is the schedule's peak.
+    task: the shared data.
+    workdir: gets one line and one checkpoint an epoch under `phase`.
+    phase: name of this training.
+    epochs: passes over the training set.
+    warmup_epochs: linear warm-up before the cosine decay to zero.
+    anneal_epochs: epochs over which ReLU is blended out of replaced channels.
+    progress: called as (steps done, steps in all, last metrics) after a chunk.
+
+  Returns:
+    The trained member with its validation accuracy.
+
+  Raises:
+    FloatingPointError: the loss became NaN or infinite; names the step.
+  """
+  epoch_steps = steps_per_epoch(task)
+  total = epochs * epoch_steps
+  # The largest chunk that divides an epoch has one compiled shape.
+  chunk = max(c for c in range(1, min(MAX_CHUNK, epoch_steps) + 1) if epoch_steps % c == 0)
+  chunk = epoch_steps if chunk < 8 else chunk
+  schedule = optax.warmup_cosine_decay_schedule(
+    0.0 if warmup_epochs else 1.0,
+    1.0,
+    max(1, round(warmup_epochs * epoch_steps)),
+    max(total, 2),
+    0.0,
+  )
+  anneal_steps = anneal_epochs * epoch_steps
+
+  checkpoints = workdir.checkpoints(phase)
+  found = checkpoints.restore({'member': member})
+  done, member = (found[0], found[1]['member']) if found else (0, member)
+  # Donated below, and a restored array may still belong to the caller.
+  member = jax.tree.map(jnp.copy, member)
+  workdir.rewind(phase, done + 1)
+
+  metrics: dict[str, float] = {}
+  for epoch in range(done // epoch_steps, epochs):
+    epoch_key = jax.random.fold_in(key, epoch)
+    order = data.epoch_order(epoch_key, task.labels.size, task.training.batch_size)
+    losses = []
+    for first in range(0, epoch_steps, chunk):
+      steps = epoch * epoch_steps + first + np.arange(chunk)
+      blends = np.clip(1 - steps / anneal_steps, 0, 1) if anneal_steps else np.zeros(chunk)
+      member, chunk_losses = _train(
+        jax.random.fold_in(epoch_key, first),
+        member,
+        task,
+        order[first : first + chunk],
+        schedule(steps),
+        jnp.asarray(blends, jnp.float32),
+      )
+      chunk_losses = np.asarray(chunk_losses)
+      if not np.isfinite(chunk_losses).all():
+        step = int(steps[np.argmin(np.isfinite(chunk_losses))])
+        raise FloatingPointError(
+          f'{phase}: the loss is {chunk_losses[step - steps[0]]} at step {step}'
+        )
+      losses.append(chunk_losses)
+      metrics['loss'] = float(chunk_losses.mean())
+      if progress:
+        progress(int(steps[-1]) + 1, total, metrics)
+    finished, accuracy = _finish(jax.random.fold_in(epoch_key, epoch_steps), member, task)
+    if epoch + 1 == epochs:
+      member = finished
+    member = member.replace(accuracy=accuracy)
+    metrics = {
+      'loss': float(np.concatenate(losses).mean()),
+      'validation_accuracy': float(accuracy),
+      'learning_rate': float(member.learning_rate * schedule(steps[-1])),
+    }
+    if not math.isfinite(metrics['loss']):
+      raise FloatingPointError(f'{phase}: the loss is {metrics["loss"]} in epoch {epoch}')
+    workdir.log(phase, int(steps[-1]) + 1, epoch=epoch + 1, **metrics)
+    checkpoints.save(int(steps[-1]) + 1, {'member': member})
+    if progress:
+      progress(int(steps[-1]) + 1, total, metrics)
+  checkpoints.close()
+  return member

@@ -1,0 +1,247 @@
+"""One network in training: its weights, its plan, its learning rate, its score.
+
+Functions act on ONE member; populations map them over a leading member axis.
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from safenet_jax import data
+from safenet_jax.approximation import activation
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models.network import activation_channels, BATCH_NORM_MOMENTUM, Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """How a member is trained; the defaults are those that never diverged."""
+
+  batch_size: int = 128
+  momentum: float = 0.9
+  weight_decay: float = 5e-4
+  clip_norm: float = 1.0  # without clipping polynomial networks reached NaN in every run
+  coefficient_rate: float = 0.1  # learning rate of coefficients over that of weights
+  range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits
+  range_penalty: float = 0.01
+  label_smoothing: float = 0.0
+  distillation: float = 0.0  # weight of the teacher's soft labels, 0..1
+  temperature: float = 4.0
+  augment: bool = True
+  recalibration_batches: int = 4
+  evaluation_batch: int = 250
+
+
+class Task(struct.PyTreeNode):
+  """Everything members share: the network, the data, the channels' ranks.
+
+  images, labels: training set, uint8 [N, H, W, C] and int32 [N], on device.
+  validation_images, validation_labels: what members are scored on.
+  channel_ranks: per layer int32 [C], see `importance.ranks`.
+  teacher: variables of the all-ReLU network, or None without distillation.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  validation_images: jax.Array
+  validation_labels: jax.Array
+  channel_ranks: tuple[jax.Array, ...]
+  teacher: Any
+  network: Network = struct.field(pytree_node=False)
+  training: Training = struct.field(pytree_node=False)
+  mean: tuple[float, ...] = struct.field(pytree_node=False)
+  std: tuple[float, ...] = struct.field(pytree_node=False)
+
+  def normalise(self, images: jax.Array) -> jax.Array:
+    return data.normalise(images, self.mean, self.std)
+
+
+class Member(struct.PyTreeNode):
+  """State of one member. `loss` is the mean of its last training steps."""
+
+  params: Any
+  batch_stats: Any
+  coefficients: tuple[jax.Array, ...]
+  optimizer_state: Any
+  plan: plans.Plan
+  learning_rate: jax.Array
+  loss: jax.Array
+  accuracy: jax.Array
+  score: jax.Array
+
+
+def optimizer(training: Training) -> optax.GradientTransformation:
+  """Clipped SGD with momentum at unit rate, on {'params', 'coefficients'}."""
+
+  def labels(trainable):
+    return {name: jax.tree.map(lambda _, name=name: name, tree) for name, tree in trainable.items()}
+
+  decay = optax.add_decayed_weights(
+    training.weight_decay, mask=lambda tree: jax.tree.map(lambda a: a.ndim > 1, tree)
+  )
+  groups = {
+    'params': optax.chain(decay, optax.trace(training.momentum)),
+    'coefficients': optax.chain(
+      optax.trace(training.momentum), optax.scale(training.coefficient_rate)
+    ),
+  }
+  return optax.chain(optax.clip_by_global_norm(training.clip_norm), optax.partition(groups, labels))
+
+
+def create(
+  variables, plan: plans.Plan, learning_rate: float, network: Network, training: Training
+) -> Member:
+  """A member with given weights and plan, fresh coefficients and momentum."""
+  coefficients = activation.initial_coefficients(activation_channels(network))
+  params = variables['params']
+  state = optimizer(training).init({'params': params, 'coefficients': coefficients})
+  zero = jnp.zeros((), jnp.float32)
+  return Member(
+    params,
+    variables['batch_stats'],
+    coefficients,
+    state,
+    plan,
+    jnp.asarray(learning_rate, jnp.float32),
+    zero,
+    zero,
+    zero,
+  )
+
+
+def approximation(member: Member, task: Task, blend=0.0):
+  """The member's approximation argument."""
+  return activation.approximate(member.plan, task.channel_ranks, member.coefficients, blend)
+
+
+def train(
+  key: jax.Array,
+  member: Member,
+  task: Task,
+  batches: jax.Array,
+  *,
+  rates: jax.Array | float = 1.0,
+  blends: jax.Array | float = 0.0,
+) -> tuple[Member, jax.Array]:
+  """Trains on given batches, the mask fixed; the key is consumed.
+
+  Args:
+    key: for augmentation.
+    member: at the start.
+    task: the shared data.
+    batches: int32 [steps, batch_size], indices into the training set.
+    rates: factor on the learning rate, [] or [steps].
+    blends: share of ReLU left in replaced channels, [] or [steps].
+
+  Returns:
+    The member after the steps, and the losses float32 [steps].
+  """
+  steps = batches.shape[0]
+  update = optimizer(task.training).update
+
+  def step(member, inputs):
+    step_key, batch, rate, blend = inputs
+    images, labels = task.images[batch], task.labels[batch]
+    if task.training.augment:
+      images = data.augment(step_key, images)
+    trainable = {'params': member.params, 'coefficients': member.coefficients}
+    (loss, batch_stats), gradients = jax.value_and_grad(_loss, has_aux=True)(
+      trainable, member, task, task.normalise(images), labels, blend
+    )
+    updates, state = update(gradients, member.optimizer_state, trainable)
+    scale = -member.learning_rate * rate
+    trainable = jax.tree.map(lambda a, u: a + scale * u, trainable, updates)
+    member = member.replace(**trainable, batch_stats=batch_stats, optimizer_state=state)
+    return member, loss
+
+  inputs = (
+    jax.random.split(key, steps),
+    batches,
+    jnp.broadcast_to(rates, steps),
+    jnp.broadcast_to(blends, steps),
+  )
+  member, losses = lax.scan(step, member, inputs)
+  return member.replace(loss=losses.mean()), losses
+
+
+def _loss(trainable, member, task, images, labels, blend):
+  training = task.training
+  member = member.replace(**trainable)
+  layers = approximation(member, task, blend)
+  logits, state = task.network.apply(
+    {'params': member.params, 'batch_stats': member.batch_stats},
+    images,
+    layers,
+    train=True,
+    mutable=['batch_stats', 'preactivations'],
+  )
+  targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), training.label_smoothing)
+  loss = optax.softmax_cross_entropy(logits, targets).mean()
+  if training.distillation:
+    # Hinton et al. 2015: soft labels of the teacher at a temperature.
+    soft = jax.nn.softmax(task.network.apply(task.teacher, images) / training.temperature)
+    matched = optax.softmax_cross_entropy(logits / training.temperature, soft).mean()
+    weight = training.distillation
+    loss = (1 - weight) * loss + weight * training.temperature**2 * matched
+  if training.range_penalty:
+    inputs = tuple(state['preactivations'][f'activation{t}'][0] for t in range(len(layers)))
+    loss += training.range_penalty * activation.range_penalty(inputs, layers, training.range_limit)
+  return loss, state['batch_stats']
+
+
+def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
+  """Replaces the batch-norm statistics by their mean over fresh training batches.
+
+  Running averages still remember the activations of an earlier plan.
+  """
+  count = task.training.recalibration_batches
+  batches = jax.random.randint(key, (count, task.training.batch_size), 0, task.labels.size)
+  layers = approximation(member, task)
+  # From zero statistics one update leaves (1 - momentum) times the batch's own.
+  empty = jax.tree.map(jnp.zeros_like, member.batch_stats)
+
+  def one(total, batch):
+    _, state = task.network.apply(
+      {'params': member.params, 'batch_stats': empty},
+      task.normalise(task.images[batch]),
+      layers,
+      train=True,
+      mutable=['batch_stats'],
+    )
+    return jax.tree.map(jnp.add, total, state['batch_stats']), None
+
+  total, _ = lax.scan(one, empty, batches)
+  scale = 1.0 / (count * (1 - BATCH_NORM_MOMENTUM))
+  return member.replace(batch_stats=jax.tree.map(lambda a: a * scale, total))
+
+
+def accuracy(member: Member, task: Task, images: jax.Array, labels: jax.Array) -> jax.Array:
+  """Share of images [N, H, W, C] that the member classifies right, float []."""
+  size = min(task.training.evaluation_batch, labels.size)
+  count = -(-labels.size // size)
+  # The last batch is filled up with label -1, which no prediction equals.
+  short = count * size - labels.size
+  images = jnp.pad(images, ((0, short), (0, 0), (0, 0), (0, 0)))
+  padded = jnp.pad(labels, (0, short), constant_values=-1)
+  layers = approximation(member, task)
+  variables = {'params': member.params, 'batch_stats': member.batch_stats}
+
+  def correct(batch):
+    logits = task.network.apply(variables, task.normalise(batch[0]), layers)
+    return jnp.sum(jnp.argmax(jnp.asarray(logits), -1) == batch[1])
+
+  hits = lax.map(
+    correct, (images.reshape(count, size, *images.shape[1:]), padded.reshape(count, size))
+  )
+  return hits.sum() / labels.size
+
+
+def is_finite(member: Member) -> jax.Array:
+  """False once any weight, statistic, coefficient or the loss is NaN or infinite."""
+  leaves = jax.tree.leaves((member.params, member.batch_stats, member.coefficients, member.loss))
+  return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))

@@ -1,0 +1,181 @@
+"""Population based training (Jaderberg et al. 2017) of plans and weights.
+
+After every cycle the worst quarter of the members copies the weights,
+optimiser state and plan of a member of the best quarter (exploit), and then
+perturbs the copied plan and learning rate (explore).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from safenet_jax.approximation import plan as plans
+from safenet_jax.search import score
+from safenet_jax.search.member import Member
+
+
+@dataclasses.dataclass(frozen=True)
+class Evolution:
+  """How a population evolves.
+
+  population: members, P.
+  iterations: mini-batch iterations of every member between two selections.
+  threshold: A_t, the least accuracy of a feasible member.
+  literal: select by Eq. 4 alone, without A_t.
+  reduction: R(beta) for degrees (0, 2, 3), from a cost model.
+  quantile: share of members that is replaced by copies of the same share.
+  resample: probability that a group's degree is drawn anew.
+  rate_factors: explored factors on the learning rate.
+  strategy: how a device runs its members, see `population.over_members`.
+  """
+
+  population: int = 50
+  iterations: int = 20
+  threshold: float = 0.0
+  literal: bool = False
+  reduction: tuple[float, float, float] = score.PUBLISHED.reduction()
+  quantile: float = 0.25
+  resample: float = 0.25
+  rate_factors: tuple[float, float] = (0.8, 1.25)
+  strategy: str = 'map'
+
+
+class Node(struct.PyTreeNode):
+  """What one PBT run searches, as data: all nodes share one executable.
+
+  group: int32 [T]; layers of one group share their ratio and degree. A group
+    is named by the index of its first layer.
+  active: bool [T]; layers that are searched, the others keep their plan.
+  floor: int32 []; least number of activations replaced in the active layers.
+  """
+
+  group: jax.Array
+  active: jax.Array
+  floor: jax.Array
+
+
+class Step(NamedTuple):
+  """A node of a search schedule: its name, its layers, how its members start.
+
+  start: 'random' plans; variants of the 'candidate' of the node before, which
+    together must replace at least what it did; or variants of the 'winner',
+    the best candidate of all nodes so far.
+  """
+
+  name: str
+  group: tuple[int, ...]
+  active: tuple[bool, ...]
+  cycles: int
+  start: str
+
+
+def schedule(layers: int, cycles: int) -> list[Step]:
+  """Plain PBT: every layer by itself from the start, for `cycles` cycles."""
+  return [Step('pbt', tuple(range(layers)), (True,) * layers, cycles, 'random')]
+
+
+def project(plan: plans.Plan, node: Node, sizes: score.Activations) -> plans.Plan:
+  """Raises ratios until the active layers replace at least `node.floor`.
+
+  While they do not, the ratio of the active group with the most activations
+  that is not yet full goes up by one step.
+  """
+  counts = jnp.where(node.active, jnp.asarray(sizes.counts, jnp.int32), 0)
+  in_group = jax.ops.segment_sum(counts, node.group, len(sizes.counts))[node.group]
+
+  def open_layers(ratio):
+    return node.active & (ratio < plans.GRID)
+
+  def short(ratio):
+    replaced = score.replaced(plan._replace(ratio=ratio), sizes)
+    return (jnp.where(node.active, replaced, 0).sum() < node.floor) & open_layers(ratio).any()
+
+  def raise_one(ratio):
+    open_ = open_layers(ratio)
+    group = node.group[jnp.argmax(jnp.where(open_, in_group, -1))]
+    return ratio + (open_ & (node.group == group))
+
+  return plan._replace(ratio=lax.while_loop(short, raise_one, plan.ratio))
+
+
+def explore(
+    key: jax.Array, plan: plans.Plan, node: Node, sizes: score.Activations, evolution: Evolution
+) -> plans.Plan:
+  """Perturbs one plan: ratios by 1 or 2 steps either way, degrees now and then."""
+  layers = (len(sizes.counts),)
+  key_size, key_sign, key_degree, key_resample = jax.random.split(key, 4)
+  # Drawn per layer and read at the group's name, so that a group moves as one.
+  size = jax.random.randint(key_size, layers, 1, 3)
+  move = jnp.where(jax.random.bernoulli(key_sign, 0.5, layers), size, -size)[node.group]
+  degree = jax.random.randint(key_degree, layers, 0, len(plans.DEGREES))[node.group]
+  anew = jax.random.bernoulli(key_resample, evolution.resample, layers)[node.group]
+  explored = plans.Plan(
+      jnp.where(node.active, jnp.clip(plan.ratio + move, 0, plans.GRID), plan.ratio),
+      jnp.where(node.active & anew, degree, plan.degree_index),
+  )
+  return project(explored, node, sizes)
+
+
+def random_plan(
+    key: jax.Array, plan: plans.Plan, node: Node, sizes: score.Activations,
+    slot: jax.Array, slots: int,
+) -> plans.Plan:
+  """A random plan of the active groups, the first ratio stratified over `slots` members.
+
+  With few members independent draws can all be infeasible; member `slot` of
+  `slots` draws its ratios around its own stratum instead.
+  """
+  layers = (len(sizes.counts),)
+  key_ratio, key_degree = jax.random.split(key)
+  share = (slot + jax.random.uniform(key_ratio, layers)) / slots
+  ratio = jnp.floor(share * (plans.GRID + 1)).astype(jnp.int32)[node.group]
+  degree = jax.random.randint(key_degree, layers, 0, len(plans.DEGREES))[node.group]
+  drawn = plans.Plan(
+      jnp.where(node.active, ratio, plan.ratio),
+      jnp.where(node.active, degree, plan.degree_index),
+  )
+  return project(drawn, node, sizes)
+
+
+def evolve(
+    key: jax.Array, members: Member, keys: jax.Array, node: Node,
+    sizes: score.Activations, evolution: Evolution,
+) -> tuple[Member, jax.Array]:
+  """Exploits and explores a whole population.
+
+  Args:
+    key: consumed.
+    members: leaves with a leading member axis [P].
+    keys: float [P], selection keys (`score.selection_key`), larger is better.
+    node: what is searched.
+    sizes: of the network's activation layers.
+    evolution: the settings.
+
+  Returns:
+    The next population and parents int32 [P]: whom each member was copied from.
+  """
+  count = keys.shape[0]
+  quarter = max(1, round(evolution.quantile * count)) if count > 1 else 0
+  key_choice, key_explore, key_rate = jax.random.split(key, 3)
+  order = jnp.argsort(-keys, stable=True)
+  rank = jnp.zeros(count, jnp.int32).at[order].set(jnp.arange(count, dtype=jnp.int32))
+  # A diverged member is never a model, even when a whole quarter diverged.
+  healthy = jnp.maximum(jnp.isfinite(keys).sum(), 1)
+  choice = jax.random.randint(key_choice, (count,), 0, jnp.minimum(max(quarter, 1), healthy))
+  loses = (rank >= count - quarter) | jnp.isneginf(keys)
+  parents = jnp.where(loses, order[choice], jnp.arange(count))
+  members = jax.tree.map(lambda leaf: leaf[parents], members)
+
+  explored = jax.vmap(lambda k, plan: explore(k, plan, node, sizes, evolution))(
+      jax.random.split(key_explore, count), members.plan
+  )
+  plan = jax.tree.map(
+      lambda new, old: jnp.where(loses[:, None], new, old), explored, members.plan
+  )
+  factor = jax.random.choice(key_rate, jnp.asarray(evolution.rate_factors), (count,))
+  rate = members.learning_rate * jnp.where(loses, factor, 1.0)
+  return members.replace(plan=plan, learning_rate=rate), parents

@@ -1,0 +1,142 @@
+"""A population in training: its state, and one jitted cycle for every node."""
+
+from collections.abc import Callable
+import functools
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from safenet_jax.search import member as members_
+from safenet_jax.search import pbt
+from safenet_jax.search import score
+from safenet_jax.search.member import Member, Task
+
+class State(struct.PyTreeNode):
+  """A population and the best feasible member its node has seen.
+
+  members: leaves with a leading axis [P].
+  best: one member with its weights; the node's candidate until one is feasible.
+  best_key: float [], its selection key, -inf for the candidate.
+  """
+
+  members: Member
+  best: Member
+  best_key: jax.Array
+
+
+def over_members(function: Callable, strategy: str) -> Callable:
+  """Maps a function of one member over a leading axis.
+
+  'map' is a loop over members whose compile time does not grow with them (the
+  fastest on CPU, together with the canonical convolution), 'unroll' a loop
+  written out. 'vmap' batches the members.
+  """
+  if strategy == 'map':
+    return lambda *trees: lax.map(lambda args: function(*args), trees)
+  if strategy == 'vmap':
+    return jax.vmap(function)
+  if strategy == 'unroll':
+
+    def unrolled(*trees):
+      count = jax.tree.leaves(trees)[0].shape[0]
+      results = [function(*jax.tree.map(lambda leaf, i=i: leaf[i], trees)) for i in range(count)]
+      return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+    return unrolled
+  raise ValueError(f"unknown strategy '{strategy}', want map, vmap or unroll")
+
+
+@functools.partial(jax.jit, static_argnames=('evolution', 'random'))
+def begin(
+  key: jax.Array,
+  candidate: Member,
+  task: Task,
+  node: pbt.Node,
+  rate_factor: jax.Array,
+  *,
+  evolution: pbt.Evolution,
+  random: bool,
+) -> State:
+  """The population at the start of a node: copies of its candidate, plans varied.
+
+  Member 0 keeps the candidate's plan unless plans are drawn at random.
+  """
+  sizes = score.activations(task.network)
+  count = evolution.population
+  keys = jax.random.split(key, count)
+  slots = jnp.arange(count)
+
+  def plan(key, slot):
+    if random:
+      return pbt.random_plan(key, candidate.plan, node, sizes, slot, count)
+    kept = pbt.project(candidate.plan, node, sizes)
+    varied = pbt.explore(key, candidate.plan, node, sizes, evolution)
+    return jax.tree.map(lambda a, b: jnp.where(slot == 0, a, b), kept, varied)
+
+  copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), candidate)
+  members = copies.replace(
+    plan=jax.vmap(plan)(keys, slots), learning_rate=copies.learning_rate * rate_factor
+  )
+  return State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))
+
+
+def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Member:
+  key_batches, key_train, key_recalibrate = jax.random.split(key, 3)
+  batches = jax.random.randint(
+    key_batches, (evolution.iterations, task.training.batch_size), 0, task.labels.size
+  )
+  member, _ = members_.train(key_train, member, task, batches)
+  member = members_.recalibrate(key_recalibrate, member, task)
+  accuracy = members_.accuracy(member, task, task.validation_images, task.validation_labels)
+  value = score.score(accuracy, member.plan, sizes, evolution.reduction)
+  finite = members_.is_finite(member)
+  return member.replace(accuracy=accuracy, score=jnp.where(finite, value, -jnp.inf))
+
+
+@functools.partial(jax.jit, static_argnames='evolution', donate_argnames='state')
+def cycle(
+  key: jax.Array, state: State, task: Task, node: pbt.Node, *, evolution: pbt.Evolution
+) -> tuple[State, dict[str, jax.Array]]:
+  """One PBT cycle: train, recalibrate, score, keep the best, exploit and explore.
+
+  Args:
+    key: consumed.
+    state: donated.
+    task: the shared data.
+    node: what is searched; arrays, so that all nodes share one executable.
+    evolution: static settings.
+
+  Returns:
+    The next state, and what every member was before selection, leaves [P, ...]:
+    ratio, degree, accuracy, score, loss, learning_rate, and parent (whom the
+    member was replaced by).
+  """
+  sizes = score.activations(task.network)
+  key_members, key_evolve = jax.random.split(key)
+  run = over_members(
+    lambda key, member: _train_and_score(key, member, task, sizes, evolution),
+    evolution.strategy,
+  )
+  members = run(jax.random.split(key_members, evolution.population), state.members)
+
+  keys = score.selection_key(
+    members.accuracy, members.score, evolution.threshold, literal=evolution.literal
+  )
+  top = jnp.argmax(keys)
+  feasible = evolution.literal | (members.accuracy[top] >= evolution.threshold)
+  better = feasible & jnp.isfinite(keys[top]) & (keys[top] > state.best_key)
+  best = jax.tree.map(lambda leaf, old: jnp.where(better, leaf[top], old), members, state.best)
+  best_key = jnp.where(better, keys[top], state.best_key)
+
+  report = {
+    'ratio': members.plan.ratio,
+    'degree': jax.vmap(lambda plan: plan.degree)(members.plan),
+    'accuracy': members.accuracy,
+    'score': members.score,
+    'loss': members.loss,
+    'learning_rate': members.learning_rate,
+  }
+  members, report['parent'] = pbt.evolve(key_evolve, members, keys, node, sizes, evolution)
+  return State(members, best, best_key), report

@@ -1,0 +1,178 @@
+"""Running a schedule of nodes to its end, with a log, checkpoints and exact resume."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from safenet_jax.search import btpbt
+from safenet_jax.search import pbt
+from safenet_jax.search import population
+from safenet_jax.search import score
+from safenet_jax.search.member import Member, Task
+from safenet_jax.workdir import Workdir
+
+MAX_RESTARTS = 3
+
+
+def steps(algorithm: str, layers: int, node_cycles: int, joint_cycles: int) -> list[pbt.Step]:
+  """The schedule of an algorithm; all have as many cycles as the binary tree.
+
+  Args:
+    algorithm: 'btpbt' or 'pbt'.
+    layers: activation layers of the network.
+    node_cycles, joint_cycles: cycles of a node of the tree and of the joint search.
+  """
+  tree = btpbt.schedule(layers, node_cycles, joint_cycles)
+  if algorithm == 'btpbt':
+    return tree
+  if algorithm == 'pbt':
+    return pbt.schedule(layers, sum(step.cycles for step in tree))
+  raise ValueError(f"unknown search algorithm '{algorithm}', want btpbt or pbt")
+
+
+class Progress(NamedTuple):
+  """Where a search stands; all of it is checkpointed after every cycle.
+
+  state: the running population.
+  candidate: what the running node started from.
+  winner: the best candidate of all finished nodes by score.
+  position: int32 [3]: node, cycle within it, restarts of it.
+  """
+
+  state: population.State
+  candidate: Member
+  winner: Member
+  position: np.ndarray
+
+
+def start(
+  key: jax.Array, first: Member, task: Task, steps: list[pbt.Step], evolution: pbt.Evolution
+) -> Progress:
+  """The beginning of a search from one (all-ReLU) member."""
+  state = _enter(key, first, task, steps, evolution, np.zeros(3, np.int32))
+  return Progress(state, first, first, np.zeros(3, np.int32))
+
+
+def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
+  """A step's node; children must replace at least what their parent did."""
+  sizes = score.activations(task.network)
+  active = jnp.asarray(step.active)
+  kept = jnp.where(active, score.replaced(candidate.plan, sizes), 0).sum()
+  floor = kept if step.start == 'candidate' else 0
+  return pbt.Node(jnp.asarray(step.group, jnp.int32), active, jnp.asarray(floor, jnp.int32))
+
+
+def _enter(key, candidate, task, steps, evolution, position) -> population.State:
+  index, _, restarts = map(int, position)
+  step = steps[index]
+  key = jax.random.fold_in(jax.random.fold_in(key, index), 1_000_000 + restarts)
+  return population.begin(
+    key,
+    candidate,
+    task,
+    node_of(step, candidate, task),
+    jnp.float32(0.5**restarts),
+    evolution=evolution,
+    random=step.start == 'random',
+  )
+
+
+def advance(
+  key: jax.Array, progress: Progress, task: Task, steps: list[pbt.Step], evolution: pbt.Evolution
+) -> tuple[Progress, dict[str, Any]]:
+  """Runs one cycle of a schedule; deterministic in its arguments.
+
+  When every member diverges the node restarts at half the learning rate, and
+  RuntimeError is raised after MAX_RESTARTS restarts. A node without a feasible
+  member hands on the candidate it was given.
+
+  Returns:
+    The progress after the cycle, and its report (see `cycle`) as numpy arrays.
+  """
+  index, number, restarts = map(int, progress.position)
+  step = steps[index]
+  node = node_of(step, progress.candidate, task)
+  cycle_key = functools.reduce(jax.random.fold_in, (index, number, restarts), key)
+  state, report = population.cycle(cycle_key, progress.state, task, node, evolution=evolution)
+  report = {name: np.asarray(value) for name, value in report.items()}
+  report |= {'node': step.name, 'best_key': float(state.best_key)}
+
+  if np.isneginf(report['score']).all():
+    if restarts == MAX_RESTARTS:
+      raise RuntimeError(f'node {step.name}: every member diverged {MAX_RESTARTS + 1} times')
+    logging.warning('node %s: every member diverged, restarting at half the rate', step.name)
+    position = np.asarray([index, 0, restarts + 1], np.int32)
+    state = _enter(key, progress.candidate, task, steps, evolution, position)
+    return progress._replace(state=state, position=position), report
+
+  if number + 1 < step.cycles:
+    position = np.asarray([index, number + 1, restarts], np.int32)
+    return progress._replace(state=state, position=position), report
+
+  candidate = state.best
+  winner = progress.winner
+  if np.isfinite(state.best_key) and float(candidate.score) > float(winner.score):
+    winner = candidate
+  position = np.asarray([index + 1, 0, 0], np.int32)
+  if index + 1 < len(steps):
+    if steps[index + 1].start == 'winner':
+      candidate = winner
+    state = _enter(key, candidate, task, steps, evolution, position)
+  return Progress(state, candidate, winner, position), report
+
+
+def run(
+  key: jax.Array,
+  first: Member,
+  task: Task,
+  steps: list[pbt.Step],
+  evolution: pbt.Evolution,
+  workdir: Workdir,
+  *,
+  phase: str = 'search',
+  report: Callable[[int, int, dict[str, Any]], None] | None = None,
+) -> Member:
+  """Runs a schedule to its end and returns the winner: plan, weights, accuracy, score.
+
+  Every cycle is logged and checkpointed under `phase`; the same call on the same
+  workdir continues after the last one, with the same result.
+
+  Args:
+    key: of the whole search.
+    first: what it starts from, with its accuracy and score (an all-ReLU member).
+    task: the shared data.
+    steps: see `pbt.schedule` and `btpbt.schedule`.
+    evolution: the settings.
+    workdir: where to log.
+    phase: name in the log.
+    report: called as (cycles done, cycles in all, the cycle's report).
+  """
+  total = sum(step.cycles for step in steps)
+  checkpoints = workdir.checkpoints(phase)
+  progress = start(key, first, task, steps, evolution)
+  found = checkpoints.restore(progress._asdict())
+  done = 0
+  if found:
+    done, progress = found[0], Progress(**found[1])
+  workdir.rewind(phase, done + 1)
+  while int(progress.position[0]) < len(steps):
+    progress, cycle_report = advance(key, progress, task, steps, evolution)
+    done += 1
+    workdir.log(
+      phase,
+      done,
+      **{
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in cycle_report.items()
+      },
+    )
+    checkpoints.save(done, progress._asdict())
+    if report:
+      report(done, total, cycle_report)
+  checkpoints.close()
+  return progress.winner

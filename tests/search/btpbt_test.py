@@ -1,0 +1,205 @@
+"""The binary tree: its nodes in order, and whole small searches on it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.search import btpbt
+from safenet_jax.search import member as members
+from safenet_jax.search import pbt
+from safenet_jax.search import population
+from safenet_jax.search import schedule
+from safenet_jax.search import score
+from safenet_jax.workdir import Workdir
+
+
+def tiny_task(**options):
+  net = architectures.cnn7(classes=3, width=0.125, input_shape=(8, 8, 1))
+  variables = net.init(jax.random.key(0))
+  training = members.Training(
+    batch_size=8, augment=False, evaluation_batch=16, recalibration_batches=1, **options
+  )
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 3, 64)
+  images = np.clip(rng.normal(60 + 70 * labels[:, None, None, None], 20, (64, 8, 8, 1)), 0, 255)
+  images, labels = jnp.asarray(images, jnp.uint8), jnp.asarray(labels, jnp.int32)
+  task = members.Task(
+    images[:48],
+    labels[:48],
+    images[48:],
+    labels[48:],
+    importance.ranks(net, variables),
+    None,
+    net,
+    training,
+    (0.5,),
+    (0.25,),
+  )
+  first = members.create(variables, plans.all_relu(7), 0.01, net, training)
+  return task, first
+
+
+def evolution(**options):
+  return pbt.Evolution(**({'population': 4, 'iterations': 2, 'threshold': 0.0} | options))
+
+
+def test_nodes_of_four_layers_are_those_of_figure_6():
+  steps = btpbt.schedule(4, 1, 2)
+  assert [step.group for step in steps] == [
+    (0, 0, 0, 0),
+    (0, 0, 2, 2),
+    (0, 1, 2, 2),
+    (0, 1, 2, 3),
+    (0, 1, 2, 3),
+  ]
+  assert [step.active for step in steps] == [
+    (True,) * 4,
+    (True,) * 4,
+    (True, True, False, False),
+    (False, False, True, True),
+    (True,) * 4,
+  ]
+  assert [step.start for step in steps] == [
+    'random',
+    'candidate',
+    'candidate',
+    'candidate',
+    'winner',
+  ]
+  assert [step.cycles for step in steps] == [1, 1, 1, 1, 2]
+
+
+def test_seven_layers_are_halved_breadth_first_with_the_smaller_half_left():
+  steps = btpbt.schedule(7, 1, 1)
+  assert [step.name for step in steps] == [
+    'root',
+    '0-2|3-6',
+    '0-0|1-2',
+    '3-4|5-6',
+    '1-1|2-2',
+    '3-3|4-4',
+    '5-5|6-6',
+    'joint',
+  ]
+  # T runs of a node and the joint one: 7 * 20 + 40 = 180 epochs at the paper's settings.
+  assert sum(step.cycles for step in btpbt.schedule(7, 20, 40)) == 180
+
+
+def test_one_layer_has_no_children():
+  assert [step.name for step in btpbt.schedule(1, 1, 1)] == ['root', 'joint']
+  with pytest.raises(ValueError, match='0 activation layers'):
+    btpbt.schedule(0, 1, 1)
+
+
+def test_children_never_replace_less_than_their_parent_and_all_nodes_share_one_executable():
+  task, first = tiny_task()
+  sizes = score.activations(task.network)
+  steps = btpbt.schedule(7, 2, 2)
+  settings = evolution()
+  key = jax.random.key(1)
+  progress = schedule.start(key, first, task, steps, settings)
+  before = population.cycle._cache_size()
+  while int(progress.position[0]) < len(steps):
+    step = steps[int(progress.position[0])]
+    candidate = progress.candidate
+    progress, report = schedule.advance(key, progress, task, steps, settings)
+    active = np.asarray(step.active)
+    if step.start == 'candidate':
+      floor = np.asarray(score.replaced(candidate.plan, sizes))[active].sum()
+      for ratio, degree in zip(report['ratio'], report['degree']):
+        replaced = np.asarray(score.replaced(plans.make(ratio.tolist(), degree.tolist()), sizes))
+        assert replaced[active].sum() >= floor
+        np.testing.assert_array_equal(ratio[~active], np.asarray(candidate.plan.ratio)[~active])
+    for ratio in report['ratio']:
+      assert all(ratio[t] == ratio[g] for t, g in enumerate(step.group))
+  assert population.cycle._cache_size() == before + 1
+  assert float(progress.winner.score) > float(progress.winner.accuracy)
+
+
+def test_a_node_without_a_feasible_member_hands_on_its_candidate():
+  task, first = tiny_task()
+  steps = btpbt.schedule(7, 1, 1)[:2]
+  settings = evolution(threshold=1.1)
+  key = jax.random.key(1)
+  progress = schedule.start(key, first, task, steps, settings)
+  for _ in steps:
+    progress, report = schedule.advance(key, progress, task, steps, settings)
+    assert np.isneginf(report['best_key'])
+  for ours, theirs in zip(jax.tree.leaves(progress.winner), jax.tree.leaves(first)):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_node_whose_members_all_diverge_restarts_at_half_the_rate_and_then_fails():
+  task, first = tiny_task()
+  poisoned = first.replace(params=jax.tree.map(lambda a: a * jnp.nan, first.params))
+  steps = btpbt.schedule(7, 1, 1)
+  key = jax.random.key(1)
+  progress = schedule.start(key, poisoned, task, steps, evolution())
+  for restart in range(schedule.MAX_RESTARTS):
+    progress, report = schedule.advance(key, progress, task, steps, evolution())
+    assert np.isneginf(report['score']).all()
+    assert progress.position.tolist() == [0, 0, restart + 1]
+    np.testing.assert_allclose(progress.state.members.learning_rate, 0.01 * 0.5 ** (restart + 1))
+  with pytest.raises(RuntimeError, match='root.*diverged 4 times'):
+    schedule.advance(key, progress, task, steps, evolution())
+
+
+def test_one_diverged_member_loses_and_the_others_go_on():
+  task, first = tiny_task()
+  steps = btpbt.schedule(7, 1, 1)
+  key = jax.random.key(1)
+  progress = schedule.start(key, first, task, steps, evolution())
+  members_ = progress.state.members
+  params = jax.tree.map(lambda a: a.at[2].set(jnp.nan), members_.params)
+  progress = progress._replace(
+    state=progress.state.replace(members=members_.replace(params=params))
+  )
+  node = schedule.node_of(steps[0], first, task)
+  state, report = population.cycle(key, progress.state, task, node, evolution=evolution())
+  assert (
+    np.isneginf(report['score'][2]) and np.isfinite(np.delete(np.asarray(report['score']), 2)).all()
+  )
+  assert 2 not in np.asarray(report['parent'])
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.members.params))
+
+
+def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path):
+  task, first = tiny_task()
+  steps = btpbt.schedule(7, 1, 1)[:3]
+  key = jax.random.key(1)
+
+  class InterruptedSearchError(Exception):
+    pass
+
+  def stop(done, total, report):
+    del total, report
+    if done == 2:
+      raise InterruptedSearchError
+
+  whole = schedule.run(key, first, task, steps, evolution(), Workdir(tmp_path / 'a'))
+  with pytest.raises(InterruptedSearchError):
+    schedule.run(key, first, task, steps, evolution(), Workdir(tmp_path / 'b'), report=stop)
+  resumed = schedule.run(key, first, task, steps, evolution(), Workdir(tmp_path / 'b'))
+  for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole)):
+    np.testing.assert_array_equal(ours, theirs)
+  assert Workdir(tmp_path / 'a').metrics() == Workdir(tmp_path / 'b').metrics()
+
+
+@pytest.mark.parametrize('strategy', ['vmap', 'unroll'])
+def test_strategies_agree(strategy):
+  task, first = tiny_task()
+  step = btpbt.schedule(7, 1, 1)[0]
+  node = schedule.node_of(step, first, task)
+  results = []
+  for name in ('map', strategy):
+    settings = evolution(population=2, strategy=name)
+    state = population.begin(
+      jax.random.key(3), first, task, node, jnp.float32(1), evolution=settings, random=True
+    )
+    results.append(population.cycle(jax.random.key(4), state, task, node, evolution=settings)[1])
+  np.testing.assert_allclose(results[0]['loss'], results[1]['loss'], rtol=1e-4)
+  np.testing.assert_array_equal(results[0]['ratio'], results[1]['ratio'])

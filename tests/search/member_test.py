@@ -1,0 +1,155 @@
+"""Training, recalibration and evaluation of one member, and fitting with resume."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from safenet_jax.approximation import plan as plans
+from safenet_jax.search import fit
+from safenet_jax.search import member as members
+from safenet_jax.workdir import Workdir
+from tests.search.btpbt_test import tiny_task
+
+
+def batches(steps, task):
+  return jax.random.randint(
+    jax.random.key(5), (steps, task.training.batch_size), 0, task.labels.size
+  )
+
+
+def with_plan(member, ratio, degree):
+  return member.replace(plan=plans.make([ratio] * 7, [degree] * 7))
+
+
+@pytest.mark.parametrize('degree', [0, 2, 3])
+def test_training_lowers_the_loss_and_moves_only_used_coefficients(degree):
+  task, first = tiny_task()
+  member = with_plan(first.replace(learning_rate=jnp.float32(0.05)), 10, degree)
+  trained, losses = members.train(jax.random.key(0), member, task, batches(60, task))
+  assert losses[-10:].mean() < losses[:10].mean()
+  moved = np.any([np.asarray(a != b) for a, b in zip(trained.coefficients, member.coefficients)], 0)
+  assert moved.tolist() == {0: [False] * 4, 2: [True] * 3 + [False], 3: [True] * 4}[degree]
+
+
+def test_coefficients_learn_at_a_tenth_of_the_rate():
+  task, first = tiny_task(range_penalty=0.0)
+  fast_task, _ = tiny_task(range_penalty=0.0, coefficient_rate=1.0)
+  member = with_plan(first, 20, 2)
+  slow, _ = members.train(jax.random.key(0), member, task, batches(1, task))
+  fast, _ = members.train(jax.random.key(0), member, fast_task, batches(1, task))
+  for start, a, b in zip(member.coefficients, slow.coefficients, fast.coefficients):
+    np.testing.assert_allclose((b - start)[:3], 10 * (a - start)[:3], rtol=1e-2, atol=1e-6)
+  for a, b in zip(jax.tree.leaves(slow.params), jax.tree.leaves(fast.params)):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_huge_gradient_is_clipped():
+  task, first = tiny_task(weight_decay=0.0, momentum=0.0, range_penalty=0.0)
+  member = first.replace(learning_rate=jnp.float32(1.0))
+  member = member.replace(
+    params=member.params
+    | {'dense0': jax.tree.map(lambda a: 1e3 * (a + 1), member.params['dense0'])}
+  )
+  trained, _ = members.train(jax.random.key(0), member, task, batches(1, task))
+  step = [a - b for a, b in zip(jax.tree.leaves(trained.params), jax.tree.leaves(member.params))]
+  assert np.sqrt(sum(float(jnp.sum(s**2)) for s in step)) <= 1.01
+
+
+def test_recalibration_sets_the_statistics_of_the_training_images():
+  task, first = tiny_task()
+  stale = first.replace(batch_stats=jax.tree.map(lambda a: a + 5, first.batch_stats))
+  found = members.recalibrate(jax.random.key(0), stale, task).batch_stats['conv0_bn']
+  images = task.normalise(task.images)
+  y = jax.lax.conv_general_dilated(
+    images,
+    first.params['conv0']['kernel'],
+    (1, 1),
+    'SAME',
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  np.testing.assert_allclose(found['mean'], y.mean((0, 1, 2)), atol=0.3)
+  np.testing.assert_allclose(found['var'], y.var((0, 1, 2)), rtol=0.4)
+
+
+@pytest.mark.parametrize('count', [1, 7, 16])
+def test_accuracy_counts_every_image_once_whatever_the_batch(count):
+  task, first = tiny_task()
+  images, labels = task.validation_images[:count], task.validation_labels[:count]
+  logits = task.network.apply(
+    {'params': first.params, 'batch_stats': first.batch_stats}, task.normalise(images)
+  )
+  expected = np.mean(np.asarray(logits.argmax(-1)) == np.asarray(labels))
+  for size in (4, 250):
+    sized = task.replace(training=members.Training(evaluation_batch=size))
+    assert members.accuracy(first, sized, images, labels) == pytest.approx(expected)
+
+
+def test_distillation_pulls_towards_the_teacher():
+  task, first = tiny_task()
+  teacher = {'params': first.params, 'batch_stats': first.batch_stats}
+  distilled = task.replace(
+    teacher=teacher,
+    training=members.Training(batch_size=8, augment=False, distillation=1.0, range_penalty=0.0),
+  )
+  member = with_plan(first, 20, 2).replace(learning_rate=jnp.float32(0.01))
+
+  def distance(member):
+    images = task.normalise(task.images)
+    variables = {'params': member.params, 'batch_stats': member.batch_stats}
+    ours = jax.nn.log_softmax(
+      task.network.apply(variables, images, members.approximation(member, task))
+    )
+    theirs = jax.nn.log_softmax(task.network.apply(teacher, images))
+    return float(jnp.mean(jnp.sum(jnp.exp(theirs) * (theirs - ours), -1)))
+
+  trained, _ = members.train(jax.random.key(0), member, distilled, batches(80, task))
+  trained = members.recalibrate(jax.random.key(1), trained, task)
+  assert distance(trained) < distance(members.recalibrate(jax.random.key(1), member, task))
+
+
+def test_an_interrupted_fit_ends_like_an_uninterrupted_one(tmp_path):
+  task, first = tiny_task()
+
+  class InterruptedFitError(Exception):
+    pass
+
+  def stop(done, total, metrics):
+    del total, metrics
+    if done == 12:
+      raise InterruptedFitError
+
+  def run(name, **options):
+    return fit.fit(
+      jax.random.key(0),
+      first,
+      task,
+      Workdir(tmp_path / name),
+      phase='pretrain',
+      epochs=4,
+      warmup_epochs=1,
+      **options,
+    )
+
+  whole = run('a')
+  with pytest.raises(InterruptedFitError):
+    run('b', progress=stop)
+  resumed = run('b')
+  for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole)):
+    np.testing.assert_array_equal(ours, theirs)
+  assert Workdir(tmp_path / 'a').metrics() == Workdir(tmp_path / 'b').metrics()
+  assert [m['epoch'] for m in Workdir(tmp_path / 'a').metrics()] == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
+  task, first = tiny_task()
+  poisoned = first.replace(params=jax.tree.map(lambda a: a * jnp.nan, first.params))
+  with pytest.raises(FloatingPointError, match='pretrain: the loss is nan at step 0'):
+    fit.fit(jax.random.key(0), poisoned, task, Workdir(tmp_path), phase='pretrain', epochs=1)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+  task, first = tiny_task()
+  large = task.replace(training=members.Training(batch_size=1000))
+  with pytest.raises(ValueError, match='batch size 1000, want at most the 48'):
+    fit.fit(jax.random.key(0), first, large, Workdir(tmp_path), phase='pretrain', epochs=1)
