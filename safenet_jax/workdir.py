@@ -14,6 +14,8 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -124,7 +126,13 @@ class Checkpoints:
     step = self._manager.latest_step()
     if step is None:
       return None
-    return step, self._manager.restore(step, args=ocp.args.StandardRestore(like))
+    found = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+    # Orbax commits arrays to devices, and jitted functions would compile again for them.
+    def uncommitted(leaf, old):
+      leaf = np.asarray(leaf)
+      return leaf if isinstance(old, np.ndarray) else jnp.asarray(leaf)
+
+    return step, jax.tree.map(uncommitted, found, like)
 
   def close(self) -> None:
     self._manager.close()

@@ -1,0 +1,1 @@
+"""Primitives: randomness, rings, circuits, garbling. No sockets, no learning."""

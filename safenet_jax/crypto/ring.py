@@ -1,0 +1,193 @@
+"""Arithmetic of secret shares: Z_2^l on uint64 arrays, and F_p for p < 2^50.
+
+One code for numpy (the two parties) and jax.numpy (the jitted simulator): every
+function takes the array namespace `xp` first. Under JAX, callers are inside
+`jax.enable_x64`, else uint64 would silently be uint32; `_check` refuses that.
+
+Ring elements are uint64 in [0, 2^l). Images and shares are [B, H, W, C] or
+[B, features].
+"""
+
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto.randomness import Randomness
+
+Array = Any  # np.ndarray or jax.Array
+
+# 15*2^37 + 1: a batching prime for N = 8192, and 1 mod 2^37, so that shifting
+# it by f <= 37 bits is exact up to 2^-f.
+PRIME_41 = 2061584302081
+# Largest prime below 2^50 that is 1 mod 2^32.
+PRIME_50 = 1125844072267777
+
+FIXED_POINT_BITS = 15  # section 4, "Systems Setup"
+
+
+def _check(*arrays: Array) -> None:
+  for array in arrays:
+    if array.dtype != np.uint64:
+      raise ValueError(f'ring elements of dtype {array.dtype}, want uint64 (inside jax.enable_x64)')
+
+
+def mask(bits: int) -> np.uint64:
+  """2^bits - 1."""
+  return np.uint64((1 << bits) - 1)
+
+
+def reduce(x: Array, bits: int) -> Array:
+  """x mod 2^bits; shares of a ring element become shares in the smaller ring."""
+  _check(x)
+  return x & mask(bits)
+
+
+def from_signed(x: Array, bits: int) -> Array:
+  """int64 to its residue mod 2^bits."""
+  return x.astype(np.int64).astype(np.uint64) & mask(bits)
+
+
+def to_signed(x: Array, bits: int) -> Array:
+  """Residues mod 2^bits to int64 in [-2^(bits-1), 2^(bits-1))."""
+  _check(x)
+  return (x << np.uint64(64 - bits)).astype(np.int64) >> np.int64(64 - bits)
+
+
+def encode(xp: ModuleType, values: Array, fraction_bits: int) -> tuple[Array, Array]:
+  """Floats to 15-bit fixed point: int64 with `fraction_bits`, and how many saturated."""
+  limit = 1 << (FIXED_POINT_BITS - 1)
+  scaled = xp.round(values * 2.0**fraction_bits)
+  clipped = xp.clip(scaled, -limit, limit - 1)
+  return clipped.astype(np.int64), xp.sum(scaled != clipped)
+
+
+def decode(x: Array, fraction_bits: int) -> Array:
+  """Fixed point to float64."""
+  return x.astype(np.float64) / 2.0**fraction_bits
+
+
+def share(randomness: Randomness, x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+  """Two uniform shares whose sum is x mod 2^bits; either alone says nothing."""
+  other = randomness.ring(bits, x.shape)
+  return reduce(x - other, bits), other
+
+
+def reconstruct(a: Array, b: Array, bits: int) -> Array:
+  """The shared value, int64 in [-2^(bits-1), 2^(bits-1))."""
+  return to_signed(reduce(a + b, bits), bits)
+
+
+def truncate(x: Array, bits: int, shift: int, *, server: bool) -> Array:
+  """One party's local truncation of a share: an int64, no message.
+
+  The sum of both parties' results is y >> shift or one more, as an integer
+  whatever the modulus, and unbiased because the server adds one. It is wrong
+  (by 2^(bits - shift)) with probability `truncation_failure(y, bits)`.
+  """
+  return (to_signed(x, bits) >> np.int64(shift)) + np.int64(server)
+
+
+def truncation_failure(magnitude: float, bits: int) -> float:
+  """Probability that local truncation of |y| = magnitude wraps: |y| / 2^bits."""
+  return abs(magnitude) / 2.0**bits
+
+
+def to_residue(x: Array, modulus: int) -> Array:
+  """int64 to [0, modulus)."""
+  return (x.astype(np.int64) % np.int64(modulus)).astype(np.uint64)
+
+
+def from_residue(x: Array, modulus: int) -> Array:
+  """[0, modulus) to int64 around zero."""
+  _check(x)
+  signed = x.astype(np.int64)
+  return signed - np.int64(modulus) * (signed > np.int64(modulus // 2))
+
+
+def multiply_mod(xp: ModuleType, a: Array, b: Array, modulus: int) -> Array:
+  """a b mod p of residues, for p < 2^50.
+
+  The float64 quotient is off by at most one, since a b / p < 2^50 and three
+  roundings are below 2^-2; the remainder mod 2^64 is then in [-p, 2 p).
+  """
+  _check(a, b)
+  if modulus >= 1 << 50:
+    raise ValueError(f'modulus {modulus}, want below 2^50')
+  p = np.int64(modulus)
+  quotient = (a.astype(np.float64) * b.astype(np.float64) / np.float64(modulus)).astype(np.int64)
+  remainder = (a * b - quotient.astype(np.uint64) * np.uint64(modulus)).astype(np.int64)
+  remainder = xp.where(remainder < 0, remainder + p, remainder)
+  return xp.where(remainder >= p, remainder - p, remainder).astype(np.uint64)
+
+
+def limb_bits(kernel: np.ndarray) -> int:
+  """Width of the limbs with which `multiply` by this kernel [..., O] is exact."""
+  norm = int(np.abs(kernel.astype(np.int64)).reshape(-1, kernel.shape[-1]).sum(0).max())
+  bits = 53 - max(norm, 1).bit_length()
+  if bits < 1:
+    raise ValueError(f'kernel with L1 norm {norm}, want below 2^52')
+  return bits
+
+
+def multiply(xp: ModuleType, x: Array, kernel: Array, bits: int, limb: int | None) -> Array:
+  """Ring elements [..., I] times small integers int64 [I, O], mod 2^bits.
+
+  x is cut into limbs of `limb` bits. A limb is below 2^limb and the absolute
+  kernel sums are below 2^(53 - limb) (`limb_bits`), so every partial sum of
+  every order of summation is an integer below 2^53: float64 is exact. With
+  `limb` None the product is taken in uint64, exact by wrapping.
+  """
+  _check(x)
+  if limb is None:
+    return (x @ kernel.astype(np.uint64)) & mask(bits)
+  weights = kernel.astype(np.float64)
+  total = xp.zeros((*x.shape[:-1], kernel.shape[-1]), np.uint64)
+  for low in range(0, bits, limb):
+    part = ((x >> np.uint64(low)) & mask(min(limb, bits - low))).astype(np.float64)
+    total = total + ((part @ weights).astype(np.int64).astype(np.uint64) << np.uint64(low))
+  return total & mask(bits)
+
+
+def patches(xp: ModuleType, x: Array, kernel: int, stride: int) -> Array:
+  """'SAME' patches: [B, H, W, C] to [B, ceil(H/s), ceil(W/s), k k C]."""
+  _, height, width, _ = x.shape
+  pads, outs = [], []
+  for size in (height, width):
+    out = -(-size // stride)
+    total = max((out - 1) * stride + kernel - size, 0)
+    pads.append((total // 2, total - total // 2))
+    outs.append(out)
+  if kernel == 1:
+    return x[:, ::stride, ::stride]
+  padded = xp.pad(x, ((0, 0), *pads, (0, 0)))
+  span_h, span_w = ((out - 1) * stride + 1 for out in outs)
+  return xp.concatenate([
+      padded[:, i : i + span_h : stride, j : j + span_w : stride]
+      for i in range(kernel) for j in range(kernel)
+  ], axis=-1)
+
+
+def convolve(
+    xp: ModuleType, x: Array, kernel: Array, stride: int, bits: int, limb: int | None
+) -> Array:
+  """'SAME' convolution mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I, O]."""
+  size = kernel.shape[0]
+  return multiply(
+      xp, patches(xp, x, size, stride), kernel.reshape(-1, kernel.shape[-1]), bits, limb
+  )
+
+
+def sum_pool(x: Array, window: int) -> Array:
+  """Sums over windows of [B, H, W, C], wrapping in the array's dtype."""
+  b, h, w, c = x.shape
+  return x.reshape(b, h // window, window, w // window, window, c).sum((2, 4), dtype=x.dtype)
+
+
+def window_bits(window: int) -> int:
+  """log2 of the window's size, by which a sum exceeds the mean."""
+  bits = math.log2(window**2)
+  if bits != int(bits):
+    raise ValueError(f'pool of window {window}, want a power of two: its mean is a shift')
+  return int(bits)
