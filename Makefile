@@ -16,7 +16,7 @@ $(READY): setup.cfg constraints.txt pyproject.toml
 	@date +%s > $(VENV)/started
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --no-color --progress-bar off \
-	  --constraint constraints.txt --editable '.[report,test]' > $(VENV)/setup.log 2>&1 \
+	  --constraint constraints.txt --editable '.[report,serve,test]' > $(VENV)/setup.log 2>&1 \
 	  || { tail -n 20 $(VENV)/setup.log; exit 1; }
 	@echo "set-up: $$(( $$(date +%s) - $$(cat $(VENV)/started) )) s, $$($(BIN)/python experiments/downloads.py $(VENV)/setup.log)" > $@
 	@cat $@
@@ -28,10 +28,10 @@ demo: setup
 	@cat $(READY)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: setup
 	$(BIN)/ruff check .

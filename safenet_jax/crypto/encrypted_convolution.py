@@ -1,0 +1,165 @@
+"""Linear layers under encryption: shares of W r for the client's secret r.
+
+    client (r, secret key)                       server (W, public key)
+
+    encrypt_map              -- Enc(r) ----->    reply (prepare: once per model)
+    decrypt_map: c           <-- masked -----      u
+
+    c + u = W r mod 2^bits, each c uniform and independent of W.
+
+An element is off by one with probability about 3.24 ||w||_2 t / q: w the kernel
+of its output channel, t / q = 2^(bits - 93). Neither lengths nor the calls made
+depend on W: every kernel polynomial gets 2^bits / 4 added to its coefficient 0,
+which no weight reaches, so that none is zero (SEAL refuses to multiply by zero);
+what that adds to every output is the same, and is subtracted, noise included.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import packing
+from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto import replies
+
+
+class Weights(NamedTuple):
+  """A layer's kernel, or some of its output groups, ready to multiply by."""
+
+  layout: packing.Layout
+  groups: range
+  multipliers: Sequence[Sequence[Any]]  # [inputs][groups] plaintexts
+  offset: Any  # the plaintext that is in all of them
+
+
+def upload_size(context: homomorphic.Context, layer: packing.Convolution) -> int:
+  """Bytes of `encrypt_map`."""
+  layout = packing.layout(layer, context.degree)
+  return context.upload_size(layout.tiles * layout.inputs)
+
+
+def reply_size(context: homomorphic.Context, layer: packing.Convolution) -> int:
+  """Bytes of `reply`."""
+  layout = packing.layout(layer, context.degree)
+  return sum(_group_size(context, layout, group) for group in range(layout.outputs))
+
+
+def _group_size(context: homomorphic.Context, layout: packing.Layout, group: int) -> int:
+  return replies.size(context, layout.tiles, layout.output_places(group).size)
+
+
+def prepare(
+    context: homomorphic.Context,
+    layer: packing.Convolution,
+    kernel: np.ndarray,
+    groups: range | None = None,
+) -> Weights:
+  """A kernel in NTT form, once per model: 64 KiB per product.
+
+  Args:
+    context: of `ring_parameters`.
+    layer: the layer's shape.
+    kernel: int64 [k, k, channels_in, channels_out], below 2^bits / 4.
+    groups: which output groups of the layout; all by default.
+
+  Raises:
+    ValueError: the kernel has another shape or type, or a weight is too large.
+  """
+  modulus = context.parameters.plain_modulus
+  if kernel.shape != layer.kernel_shape or kernel.dtype != np.int64:
+    raise ValueError(
+        f'kernel {kernel.dtype} {kernel.shape}, want int64 {layer.kernel_shape}'
+    )
+  if max(int(kernel.max()), -int(kernel.min())) >= modulus // 4:
+    raise ValueError(f'weights {kernel.min()} to {kernel.max()}, want below {modulus // 4}')
+  layout = packing.layout(layer, context.degree)
+  offset = np.zeros(context.degree, np.int64)
+  offset[0] = modulus // 4
+  groups = range(layout.outputs) if groups is None else groups
+  multipliers = []
+  for packed in layout.pack_kernel(kernel, groups):
+    packed = packed + offset
+    packed = np.where(packed < 0, packed + modulus, packed).astype(np.uint64)
+    multipliers.append([context.multiplier(coefficients) for coefficients in packed])
+  shared = context.multiplier(offset.astype(np.uint64))
+  return Weights(layout, groups, list(zip(*multipliers)), shared)
+
+
+def encrypt_map(
+    secret: homomorphic.SecretKey,
+    layer: packing.Convolution,
+    values: np.ndarray,
+    randomness: randomness_lib.Randomness,
+) -> bytes:
+  """Client: Enc(r) for r uint64 [height, width, channels_in] below 2^bits.
+
+  Raises:
+    ValueError: r has another shape or type, or a value is too large.
+  """
+  modulus = secret.context.parameters.plain_modulus
+  if values.shape != layer.input_shape or values.dtype != np.uint64:
+    raise ValueError(f'map {values.dtype} {values.shape}, want uint64 {layer.input_shape}')
+  if values.max() >= modulus:
+    raise ValueError(f'a value of {values.max()}, want below {modulus}')
+  layout = packing.layout(layer, secret.context.degree)
+  return secret.encrypt(layout.pack_map(values), randomness)
+
+
+def reply(
+    public: homomorphic.PublicKey,
+    weights: Weights,
+    upload: bytes,
+    randomness: randomness_lib.Randomness,
+) -> tuple[bytes, np.ndarray]:
+  """Server: the masked W r and u, uint64 [height, width, channels of the groups].
+
+  Raises:
+    ValueError: the upload has a wrong length or a residue beyond its modulus.
+  """
+  layout, context = weights.layout, public.context
+  if not weights.groups:
+    return b'', np.zeros((*layout.convolution.output_shape[:2], 0), np.uint64)
+  encrypted = context.load(upload, layout.tiles * layout.inputs)
+  starts = range(0, len(encrypted), layout.inputs)
+  tiles = [encrypted[start : start + layout.inputs] for start in starts]
+  totals = [public.combine(tile, weights.multipliers, weights.offset) for tile in tiles]
+  messages, masks, shapes = [], [], []
+  for group, *sums in zip(weights.groups, *totals):
+    places = layout.output_places(group)
+    message, mask = replies.mask(context, sums, places.reshape(-1), randomness)
+    messages.append(message)
+    masks.append(mask)
+    shapes.append(places.shape)
+  share = context.round(np.concatenate(masks, axis=1))
+  return b''.join(messages), _join(share, shapes)
+
+
+def decrypt_map(
+    secret: homomorphic.SecretKey, layer: packing.Convolution, message: bytes
+) -> np.ndarray:
+  """Client: c, uint64 [height, width, channels_out] of the output.
+
+  Raises:
+    ValueError: the reply has a wrong length or a residue beyond its modulus.
+  """
+  context = secret.context
+  if len(message) != reply_size(context, layer):
+    raise ValueError(f'reply of {len(message)} bytes, want {reply_size(context, layer)}')
+  layout = packing.layout(layer, context.degree)
+  shares, shapes, start = [], [], 0
+  for group in range(layout.outputs):
+    places = layout.output_places(group)
+    end = start + _group_size(context, layout, group)
+    shares.append(replies.unmask(secret, message[start:end], layout.tiles, places.reshape(-1)))
+    shapes.append(places.shape)
+    start = end
+  return _join(np.concatenate(shares), shapes)
+
+
+def _join(flat: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
+  """Groups of channels [h, w, c], one flat vector, as one map."""
+  ends = np.cumsum([np.prod(shape) for shape in shapes])
+  parts = np.split(flat, ends[:-1])
+  return np.concatenate([p.reshape(s) for p, s in zip(parts, shapes)], axis=-1)

@@ -1,0 +1,114 @@
+"""Products of two parties' secret vectors: oblivious linear evaluation.
+
+    client (a_1 .. a_K)                          server (b_1 .. b_K)
+
+    request                  -- Enc(a_j) --->    reply
+    finish: alpha            <-- masked -----      beta
+
+    alpha + beta = sum over j of a_j * b_j mod p, elementwise
+
+Elements lie in the N = 8192 slots of BFV ciphertexts with plaintext modulus p, so
+one reply ciphertext serves N elements, however many products K it sums. alpha
+is uniform, and independent of every b (`replies`).
+"""
+
+import numpy as np
+
+from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto import replies
+
+
+def request_size(context: homomorphic.Context, products: int, count: int) -> int:
+  """Bytes of `request`."""
+  return context.upload_size(products * _blocks(context, count))
+
+
+def reply_size(context: homomorphic.Context, count: int) -> int:
+  """Bytes of `reply`, which do not depend on the number of products."""
+  return _blocks(context, count) * replies.size(context, 1, context.degree)
+
+
+def request(
+    secret: homomorphic.SecretKey, a: np.ndarray, randomness: randomness_lib.Randomness
+) -> bytes:
+  """Client: encrypts a, uint64 [products, n] below p.
+
+  Raises:
+    ValueError: a is not such an array.
+  """
+  blocks = _split(secret.context, a)
+  values = blocks.reshape(-1, secret.context.degree)
+  coefficients = [secret.context.to_coefficients(block) for block in values]
+  return secret.encrypt(np.stack(coefficients), randomness)
+
+
+def reply(
+    public: homomorphic.PublicKey,
+    message: bytes,
+    b: np.ndarray,
+    randomness: randomness_lib.Randomness,
+) -> tuple[bytes, np.ndarray]:
+  """Server: multiplies by b, uint64 [products, n] below p.
+
+  A block of 8192 zeros is not multiplied by, which takes less time: b should be
+  uniform, as it is in the protocol, or the same for all clients.
+
+  Returns:
+    The message and beta [n].
+
+  Raises:
+    ValueError: b is not such an array, or the request's length does not fit it.
+  """
+  context = public.context
+  blocks = _split(context, b)
+  products, count, _ = blocks.shape
+  encrypted = context.load(message, products * count)
+  messages, shares = [], []
+  places = np.arange(context.degree)
+  for block in range(count):
+    used = [j for j in range(products) if blocks[j, block].any()]
+    multipliers = [
+        [context.multiplier(context.to_coefficients(blocks[j, block]))] for j in used
+    ]
+    chosen = [encrypted[j * count + block] for j in used]
+    totals = public.combine(chosen, multipliers) or [public.fresh_zero()]
+    masked, mask = replies.mask(context, totals, places, randomness)
+    messages.append(masked)
+    shares.append(context.to_slots(context.round(mask)))
+  return b''.join(messages), np.concatenate(shares)[: b.shape[1]]
+
+
+def finish(secret: homomorphic.SecretKey, message: bytes, count: int) -> np.ndarray:
+  """Client: alpha, uint64 [count].
+
+  Raises:
+    ValueError: the length of the reply is wrong or a residue not below its modulus.
+  """
+  context = secret.context
+  if len(message) != reply_size(context, count):
+    raise ValueError(f'reply of {len(message)} bytes, want {reply_size(context, count)}')
+  size = replies.size(context, 1, context.degree)
+  places = np.arange(context.degree)
+  shares = [
+      context.to_slots(replies.unmask(secret, message[start : start + size], 1, places))
+      for start in range(0, len(message), size)
+  ]
+  return np.concatenate(shares)[:count]
+
+
+def _blocks(context: homomorphic.Context, count: int) -> int:
+  return -(-count // context.degree)
+
+
+def _split(context: homomorphic.Context, values: np.ndarray) -> np.ndarray:
+  """[products, n] as [products, blocks, degree], zeros at the end."""
+  modulus = context.parameters.plain_modulus
+  if values.ndim != 2 or not values.size or values.dtype != np.uint64:
+    raise ValueError(f'{values.dtype} {values.shape}, want uint64 [products, n]')
+  if values.max() >= modulus:
+    raise ValueError(f'a value of {values.max()}, want below {modulus}')
+  blocks = _blocks(context, values.shape[1])
+  padding = blocks * context.degree - values.shape[1]
+  padded = np.pad(values, ((0, 0), (0, padding)))
+  return padded.reshape(len(values), blocks, context.degree)
