@@ -1,0 +1,1 @@
+"""Private inference: the fixed-point model, the protocol's layers, the simulator."""

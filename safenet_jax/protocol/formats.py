@@ -1,0 +1,204 @@
+"""The fixed-point model: what both parties know, and what only the server has.
+
+A value with f fraction bits is the integer round(x 2^f). Public formats say for
+every activation layer which channels are garbled or polynomial, and how many
+bits everything has; kernels, biases and coefficients are the server's.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.models import layers as records
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+  """Bits to aim for; a layer whose values need more room gets fewer of them.
+
+  ring: l, width of the shares of linear layers.
+  select_ring: least width of the ring in which ReLUs select.
+  activation, weight: fraction bits of activations and weights.
+  square, cubic: fraction bits of the input of degree 2 and of degree 3.
+  margin: headroom over the largest value seen in calibration.
+  """
+
+  ring: int = 56
+  select_ring: int = 28
+  activation: int = 7
+  weight: int = 8
+  square: int = 10
+  cubic: int = 8
+  margin: float = 2.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationFormat:
+  """Public format of one activation layer with a pool absorbed into it.
+
+  Channels come in two blocks: first those that are garbled, then polynomials.
+
+  relu, polynomial: channels in each block.
+  degree: of the polynomial block, 2 or 3; 0 where it is empty.
+  map_shape: (H, W) or () of the input.
+  window: of the pool that follows, else 1.
+  input_fraction: fraction bits of the input's garbled block.
+  sign_bits: k, the sign is that of the input mod 2^k.
+  select_bits: width of the ring in which the ReLU selects.
+  shift: g, bits that local truncation drops from the polynomial block's input.
+  modulus: of the field in which the polynomial is computed.
+  value_fraction: fraction bits of the polynomial's value in that field.
+  output_fraction: fraction bits of the output of both blocks.
+  """
+
+  relu: int
+  polynomial: int
+  degree: int
+  map_shape: tuple[int, ...]
+  window: int
+  input_fraction: int
+  sign_bits: int
+  select_bits: int
+  shift: int
+  modulus: int
+  value_fraction: int
+  output_fraction: int
+
+  @property
+  def dropped(self) -> int:
+    """Low bits that the sign test ignores: those the output does not have."""
+    return self.input_fraction - self.output_fraction
+
+  @property
+  def relu_shift(self) -> int:
+    """Bits that the exact truncation drops after a garbled block and its pool."""
+    return self.dropped + ring.window_bits(self.window)
+
+  @property
+  def polynomial_shift(self) -> int:
+    """Bits that the exact truncation drops after a polynomial block and its pool."""
+    return self.value_fraction - self.output_fraction + ring.window_bits(self.window)
+
+  @property
+  def monic(self) -> bool:
+    """Degree 2 is folded into a square plus a constant: its leading coefficient is 1."""
+    return self.degree == 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearWeights:
+  """The server's integers of one linear layer.
+
+  kernel: int64 [k, k, I, O] or [I, O], pruned channels removed.
+  bias: int64 [O], at the fraction bits of the output.
+  stride: of a convolution.
+  limb: width of exact float64 limbs, see `ring.multiply`.
+  """
+
+  kernel: np.ndarray
+  bias: np.ndarray
+  stride: int
+  limb: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FixedPointModel:
+  """A planned network in integers; `layers` are the records without pruned channels.
+
+  activations: public format per activation name.
+  linear: the server's weights per linear name.
+  polynomials: the server's coefficients per activation name, int64
+    [degree + 1, polynomial channels], constant term first.
+  absorbed: names of pools that are part of the activation before them.
+  input_fraction, output_fraction: fraction bits of the image and the logits.
+  """
+
+  layers: tuple[records.Layer, ...]
+  input_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  precision: Precision
+  activations: dict[str, ActivationFormat]
+  linear: dict[str, LinearWeights]
+  polynomials: dict[str, np.ndarray]
+  absorbed: frozenset[str]
+  input_fraction: int
+  output_fraction: int
+
+  def encode(self, images: np.ndarray) -> np.ndarray:
+    """uint8 [B, H, W, C] to the client's int64 fixed-point input."""
+    if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
+      raise ValueError(
+          f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]'
+      )
+    normal = (images / 255.0 - np.asarray(self.mean)) / np.asarray(self.std)
+    return ring.encode(np, normal, self.input_fraction)[0]
+
+  def run(self, images: np.ndarray, exceeded: dict[str, int] | None = None) -> np.ndarray:
+    """Logits int64 [B, classes] of uint8 images, in plain integers.
+
+    This is the functionality that the protocol computes, with every truncation
+    rounded to the nearest; the protocol rounds at random, without bias, to one of
+    the two neighbours.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      exceeded: if given, gets per activation layer how many values were outside
+        its formats. The protocol would compute garbage from those, silently.
+    """
+    return records.run(self.layers, _Plain(self, exceeded), self.encode(images))
+
+
+def _round(x: np.ndarray, shift: int) -> np.ndarray:
+  return (x + ((1 << shift) >> 1)) >> shift
+
+
+class _Plain:
+  """Operations on int64 values [B, ..., C]."""
+
+  def __init__(self, model: FixedPointModel, exceeded: dict[str, int] | None):
+    self.model, self.exceeded = model, exceeded
+
+  def _linear(self, name, x, apply):
+    weights = self.model.linear[name]
+    y = ring.to_signed(apply(x.astype(np.uint64), weights), 64)
+    return y + weights.bias
+
+  def conv(self, name, layer, x):
+    del layer
+    return self._linear(name, x, lambda x, w: ring.convolve(np, x, w.kernel, w.stride, 64, w.limb))
+
+  def dense(self, name, layer, x):
+    del layer
+    return self._linear(name, x, lambda x, w: ring.multiply(np, x, w.kernel, 64, w.limb))
+
+  def activation(self, name, layer, y):
+    del layer
+    form = self.model.activations[name]
+    garbled = y[..., : form.relu]
+    outside = np.sum(np.abs(garbled) >= (1 << (form.sign_bits - 1)) - (1 << form.dropped))
+    pooled = self._pool(np.maximum(garbled, 0), form)
+    outside += np.sum(pooled >= 1 << (form.select_bits - 2))
+    blocks = [_round(pooled, form.relu_shift)]
+    if form.polynomial:
+      t = _round(y[..., form.relu :], form.shift)
+      value = np.zeros_like(t)
+      for coefficient in self.model.polynomials[name][::-1]:
+        value = value * t + coefficient
+      value = self._pool(value, form)
+      outside += np.sum(np.abs(value) >= form.modulus // 4)
+      blocks.append(_round(value, form.polynomial_shift))
+    if self.exceeded is not None:
+      self.exceeded[name] = self.exceeded.get(name, 0) + int(outside)
+    return np.concatenate(blocks, axis=-1)
+
+  def _pool(self, x, form):
+    return ring.sum_pool(x, form.window) if form.window > 1 else x
+
+  def average_pool(self, name, layer, x):
+    return x if name in self.model.absorbed else ring.sum_pool(x, layer.window)
+
+  def flatten(self, name, layer, x):
+    del name, layer
+    return x.reshape(x.shape[0], -1)

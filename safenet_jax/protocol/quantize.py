@@ -1,0 +1,293 @@
+"""From a trained, planned network to its fixed-point model.
+
+Batch norm is folded into the weights, pruned channels are removed, the rest is
+permuted so that garbled channels come first, and the formats of every layer are
+chosen from calibration images, with room for values larger than those seen.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from safenet_jax.approximation import activation
+from safenet_jax.crypto import ring
+from safenet_jax.models import layers as records
+from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
+from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel, LinearWeights, Precision
+
+_LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
+
+
+def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Name of a linear layer to its float64 kernel [..., O] and bias [O]."""
+  params, stats = variables['params'], variables.get('batch_stats', {})
+  folded = {}
+  for shape in records.shapes(network.layers, network.input_shape):
+    if not isinstance(shape.layer, records.Conv | records.Dense):
+      continue
+    name = shape.name
+    kernel = np.asarray(params[name]['kernel'], np.float64)
+    bias = np.asarray(params[name].get('bias', np.zeros(kernel.shape[-1])), np.float64)
+    if f'{name}_bn' in params:
+      norm = {k: np.asarray(v, np.float64) for k, v in params[f'{name}_bn'].items()}
+      moments = {k: np.asarray(v, np.float64) for k, v in stats[f'{name}_bn'].items()}
+      scale = norm['scale'] / np.sqrt(moments['var'] + BATCH_NORM_EPSILON)
+      bias = norm['bias'] + (bias - moments['mean']) * scale
+      kernel = kernel * scale
+    folded[name] = kernel, bias
+  return folded
+
+
+def quantize(
+  network: Network,
+  variables,
+  approximation,
+  images: np.ndarray,
+  *,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+  precision: Precision | None = None,
+) -> FixedPointModel:
+  """The fixed-point model of a planned network.
+
+  Args:
+    network: its layer records.
+    variables: trained params and batch_stats.
+    approximation: per activation layer an `Approximation`.
+    images: uint8 [B, H, W, C], calibration images that set the formats.
+    mean, std: per channel, with which images are normalised.
+    precision: bits to aim for.
+
+  Raises:
+    ValueError: the values do not fit the rings.
+  """
+  operations = _Calibration(network, variables, approximation, precision or Precision())
+  normal = (images / 255.0 - np.asarray(mean)) / np.asarray(std)
+  start = operations.start(normal)
+  end = records.run(network.layers, operations, start)
+  return FixedPointModel(
+    layers=tuple(operations.layers),
+    input_shape=network.input_shape,
+    mean=tuple(mean),
+    std=tuple(std),
+    precision=operations.precision,
+    activations=operations.activations,
+    linear=operations.linear,
+    polynomials=operations.polynomials,
+    absorbed=frozenset(name for name, _ in operations.pools.values()),
+    input_fraction=start.fraction,
+    output_fraction=end.fraction,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+  """Calibration values float64 [B, ..., C] on their way through the layers.
+
+  channels: the original index of every channel that is left, in its new order.
+  total: how many channels there were.
+  fraction: fraction bits.
+  """
+
+  x: np.ndarray
+  channels: np.ndarray
+  total: int
+  fraction: int
+
+
+class _Split:
+  """How one activation layer's channels are divided, by original index."""
+
+  def __init__(self, layer: activation.Approximation):
+    mask, degree = np.asarray(layer.mask), int(layer.degree)
+    self.relu = np.flatnonzero(~mask)
+    self.polynomial = np.flatnonzero(mask) if degree else np.zeros(0, np.int64)
+    self.degree = degree if self.polynomial.size else 0
+    self.order = np.concatenate([self.relu, self.polynomial])
+    # float64 [4, polynomial channels], constant term first.
+    coefficients = np.asarray(activation.effective(layer.coefficients, layer.degree), np.float64)
+    self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
+
+  def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Degree 2 as (a y + b)^2 + K: a and b go into the polynomial channels' weights."""
+    if self.degree != 2:
+      return kernel, bias
+    kernel, bias = kernel.copy(), bias.copy()
+    block = slice(self.relu.size, None)
+    _, linear, leading, _ = self.coefficients
+    root = np.sqrt(leading)
+    kernel[..., block] *= root
+    bias[block] = bias[block] * root + linear / (2 * root)
+    return kernel, bias
+
+  @property
+  def extra(self) -> int:
+    """More weight bits for folded rows, whose scale is the root of the leading coefficient."""
+    if self.degree != 2:
+      return 0
+    return max(0, math.ceil(-math.log2(np.sqrt(np.median(self.coefficients[2])))))
+
+  def integers(self, fraction: int) -> tuple[np.ndarray, int]:
+    """Coefficients int64 [degree + 1, channels] for inputs of `fraction` bits.
+
+    Also the fraction bits of the polynomial's value.
+    """
+    constant, linear, leading, _ = self.coefficients
+    if self.degree == 2:
+      constant = np.round((constant - linear**2 / (4 * leading)) * 4.0**fraction)
+      return np.stack([constant, 0 * constant, 0 * constant + 1]).astype(np.int64), 2 * fraction
+    # The leading coefficient keeps `fraction` bits of its own.
+    value = 4 * fraction
+    scales = 2.0 ** (value - fraction * np.arange(4))
+    return np.round(self.coefficients * scales[:, None]).astype(np.int64), value
+
+  def evaluate(self, y: np.ndarray) -> np.ndarray:
+    """ReLU and polynomial blocks of values in `order`."""
+    relu, z = np.split(y, [self.relu.size], axis=-1)
+    value = sum(c * z**j for j, c in enumerate(self.coefficients)) if self.degree else z
+    return np.concatenate([np.maximum(relu, 0), value], axis=-1)
+
+
+class _Calibration:
+  """Operations that choose formats and integers while they run the float network."""
+
+  def __init__(self, network, variables, approximation, precision: Precision):
+    self.precision = precision
+    self.folded = fold_batch_norm(network, variables)
+    self.splits = [_Split(layer) for layer in approximation]
+    self.feeds = {
+      name: split
+      for names, split in zip(records.producers(network.layers), self.splits)
+      for name in names
+    }
+    shapes = records.shapes(network.layers, network.input_shape)
+    self.pools = {
+      before.name: (after.name, after.layer.window)
+      for before, after in zip(shapes, shapes[1:])
+      if isinstance(before.layer, records.Activation)
+      and isinstance(after.layer, records.AveragePool)
+    }
+    self.layers: list[records.Layer] = []
+    self.activations: dict[str, ActivationFormat] = {}
+    self.linear: dict[str, LinearWeights] = {}
+    self.polynomials: dict[str, np.ndarray] = {}
+
+  def start(self, normal: np.ndarray) -> _Value:
+    fraction = self._fraction(normal, self.precision.activation)
+    return _Value(normal, np.arange(normal.shape[-1]), normal.shape[-1], fraction)
+
+  def _fraction(self, values: np.ndarray, wanted: int) -> int:
+    """The most fraction bits up to `wanted` with which values fit 15 bits."""
+    largest = float(np.abs(values).max(initial=0.0)) or 1.0
+    return min(wanted, math.floor(math.log2(_LIMIT / largest)))
+
+  def _linear(self, name, value, kernel, bias, stride, apply) -> _Value:
+    """kernel [..., I, O] has only the input channels that are left."""
+    split = self.feeds.get(name)
+    order = np.arange(bias.size) if split is None else split.order
+    if not order.size:
+      raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
+    total, kernel, bias = bias.size, kernel[..., order], bias[order]
+    x = apply(value.x, kernel) + bias
+    extra = 0
+    if split is not None:
+      kernel, bias = split.fold(kernel, bias)
+      extra = split.extra
+    weight = self._fraction(kernel, self.precision.weight + extra) - extra
+    fraction = value.fraction + weight
+    bits = np.full(order.size, weight)
+    if split is not None:
+      bits[split.relu.size :] += extra
+    integers = np.round(kernel * 2.0**bits).astype(np.int64)
+    self.linear[name] = LinearWeights(
+      integers,
+      np.round(bias * 2.0 ** (value.fraction + bits)).astype(np.int64),
+      stride,
+      ring.limb_bits(integers),
+    )
+    return _Value(x, order, total, fraction)
+
+  def conv(self, name, layer, value):
+    kernel, bias = self.folded[name]
+    result = self._linear(
+      name,
+      value,
+      kernel[:, :, value.channels],
+      bias,
+      layer.stride,
+      lambda x, w: ring.patches(np, x, w.shape[0], layer.stride) @ w.reshape(-1, w.shape[-1]),
+    )
+    self.layers.append(dataclasses.replace(layer, features=result.channels.size, batch_norm=False))
+    return result
+
+  def dense(self, name, layer, value):
+    kernel, bias = self.folded[name]
+    # Flattening interleaves channels: row (h W + w) C + c.
+    positions = kernel.shape[0] // value.total
+    rows = np.arange(positions)[:, None] * value.total + value.channels
+    result = self._linear(name, value, kernel[rows.ravel()], bias, 1, np.matmul)
+    self.layers.append(dataclasses.replace(layer, features=result.channels.size))
+    return result
+
+  def activation(self, name, layer, value):
+    split = self.splits[len(self.activations)]
+    precision, margin = self.precision, self.precision.margin
+    _, window = self.pools.get(name, (None, 1))
+    z = split.evaluate(value.x)
+    pooled = ring.sum_pool(z, window) / window**2 if window > 1 else z
+    output = self._fraction(pooled, precision.activation)
+
+    largest = float(np.abs(value.x[..., : split.relu.size]).max(initial=0.0)) * 2.0**value.fraction
+    dropped = value.fraction - output
+    sign = math.ceil(math.log2(margin * largest + 2.0**dropped)) + 1
+    select = math.ceil(math.log2(margin * largest * window**2 + 1)) + 2
+    shift = modulus = fraction = 0
+    if split.degree:
+      wanted = precision.square if split.degree == 2 else precision.cubic
+      modulus = ring.PRIME_41 if split.degree == 2 else ring.PRIME_50
+      inputs = min(wanted, value.fraction + split.extra)
+      largest_value = float(np.abs(z[..., split.relu.size :]).max()) * window**2
+      integers, fraction = split.integers(inputs)
+      while margin * largest_value * 2.0**fraction >= modulus / 4:
+        inputs -= 1
+        if inputs < 0:
+          raise ValueError(
+            f'{name}: polynomial values up to {largest_value:.3g} do not fit {modulus}'
+          )
+        integers, fraction = split.integers(inputs)
+      shift = value.fraction + split.extra - inputs
+      self.polynomials[name] = integers
+    self.activations[name] = ActivationFormat(
+      relu=split.relu.size,
+      polynomial=split.polynomial.size,
+      degree=split.degree,
+      map_shape=value.x.shape[1:-1],
+      window=window,
+      input_fraction=value.fraction,
+      sign_bits=sign,
+      select_bits=max(select, sign, precision.select_ring),
+      shift=shift,
+      modulus=modulus,
+      value_fraction=fraction,
+      output_fraction=output,
+    )
+    if self.activations[name].select_bits >= precision.ring:
+      raise ValueError(
+        f'{name}: values up to 2^{sign} do not fit the ring of {precision.ring} bits'
+      )
+    self.layers.append(layer)
+    return dataclasses.replace(value, x=pooled, fraction=output)
+
+  def average_pool(self, name, layer, value):
+    self.layers.append(layer)
+    if name in (pool for pool, _ in self.pools.values()):
+      return value
+    bits = ring.window_bits(layer.window)
+    x = ring.sum_pool(value.x, layer.window) / layer.window**2
+    return dataclasses.replace(value, x=x, fraction=value.fraction + bits)
+
+  def flatten(self, name, layer, value):
+    del name
+    self.layers.append(layer)
+    return dataclasses.replace(value, x=value.x.reshape(value.x.shape[0], -1))
