@@ -1,0 +1,81 @@
+"""Figures as functions of arrays and an Axes; `save` writes PNG and csv together."""
+
+from collections.abc import Callable, Mapping, Sequence
+import csv
+import pathlib
+
+import matplotlib
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+# Degree 0 is a cross, degree 2 a triangle, degree 3 a square, as in Figure 5.
+DEGREE_MARKERS = {0: 'x', 2: '^', 3: 's'}
+PHASE_COLOURS = {'offline': '#9ecae1', 'online': '#08519c'}
+
+
+def save(
+    path: pathlib.Path,
+    draw: Callable[[plt.Axes], Mapping[str, Sequence]],
+    *,
+    figure_size: tuple[float, float] = (6.4, 3.6),
+) -> None:
+  """Draws one Axes to path.png, and the columns that `draw` returns to path.csv."""
+  figure, axes = plt.subplots(figsize=figure_size, layout='constrained')
+  columns = draw(axes)
+  axes.spines[['top', 'right']].set_visible(False)
+  figure.savefig(path.with_suffix('.png'), dpi=150)
+  plt.close(figure)
+  with open(path.with_suffix('.csv'), 'w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+
+
+def learning_curve(axes: plt.Axes, curves: Mapping[str, Sequence[tuple[float, float]]]):
+  """Validation accuracy against epochs; a curve is a list of (epoch, accuracy)."""
+  columns: dict[str, list] = {'phase': [], 'epoch': [], 'accuracy': []}
+  for phase, points in curves.items():
+    epochs, accuracies = zip(*points)
+    axes.plot(epochs, np.multiply(accuracies, 100), marker='o', markersize=3, label=phase)
+    columns['phase'] += [phase] * len(points)
+    columns['epoch'] += epochs
+    columns['accuracy'] += accuracies
+  axes.set(xlabel='epochs', ylabel='validation accuracy (%)')
+  axes.legend(frameon=False)
+  axes.grid(alpha=0.3)
+  return columns
+
+
+def plan(axes: plt.Axes, ratio: Sequence[float], degree: Sequence[int]):
+  """Share of channels replaced in every layer, marked by degree (Figure 5)."""
+  layers = np.arange(1, len(ratio) + 1)
+  percent = np.multiply(ratio, 100)
+  axes.bar(layers, percent, color='#c6dbef', width=0.7)
+  for value, marker in DEGREE_MARKERS.items():
+    chosen = np.asarray(degree) == value
+    if chosen.any():
+      axes.scatter(
+          layers[chosen], percent[chosen], marker=marker, color='#08519c', zorder=3,
+          label='pruned' if value == 0 else f'degree {value}',
+      )
+  axes.set(xlabel='activation layer', ylabel='channels replaced (%)', ylim=(0, 108), xticks=layers)
+  axes.legend(frameon=False, ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0))
+  return {'layer': layers.tolist(), 'ratio': list(ratio), 'degree': list(degree)}
+
+
+def cost_by_layer(axes: plt.Axes, layers: Sequence[str], costs: Mapping[str, Sequence[float]]):
+  """Bytes of every layer, one bar per phase; costs[phase][i] belongs to layers[i]."""
+  positions = np.arange(len(layers))
+  width = 0.8 / len(costs)
+  for i, (phase, values) in enumerate(costs.items()):
+    offset = (i - (len(costs) - 1) / 2) * width
+    axes.bar(
+        positions + offset, np.divide(values, 1e6), width, label=phase,
+        color=PHASE_COLOURS.get(phase),
+    )
+  axes.set(ylabel='MB', yscale='log')
+  axes.set_xticks(positions, layers, rotation=45, ha='right')
+  axes.legend(frameon=False)
+  return {'layer': list(layers)} | {f'{phase}_bytes': list(v) for phase, v in costs.items()}

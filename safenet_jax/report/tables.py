@@ -1,0 +1,93 @@
+"""Tables of a run as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from safenet_jax.approximation import plan as plans
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """A Markdown table."""
+  lines = [header, ['---'] * len(header), *rows]
+  return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines) + '\n'
+
+
+def size(count: float) -> str:
+  """Bytes as a short text."""
+  return f'{count / 1e6:.2f} MB' if count >= 1e5 else f'{count / 1e3:.2f} kB'
+
+
+def summary(plan: dict[str, Any], ledger: dict[str, Any]) -> list[tuple[str, str]]:
+  """What a run achieved, as (quantity, value): from plan.json and ledger.json."""
+  total = sum(plan['activations'])
+  pruned = sum(r for r, d in zip(plan['replaced'], plan['degree']) if d == 0)
+  polynomial = sum(plan['replaced']) - pruned
+  accuracy = plan['validation_accuracy']
+  rows = [
+    ('all-ReLU accuracy (validation, same training steps)', f'{accuracy["control"]:.2%}'),
+    ('planned accuracy (validation)', f'{accuracy["planned"]:.2%}'),
+    ('planned accuracy (test)', f'{ledger["test_accuracy"]:.2%}'),
+    ('ReLUs replaced', f'{sum(plan["replaced"]) / total:.1%} of {total:,}'),
+    ('- by polynomials', f'{polynomial / total:.1%}'),
+    ('- pruned', f'{pruned / total:.1%}'),
+  ]
+  for phase, sums in ledger['phases'].items():
+    rows.append(
+      (
+        f'one private inference, {phase}',
+        f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s, {sums["rounds"]} rounds',
+      )
+    )
+  rows += [
+    ('private class equals plaintext fixed point', f'{ledger["agreement"]} of {ledger["images"]}'),
+    ('private class equals label', f'{ledger["correct"]} of {ledger["images"]}'),
+  ]
+  return rows
+
+
+def layers(plan: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+  """Header and rows of the per-layer plan."""
+  header = ['layer', 'activations', 'ratio', 'degree', 'replaced', 'channels replaced']
+  rows = []
+  for t, (count, ratio, degree, replaced, channels) in enumerate(
+    zip(plan['activations'], plan['ratio'], plan['degree'], plan['replaced'], plan['channels'])
+  ):
+    rows.append(
+      [
+        t + 1,
+        f'{count:,}',
+        f'{ratio / plans.GRID:.0%}',
+        degree if replaced else '-',
+        f'{replaced:,}',
+        f'{replaced * channels // count} of {channels}',
+      ]
+    )
+  return header, rows
+
+
+def bytes_by_layer(ledger: dict[str, Any], phase: str, names: Sequence[str]) -> list[int]:
+  """Bytes of one phase for each of the named layers."""
+  sums = dict.fromkeys(names, 0)
+  for row in ledger['rows']:
+    if row['phase'] == phase:
+      sums[row['layer']] += row['bytes']
+  return list(sums.values())
+
+
+def costs(ledger: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+  """Header and rows of bytes and seconds by phase and primitive."""
+  sums: dict[tuple[str, str, str], list[float]] = {}
+  for row in ledger['rows']:
+    entry = sums.setdefault((row['phase'], row['primitive'], row['party']), [0, 0, 0.0])
+    for i, field in enumerate(('bytes', 'messages', 'wall_seconds')):
+      entry[i] += row[field]
+  header = ['phase', 'primitive', 'party', 'bytes', 'messages', 'seconds']
+  return header, [
+    [
+      *key,
+      size(entry[0]) if entry[0] else '-',
+      entry[1] or '-',
+      f'{entry[2]:.4f}' if entry[2] else '-',
+    ]
+    for key, entry in sums.items()
+  ]
