@@ -1,0 +1,1 @@
+"""Commands: python -m experiments.<name> --config=experiments/configs/<file>.py --workdir=DIR."""

@@ -1,0 +1,36 @@
+"""Trains a hand-written plan, without any search, beside an all-ReLU control.
+
+  python -m experiments.finetune --config=... --workdir=... --plan=plan.json
+
+The plan is {"network": "cnn7", "ratio": [10, ...], "degree": [2, ...]}: twentieths of the
+channels and 0, 2 or 3 for every activation layer.
+"""
+
+from absl import flags
+
+from experiments import launcher
+from experiments import pipeline
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import network as networks
+from safenet_jax.search import member as members
+
+PLAN = flags.DEFINE_string('plan', None, 'The plan.json to train.')
+
+
+def main() -> None:
+  config = launcher.CONFIG.value
+  images = pipeline.dataset(config)
+  net = pipeline.network(config, images)
+  if not PLAN.value:
+    raise ValueError('no --plan, want --plan=plan.json')
+  plan = plans.load(PLAN.value, config.model.name, len(networks.activation_channels(net)))
+  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
+  workdir.claim({'plan': plans.record(plan, config.model.name)})
+  first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
+  options = pipeline.training(config.search)
+  planned = members.create(pipeline.variables(first), plan, 0.0, net, options)
+  pipeline.finish(config, net, images, workdir, first, planned, searched=0)
+
+
+if __name__ == '__main__':
+  launcher.run(main)

@@ -1,0 +1,113 @@
+"""What every command shares: flags, one-line errors, a progress bar."""
+
+from collections.abc import Callable
+import contextlib
+import pathlib
+import runpy
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+import rich.console
+import rich.progress
+
+from safenet_jax.workdir import Workdir
+
+CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Experiment config: path.py or path.py:preset.', lock_config=True
+)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
+
+# What a user can mend; anything else is a bug and keeps its trace.
+USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError)
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error."""
+  app.run(lambda _: _guard(main), flags_parser=_parse)
+
+
+def workdir(config, *sections: str) -> Workdir:
+  """The run's workdir, claimed for these sections of the config and the seed."""
+  directory = Workdir(WORKDIR.value or '.')
+  directory.claim({'seed': {'seed': config.seed}} | {s: config[s].to_dict() for s in sections})
+  return directory
+
+
+def _fail(message: str) -> None:
+  print(f'error: {" ".join(message.split())}', file=sys.stderr)
+  sys.exit(2)
+
+
+def _guard(main):
+  try:
+    main()
+  except USER_ERRORS as error:
+    logging.debug('trace of the error below', exc_info=True)
+    _fail(str(error))
+
+
+def _parse(argv):
+  try:
+    if not any(a.lstrip('-').split('=')[0] in ('help', 'helpfull', 'helpshort') for a in argv[1:]):
+      _check_config(argv)
+    rest = flags.FLAGS(argv)
+    if len(rest) > 1:
+      raise ValueError(f"argument '{rest[1]}', want flags only: --name=value")
+    if not WORKDIR.value:
+      raise ValueError('no --workdir, want a directory for this run')
+    logging.set_verbosity(logging.WARNING if flags.FLAGS['verbosity'].using_default_value else
+                          flags.FLAGS.verbosity)
+    return rest
+  except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+    _fail(str(error))
+
+
+def _check_config(argv: list[str]) -> None:
+  """Loads the config and looks up every override; ml_collections does so late and at length."""
+  values = {a.lstrip('-').partition('=')[0]: a.partition('=')[2] for a in argv[1:]}
+  path, _, preset = values.get('config', '').partition(':')
+  if not path:
+    raise ValueError('no --config, want --config=experiments/configs/<name>.py')
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f'no config file {path}')
+  get_config = runpy.run_path(path).get('get_config')
+  if get_config is None:
+    raise ValueError(f'{path} has no get_config(preset)')
+  config = get_config(preset)
+  for name in values:
+    section = config
+    for key in name.split('.')[1:] if name.startswith('config.') else ():
+      if not hasattr(section, 'keys') or key not in section:
+        known = ', '.join(section.keys()) if hasattr(section, 'keys') else 'nothing below it'
+        raise ValueError(f'unknown config key {name.removeprefix("config.")}, want one of: {known}')
+      section = section[key]
+
+
+def preset(name: str, known: tuple[str, ...]) -> str:
+  """The checked name of a config's preset; '' is the full run."""
+  if name not in ('', *known):
+    raise ValueError(f"unknown preset '{name}', want one of: {', '.join(known)}")
+  return name
+
+
+@contextlib.contextmanager
+def progress_bar(title: str):
+  """Yields report(done, total, metrics): a bar on a terminal, nothing elsewhere."""
+  console = rich.console.Console(stderr=True)
+  columns = (
+      '{task.description}', rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
+      rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(), '{task.fields[text]}',
+  )
+  with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    task = bar.add_task(title, total=None, text='')
+
+    def report(done, total, metrics):
+      text = '  '.join(
+          f'{name} {value:.3g}' for name, value in metrics.items() if isinstance(value, float)
+      )
+      bar.update(task, completed=done, total=total, text=text)
+
+    yield report

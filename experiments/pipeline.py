@@ -1,0 +1,119 @@
+"""From a config to the library's arguments: config objects stop here."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import launcher
+from safenet_jax import data
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.search import fit
+from safenet_jax.search import member as members
+from safenet_jax.search import score
+from safenet_jax.search.member import Member, Task, Training
+from safenet_jax.workdir import Workdir
+
+
+def key(config, phase: str) -> jax.Array:
+  """The key of one phase of a run."""
+  phases = ('init', 'pretrain', 'search', 'finetune', 'control')
+  return jax.random.fold_in(jax.random.key(config.seed), phases.index(phase))
+
+
+def dataset(config) -> data.Dataset:
+  return data.load(config.data.name, config.data.directory or None, download=config.data.download)
+
+
+def network(config, images: data.Dataset) -> Network:
+  options = config.model.to_dict()
+  return architectures.build(
+    options.pop('name'),
+    classes=images.classes,
+    input_shape=images.train.images.shape[1:],
+    **options,
+  )
+
+
+def training(section, **overrides) -> Training:
+  """Training options from the keys of a section that are named like them."""
+  names = {field.name for field in dataclasses.fields(Training)}
+  return Training(**{k: v for k, v in section.to_dict().items() if k in names} | overrides)
+
+
+def task(
+  net: Network, images: data.Dataset, options: Training, variables, teacher=None, limit=None
+) -> Task:
+  """The task of a phase; `limit` keeps the first validation images only."""
+  return Task(
+    jnp.asarray(images.train.images),
+    jnp.asarray(images.train.labels),
+    jnp.asarray(images.validation.images[:limit]),
+    jnp.asarray(images.validation.labels[:limit]),
+    importance.ranks(net, variables),
+    teacher,
+    net,
+    options,
+    images.mean,
+    images.std,
+  )
+
+
+def start(config, net: Network, options: Training) -> Member:
+  """The untrained all-ReLU member."""
+  variables = jax.jit(net.init)(key(config, 'init'))
+  plan = plans.all_relu(len(activation_channels(net)))
+  return members.create(variables, plan, config.pretrain.learning_rate, net, options)
+
+
+def trained(config, net: Network, workdir: Workdir, phase: str, section: str) -> Member:
+  """The member that a finished phase left behind; FileNotFoundError if there is none."""
+  like = jax.eval_shape(lambda: start(config, net, training(config[section])))
+  checkpoints = workdir.checkpoints(phase)
+  found = checkpoints.restore({'member': like})
+  checkpoints.close()
+  if found is None:
+    raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
+  return found[1]['member']
+
+
+def variables(member: Member):
+  return {'params': member.params, 'batch_stats': member.batch_stats}
+
+
+def finish(config, net, images, workdir, first, planned, searched: int) -> None:
+  """Fine-tunes `planned`, trains the all-ReLU `first` as long, and saves the plan.
+
+  `searched` is how many mini-batches `planned` has seen that `first` has not.
+  """
+  settings = config.search
+  teacher = variables(first)
+  shared = task(net, images, training(settings), teacher, teacher)
+  extra = round(searched / fit.steps_per_epoch(shared))
+  for phase, member, epochs in (('finetune', planned, 0), ('control', first, extra)):
+    member = member.replace(learning_rate=jnp.float32(settings.finetune_rate))
+    with launcher.progress_bar(phase) as report:
+      member = fit.fit(
+        key(config, phase), member, shared, workdir, phase=phase,
+        epochs=settings.finetune_epochs + epochs, progress=report,
+      )
+    if phase == 'finetune':
+      planned = member
+  sizes = score.activations(net)
+  accuracies = {
+    'pretrained': float(first.accuracy), 'control': float(member.accuracy),
+    'planned': float(planned.accuracy),
+  }
+  replaced = np.asarray(score.replaced(planned.plan, sizes))
+  workdir.write_json('plan.json', plans.record(
+    planned.plan, config.model.name, channels=sizes.channels, activations=sizes.counts,
+    replaced=replaced.tolist(), validation_accuracy=accuracies,
+  ))
+  print(
+    f'plan: {replaced.sum() / sum(sizes.counts):.1%} of {sum(sizes.counts)} ReLUs replaced, '
+    f'validation accuracy {accuracies["planned"]:.2%}, all-ReLU {accuracies["control"]:.2%}'
+  )

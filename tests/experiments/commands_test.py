@@ -1,0 +1,125 @@
+"""The commands as a user runs them: a whole small run, its resumption, and bad input."""
+
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+CONFIG = 'experiments/configs/cnn7_fashion.py'
+# Small enough for two cores: one epoch, two members, two images.
+SMOKE = f'--config={CONFIG}:smoke'
+
+
+def command(phase, *flags):
+  return [sys.executable, '-m', f'experiments.{phase}', *flags]
+
+
+def run(phase, *flags, code=0):
+  found = subprocess.run(
+    command(phase, *flags), cwd=ROOT, capture_output=True, text=True, timeout=500
+  )
+  assert found.returncode == code, found.stderr[-2000:]
+  return found
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A finished smoke run."""
+  path = tmp_path_factory.mktemp('smoke') / 'run'
+  for phase in ('pretrain', 'search', 'infer', 'report'):
+    run(phase, SMOKE, f'--workdir={path}')
+  return path
+
+
+def test_a_smoke_run_leaves_a_plan_a_ledger_and_a_report_with_pictures(workdir):
+  plan = json.loads((workdir / 'plan.json').read_text())
+  assert plan['network'] == 'cnn7' and len(plan['ratio']) == len(plan['degree']) == 7
+  assert set(plan['validation_accuracy']) == {'pretrained', 'control', 'planned'}
+  ledger = json.loads((workdir / 'ledger.json').read_text())
+  assert ledger['images'] == ledger['agreement'] == 2
+  assert ledger['phases']['online']['bytes'] > 0
+  report = (workdir / 'report.md').read_text()
+  for picture in re.findall(r'!\[.*?\]\((.*?)\)', report):
+    assert (workdir / picture).read_bytes().startswith(b'\x89PNG')
+    assert (workdir / picture).with_suffix('.csv').read_text().count('\n') > 2
+
+
+def test_the_control_is_trained_for_as_many_steps(workdir):
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  last = {line['phase']: line['step'] for line in lines}
+  # Eight nodes of one cycle of two iterations are no whole epoch of 125.
+  assert last['finetune'] == last['control'] == 125
+  assert last['search'] == 8
+
+
+def test_the_same_command_changes_nothing_once_a_run_is_finished(workdir):
+  names = ('metrics.jsonl', 'plan.json', 'config.json')
+  before = {name: (workdir / name).read_text() for name in names}
+  for phase in ('pretrain', 'search'):
+    run(phase, SMOKE, f'--workdir={workdir}')
+  assert before == {name: (workdir / name).read_text() for name in names}
+
+
+def test_a_killed_run_resumes_to_the_same_result(tmp_path):
+  flags = (SMOKE, '--config.pretrain.epochs=3')
+  run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
+  process = subprocess.Popen(command('pretrain', *flags, f'--workdir={tmp_path / "b"}'), cwd=ROOT)
+  metrics = tmp_path / 'b/metrics.jsonl'
+  deadline = time.monotonic() + 200
+  while not (metrics.exists() and metrics.read_text().count('\n') >= 1):
+    assert time.monotonic() < deadline and process.poll() is None
+    time.sleep(0.05)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  run('pretrain', *flags, f'--workdir={tmp_path / "b"}')
+  assert metrics.read_text() == (tmp_path / 'a/metrics.jsonl').read_text()
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    ((f'--config={CONFIG}:fast',), "unknown preset 'fast', want one of: smoke"),
+    (('--config=experiments/configs/none.py',), 'no config file experiments/configs/none.py'),
+    (
+      (SMOKE, '--config.search.populaton=8'),
+      'unknown config key search.populaton, want one of: .*population',
+    ),
+    ((SMOKE, '--config.search.population=many'), 'many'),
+    ((SMOKE, '--config.model.name=cnn9'), "unknown network 'cnn9', want one of cnn7"),
+    ((SMOKE, '--config.data.name=mnits'), 'mnits'),
+    ((SMOKE, '--wrokdir=x'), 'wrokdir'),
+    ((SMOKE, 'stray'), "argument 'stray'"),
+    ((), 'no --config'),
+  ],
+)
+def test_bad_input_is_one_line_and_code_2(tmp_path, flags, message):
+  found = run('pretrain', *flags, f'--workdir={tmp_path / "run"}', code=2)
+  assert re.search(message, found.stderr)
+  assert found.stderr.count('\n') == 1
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_of_another_config_is_refused(workdir):
+  before = {p.name: p.read_bytes() for p in workdir.iterdir() if p.is_file()}
+  found = run('search', SMOKE, '--config.model.width=0.5', f'--workdir={workdir}', code=2)
+  assert re.fullmatch(
+    r'error: .* was written with model\.width=0\.25, got 0\.5: .*\n', found.stderr
+  )
+  assert before == {p.name: p.read_bytes() for p in workdir.iterdir() if p.is_file()}
+
+
+def test_phases_out_of_order_say_what_to_run_first(tmp_path):
+  found = run('search', SMOKE, f'--workdir={tmp_path / "run"}', code=2)
+  assert 'run pretrain first' in found.stderr and found.stderr.count('\n') == 1
+  found = run('report', SMOKE, f'--workdir={tmp_path / "run"}', code=2)
+  assert 'run search first' in found.stderr
+
+
+def test_no_workdir_is_one_line_and_code_2():
+  assert 'no --workdir' in run('pretrain', SMOKE, code=2).stderr
