@@ -42,7 +42,7 @@ def learning_curve(axes: plt.Axes, curves: Mapping[str, Sequence[tuple[float, fl
     columns['phase'] += [phase] * len(points)
     columns['epoch'] += epochs
     columns['accuracy'] += accuracies
-  axes.set(xlabel='epochs', ylabel='validation accuracy (%)')
+  axes.set(xlabel='epochs of the phase', ylabel='validation accuracy (%)')
   axes.legend(frameon=False)
   axes.grid(alpha=0.3)
   return columns

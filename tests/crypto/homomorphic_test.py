@@ -7,6 +7,7 @@ import pytest
 from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto import residues
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
+from tests.crypto import fresh
 
 
 @pytest.fixture(scope='module')
@@ -184,7 +185,14 @@ def _draw(pipe, public, secret, randomness):
   pipe.send_bytes(randomness.bytes(64))
 
 
-def test_a_forked_child_repeats_nothing(public, secret):
+def test_a_forked_child_repeats_nothing():
+  fresh.run(check_fork)
+
+
+def check_fork():
+  context = homomorphic.Context(homomorphic.ring_parameters())
+  secret = homomorphic.SecretKey(context)
+  public = homomorphic.PublicKey(context, secret.public_key())
   randomness = SystemRandomness()
   randomness.bytes(1)
   fork = multiprocessing.get_context('fork')

@@ -11,6 +11,7 @@ import pytest
 from safenet_jax.crypto import base_transfer
 from safenet_jax.crypto import oblivious_transfer
 from safenet_jax.crypto import randomness
+from tests.crypto import fresh
 
 EXTENSIONS = ('iknp', 'softspoken')
 BYTES_PER_TRANSFER = {'iknp': 16, 'softspoken': 4}
@@ -221,6 +222,10 @@ def test_transcripts_are_golden(extension):
 
 
 def test_fork_gives_other_secrets_and_ends_the_session():
+  fresh.run(check_fork)
+
+
+def check_fork():
   source = randomness.SystemRandomness()
   # Both processes would continue this key stream, were it not for the fork rule.
   source.bytes(1)

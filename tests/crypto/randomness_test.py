@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness
+from tests.crypto import fresh
 
 _CHUNK = 1 << 16
 
@@ -50,6 +51,10 @@ def test_system_streams_differ():
 
 
 def test_a_forked_child_leaves_its_parents_stream():
+  fresh.run(check_fork)
+
+
+def check_fork():
   source = randomness.SystemRandomness()
   source.bytes(16)
   reader, writer = os.pipe()
