@@ -78,6 +78,12 @@ def trained(config, net: Network, workdir: Workdir, phase: str, section: str) ->
   checkpoints.close()
   if found is None:
     raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
+  epochs = config.pretrain.epochs if phase == 'pretrain' else config.search.finetune_epochs
+  done = workdir.metrics(phase)[-1]['epoch']
+  if done < epochs:
+    raise ValueError(
+      f'{phase} in {workdir.path} has done {done} of {epochs} epochs: run it again first'
+    )
   return found[1]['member']
 
 
