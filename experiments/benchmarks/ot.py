@@ -6,6 +6,7 @@ encrypted in cache, and for the transposition one copy of 16 bytes each.
 
 from collections.abc import Callable, Iterator
 import os
+import time
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 import numpy as np
@@ -29,7 +30,7 @@ def rows() -> Iterator[Row]:
         'extend': _extension(extension, count),
         'cipher': _cipher(int((received + sent) * count * 16)),
         'copy': _copies(count),
-    }, repetitions=10)
+    }, repetitions=20, clock=time.process_time)
     setting = (
         f'{count:,} transfers, both parties, {128 // bits // 8} bytes each on the wire; floor: '
         f'{received + sent:.4g} blocks of AES-CTR in cache and 2 copies of 16 bytes'
