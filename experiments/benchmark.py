@@ -1,6 +1,8 @@
 """Measures the primitives beside their floors: a table, and one JSON object in a file.
 
   python -m experiments.benchmark --suite=garbling,ot,he --out=FILE
+
+--quick takes the smallest sizes once, to see that it runs.
 """
 
 import importlib
