@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import contextlib
+import functools
 import pathlib
 import runpy
 import sys
@@ -24,9 +25,12 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same o
 USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError)
 
 
-def run(main: Callable[[], None]) -> None:
-  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error."""
-  app.run(lambda _: _guard(main), flags_parser=_parse)
+def run(main: Callable[[], None], *, phase: bool = True) -> None:
+  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error.
+
+  A phase of a run needs --config and --workdir; other commands have flags of their own.
+  """
+  app.run(lambda _: _guard(main), flags_parser=functools.partial(_parse, phase))
 
 
 def workdir(config, *sections: str) -> Workdir:
@@ -49,14 +53,15 @@ def _guard(main):
     _fail(str(error))
 
 
-def _parse(argv):
+def _parse(phase, argv):
   try:
-    if not any(a.lstrip('-').split('=')[0] in ('help', 'helpfull', 'helpshort') for a in argv[1:]):
+    asked = {a.lstrip('-').split('=')[0] for a in argv[1:]}
+    if phase and not asked & {'help', 'helpfull', 'helpshort'}:
       _check_config(argv)
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise ValueError(f"argument '{rest[1]}', want flags only: --name=value")
-    if not WORKDIR.value:
+    if phase and not WORKDIR.value:
       raise ValueError('no --workdir, want a directory for this run')
     logging.set_verbosity(logging.WARNING if flags.FLAGS['verbosity'].using_default_value else
                           flags.FLAGS.verbosity)

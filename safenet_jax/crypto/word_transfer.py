@@ -17,6 +17,10 @@ no influence on what the sender computes.
 Either message holds the receiver's unknown pad in each word, so it is uniform
 but for the chosen word, which the receiver is to learn. A pad hides one message:
 use the labels of a tag for one transfer or one product, once.
+
+The labels of a garbled output serve as well: with q = `Encoding.output_labels`,
+t = `Outputs.labels` and r the colour, a chosen transfer encrypts a word under
+each of them. Constant outputs have no secret label.
 """
 
 from collections.abc import Iterator

@@ -11,6 +11,7 @@ from safenet_jax.crypto import circuits
 from safenet_jax.crypto import garbling
 from safenet_jax.crypto import garbling_kernels
 from safenet_jax.crypto import wires
+from safenet_jax.crypto import word_transfer
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from tests.crypto import garbled_run
 from tests.crypto import random_circuits
@@ -107,6 +108,39 @@ def test_boundary_values_have_the_right_truncated_relu(bits, dropped):
   )
   if dropped == 0:
     np.testing.assert_array_equal(signs, values >= 0)
+
+
+def test_boundary_values_come_out_of_the_ring_relu_truncated_and_masked_again():
+  bits, dropped = 41, 12
+  modulus, step = 1 << bits, 1 << dropped
+  values = [0, 1, step - 1, step, step + 1, modulus // 2 - step, modulus // 2 - 1]
+  values = np.array([v for edge in values for v in (edge, -edge)] + [-modulus // 2])
+  edges = np.array([0, 1, modulus // 2 - 1, modulus // 2, modulus - 1])
+  triples = np.stack(np.meshgrid(values, edges, edges), -1).reshape(-1, 3)
+  value, server, mask = np.resize(triples, (-(-len(triples) // 64) * 64, 3)).T
+  words = {'client': (value - server) % modulus, 'server': server, 'mask': mask}
+  packed = {name: wires.pack(word.astype(np.uint64), bits) for name, word in words.items()}
+  run = garbled_run.garble(circuits.relu_ring(bits, dropped), len(value), packed)
+  found = wires.unpack(wires.decode(run.evaluate().colours, run.encoding.decoding))
+  np.testing.assert_array_equal(found, ((np.maximum(value, 0) >> dropped) + mask) % modulus)
+
+
+def test_words_under_output_labels_open_for_the_value_and_not_for_the_other():
+  circuit, block = circuits.relu_sign(8), 128
+  run = garbled_run.garble(circuit, block, seed=20)
+  randomness = InsecureSeededRandomness(21)
+  words = randomness.words((2, block))  # by colour
+  keys = word_transfer.hash_keys(block, randomness)
+  pads = word_transfer.sender_pads(run.encoding.output_labels[0], run.garbler.delta, keys)
+  message = word_transfer.send_chosen(words, pads, bits=64)
+
+  outputs = run.evaluate()
+  own = word_transfer.receiver_pads(outputs.labels[0], keys)
+  colours = np.unpackbits(outputs.colours[0], bitorder='little')
+  found = word_transfer.receive_chosen(message, outputs.colours[0], own, bits=64)
+  np.testing.assert_array_equal(found, np.where(colours, words[1], words[0]))
+  other = word_transfer.receive_chosen(message, ~outputs.colours[0], own, bits=64)
+  assert not (other == np.where(colours, words[0], words[1])).any()
 
 
 def test_garbling_many_asks_for_each_blocks_zero_labels():

@@ -98,6 +98,17 @@ def test_fixed_point_rounds_to_the_nearest_and_counts_saturation(value, fraction
     assert -limit <= encoded[0] < limit
 
 
+def test_every_saturated_value_is_counted_and_takes_the_nearest_end():
+  values = np.asarray([[-40.0, -32.0, -31.998], [0.0, 31.998046875, 31.9995], [32.0, 40.0, 1e30]])
+  encoded, saturated = ring.encode(np, values, 9)
+  low, high = -(1 << 14), (1 << 14) - 1
+  assert encoded.tolist() == [[low, low, low + 1], [0, high, high], [high, high, high]]
+  assert saturated == 5
+  with jax.enable_x64(True):
+    jitted, count = jax.jit(lambda x: ring.encode(jnp, x, 9))(values)
+    assert jitted.tolist() == encoded.tolist() and count == saturated
+
+
 @pytest.mark.parametrize('modulus', [ring.PRIME_41, ring.PRIME_50])
 def test_modular_product_equals_python(modulus):
   edge = [0, 1, 2, modulus // 2, modulus // 2 + 1, modulus - 2, modulus - 1]

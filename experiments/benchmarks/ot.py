@@ -1,0 +1,77 @@
+"""Correlated oblivious transfer beside the AES and the memory traffic that it needs.
+
+The floor is what both parties cannot do without: every block of their streams,
+encrypted in cache, and for the transposition one copy of 16 bytes each.
+"""
+
+from collections.abc import Callable, Iterator
+import os
+import time
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+import numpy as np
+
+from experiments import benchmarks
+from experiments.benchmarks import Row
+from safenet_jax.crypto import oblivious_transfer
+from safenet_jax.crypto.randomness import SystemRandomness
+
+# The bytes of a stream that are encrypted in one call: a part of the cache.
+_BUFFER = 1 << 16
+
+
+def rows() -> Iterator[Row]:
+  count = 1 << (12 if benchmarks.QUICK.value else 20)
+  for name, extension in (('iknp_cot', 'iknp'), ('softspoken_cot', 'softspoken')):
+    bits = oblivious_transfer.GROUP_BITS[extension]
+    # 2^bits streams a group give the receiver a block each; the sender lacks one.
+    received, sent = 2**bits / bits, (2**bits - 1) / bits
+    found = benchmarks.best({
+        'extend': _extension(extension, count),
+        'cipher': _cipher(int((received + sent) * count * 16)),
+        'copy': _copies(count),
+    }, repetitions=20, clock=time.process_time)
+    setting = (
+        f'{count:,} transfers, both parties, {128 // bits // 8} bytes each on the wire; floor: '
+        f'{received + sent:.4g} blocks of AES-CTR in cache and 2 copies of 16 bytes'
+    )
+    floor = found['cipher'] + found['copy']
+    yield Row(
+        'ot', name, setting, 1e9 * found['extend'] / count, 'ns/OT', 1e9 * floor / count
+    )
+
+
+def _extension(extension: str, count: int) -> Callable[[], None]:
+  """Extends by `count` transfers after the base transfers, which are not timed."""
+  randomness = SystemRandomness()
+  delta = randomness.words(2) | np.array([1, 0], np.uint64)
+  sender = oblivious_transfer.CorrelatedSender(delta, extension=extension)
+  receiver = oblivious_transfer.CorrelatedReceiver(randomness, extension=extension)
+  points = sender.choose(receiver.announcement, randomness)
+  sender.finish(receiver.correct(points))
+  choices = randomness.words(-(-count // 64)).view(np.uint8)
+
+  def extend() -> None:
+    tag = os.urandom(16)
+    message, _ = receiver.extend(tag, choices, count)
+    sender.extend(tag, message, count)
+
+  return extend
+
+
+def _cipher(size: int) -> Callable[[], None]:
+  update = Cipher(algorithms.AES(os.urandom(16)), modes.CTR(bytes(16))).encryptor().update_into
+  data, out = np.zeros(_BUFFER, np.uint8), np.empty(_BUFFER + 15, np.uint8)
+
+  def run() -> None:
+    for start in range(0, size, _BUFFER):
+      part = min(_BUFFER, size - start)
+      update(data[:part].data, out[: part + 15].data)
+
+  return run
+
+
+def _copies(count: int) -> Callable[[], None]:
+  planes = np.zeros((2, count, 2), np.uint64)
+  labels = np.zeros_like(planes)
+  return lambda: np.copyto(labels, planes)
