@@ -10,6 +10,7 @@ import numpy as np
 from experiments import launcher
 from experiments import pipeline
 from safenet_jax.crypto import randomness
+from safenet_jax.protocol import formats
 from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import quantize
 from safenet_jax.protocol import simulator
@@ -34,8 +35,8 @@ def main() -> None:
   )
   count = config.secure.images
   test, labels = (np.asarray(part[:count]) for part in images.test)
-  exceeded: dict[str, int] = {}
-  plain = model.run(test, exceeded)
+  ranges = formats.RangeReport()
+  plain = model.run(test, ranges)
 
   source = randomness.SystemRandomness()
   # Compiled outside the ledger; the first image alone is the one that is counted.
@@ -54,7 +55,8 @@ def main() -> None:
       'correct': int((classes == labels).sum()),
       'fixed_point_correct': int((plain.argmax(-1) == labels).sum()),
       'test_accuracy': float(floating),
-      'out_of_range': exceeded,
+      'out_of_range': ranges.exceeded,
+      'truncation_failure': ranges.truncation_failure,
   })
   agree = (classes == plain.argmax(-1)).sum()
   print(f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network')

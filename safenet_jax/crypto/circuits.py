@@ -210,9 +210,9 @@ def relu_sign(bits: int, dropped: int = 0) -> Circuit:
   """Whether client + server mod 2^bits is >= 0, from the shares' top bits.
 
   Both inputs are the shares shifted right by `dropped`. The carry from below
-  is lost: sums in [0, 2^dropped) may read as negative, which a truncation by
-  `dropped` cannot tell from zero, and the 2^dropped lowest sums may read as
-  positive. bits - dropped - 1 ANDs.
+  is lost: sums in [0, 2^dropped) may read as negative (their ReLU is then zero
+  instead of less than one unit after a truncation by `dropped`), and the
+  2^dropped lowest sums may read as positive. bits - dropped - 1 ANDs.
   """
   _check_ring(bits, dropped)
   builder = Builder()

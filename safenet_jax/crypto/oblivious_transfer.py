@@ -47,6 +47,9 @@ correlation robustness of `hashing` for what is made of the labels.
    works only in the process that made it. Fork first, then make sessions.
 """
 
+import os
+import threading
+
 import numpy as np
 
 from safenet_jax.crypto import base_transfer
@@ -59,7 +62,29 @@ GROUP_BITS = {'iknp': 1, 'softspoken': 4}
 _BITS = 128
 
 
-class CorrelatedSender:
+class _Party:
+  """What both parties are: sessions of one process, used by one thread at a time."""
+
+  def __init__(self, extension: str):
+    self._group_bits = _group_bits(extension)
+    self._streams: bit_planes.Streams | None = None
+    self._process = os.getpid()
+    self._lock = threading.Lock()
+
+  def _check_process(self) -> None:
+    if os.getpid() != self._process:
+      raise ValueError(
+          f'session of process {self._process} used in process {os.getpid()}, '
+          'want one made after the fork'
+      )
+
+  def _labels(self, streams: bit_planes.Streams, *arguments) -> np.ndarray:
+    self._check_process()
+    with self._lock:
+      return streams.labels(*arguments)
+
+
+class CorrelatedSender(_Party):
   """Holds delta and ends with q."""
 
   def __init__(self, delta: np.ndarray, *, extension: str = 'softspoken'):
@@ -68,17 +93,17 @@ class CorrelatedSender:
       raise ValueError(
           f'delta is {delta.dtype} {delta.shape}, want uint64 (2,), lowest bit 1'
       )
-    self._group_bits = _group_bits(extension)
+    super().__init__(extension)
     self._delta_bits = np.unpackbits(
         np.ascontiguousarray(delta).view(np.uint8), bitorder='little'
     )
     self._keys: np.ndarray | None = None
-    self._streams: bit_planes.Streams | None = None
 
   def choose(
       self, announcement: bytes, randomness: randomness_lib.Randomness
   ) -> bytes:
     """The points of the base OTs, 4096 bytes, delta's bits the choices."""
+    self._check_process()
     if self._keys is not None:
       raise ValueError('choose was called before, want once per session')
     points, self._keys = base_transfer.choose(
@@ -88,6 +113,7 @@ class CorrelatedSender:
 
   def finish(self, corrections: np.ndarray) -> None:
     """Takes the trees' corrections, uint8 [128 / k, k - 1, 2, 16]."""
+    self._check_process()
     if self._keys is None:
       raise ValueError('finish before choose')
     if self._streams is not None:
@@ -116,10 +142,10 @@ class CorrelatedSender:
       raise ValueError(
           f'message is {message.dtype} {message.shape}, want uint64 {want}'
       )
-    return self._streams.labels(tag, message)[:count]
+    return self._labels(self._streams, tag, message)[:count]
 
 
-class CorrelatedReceiver:
+class CorrelatedReceiver(_Party):
   """Chooses r and ends with t."""
 
   def __init__(
@@ -129,12 +155,12 @@ class CorrelatedReceiver:
       extension: str = 'softspoken',
   ):
     """Makes the first message, `announcement`, 32 bytes."""
-    self._group_bits = _group_bits(extension)
+    super().__init__(extension)
     self._secret, self.announcement = base_transfer.announce(randomness)
-    self._streams: bit_planes.Streams | None = None
 
   def correct(self, points: bytes) -> np.ndarray:
     """The trees' corrections, uint8 [128 / k, k - 1, 2, 16], empty for k = 1."""
+    self._check_process()
     if self._streams is not None:
       raise ValueError('correct was called before, want once per session')
     keys = base_transfer.sender_keys(
@@ -179,7 +205,7 @@ class CorrelatedReceiver:
     padded[: len(choices)] = choices
     message = np.empty((_BITS // self._group_bits, words), np.uint64)
     addends = np.broadcast_to(padded.view(np.uint64), message.shape)
-    labels = self._streams.labels(tag, addends, message)
+    labels = self._labels(self._streams, tag, addends, message)
     return message, labels[:count]
 
 

@@ -7,6 +7,7 @@ Every secret of this package (shares, masks, labels, keys) is drawn through a
 import abc
 import math
 import os
+import threading
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 import numpy as np
@@ -71,6 +72,8 @@ class _CounterMode(Randomness):
     self._start(key)
     self._zeros = np.zeros(_CHUNK, np.uint8)
     self._scratch = np.empty(_CHUNK + 15, np.uint8)
+    # Two threads in one scratch would both get the same bytes.
+    self._lock = threading.Lock()
 
   def _start(self, key: bytes) -> None:
     if len(key) != 16:
@@ -83,10 +86,11 @@ class _CounterMode(Randomness):
     if not out.flags.c_contiguous:
       raise ValueError('fill wants a C-contiguous array')
     target = out.reshape(-1).view(np.uint8)
-    for start in range(0, target.size, _CHUNK):
-      size = min(_CHUNK, target.size - start)
-      self._update(self._zeros[:size].data, self._scratch[: size + 15].data)
-      target[start : start + size] = self._scratch[:size]
+    with self._lock:
+      for start in range(0, target.size, _CHUNK):
+        size = min(_CHUNK, target.size - start)
+        self._update(self._zeros[:size].data, self._scratch[: size + 15].data)
+        target[start : start + size] = self._scratch[:size]
 
 
 class SystemRandomness(_CounterMode):
@@ -103,6 +107,8 @@ class SystemRandomness(_CounterMode):
   def fill(self, out: np.ndarray) -> None:
     if os.getpid() != self._process:
       self._start(os.urandom(16))
+      # Another thread of the parent may have held the lock at the fork.
+      self._lock = threading.Lock()
       self._process = os.getpid()
     super().fill(out)
 

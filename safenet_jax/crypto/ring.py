@@ -83,10 +83,11 @@ def truncate(x: Array, bits: int, shift: int, *, server: bool) -> Array:
   """One party's local truncation of a share: an int64, no message.
 
   The sum of both parties' results is y >> shift or one more, as an integer
-  whatever the modulus, and unbiased because the server adds one. It is wrong
-  (by 2^(bits - shift)) with probability `truncation_failure(y, bits)`.
+  whatever the modulus. The server adds one for the two halves that the floors
+  lose on average; 2^-shift of a unit of bias is left. The sum is wrong (by
+  2^(bits - shift)) with probability `truncation_failure(y, bits)`.
   """
-  return (to_signed(x, bits) >> np.int64(shift)) + np.int64(server)
+  return (to_signed(x, bits) >> np.int64(shift)) + np.int64(server and shift > 0)
 
 
 def truncation_failure(magnitude: float, bits: int) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.models import layers as records
+from safenet_jax.protocol.truncation import Rescale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,32 @@ class ActivationFormat:
     """Bits that the exact truncation drops after a polynomial block and its pool."""
     return self.value_fraction - self.output_fraction + ring.window_bits(self.window)
 
+  def rescales(self, bits: int) -> list[Rescale]:
+    """Truncations to Z_2^bits of the garbled and of the polynomial block, those that exist."""
+    found = []
+    if self.relu:
+      found.append(Rescale(1 << self.select_bits, self.relu_shift, bits))
+    if self.polynomial:
+      found.append(Rescale(self.modulus, self.polynomial_shift, bits))
+    return found
+
   @property
   def monic(self) -> bool:
     """Degree 2 is folded into a square plus a constant: its leading coefficient is 1."""
     return self.degree == 2
+
+
+@dataclasses.dataclass
+class RangeReport:
+  """How a batch of images fits the formats.
+
+  exceeded: values outside them, per activation layer; the protocol would
+    compute garbage from those, silently.
+  truncation_failure: expected failures of local truncation per inference.
+  """
+
+  exceeded: dict[str, int] = dataclasses.field(default_factory=dict)
+  truncation_failure: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,19 +158,19 @@ class FixedPointModel:
     normal = (images / 255.0 - np.asarray(self.mean)) / np.asarray(self.std)
     return ring.encode(np, normal, self.input_fraction)[0]
 
-  def run(self, images: np.ndarray, exceeded: dict[str, int] | None = None) -> np.ndarray:
+  def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images, in plain integers.
 
     This is the functionality that the protocol computes, with every truncation
-    rounded to the nearest; the protocol rounds at random, without bias, to one of
-    the two neighbours.
+    rounded to the nearest. The protocol rounds at random to one of the two
+    neighbours, and takes inputs of a ReLU below one unit of its output for zero
+    now and then, which a pool can make one unit more.
 
     Args:
       images: uint8 [B, H, W, C].
-      exceeded: if given, gets per activation layer how many values were outside
-        its formats. The protocol would compute garbage from those, silently.
+      report: if given, is filled.
     """
-    return records.run(self.layers, _Plain(self, exceeded), self.encode(images))
+    return records.run(self.layers, _Plain(self, report or RangeReport()), self.encode(images))
 
 
 def _round(x: np.ndarray, shift: int) -> np.ndarray:
@@ -157,8 +180,8 @@ def _round(x: np.ndarray, shift: int) -> np.ndarray:
 class _Plain:
   """Operations on int64 values [B, ..., C]."""
 
-  def __init__(self, model: FixedPointModel, exceeded: dict[str, int] | None):
-    self.model, self.exceeded = model, exceeded
+  def __init__(self, model: FixedPointModel, report: RangeReport):
+    self.model, self.report = model, report
 
   def _linear(self, name, x, apply):
     weights = self.model.linear[name]
@@ -182,15 +205,18 @@ class _Plain:
     outside += np.sum(pooled >= 1 << (form.select_bits - 2))
     blocks = [_round(pooled, form.relu_shift)]
     if form.polynomial:
+      bits = self.model.precision.ring
+      magnitudes = np.abs(y[..., form.relu :])
+      outside += np.sum(magnitudes >= 1 << (bits - 1))
+      self.report.truncation_failure += ring.truncation_failure(magnitudes.sum() / len(y), bits)
       t = _round(y[..., form.relu :], form.shift)
       value = np.zeros_like(t)
       for coefficient in self.model.polynomials[name][::-1]:
         value = value * t + coefficient
       value = self._pool(value, form)
-      outside += np.sum(np.abs(value) >= form.modulus // 4)
+      outside += np.sum(np.abs(value) >= form.rescales(bits)[-1].offset)
       blocks.append(_round(value, form.polynomial_shift))
-    if self.exceeded is not None:
-      self.exceeded[name] = self.exceeded.get(name, 0) + int(outside)
+    self.report.exceeded[name] = self.report.exceeded.get(name, 0) + int(outside)
     return np.concatenate(blocks, axis=-1)
 
   def _pool(self, x, form):

@@ -82,7 +82,7 @@ def online_client(
   """The client's share v, from its powers, alpha [products, ...] and the message delta."""
   p = form.modulus
   v = alphas.sum(0, dtype=np.uint64) % np.uint64(p)
-  for power, delta in zip(powers, deltas):
+  for power, delta in zip(powers[: products(form)], deltas, strict=True):
     v = (v + ring.multiply_mod(xp, power, delta, p)) % np.uint64(p)
   if form.monic:
     v = (v + powers[-1]) % np.uint64(p)

@@ -10,33 +10,24 @@ import math
 
 import numpy as np
 
-from safenet_jax.approximation import activation
 from safenet_jax.crypto import ring
 from safenet_jax.models import layers as records
-from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
-from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel, LinearWeights, Precision
+from safenet_jax.models.network import Network
+from safenet_jax.protocol import folding
+from safenet_jax.protocol.formats import (
+  ActivationFormat,
+  FixedPointModel,
+  LinearWeights,
+  Precision,
+  RangeReport,
+)
+
+# Fraction bits to aim for in the leading coefficient of degree 3, which is small.
+_LEAD_BITS = 16
+# Most of an inference's chances to fail in a local truncation: 2^-20 is usual.
+_TRUNCATION_FAILURE = 2.0**-10
 
 _LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
-
-
-def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Name of a linear layer to its float64 kernel [..., O] and bias [O]."""
-  params, stats = variables['params'], variables.get('batch_stats', {})
-  folded = {}
-  for shape in records.shapes(network.layers, network.input_shape):
-    if not isinstance(shape.layer, records.Conv | records.Dense):
-      continue
-    name = shape.name
-    kernel = np.asarray(params[name]['kernel'], np.float64)
-    bias = np.asarray(params[name].get('bias', np.zeros(kernel.shape[-1])), np.float64)
-    if f'{name}_bn' in params:
-      norm = {k: np.asarray(v, np.float64) for k, v in params[f'{name}_bn'].items()}
-      moments = {k: np.asarray(v, np.float64) for k, v in stats[f'{name}_bn'].items()}
-      scale = norm['scale'] / np.sqrt(moments['var'] + BATCH_NORM_EPSILON)
-      bias = norm['bias'] + (bias - moments['mean']) * scale
-      kernel = kernel * scale
-    folded[name] = kernel, bias
-  return folded
 
 
 def quantize(
@@ -66,7 +57,7 @@ def quantize(
   normal = (images / 255.0 - np.asarray(mean)) / np.asarray(std)
   start = operations.start(normal)
   end = records.run(network.layers, operations, start)
-  return FixedPointModel(
+  model = FixedPointModel(
     layers=tuple(operations.layers),
     input_shape=network.input_shape,
     mean=tuple(mean),
@@ -79,6 +70,14 @@ def quantize(
     input_fraction=start.fraction,
     output_fraction=end.fraction,
   )
+  report = RangeReport()
+  model.run(images[:16], report)
+  if report.truncation_failure > _TRUNCATION_FAILURE:
+    raise ValueError(
+      f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '
+      f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.precision.ring} bits'
+    )
+  return model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,66 +95,13 @@ class _Value:
   fraction: int
 
 
-class _Split:
-  """How one activation layer's channels are divided, by original index."""
-
-  def __init__(self, layer: activation.Approximation):
-    mask, degree = np.asarray(layer.mask), int(layer.degree)
-    self.relu = np.flatnonzero(~mask)
-    self.polynomial = np.flatnonzero(mask) if degree else np.zeros(0, np.int64)
-    self.degree = degree if self.polynomial.size else 0
-    self.order = np.concatenate([self.relu, self.polynomial])
-    # float64 [4, polynomial channels], constant term first.
-    coefficients = np.asarray(activation.effective(layer.coefficients, layer.degree), np.float64)
-    self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
-
-  def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Degree 2 as (a y + b)^2 + K: a and b go into the polynomial channels' weights."""
-    if self.degree != 2:
-      return kernel, bias
-    kernel, bias = kernel.copy(), bias.copy()
-    block = slice(self.relu.size, None)
-    _, linear, leading, _ = self.coefficients
-    root = np.sqrt(leading)
-    kernel[..., block] *= root
-    bias[block] = bias[block] * root + linear / (2 * root)
-    return kernel, bias
-
-  @property
-  def extra(self) -> int:
-    """More weight bits for folded rows, whose scale is the root of the leading coefficient."""
-    if self.degree != 2:
-      return 0
-    return max(0, math.ceil(-math.log2(np.sqrt(np.median(self.coefficients[2])))))
-
-  def integers(self, fraction: int) -> tuple[np.ndarray, int]:
-    """Coefficients int64 [degree + 1, channels] for inputs of `fraction` bits.
-
-    Also the fraction bits of the polynomial's value.
-    """
-    constant, linear, leading, _ = self.coefficients
-    if self.degree == 2:
-      constant = np.round((constant - linear**2 / (4 * leading)) * 4.0**fraction)
-      return np.stack([constant, 0 * constant, 0 * constant + 1]).astype(np.int64), 2 * fraction
-    # The leading coefficient keeps `fraction` bits of its own.
-    value = 4 * fraction
-    scales = 2.0 ** (value - fraction * np.arange(4))
-    return np.round(self.coefficients * scales[:, None]).astype(np.int64), value
-
-  def evaluate(self, y: np.ndarray) -> np.ndarray:
-    """ReLU and polynomial blocks of values in `order`."""
-    relu, z = np.split(y, [self.relu.size], axis=-1)
-    value = sum(c * z**j for j, c in enumerate(self.coefficients)) if self.degree else z
-    return np.concatenate([np.maximum(relu, 0), value], axis=-1)
-
-
 class _Calibration:
   """Operations that choose formats and integers while they run the float network."""
 
   def __init__(self, network, variables, approximation, precision: Precision):
     self.precision = precision
-    self.folded = fold_batch_norm(network, variables)
-    self.splits = [_Split(layer) for layer in approximation]
+    self.folded = folding.fold_batch_norm(network, variables)
+    self.splits = [folding.Split(layer) for layer in approximation]
     self.feeds = {
       name: split
       for names, split in zip(records.producers(network.layers), self.splits)
@@ -236,9 +182,10 @@ class _Calibration:
     _, window = self.pools.get(name, (None, 1))
     z = split.evaluate(value.x)
     pooled = ring.sum_pool(z, window) / window**2 if window > 1 else z
-    output = self._fraction(pooled, precision.activation)
+    output = min(self._fraction(pooled, precision.activation), value.fraction)
 
     largest = float(np.abs(value.x[..., : split.relu.size]).max(initial=0.0)) * 2.0**value.fraction
+    largest = max(largest, 1.0)
     dropped = value.fraction - output
     sign = math.ceil(math.log2(margin * largest + 2.0**dropped)) + 1
     select = math.ceil(math.log2(margin * largest * window**2 + 1)) + 2
@@ -248,14 +195,19 @@ class _Calibration:
       modulus = ring.PRIME_41 if split.degree == 2 else ring.PRIME_50
       inputs = min(wanted, value.fraction + split.extra)
       largest_value = float(np.abs(z[..., split.relu.size :]).max()) * window**2
-      integers, fraction = split.integers(inputs)
+      # The last truncation is exact up to 32 bits in the cubic's field (ring.PRIME_50).
+      lead = min(_LEAD_BITS, 32 + output - ring.window_bits(window) - 3 * inputs)
+      integers, fraction = split.integers(inputs, lead)
       while margin * largest_value * 2.0**fraction >= modulus / 4:
-        inputs -= 1
+        if split.degree == 3 and lead > _LEAD_BITS // 2:
+          lead -= 1
+        else:
+          inputs -= 1
         if inputs < 0:
           raise ValueError(
             f'{name}: polynomial values up to {largest_value:.3g} do not fit {modulus}'
           )
-        integers, fraction = split.integers(inputs)
+        integers, fraction = split.integers(inputs, lead)
       shift = value.fraction + split.extra - inputs
       self.polynomials[name] = integers
     self.activations[name] = ActivationFormat(
@@ -272,6 +224,7 @@ class _Calibration:
       value_fraction=fraction,
       output_fraction=output,
     )
+    self.activations[name].rescales(precision.ring)  # raises where they do not fit
     if self.activations[name].select_bits >= precision.ring:
       raise ValueError(
         f'{name}: values up to 2^{sign} do not fit the ring of {precision.ring} bits'

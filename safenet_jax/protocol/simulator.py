@@ -22,9 +22,8 @@ from safenet_jax.protocol import linear
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
 from safenet_jax.protocol import truncation
-from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel
+from safenet_jax.protocol.formats import FixedPointModel
 from safenet_jax.protocol.ledger import Ledger
-from safenet_jax.protocol.truncation import Rescale
 
 
 def infer(
@@ -75,16 +74,6 @@ class _ActivationState(NamedTuple):
   products: dealers.Products | None
   transfers: list[dealers.Transfers]
   mask: np.ndarray
-
-
-def _rescales(form: ActivationFormat, bits: int) -> list[Rescale]:
-  """Truncations of the garbled and of the polynomial block, those that exist."""
-  found = []
-  if form.relu:
-    found.append(Rescale(1 << form.select_bits, form.relu_shift, bits))
-  if form.polynomial:
-    found.append(Rescale(form.modulus, form.polynomial_shift, bits))
-  return found
 
 
 @functools.partial(jax.jit, static_argnames=('stride', 'limb', 'bits'))
@@ -168,7 +157,7 @@ class _Offline:
     with self.ledger.step('offline', name, 'truncation', 'both'):
       transfers = [
           self.dealer.transfers(name, (*pooled, width), rescale)
-          for width, rescale in zip(widths, _rescales(form, self.bits))
+          for width, rescale in zip(widths, form.rescales(self.bits))
       ]
       mask = self.dealer.randomness.ring(self.bits, (*pooled, sum(widths)))
     self.masks[name] = mask
@@ -228,7 +217,7 @@ class _Online:
       shares.append((v, rho))
 
     outputs, first = [], 0
-    for (v, rho), transfers, rescale in zip(shares, state.transfers, _rescales(form, self.bits)):
+    for (v, rho), transfers, rescale in zip(shares, state.transfers, form.rescales(self.bits)):
       end = first + v.shape[-1]
       with self.ledger.step('online', name, 'truncation', 'both'):
         d, correction, word, m = _truncate(

@@ -14,8 +14,8 @@ w = hi(v) OR hi(rho). One random OT per value, prepared offline, shares w.
                                                       w' = k_hi(rho) + hi(rho) E
                                                       m = B - w' (M >> f) + (rho >> f)
 
-w' - (k_0 - hi(v)) = w, so m = z / 2^f - r in Z_2^l, rounded at random and without
-bias to one of the neighbours. d is under the one-time pad beta, E under the K
+w' - (k_0 - hi(v)) = w, so m = z / 2^f - r in Z_2^l, rounded at random to one of the
+neighbours with a bias of 2^-f units. d is under the one-time pad beta, E under the K
 that the server has not chosen, and B under r, the mask of the next linear layer.
 """
 
@@ -40,6 +40,13 @@ class Rescale:
   modulus: int
   shift: int
   bits: int
+
+  def __post_init__(self):
+    if not 1 <= self.bits <= 64 or self.shift < 0 or self.offset == 0 or self.wrap_bits < 1:
+      raise ValueError(f'{self} leaves no room, want a smaller shift or a larger ring')
+    # A wrap is worth M / 2^f, of which `carry` is the floor.
+    if self.modulus % 2 and (self.modulus - 1) % (1 << self.shift):
+      raise ValueError(f'shift {self.shift} of {self.modulus}, want M = 1 mod 2^shift')
 
   @property
   def offset(self) -> int:
@@ -89,7 +96,7 @@ def online_client(
   k1 = xp.where(d == 1, keys[0], keys[1])
   correction = ring.reduce(np.uint64(1) - high + k0 - k1, rescale.wrap_bits)
   # One less than the offset: the two floors lose half a unit each on average.
-  offset = np.uint64((rescale.offset >> rescale.shift) - 1)
+  offset = np.uint64((rescale.offset >> rescale.shift) - (rescale.shift > 0))
   word = (v >> np.uint64(rescale.shift)) + (k0 - high) * np.uint64(rescale.carry) - offset - mask
   return correction, ring.reduce(word, rescale.bits)
 

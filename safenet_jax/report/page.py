@@ -24,8 +24,9 @@ seconds are of both parties together.
 {costs}
 ![cost by layer](cost.png)
 
-Values out of the range of their formats on {images} test images: {out_of_range}. Private
-inferences a second, one after another: {images_per_second:.2f}.
+Values out of the range of their formats on {images} test images: {out_of_range}. Expected
+failures of local truncation per inference: {truncation_failure:.1e}. Private inferences a
+second, one after another: {images_per_second:.2f}.
 """
 
 
@@ -51,6 +52,7 @@ def write(workdir: Workdir, title: str) -> None:
       costs=tables.markdown(*tables.costs(ledger)),
       mode=ledger['mode'],
       images=ledger['images'],
+      truncation_failure=ledger['truncation_failure'],
       images_per_second=ledger['images_per_second'],
       out_of_range=sum(ledger['out_of_range'].values()),
     )

@@ -1,4 +1,6 @@
+import concurrent.futures
 import os
+import sys
 
 from hypothesis import given, strategies as st
 import numpy as np
@@ -148,3 +150,16 @@ def test_the_whole_array_is_filled():
 def test_callers_mistakes_raise(mistake):
   with pytest.raises(ValueError, match='want'):
     mistake(randomness.InsecureSeededRandomness(11))
+
+
+def test_threads_that_share_a_source_never_get_the_same_bytes():
+  source = randomness.SystemRandomness()
+  interval = sys.getswitchinterval()
+  sys.setswitchinterval(1e-6)
+  try:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+      draws = pool.map(lambda _: [source.bytes(16) for _ in range(2000)], range(4))
+      found = [draw for thread in draws for draw in thread]
+  finally:
+    sys.setswitchinterval(interval)
+  assert len(set(found)) == 8000

@@ -93,9 +93,10 @@ def test_fixed_point_network_converges_to_the_float_network(images, name):
   for precision in (coarse, fine):
     net, variables, approximation, model = served(images, PLANS[name], precision=precision)
     floating = np.asarray(net.apply(variables, normal, approximation))
-    exceeded = {}
-    fixed = model.run(test, exceeded) / 2.0**model.output_fraction
-    assert set(exceeded) == set(model.activations)
+    report = formats.RangeReport()
+    fixed = model.run(test, report) / 2.0**model.output_fraction
+    assert set(report.exceeded) == set(model.activations)
+    assert report.truncation_failure < 2.0**-15
     # Untrained squares of squares blow up on single images: the median image counts.
     errors.append(np.median(np.abs(fixed - floating).max(-1) / np.abs(floating).max(-1)))
   assert errors[0] < 0.1
@@ -153,3 +154,25 @@ def test_wrong_images_are_refused(images):
   _, _, _, model = served(images, PLANS['all square'])
   with pytest.raises(ValueError, match='want uint8'):
     simulator.infer(model, np.zeros((1, 32, 32, 3), np.uint8), randomness.SystemRandomness())
+
+
+def test_a_ring_too_small_for_local_truncation_is_refused(images):
+  with pytest.raises(ValueError, match='local truncation fails'):
+    served(images, PLANS['all square'], precision=formats.Precision(ring=30, select_ring=10))
+
+
+def test_a_small_cubic_coefficient_keeps_its_precision(images):
+  _, _, _, model = served(images, PLANS['all cubic'])
+  for form in model.activations.values():
+    # A step of c3 is at most 2^-10, with large values and a pool too.
+    assert form.value_fraction - 3 * (form.input_fraction - form.shift) >= 10
+    assert form.polynomial_shift <= 32
+
+
+def test_an_unfinished_annealed_switch_is_not_served(images):
+  net, variables, approximation, _ = served(images, PLANS['all square'])
+  blended = tuple(layer.replace(blend=0.5) for layer in approximation)
+  with pytest.raises(ValueError, match='blend 0.5'):
+    quantize.quantize(
+      net, variables, blended, images.train.images[:4], mean=images.mean, std=images.std
+    )

@@ -81,3 +81,17 @@ def test_every_message_is_uniform_in_a_small_ring():
       views, counts = np.unique([view[:4] for view in seen], axis=0, return_counts=True)
       assert len(views) == 2 * size * size * 32
       assert (counts == counts[0]).all()
+
+
+def test_constants_that_leave_no_room_are_refused():
+  with pytest.raises(ValueError, match='want M = 1 mod'):
+    truncation.Rescale(ring.PRIME_50, 33, 56)
+  for shift in (-1, 27, 40):
+    with pytest.raises(ValueError, match='no room'):
+      truncation.Rescale(1 << 28, shift, 56)
+
+
+def test_nothing_is_added_where_nothing_is_dropped():
+  z = np.arange(-100, 100)
+  for modulus in (1 << 28, ring.PRIME_41):
+    np.testing.assert_array_equal(truncated(z, truncation.Rescale(modulus, 0, 56))[0], z)
