@@ -15,6 +15,7 @@ what that adds to every output is the same, and is subtracted, noise included.
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,10 @@ from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto import packing
 from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto import replies
+
+
+_NOISE = 3.24  # deviation of a fresh encryption's noise
+_MOST_WRONG = 2.0**-10
 
 
 class Weights(NamedTuple):
@@ -65,7 +70,8 @@ def prepare(
     groups: which output groups of the layout; all by default.
 
   Raises:
-    ValueError: the kernel has another shape or type, or a weight is too large.
+    ValueError: the kernel has another shape or type, a weight is too large, or
+      an element would be off by one with probability above 2^-10.
   """
   modulus = context.parameters.plain_modulus
   if kernel.shape != layer.kernel_shape or kernel.dtype != np.int64:
@@ -74,6 +80,13 @@ def prepare(
     )
   if max(int(kernel.max()), -int(kernel.min())) >= modulus // 4:
     raise ValueError(f'weights {kernel.min()} to {kernel.max()}, want below {modulus // 4}')
+  norm = float(np.sqrt((kernel.astype(np.float64) ** 2).sum((0, 1, 2)).max()))
+  wrong = _NOISE * norm * modulus / math.prod(int(m) for m in context.moduli)
+  if wrong > _MOST_WRONG:
+    raise ValueError(
+        f'weights of norm {norm:.3g} round wrongly with probability {wrong:.2g}, want at most '
+        f'{_MOST_WRONG}: smaller weights or a smaller ring'
+    )
   layout = packing.layout(layer, context.degree)
   offset = np.zeros(context.degree, np.int64)
   offset[0] = modulus // 4

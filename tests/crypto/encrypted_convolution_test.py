@@ -236,3 +236,10 @@ def test_wrong_kernels_and_maps_raise(context, secret):
   for bad in (values[:7], values.view(np.int64), np.full_like(values, 2**56)):
     with pytest.raises(ValueError, match='want'):
       encrypted_convolution.encrypt_map(secret, layer, bad, randomness)
+
+
+def test_weights_whose_noise_would_show_are_refused(context):
+  layer = packing.Convolution(2, 2, 64, 1, 1)
+  kernel = np.full(layer.kernel_shape, 1 << 34)
+  with pytest.raises(ValueError, match='round wrongly'):
+    encrypted_convolution.prepare(context, layer, kernel)
