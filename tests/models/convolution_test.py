@@ -10,8 +10,9 @@ from safenet_jax.models import convolution
 
 
 def native(x, w, stride):
+  padding = [(w.shape[0] // 2, w.shape[0] // 2)] * 2  # PyTorch's padding=k//2
   return lax.conv_general_dilated(
-      x, w, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+      x, w, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
 
 
