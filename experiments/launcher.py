@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import contextlib
+import functools
 import pathlib
 import runpy
 import sys
@@ -24,9 +25,9 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same o
 USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError)
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, needs_workdir: bool = True) -> None:
   """Parses flags, runs `main`, and ends with one line and code 2 on a user's error."""
-  app.run(lambda _: _guard(main), flags_parser=_parse)
+  app.run(lambda _: _guard(main), flags_parser=functools.partial(_parse, needs_workdir))
 
 
 def workdir(config, *sections: str) -> Workdir:
@@ -49,14 +50,14 @@ def _guard(main):
     _fail(str(error))
 
 
-def _parse(argv):
+def _parse(needs_workdir, argv):
   try:
     if not any(a.lstrip('-').split('=')[0] in ('help', 'helpfull', 'helpshort') for a in argv[1:]):
       _check_config(argv)
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise ValueError(f"argument '{rest[1]}', want flags only: --name=value")
-    if not WORKDIR.value:
+    if needs_workdir and not WORKDIR.value:
       raise ValueError('no --workdir, want a directory for this run')
     logging.set_verbosity(logging.WARNING if flags.FLAGS['verbosity'].using_default_value else
                           flags.FLAGS.verbosity)
