@@ -137,8 +137,11 @@ def test_arrays_of_another_layout_are_named(name):
     weights.convert_torch_resnet({'conv1.weight': np.zeros((4, 3, 3, 3)), name: np.zeros(4)})
 
 
-def test_a_public_resnet32_keeps_its_accuracy():
-  """92.6 % is published for these weights; the first 500 test images are looked at."""
+@pytest.mark.parametrize(
+  'count, right', [(500, 466), pytest.param(10_000, 9263, marks=pytest.mark.slow)]
+)
+def test_a_public_resnet32_keeps_its_accuracy(count, right):
+  """92.6 % is published for these weights."""
   for variable in ('SAFENET_DATA_DIR', 'SAFENET_WEIGHTS_DIR'):
     if not os.environ.get(variable):
       pytest.skip(f'{variable} is not set: no CIFAR-10 images or no public ResNet-32')
@@ -147,8 +150,15 @@ def test_a_public_resnet32_keeps_its_accuracy():
     converted = weights.convert_torch_resnet(arrays)
   net = architectures.resnet32()
   variables = weights.load_variables(net, converted)
-  images, labels = (part[:500] for part in data.load('cifar10').test)
-  # Trained with the statistics of ImageNet.
-  normal = data.normalise(jnp.asarray(images), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-  classes = jax.jit(net.apply)(variables, normal).argmax(-1)
-  assert (np.asarray(classes) == labels).sum() >= 463  # 466; 2.6 % of the images off is too many
+  images, labels = data.load('cifar10').test
+
+  @jax.jit
+  def classify(images):
+    # Trained with the statistics of ImageNet.
+    normal = data.normalise(images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return net.apply(variables, normal).argmax(-1)
+
+  parts = [slice(first, first + 500) for first in range(0, count, 500)]
+  hits = sum((np.asarray(classify(images[part])) == labels[part]).sum() for part in parts)
+  # Another machine's rounding may turn an image in a thousand.
+  assert abs(hits - right) <= max(1, count // 1000)
