@@ -73,6 +73,11 @@ class Residual:
   branch: tuple['Layer', ...]
   shortcut: tuple['Layer', ...] = ()
 
+  def __post_init__(self):
+    # Networks are hashed; a list would not be.
+    object.__setattr__(self, 'branch', tuple(self.branch))
+    object.__setattr__(self, 'shortcut', tuple(self.shortcut))
+
 
 Layer = Conv | Dense | Activation | AveragePool | MaxPool | Flatten | PadShortcut | Residual
 

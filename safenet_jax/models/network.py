@@ -36,6 +36,12 @@ class Network(nn.Module):
   input_shape: tuple[int, int, int] = (32, 32, 3)
   dtype: Any = jnp.float32
 
+  def __post_init__(self):
+    # jit hashes a network; lists would not be hashable.
+    object.__setattr__(self, 'layers', tuple(self.layers))
+    object.__setattr__(self, 'input_shape', tuple(self.input_shape))
+    super().__post_init__()
+
   def init(self, key: jax.Array, *args, **kwargs):  # type: ignore[override]
     """Variables from a key; images default to one image of zeros."""
     if not args:

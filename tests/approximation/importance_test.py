@@ -16,7 +16,7 @@ def found(*records):
   net = networks.Network(records, (8, 8, 3))
   variables = net.init(jax.random.key(0))
   keys = jax.random.split(jax.random.key(1), 99)
-  for key, (name, stats) in zip(keys, variables['batch_stats'].items()):
+  for key, stats in zip(keys, variables['batch_stats'].values()):
     stats['var'] = jax.random.uniform(key, stats['var'].shape, minval=0.5, maxval=2)
   params, stats = variables['params'], variables['batch_stats']
   norms = {

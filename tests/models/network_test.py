@@ -63,3 +63,10 @@ def test_a_residual_adds_its_branch_and_its_shortcut():
   variables = same.init(jax.random.key(1))
   plain = networks.Network((layers.Conv(3),), (5, 5, 3))
   np.testing.assert_allclose(same.apply(variables, x), plain.apply(variables, x) + x, rtol=1e-6)
+
+
+def test_lists_of_records_make_the_same_network():
+  block = layers.Residual([layers.Conv(3)])
+  net = networks.Network([layers.Conv(3), block], [5, 5, 3])
+  same = networks.Network((layers.Conv(3), layers.Residual((layers.Conv(3),))), (5, 5, 3))
+  assert net == same and hash(net) == hash(same)
