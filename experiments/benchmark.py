@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launcher.run(main, phase=False)
+  launcher.run(main, needs_config=False)

@@ -25,12 +25,12 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same o
 USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError)
 
 
-def run(main: Callable[[], None], *, phase: bool = True) -> None:
-  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error.
-
-  A phase of a run needs --config and --workdir; other commands have flags of their own.
-  """
-  app.run(lambda _: _guard(main), flags_parser=functools.partial(_parse, phase))
+def run(
+  main: Callable[[], None], *, needs_config: bool = True, needs_workdir: bool = True
+) -> None:
+  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error."""
+  parse = functools.partial(_parse, needs_config, needs_config and needs_workdir)
+  app.run(lambda _: _guard(main), flags_parser=parse)
 
 
 def workdir(config, *sections: str) -> Workdir:
@@ -53,15 +53,15 @@ def _guard(main):
     _fail(str(error))
 
 
-def _parse(phase, argv):
+def _parse(needs_config, needs_workdir, argv):
   try:
     asked = {a.lstrip('-').split('=')[0] for a in argv[1:]}
-    if phase and not asked & {'help', 'helpfull', 'helpshort'}:
+    if needs_config and not asked & {'help', 'helpfull', 'helpshort'}:
       _check_config(argv)
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise ValueError(f"argument '{rest[1]}', want flags only: --name=value")
-    if phase and not WORKDIR.value:
+    if needs_workdir and not WORKDIR.value:
       raise ValueError('no --workdir, want a directory for this run')
     logging.set_verbosity(logging.WARNING if flags.FLAGS['verbosity'].using_default_value else
                           flags.FLAGS.verbosity)

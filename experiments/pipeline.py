@@ -26,17 +26,31 @@ def key(config, phase: str) -> jax.Array:
 
 
 def dataset(config) -> data.Dataset:
-  return data.load(config.data.name, config.data.directory or None, download=config.data.download)
+  """The config's images; `data.limit` keeps the first of every split."""
+  images = data.load(config.data.name, config.data.directory or None, download=config.data.download)
+  limit = config.data.get('limit', 0) or None
 
+  def first(split):
+    return data.Split(*(part[:limit] for part in split))
 
-def network(config, images: data.Dataset) -> Network:
-  options = config.model.to_dict()
-  return architectures.build(
-    options.pop('name'),
-    classes=images.classes,
-    input_shape=images.train.images.shape[1:],
-    **options,
+  return dataclasses.replace(
+    images,
+    train=first(images.train),
+    validation=first(images.validation),
+    test=first(images.test),
   )
+
+
+def network(config, images: data.Dataset | None = None) -> Network:
+  """The config's network; a published data set's shape is known without its images."""
+  options = config.model.to_dict()
+  name = options.pop('name')
+  if images is None and config.data.name in data.SHAPES:
+    options['classes'], options['input_shape'] = data.SHAPES[config.data.name]
+  else:
+    images = images or dataset(config)
+    options['classes'], options['input_shape'] = images.classes, images.train.images.shape[1:]
+  return architectures.build(name, **options)
 
 
 def training(section, **overrides) -> Training:

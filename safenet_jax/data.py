@@ -22,6 +22,12 @@ _EMBEDDED = pathlib.Path(__file__).resolve().parents[1] / 'third_party' / 'fashi
 _FASHION_NAMES = (
     'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
     'Ankle boot')
+# Classes, and the shape of an image.
+SHAPES = {
+    'fashion_mnist': (10, (28, 28, 1)),
+    'cifar10': (10, (32, 32, 3)),
+    'cifar100': (100, (32, 32, 3)),
+}
 # Mean and deviation of the 50,000 training images, as the literature uses them.
 _CIFAR_STATISTICS = {
     'cifar10': ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),

@@ -28,3 +28,14 @@ def test_quickstart_of_readme_runs():
       [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT
   )
   assert found.stdout.strip()
+
+
+def test_own_network_of_readme_runs():
+  readme = (ROOT / 'README.md').read_text()
+  blocks = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
+  (code,) = (block for block in blocks if 'Residual' in block)
+  code = 'import jax\nimport safenet_jax as safenet\n' + code
+  found = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT
+  )
+  assert found.stdout.strip() == "['conv0/kernel', 'conv0_bn/bias', 'conv0_bn/mean']"

@@ -10,14 +10,18 @@ import jax.numpy as jnp
 
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import layers as records
-from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
+from safenet_jax.models.network import activation_channels, BATCH_NORM_EPSILON, Network
 
 
 def importance(network: Network, variables) -> tuple[jax.Array, ...]:
   """Per activation layer, float [C]: L1 norm of the filters that feed a channel.
 
   Norms are those of the served filters, that is with batch norm folded in.
-  After a residual addition the norms of all branches add up.
+  After a residual addition the norms of all branches add up; a shortcut
+  without weights adds nothing.
+
+  Raises:
+    ValueError: an activation whose channels are not those of a linear layer.
   """
   params, stats = variables['params'], variables.get('batch_stats', {})
 
@@ -29,7 +33,18 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
       total *= jnp.abs(params[f'{name}_bn']['scale']) / jnp.sqrt(variance + BATCH_NORM_EPSILON)
     return total
 
-  return tuple(sum(map(norm, names)) for names in records.producers(network.layers))
+  found = []
+  for t, (names, channels) in enumerate(
+      zip(records.producers(network.layers), activation_channels(network))
+  ):
+    norms = [norm(name) for name in names]
+    if not norms or any(n.shape != (channels,) for n in norms):
+      raise ValueError(
+          f'activation{t} has {channels} channels, which are not the outputs of '
+          f'{" and ".join(names) or "any linear layer"}: no filter has their importance'
+      )
+    found.append(sum(norms))
+  return tuple(found)
 
 
 def ranks(network: Network, variables) -> tuple[jax.Array, ...]:

@@ -33,8 +33,9 @@ _OUTPUT_COST = 28
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-  """The public shape of a linear layer with 'SAME' padding, as XLA pads.
+  """The public shape of a linear layer.
 
+  Zeros stand (kernel - 1) // 2 before and kernel // 2 behind each axis.
   A dense layer is a 1x1 kernel on a 1x1 map.
   """
 
@@ -94,8 +95,7 @@ class _Axis(NamedTuple):
 def _axes(size: int, kernel: int, stride: int) -> Iterator[_Axis]:
   """Every way to cut one axis into equal tiles, the whole axis first."""
   length = -(-size // stride)
-  padding = max((length - 1) * stride + kernel - size, 0)
-  reach = np.arange(kernel) - padding // 2
+  reach = np.arange(kernel) - (kernel - 1) // 2
   index = np.arange(length)[:, None] * stride + reach
   # A tap that only ever meets padding (3x3 on a 1x1 map) takes no place.
   kept = np.flatnonzero(((index >= 0) & (index < size)).any(axis=0))

@@ -152,18 +152,16 @@ def multiply(xp: ModuleType, x: Array, kernel: Array, bits: int, limb: int | Non
 
 
 def patches(xp: ModuleType, x: Array, kernel: int, stride: int) -> Array:
-  """'SAME' patches: [B, H, W, C] to [B, ceil(H/s), ceil(W/s), k k C]."""
-  _, height, width, _ = x.shape
-  pads, outs = [], []
-  for size in (height, width):
-    out = -(-size // stride)
-    total = max((out - 1) * stride + kernel - size, 0)
-    pads.append((total // 2, total - total // 2))
-    outs.append(out)
+  """Patches of [B, H, W, C]: [B, ceil(H/s), ceil(W/s), k k C].
+
+  Zeros stand (k - 1) // 2 before and k // 2 behind each axis.
+  """
   if kernel == 1:
     return x[:, ::stride, ::stride]
-  padded = xp.pad(x, ((0, 0), *pads, (0, 0)))
-  span_h, span_w = ((out - 1) * stride + 1 for out in outs)
+  _, height, width, _ = x.shape
+  pad = ((kernel - 1) // 2, kernel // 2)
+  padded = xp.pad(x, ((0, 0), pad, pad, (0, 0)))
+  span_h, span_w = ((size - 1) // stride * stride + 1 for size in (height, width))
   return xp.concatenate([
       padded[:, i : i + span_h : stride, j : j + span_w : stride]
       for i in range(kernel) for j in range(kernel)
@@ -173,7 +171,7 @@ def patches(xp: ModuleType, x: Array, kernel: int, stride: int) -> Array:
 def convolve(
     xp: ModuleType, x: Array, kernel: Array, stride: int, bits: int, limb: int | None
 ) -> Array:
-  """'SAME' convolution mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I, O]."""
+  """Convolution of `patches` mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I, O]."""
   size = kernel.shape[0]
   return multiply(
       xp, patches(xp, x, size, stride), kernel.reshape(-1, kernel.shape[-1]), bits, limb

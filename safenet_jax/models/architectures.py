@@ -4,7 +4,11 @@ Every function takes the class count, a width multiplier and the input shape
 (H, W, C), and returns a `Network`.
 """
 
-from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten, Layer
+from collections.abc import Callable
+
+from safenet_jax.models.layers import (
+    Activation, AveragePool, Conv, Dense, Flatten, Layer, MaxPool, PadShortcut, Residual,
+)
 from safenet_jax.models.network import Network
 
 
@@ -45,7 +49,80 @@ def cnn7(
   return Network(layers, input_shape)
 
 
-ARCHITECTURES = {'cnn7': cnn7}
+def vgg16(
+    classes: int = 10,
+    width: float = 1.0,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    *,
+    max_pool: bool = False,
+) -> Network:
+  """VGG-16 (arXiv 1409.1556, D) with one hidden dense layer of 512, 276,992 ReLUs.
+
+  Five pools halve the map, so its sides are multiples of 32.
+  """
+  layers: list[Layer] = []
+  for features, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+    layers += [Conv(_scaled(features, width)), Activation()] * repeats
+    layers.append(MaxPool() if max_pool else AveragePool())
+  layers += [
+      Flatten(),
+      Dense(_scaled(512, width), batch_norm=True), Activation(),
+      Dense(classes),
+  ]
+  return Network(tuple(layers), input_shape)
+
+
+def resnet32(
+    classes: int = 10,
+    width: float = 1.0,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+) -> Network:
+  """ResNet-32 for CIFAR (arXiv 1512.03385, section 4.2), option A, 303,104 ReLUs."""
+  first, *_ = stages = [_scaled(features, width) for features in (16, 32, 64)]
+  return _resnet(first, stages, 5, _padded, classes, input_shape)
+
+
+def resnet18(
+    classes: int = 10,
+    width: float = 1.0,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+) -> Network:
+  """ResNet-18 with a 3x3 stem for CIFAR and projection shortcuts, 557,056 ReLUs."""
+  first, *_ = stages = [_scaled(features, width) for features in (64, 128, 256, 512)]
+  return _resnet(first, stages, 2, _projected, classes, input_shape)
+
+
+def _padded(features: int, stride: int) -> tuple[Layer, ...]:
+  return (PadShortcut(features, stride),)
+
+
+def _projected(features: int, stride: int) -> tuple[Layer, ...]:
+  return (Conv(features, kernel=1, stride=stride),)
+
+
+def _resnet(
+    first: int,
+    stages: list[int],
+    blocks: int,
+    shortcut: Callable[[int, int], tuple[Layer, ...]],
+    classes: int,
+    input_shape: tuple[int, int, int],
+) -> Network:
+  """Stages of basic blocks; each but the first starts with stride 2 and `shortcut`."""
+  layers: list[Layer] = [Conv(first), Activation()]
+  for stage, features in enumerate(stages):
+    for block in range(blocks):
+      shrinks = stage > 0 and block == 0
+      stride = 2 if shrinks else 1
+      branch = (Conv(features, stride=stride), Activation(), Conv(features))
+      layers += [
+          Residual(branch, shortcut(features, stride) if shrinks else ()),
+          Activation(),
+      ]
+  return Network((*layers, AveragePool(None), Flatten(), Dense(classes)), input_shape)
+
+
+ARCHITECTURES = {'cnn7': cnn7, 'vgg16': vgg16, 'resnet32': resnet32, 'resnet18': resnet18}
 
 
 def build(name: str, **options) -> Network:

@@ -18,14 +18,23 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-  """'SAME' convolution: [B, H, W, I] with [k, k, I, O] to [B, ceil(H/s), ceil(W/s), O]."""
+  """Convolution [B, H, W, I] with [k, k, I, O] to [B, ceil(H/s), ceil(W/s), O].
+
+  Zeros stand (k - 1) // 2 before and k // 2 behind each axis, as in PyTorch
+  with padding=k//2 for odd k; XLA's 'SAME' pads strided convolutions elsewhere.
+  """
   return _native(images, kernel, stride)
 
 
 def _native(images, kernel, stride):
+  low, high = _padding(kernel)
   return lax.conv_general_dilated(
-      images, kernel, (stride, stride), 'SAME', dimension_numbers=_LAYOUT
+      images, kernel, (stride, stride), [(low, high)] * 2, dimension_numbers=_LAYOUT
   )
+
+
+def _padding(kernel):
+  return (kernel.shape[0] - 1) // 2, kernel.shape[0] // 2
 
 
 def _forward(images, kernel, stride):
@@ -47,17 +56,16 @@ def _native_gradients(stride, images, kernel, cotangent):
 
 def _canonical_gradients(stride, images, kernel, cotangent):
   size = kernel.shape[0]
-  axes = [_same_padding(n, size, stride) for n in images.shape[1:3]]
+  low, _ = _padding(kernel)
+  # Per axis its extent, and that of the cotangent dilated by the stride.
+  axes = [(n, (n - 1) // stride * stride + 1) for n in images.shape[1:3]]
   # Input gradient: the cotangent, dilated by the stride, against the flipped
   # kernel with its channel axes exchanged.
   d_images = lax.conv_general_dilated(
       cotangent,
       kernel[::-1, ::-1].transpose(0, 1, 3, 2),
       (1, 1),
-      [
-          (size - 1 - low, n + low - dilated)
-          for n, (low, dilated) in zip(images.shape[1:3], axes)
-      ],
+      [(size - 1 - low, n + low - dilated) for n, dilated in axes],
       lhs_dilation=(stride, stride),
       dimension_numbers=_LAYOUT,
   )
@@ -66,21 +74,11 @@ def _canonical_gradients(stride, images, kernel, cotangent):
       images.transpose(3, 1, 2, 0),
       cotangent.transpose(1, 2, 0, 3),
       (1, 1),
-      [
-          (low, dilated + size - 1 - n - low)
-          for n, (low, dilated) in zip(images.shape[1:3], axes)
-      ],
+      [(low, dilated + size - 1 - n - low) for n, dilated in axes],
       rhs_dilation=(stride, stride),
       dimension_numbers=_LAYOUT,
   ).transpose(1, 2, 0, 3)
   return d_images, d_kernel
-
-
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-  """XLA's low 'SAME' padding, and the extent of the output dilated by the stride."""
-  out = -(-size // stride)
-  total = max((out - 1) * stride + kernel - size, 0)
-  return total // 2, (out - 1) * stride + 1
 
 
 convolve.defvjp(_forward, _backward)

@@ -4,14 +4,18 @@ The Flax network, the fixed-point model and both parties of the protocol walk
 the same tuple with `run`, each with its own operations. Nothing here needs JAX.
 """
 
+import collections
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-  """Convolution with 'SAME' padding; without batch_norm it has a bias."""
+  """Convolution to ceil(H/s) x ceil(W/s); without batch_norm it has a bias.
+
+  Zeros stand (kernel - 1) // 2 before and kernel // 2 behind each axis.
+  """
 
   features: int
   kernel: int = 3
@@ -21,9 +25,10 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-  """Fully connected layer with a bias on flat features."""
+  """Fully connected layer on flat features; without batch_norm it has a bias."""
 
   features: int
+  batch_norm: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +38,14 @@ class Activation:
 
 @dataclasses.dataclass(frozen=True)
 class AveragePool:
-  """Mean over non-overlapping windows; `window` must divide the map."""
+  """Mean over non-overlapping windows; None is one window over a square map."""
+
+  window: int | None = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+  """Maximum over non-overlapping windows; `window` must divide the map."""
 
   window: int = 2
 
@@ -43,7 +55,42 @@ class Flatten:
   """[H, W, C] to [H * W * C]."""
 
 
-Layer = Conv | Dense | Activation | AveragePool | Flatten
+@dataclasses.dataclass(frozen=True)
+class PadShortcut:
+  """Every stride-th row and column, zero channels on both sides up to `features`.
+
+  Option A of He et al. 2016 (arXiv 1512.03385, section 3.3): a shortcut without weights.
+  """
+
+  features: int
+  stride: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+  """x to branch(x) + shortcut(x); the empty shortcut is x itself."""
+
+  branch: tuple['Layer', ...]
+  shortcut: tuple['Layer', ...] = ()
+
+  def __post_init__(self):
+    # Networks are hashed; a list would not be.
+    object.__setattr__(self, 'branch', tuple(self.branch))
+    object.__setattr__(self, 'shortcut', tuple(self.shortcut))
+
+
+Layer = Conv | Dense | Activation | AveragePool | MaxPool | Flatten | PadShortcut | Residual
+
+_KINDS = {
+  Conv: 'conv',
+  Dense: 'dense',
+  Activation: 'activation',
+  AveragePool: 'average_pool',
+  MaxPool: 'max_pool',
+  Flatten: 'flatten',
+  PadShortcut: 'pad_shortcut',
+  Residual: 'add',
+}
 
 
 def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
@@ -52,31 +99,49 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
   Args:
     layers: the records, in order.
     operations: an object with a method per kind of record: conv, dense,
-      activation, average_pool and flatten, each called as
-      `method(name, layer, value)` and returning the next value. Names count
-      each kind in walking order: conv0, conv1, ..., dense0, activation0, ...
+      activation, average_pool, max_pool, flatten and pad_shortcut, each called
+      as `method(name, layer, value)` and returning the next value, and
+      `add(branch, shortcut)`. Names count each kind in walking order, a branch
+      before its shortcut: conv0, conv1, ..., dense0, activation0, ...
     value: whatever the operations understand: an image, a shape, two shares.
 
   Returns:
     The value after the last layer.
+
+  Raises:
+    ValueError: a record that is none, or that the operations have no method for.
   """
-  kinds = {
-    Conv: 'conv',
-    Dense: 'dense',
-    Activation: 'activation',
-    AveragePool: 'average_pool',
-    Flatten: 'flatten',
-  }
-  counts = dict.fromkeys(kinds.values(), 0)
-  for layer in layers:
-    kind = kinds.get(type(layer))
-    if kind is None:
-      raise ValueError(
-        f'unknown layer {layer!r}, want one of {", ".join(k.__name__ for k in kinds)}'
-      )
-    value = getattr(operations, kind)(f'{kind}{counts[kind]}', layer, value)
-    counts[kind] += 1
-  return value
+  counts: collections.Counter[str] = collections.Counter()
+
+  def walk(layers, value):
+    for layer in layers:
+      kind = _KINDS.get(type(layer))
+      if kind is None:
+        names = ', '.join(record.__name__ for record in _KINDS)
+        raise ValueError(f'unknown layer {layer!r}, want one of {names}')
+      method = getattr(operations, kind, None)
+      if method is None:
+        raise ValueError(f'{type(layer).__name__} is not served yet')
+      if isinstance(layer, Residual):
+        value = method(walk(layer.branch, value), walk(layer.shortcut, value))
+        continue
+      value = method(f'{kind}{counts[kind]}', layer, value)
+      counts[kind] += 1
+    return value
+
+  return walk(layers, value)
+
+
+def window(layer: AveragePool | MaxPool, height: int, width: int) -> int:
+  """The pool's window on a map; ValueError if it does not divide it."""
+  size = layer.window
+  if size is None:
+    if height != width:
+      raise ValueError(f'a pool over a {height} x {width} map, want a square map')
+    return height
+  if size < 1 or height % size or width % size:
+    raise ValueError(f'a pool of window {size} does not divide a {height} x {width} map')
+  return size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +199,25 @@ class _Shapes:
 
   def average_pool(self, name, layer, shape):
     h, w, c = self._map(name, shape)
-    if h % layer.window or w % layer.window:
-      raise ValueError(f'{name} of window {layer.window} does not divide a {h} x {w} map')
-    return self._record(name, layer, shape, (h // layer.window, w // layer.window, c))
+    size = window(layer, h, w)
+    return self._record(name, layer, shape, (h // size, w // size, c))
+
+  max_pool = average_pool
 
   def flatten(self, name, layer, shape):
     return self._record(name, layer, shape, (math.prod(shape),))
+
+  def pad_shortcut(self, name, layer, shape):
+    h, w, c = self._map(name, shape)
+    if layer.features < c:
+      raise ValueError(f'{name} got {c} channels, want at most {layer.features}')
+    after = (-(-h // layer.stride), -(-w // layer.stride), layer.features)
+    return self._record(name, layer, shape, after)
+
+  def add(self, branch, shortcut):
+    if branch != shortcut:
+      raise ValueError(f'a residual branch of shape {branch} and a shortcut of {shortcut}')
+    return branch
 
 
 def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[LayerShape, ...]:
@@ -149,32 +227,53 @@ def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[Lay
   return tuple(operations.found)
 
 
+class _Sum(NamedTuple):
+  """Names of linear layers, and whether the value still is the sum of their outputs."""
+
+  names: tuple[str, ...]
+  linear: bool
+
+
 class _Producers:
-  """Operations whose value is the names of the layers that made it."""
+  """Operations whose value is the `_Sum` behind it."""
 
   def __init__(self):
     self.found: list[tuple[str, ...]] = []
 
   def conv(self, name, layer, value):
     del layer, value
-    return (name,)
+    return _Sum((name,), True)
 
   dense = conv
 
   def activation(self, name, layer, value):
     del name, layer
-    self.found.append(value)
-    return value
+    self.found.append(value.names)
+    return value._replace(linear=False)
 
   def average_pool(self, name, layer, value):
     del name, layer
     return value
 
-  flatten = average_pool
+  max_pool = flatten = average_pool
+
+  def pad_shortcut(self, name, layer, value):
+    del name, layer
+    # Its channels are others than those of the layers that came in.
+    return value._replace(linear=False)
+
+  def add(self, branch, shortcut):
+    linear = [side for side in (branch, shortcut) if side.linear]
+    if not linear:
+      return branch
+    return _Sum(tuple(dict.fromkeys(name for side in linear for name in side.names)), True)
 
 
 def producers(layers: tuple[Layer, ...]) -> tuple[tuple[str, ...], ...]:
-  """For each activation, the names of the linear layers whose sum it is given."""
+  """For each activation, the names of the linear layers whose sum it is given.
+
+  A shortcut without weights, from an activation to an addition, adds no name.
+  """
   operations = _Producers()
-  run(layers, operations, ())
+  run(layers, operations, _Sum((), False))
   return tuple(operations.found)

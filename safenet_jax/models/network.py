@@ -36,6 +36,12 @@ class Network(nn.Module):
   input_shape: tuple[int, int, int] = (32, 32, 3)
   dtype: Any = jnp.float32
 
+  def __post_init__(self):
+    # jit hashes a network; lists would not be hashable.
+    object.__setattr__(self, 'layers', tuple(self.layers))
+    object.__setattr__(self, 'input_shape', tuple(self.input_shape))
+    super().__post_init__()
+
   def init(self, key: jax.Array, *args, **kwargs):  # type: ignore[override]
     """Variables from a key; images default to one image of zeros."""
     if not args:
@@ -80,6 +86,9 @@ class _Forward:
     x = _Linear(shape, not layer.batch_norm, name=name)(
         x, lambda x, kernel: convolution.convolve(x, kernel, layer.stride)
     )
+    return self._batch_norm(name, layer, x)
+
+  def _batch_norm(self, name, layer, x):
     if not layer.batch_norm:
       return x
     return nn.BatchNorm(
@@ -91,7 +100,9 @@ class _Forward:
     )(x)
 
   def dense(self, name, layer, x):
-    return _Linear((x.shape[-1], layer.features), True, name=name)(x, jnp.dot)
+    shape = (x.shape[-1], layer.features)
+    x = _Linear(shape, not layer.batch_norm, name=name)(x, jnp.dot)
+    return self._batch_norm(name, layer, x)
 
   def activation(self, name, layer, x):
     del layer
@@ -102,13 +113,31 @@ class _Forward:
 
   def average_pool(self, name, layer, x):
     del name
-    b, h, w, c = x.shape
-    n = layer.window
-    return x.reshape(b, h // n, n, w // n, n, c).mean((2, 4))
+    return _windows(layer, x).mean((2, 4))
+
+  def max_pool(self, name, layer, x):
+    del name
+    return _windows(layer, x).max((2, 4))
 
   def flatten(self, name, layer, x):
     del name, layer
     return x.reshape(x.shape[0], -1)
+
+  def pad_shortcut(self, name, layer, x):
+    del name
+    more = layer.features - x.shape[-1]
+    channels = (more // 2, more - more // 2)
+    return jnp.pad(x[:, :: layer.stride, :: layer.stride], (*[(0, 0)] * 3, channels))
+
+  def add(self, branch, shortcut):
+    return branch + shortcut
+
+
+def _windows(layer, x):
+  """[B, H, W, C] to [B, H / n, n, W / n, n, C]."""
+  b, h, w, c = x.shape
+  n = records.window(layer, h, w)
+  return x.reshape(b, h // n, n, w // n, n, c)
 
 
 class _Linear(nn.Module):

@@ -109,7 +109,7 @@ class _Calibration:
     }
     shapes = records.shapes(network.layers, network.input_shape)
     self.pools = {
-      before.name: (after.name, after.layer.window)
+      before.name: (after.name, records.window(after.layer, *after.input_shape[:2]))
       for before, after in zip(shapes, shapes[1:])
       if isinstance(before.layer, records.Activation)
       and isinstance(after.layer, records.AveragePool)
@@ -173,13 +173,14 @@ class _Calibration:
     positions = kernel.shape[0] // value.total
     rows = np.arange(positions)[:, None] * value.total + value.channels
     result = self._linear(name, value, kernel[rows.ravel()], bias, 1, np.matmul)
-    self.layers.append(dataclasses.replace(layer, features=result.channels.size))
+    self.layers.append(dataclasses.replace(layer, features=result.channels.size, batch_norm=False))
     return result
 
   def activation(self, name, layer, value):
     split = self.splits[len(self.activations)]
     precision, margin = self.precision, self.precision.margin
     _, window = self.pools.get(name, (None, 1))
+    ring.window_bits(window)  # refuses windows whose mean is no shift
     z = split.evaluate(value.x)
     pooled = ring.sum_pool(z, window) / window**2 if window > 1 else z
     output = min(self._fraction(pooled, precision.activation), value.fraction)
@@ -233,11 +234,14 @@ class _Calibration:
     return dataclasses.replace(value, x=pooled, fraction=output)
 
   def average_pool(self, name, layer, value):
-    self.layers.append(layer)
     if name in (pool for pool, _ in self.pools.values()):
+      self.layers.append(layer)
       return value
-    bits = ring.window_bits(layer.window)
-    x = ring.sum_pool(value.x, layer.window) / layer.window**2
+    window = records.window(layer, *value.x.shape[1:3])
+    # From here on the record names its window, a whole map's too.
+    self.layers.append(dataclasses.replace(layer, window=window))
+    bits = ring.window_bits(window)
+    x = ring.sum_pool(value.x, window) / window**2
     return dataclasses.replace(value, x=x, fraction=value.fraction + bits)
 
   def flatten(self, name, layer, value):

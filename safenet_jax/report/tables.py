@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from safenet_jax.approximation import plan as plans
+from safenet_jax.models import layers as records
+from safenet_jax.models.network import Network
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -63,6 +67,47 @@ def layers(plan: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
       ]
     )
   return header, rows
+
+
+def architecture(network: Network) -> tuple[list[str], list[list[str]]]:
+  """Header and rows of a network's layers; the last row holds the totals."""
+  shapes = records.shapes(network.layers, network.input_shape)
+  params = jax.eval_shape(network.init, jax.random.key(0))['params']
+  sizes = {
+    name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()
+  }
+  counts = [
+    (sizes.get(shape.name, 0) + sizes.get(f'{shape.name}_bn', 0), shape.macs, shape.activations)
+    for shape in shapes
+  ]
+  totals = [sum(column) for column in zip(*counts)]
+
+  def numbers(parameters, macs, activations):
+    share = activations / totals[2] if totals[2] else 0.0
+    texts = [f'{count:,}' if count else '' for count in (parameters, macs, activations)]
+    return [*texts, f'{share:.1%}' if activations else '']
+
+  header = ['layer', 'kind', 'output', 'parameters', 'MACs', 'activations', 'share']
+  rows = [
+    [shape.name, _kind(shape.layer), 'x'.join(map(str, shape.output_shape)), *numbers(*count)]
+    for shape, count in zip(shapes, counts)
+  ]
+  return header, [*rows, ['total', '', '', *numbers(*totals)]]
+
+
+def _kind(layer: records.Layer) -> str:
+  """A record's options in a few words."""
+  norm = ', bn' if getattr(layer, 'batch_norm', False) else ''
+  match layer:
+    case records.Conv(kernel=kernel, stride=stride):
+      return f'{kernel}x{kernel}' + (f', stride {stride}' if stride > 1 else '') + norm
+    case records.Dense():
+      return norm.removeprefix(', ')
+    case records.AveragePool(window=window) | records.MaxPool(window=window):
+      return f'{window}x{window}' if window else 'whole map'
+    case records.PadShortcut(stride=stride):
+      return f'zeros, stride {stride}'
+  return ''
 
 
 def bytes_by_layer(ledger: dict[str, Any], phase: str, names: Sequence[str]) -> list[int]:

@@ -91,7 +91,7 @@ def run(secret, public, layer, kernel, randomness=None):
 
 def deviation(layer, kernel, r, c, u):
   """c + u - W r in Z_2^56, nearest to zero."""
-  difference = c + u - plain_convolution.same(r, kernel, layer.stride)
+  difference = c + u - plain_convolution.padded(r, kernel, layer.stride)
   return (difference << np.uint64(64 - BITS)).view(np.int64) >> (64 - BITS)
 
 
@@ -131,7 +131,7 @@ def test_other_rings_work(bits):
   upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
   message, u = encrypted_convolution.reply(public, weights, upload, randomness)
   c = encrypted_convolution.decrypt_map(secret, layer, message)
-  want = plain_convolution.same(r, kernel, 1)
+  want = plain_convolution.padded(r, kernel, 1)
   np.testing.assert_array_equal((c + u) % 2**bits, want % 2**bits)
 
 

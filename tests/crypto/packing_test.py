@@ -52,21 +52,21 @@ shapes = st.builds(
 def test_every_shape_stride_and_tiling_convolves_exactly(layer, seed):
   x, kernel = draw_layer(layer, seed)
   layout = packing.layout(layer, DEGREE)
-  want = plain_convolution.same(x.astype(np.uint64), kernel, layer.stride)
+  want = plain_convolution.padded(x.astype(np.uint64), kernel, layer.stride)
   np.testing.assert_array_equal(convolve_packed(layout, x, kernel), want.view(np.int64))
 
 
 @pytest.mark.parametrize('size', [7, 8])
 @pytest.mark.parametrize('kernel_size', [1, 3, 5])
 @pytest.mark.parametrize('stride', [1, 2])
-def test_padding_is_that_of_xla(size, kernel_size, stride):
+def test_padding_is_symmetric_for_odd_kernels(size, kernel_size, stride):
   layer = packing.Convolution(size, size + 2, 2, 3, kernel_size, stride)
   x, kernel = draw_layer(layer, 0)
   want = lax.conv_general_dilated(
       x[None].astype(np.float32),
       kernel.astype(np.float32),
       (stride, stride),
-      'SAME',
+      [(kernel_size // 2, kernel_size // 2)] * 2,
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
       precision=lax.Precision.HIGHEST,
   )[0]

@@ -5,19 +5,19 @@ import numpy as np
 _LIMB_BITS = 16
 
 
-def same(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
-  """uint64 x [h, w, in] and int64 kernel [k, k, in, out] with 'SAME' padding.
+def padded(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
+  """uint64 x [h, w, in] and int64 kernel [k, k, in, out] with (k - 1) // 2 zeros before.
 
   Limbs of 16 bits against weights below 2^20 and 2^13 taps stay below 2^53.
   """
   size = kernel.shape[0]
   lengths = [-(-n // stride) for n in x.shape[:2]]
-  padding = [max((m - 1) * stride + size - n, 0) for m, n in zip(lengths, x.shape)]
-  padded = np.pad(x, (*[(p // 2, p - p // 2) for p in padding], (0, 0)))
+  low, high = (size - 1) // 2, size // 2
+  wide = np.pad(x, ((low, high), (low, high), (0, 0)))
   weights = kernel.astype(np.float64)
   result = np.zeros((*lengths, kernel.shape[3]), np.uint64)
   for shift in range(0, 64, _LIMB_BITS):
-    limb = (padded >> np.uint64(shift) & np.uint64(2**_LIMB_BITS - 1)).astype(np.float64)
+    limb = (wide >> np.uint64(shift) & np.uint64(2**_LIMB_BITS - 1)).astype(np.float64)
     total = np.zeros(result.shape)
     for dy in range(size):
       for dx in range(size):

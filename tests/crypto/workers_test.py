@@ -47,7 +47,7 @@ def test_workers_together_answer_like_one_server(secret, pool, index):
   upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
   message, u = pool.reply(index, upload)
   c = encrypted_convolution.decrypt_map(secret, layer, message)
-  want = plain_convolution.same(r, KERNELS[index], layer.stride)
+  want = plain_convolution.padded(r, KERNELS[index], layer.stride)
   np.testing.assert_array_equal((c + u) % 2**56, want % 2**56)
 
 

@@ -10,13 +10,15 @@ from safenet_jax.models import convolution
 
 
 def native(x, w, stride):
+  # For odd kernels PyTorch's padding=k//2.
+  padding = [((w.shape[0] - 1) // 2, w.shape[0] // 2)] * 2
   return lax.conv_general_dilated(
-      x, w, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+      x, w, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
 
 
 @pytest.mark.parametrize('size', [7, 8])
-@pytest.mark.parametrize('kernel', [1, 3, 5])
+@pytest.mark.parametrize('kernel', [1, 2, 3, 5])
 @pytest.mark.parametrize('stride', [1, 2])
 def test_gradients_equal_the_native_ones(stride, kernel, size):
   key_x, key_w, key_y = jax.random.split(jax.random.key(0), 3)

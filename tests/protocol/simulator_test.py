@@ -69,7 +69,7 @@ def test_every_layer_equals_the_integer_reference(images, name, early_pool):
     x = np.round(normal * 2.0**model.input_fraction).astype(np.int64)
     for t in range(7):
       weights, form = model.linear[f'conv{t}'], model.activations[f'activation{t}']
-      y = reference.same_convolution(x, weights.kernel, weights.stride) + weights.bias
+      y = reference.convolution(x, weights.kernel, weights.stride) + weights.bias
       np.testing.assert_array_equal(trace[f'conv{t}'][n], y)
       if early_pool and t in (1, 3):
         y = reference.pooled(y, 2)

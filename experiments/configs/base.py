@@ -1,0 +1,70 @@
+"""What the CIFAR configs share; a config names its network and changes what is its own."""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+from experiments import launcher
+
+
+def cifar(
+    preset: str,
+    data: str,
+    model: dict[str, Any],
+    pretrain: dict[str, Any] | None = None,
+) -> config_dict.ConfigDict:
+  """The locked config of a network, with the search as long as the paper's.
+
+  Args:
+    preset: '' or 'smoke', a narrow network on a few images.
+    data: 'cifar10' or 'cifar100'.
+    model: `name` and options of the architecture.
+    pretrain: what differs in the training of the all-ReLU network.
+  """
+  smoke = launcher.preset(preset, ('smoke',)) == 'smoke'
+  config = config_dict.ConfigDict({
+      'seed': 0,
+      'model': {'width': 1.0} | model,
+      'data': {'name': data, 'directory': '', 'download': False, 'limit': 0},
+      'pretrain': {
+          'epochs': 200,
+          'warmup_epochs': 5.0,
+          'learning_rate': 0.1,
+          'weight_decay': 5e-4,
+          'batch_size': 128,
+          'augment': True,
+      } | (pretrain or {}),
+      'search': {
+          'algorithm': 'btpbt',
+          'population': 50,
+          'iterations': 20,
+          # 20 epochs a node and 40 jointly, of 351 batches (Algorithm 1).
+          'node_cycles': 351,
+          'joint_cycles': 702,
+          'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
+          'literal': False,
+          'strategy': 'map',
+          'validation_images': 2000,
+          'learning_rate': 0.02,
+          'weight_decay': 5e-4,
+          'batch_size': 128,
+          'augment': True,
+          'distillation': 0.5,
+          'finetune_epochs': 40,
+          'finetune_rate': 0.02,
+      },
+      'secure': {
+          'images': 32,
+          'calibration_images': 200,
+      },
+  })
+  if smoke:
+    config.model.update({'width': 0.125})
+    config.data.update({'limit': 256})
+    config.pretrain.update({'epochs': 1, 'warmup_epochs': 0.0, 'batch_size': 32})
+    config.search.update({
+        'population': 2, 'iterations': 2, 'node_cycles': 1,
+        'joint_cycles': 1, 'validation_images': 100, 'batch_size': 32, 'finetune_epochs': 1,
+    })
+    config.secure.update({'images': 2, 'calibration_images': 50})
+  return config.lock()

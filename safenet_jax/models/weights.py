@@ -1,0 +1,137 @@
+"""A network's variables as a flat mapping of names to arrays, and back.
+
+Names are those of `models.network` without the collection, so that an .npz of
+numpy.savez holds a trained network:
+
+    conv0/kernel [k, k, I, O], dense0/kernel [I, O] (rows in the order h, w, c)
+    conv0/bias, dense0/bias [O] where there is no batch norm, else
+    conv0_bn/scale, conv0_bn/bias, conv0_bn/mean, conv0_bn/var [O]
+"""
+
+from collections.abc import Mapping
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from safenet_jax.models.network import Network
+
+
+def flatten_variables(variables) -> dict[str, np.ndarray]:
+  """The inverse of `load_variables`: numpy arrays by name."""
+  return {name: np.asarray(array) for name, array in _leaves(variables).items()}
+
+
+def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """Variables of a network from arrays by name, such as an opened .npz.
+
+  Args:
+    network: whose variables are wanted.
+    arrays: real numbers under the names and in the layouts of this module;
+      'params/' or 'batch_stats/' may stand in front of a name.
+
+  Returns:
+    The tree that `network.apply` takes, float32.
+
+  Raises:
+    ValueError: names everything that is missing, unknown, of another shape or
+      not finite.
+  """
+  wanted = jax.eval_shape(network.init, jax.random.key(0))
+  shapes = {name: array.shape for name, array in _leaves(wanted).items()}
+  given, wrong = {}, []
+  for full in arrays:
+    name = re.sub('^(params|batch_stats)/', '', full)
+    if name in given:
+      wrong.append(f'{name} twice')
+    given[name] = np.asarray(arrays[full])
+  wrong += [f'missing {name} {shape}' for name, shape in shapes.items() if name not in given]
+  wrong += [f'unknown {name}' for name in given if name not in shapes]
+  for name in shapes.keys() & given.keys():
+    array = given[name]
+    if array.shape != shapes[name]:
+      wrong.append(f'{name} of shape {array.shape}, want {shapes[name]}')
+    elif array.dtype.kind not in 'fiu' or not np.isfinite(array).all():
+      wrong.append(f'{name} of {array.dtype}, want finite numbers')
+  if wrong:
+    raise ValueError(f'weights do not fit the network: {"; ".join(sorted(wrong))}')
+  return {
+      collection: {
+          layer: {name: jnp.asarray(given[f'{layer}/{name}'], jnp.float32) for name in names}
+          for layer, names in layers.items()
+      }
+      for collection, layers in wanted.items()
+  }
+
+
+def convert_torch_resnet(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """A PyTorch state_dict of a CIFAR ResNet of basic blocks, for `load_variables`.
+
+  Save it in PyTorch with
+
+      numpy.savez('resnet.npz', **{k: v.numpy() for k, v in model.state_dict().items()})
+
+  Args:
+    arrays: conv1, bn1, layer{1,2,...}.{i}.{conv1,bn1,conv2,bn2}, projections as
+      shortcut.{0,1} or downsample.{0,1} (convolution, batch norm), and linear
+      or fc; kernels [O, I, k, k] and [O, I], batch norm's weight, bias,
+      running_mean and running_var. DataParallel's 'module.' and
+      num_batches_tracked are dropped.
+
+  Returns:
+    Arrays by the names of this module, for `resnet32`, `resnet18` or another
+    depth and width of the same layout.
+
+  Raises:
+    ValueError: names an array that is in no such layout.
+  """
+  parsed = {
+      name: _parse(name.removeprefix('module.'))
+      for name in arrays
+      if not name.endswith('num_batches_tracked')
+  }
+  # Records count a block's convolutions in walking order: branch, then shortcut.
+  convolutions = sorted({position for position, *_ in parsed.values()} - {_DENSE})
+  converted = {}
+  for name, (position, norm, parameter) in parsed.items():
+    layer = 'dense0' if position == _DENSE else f'conv{convolutions.index(position)}'
+    kind = (_BATCH_NORM if norm else _LINEAR).get(parameter)
+    if kind is None:
+      raise ValueError(f'{name}, want a parameter of a convolution, batch norm or dense layer')
+    array = np.asarray(arrays[name])
+    if kind == 'kernel':
+      array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    converted[f'{layer}_bn/{kind}' if norm else f'{layer}/{kind}'] = array
+  return converted
+
+
+_DENSE = (-1, -1, -1)
+_LINEAR = {'weight': 'kernel', 'bias': 'bias'}
+_BATCH_NORM = {'weight': 'scale', 'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
+_BLOCK = re.compile(
+    r'layer(\d+)\.(\d+)\.(?:(conv|bn)([12])|(?:shortcut|downsample)\.([01]))\.(\w+)'
+)
+
+
+def _parse(name: str) -> tuple[tuple[int, int, int], bool, str]:
+  """(stage, block, convolution), whether it is the batch norm behind it, and the parameter."""
+  if found := re.fullmatch(r'(?:linear|fc)\.(\w+)', name):
+    return _DENSE, False, found[1]
+  if found := re.fullmatch(r'(conv|bn)1\.(\w+)', name):
+    return (0, 0, 0), found[1] == 'bn', found[2]
+  if found := _BLOCK.fullmatch(name):
+    stage, block, kind, convolution, projection, parameter = found.groups()
+    position = int(stage), int(block), int(convolution or 3)
+    return position, kind == 'bn' or projection == '1', parameter
+  raise ValueError(f'{name} is not of a CIFAR ResNet: want conv1, bn1, layer1.0.conv1, ... or fc')
+
+
+def _leaves(variables) -> dict[str, Any]:
+  return {
+      f'{layer}/{name}': array
+      for collection in variables.values()
+      for layer, arrays in collection.items()
+      for name, array in arrays.items()
+  }

@@ -1,0 +1,87 @@
+"""The paper's networks: published ReLU counts, widths, classes, input shapes."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from safenet_jax.models import architectures
+from safenet_jax.models import layers
+from safenet_jax.models import network as networks
+
+
+@pytest.mark.parametrize(
+  'net, counts, total',
+  [
+    (architectures.cnn7(), [(65536, 2), (16384, 2), (4096, 2), (1024, 1)], 173_056),
+    (
+      architectures.cnn7(pool_before_activation=True),
+      [(65536, 1), (16384, 2), (4096, 3), (1024, 1)],
+      111_616,
+    ),
+    (
+      architectures.vgg16(),
+      [(65536, 2), (32768, 2), (16384, 3), (8192, 3), (2048, 3), (512, 1)],
+      276_992,
+    ),
+    (architectures.vgg16(max_pool=True), None, 276_992),
+    (architectures.resnet32(100), [(16384, 11), (8192, 10), (4096, 10)], 303_104),
+    (
+      architectures.resnet18(100),
+      [(65536, 5), (32768, 4), (16384, 4), (8192, 4)],
+      557_056,
+    ),
+  ],
+)
+def test_relu_counts_are_the_published_ones(net, counts, total):
+  found = networks.relu_counts(net)
+  assert sum(found) == total
+  if counts:
+    assert list(found) == [count for count, times in counts for _ in range(times)]
+
+
+@pytest.mark.parametrize(
+  'name, shape, options',
+  [
+    ('cnn7', (12, 12, 1), {'pool_before_activation': True}),
+    ('vgg16', (32, 32, 1), {}),
+    ('vgg16', (32, 32, 3), {'max_pool': True}),
+    ('resnet32', (8, 8, 3), {}),
+    ('resnet18', (28, 28, 1), {}),
+  ],
+)
+def test_networks_compute_the_shapes_of_their_records(name, shape, options):
+  net = architectures.build(name, classes=7, width=0.0625, input_shape=shape, **options)
+  images = jnp.zeros((2, *shape))
+
+  def outputs(key):
+    variables = net.init(key)
+    return net.apply(variables, images, mutable=['preactivations'])
+
+  logits, state = jax.eval_shape(outputs, jax.random.key(0))
+  assert logits.shape == (2, 7)
+  for record in layers.shapes(net.layers, shape):
+    if isinstance(record.layer, layers.Activation):
+      sown = state['preactivations'][record.name][0].shape
+      assert sown == (2, *record.output_shape)
+
+
+def test_parameters_are_those_of_the_literature():
+  """0.46 M of ResNet-32 (He et al., table 6), 11.17 M of ResNet-18 for CIFAR."""
+  for net, millions in ((architectures.resnet32(), 0.46), (architectures.resnet18(), 11.17)):
+    params = jax.eval_shape(net.init, jax.random.key(0))['params']
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert round(count / 1e6, 2) == millions
+
+
+def test_maps_that_the_pools_do_not_divide_are_refused():
+  with pytest.raises(ValueError, match='divide a 7 x 7 map'):
+    networks.relu_counts(architectures.vgg16(input_shape=(28, 28, 1)))
+
+
+def test_unknown_networks_and_options_are_refused():
+  with pytest.raises(ValueError, match='cnn7'):
+    architectures.build('cnn8')
+  with pytest.raises(ValueError, match='depth'):
+    architectures.build('cnn7', depth=3)
+  with pytest.raises(ValueError, match='width'):
+    architectures.build('cnn7', width=0.001)

@@ -1,0 +1,121 @@
+"""Records: walking order, shapes, producers."""
+
+import pytest
+
+from safenet_jax.models import architectures
+from safenet_jax.models import layers
+
+BLOCK = (layers.Conv(4), layers.Activation(), layers.Conv(4))
+
+
+class Names:
+  """Operations that note the names they are called with."""
+
+  def __init__(self):
+    self.seen = []
+
+  def _note(self, name, layer, value):
+    self.seen.append(name)
+    return value
+
+  conv = activation = pad_shortcut = _note
+
+  def add(self, branch, shortcut):
+    self.seen.append('+')
+    return branch + shortcut
+
+
+def test_names_count_in_walking_order_across_nested_tuples():
+  names = Names()
+  inner = layers.Residual((layers.Conv(4),), (layers.PadShortcut(4),))
+  outer = layers.Residual((*BLOCK, inner), (layers.Conv(4),))
+  assert layers.run((outer, layers.Conv(4)), names, 1) == 3
+  assert names.seen == [
+    'conv0', 'activation0', 'conv1', 'conv2', 'pad_shortcut0', '+', 'conv3', '+', 'conv4',
+  ]
+
+
+def test_records_without_a_method_are_refused_before_their_branch_runs():
+  names = Names()
+  with pytest.raises(ValueError, match='^MaxPool is not served yet$'):
+    layers.run((layers.MaxPool(),), names, 1)
+  names.add = None
+  with pytest.raises(ValueError, match='^Residual is not served yet$'):
+    layers.run((layers.Residual(BLOCK),), names, 1)
+  assert names.seen == []
+
+
+def test_shapes_of_every_kind():
+  found = layers.shapes(
+    (
+      layers.Conv(4, stride=2), layers.MaxPool(2),
+      layers.Residual((layers.Conv(6, kernel=5),), (layers.PadShortcut(6),)),
+      layers.AveragePool(None), layers.Flatten(), layers.Dense(3),
+    ),
+    (11, 11, 2),
+  )
+  assert [(shape.name, shape.output_shape) for shape in found] == [
+    ('conv0', (6, 6, 4)), ('max_pool0', (3, 3, 4)), ('conv1', (3, 3, 6)),
+    ('pad_shortcut0', (3, 3, 6)), ('average_pool0', (1, 1, 6)), ('flatten0', (6,)),
+    ('dense0', (3,)),
+  ]
+
+
+def test_macs_count_every_product():
+  shapes = layers.shapes(
+    (layers.Conv(8, kernel=3, stride=2), layers.Flatten(), layers.Dense(10)), (5, 5, 3)
+  )
+  assert [shape.macs for shape in shapes] == [3 * 3 * 8 * 9 * 3, 0, 72 * 10]
+
+
+@pytest.mark.parametrize(
+  'records, message',
+  [
+    ((layers.Dense(3),), 'Flatten'),
+    ((layers.AveragePool(3),), 'divide'),
+    ((layers.MaxPool(3),), 'divide'),
+    ((layers.Conv(2), layers.PadShortcut(1)), 'at most 1'),
+    ((layers.Residual((layers.Conv(4),)),), 'residual branch'),
+    ((layers.Residual((layers.Conv(3, stride=2),)),), 'residual branch'),
+    ((layers.Flatten(), layers.Conv(3)), 'map'),
+    (('conv',), 'unknown layer'),
+  ],
+)
+def test_layers_that_do_not_fit_are_refused(records, message):
+  with pytest.raises(ValueError, match=message):
+    layers.shapes(records, (8, 8, 3))
+
+
+def test_a_pool_over_the_whole_of_an_oblong_map_is_refused():
+  with pytest.raises(ValueError, match='8 x 6'):
+    layers.shapes((layers.AveragePool(None),), (8, 6, 3))
+
+
+def test_producers_name_the_layers_behind_each_activation():
+  net = architectures.cnn7(pool_before_activation=True)
+  assert layers.producers(net.layers) == tuple((f'conv{i}',) for i in range(7))
+
+
+def test_a_shortcut_adds_its_own_layers_to_the_producers():
+  found = layers.producers(architectures.resnet18().layers)
+  assert found[:3] == (('conv0',), ('conv1',), ('conv2',))
+  # The first block of the second stage: a branch of two, then the projection.
+  assert found[5:8] == (('conv5',), ('conv6', 'conv7'), ('conv8',))
+
+
+def test_a_shortcut_without_weights_adds_no_producer():
+  found = layers.producers(architectures.resnet32().layers)
+  assert found == tuple((f'conv{i}',) for i in range(31))
+
+
+def test_a_sum_of_linear_layers_keeps_all_of_its_producers():
+  # Pre-activation blocks add to the output of a convolution itself.
+  block = layers.Residual((layers.Activation(), layers.Conv(4)))
+  found = layers.producers((layers.Conv(4), block, block, layers.Activation()))
+  assert found == (('conv0',), ('conv1', 'conv0'), ('conv2', 'conv1', 'conv0'))
+
+
+def test_producers_survive_an_activation():
+  found = layers.producers((layers.Conv(4), layers.Activation(), layers.MaxPool(),
+                            layers.Activation()))
+  assert found == (('conv0',), ('conv0',))

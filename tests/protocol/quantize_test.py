@@ -1,0 +1,74 @@
+"""Which networks have a fixed-point model, and which are refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from safenet_jax.approximation import activation
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.crypto import randomness
+from safenet_jax.models import layers
+from safenet_jax.models import network as networks
+from safenet_jax.protocol import quantize
+from safenet_jax.protocol import simulator
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 2), np.uint8)
+STATISTICS = {'mean': (0.5, 0.5), 'std': (0.3, 0.3)}
+
+
+def served(*records):
+  """The network, its variables and its model, half of every layer's channels square."""
+  net = networks.Network((*records, layers.Flatten(), layers.Dense(3)), (8, 8, 2))
+  variables = net.init(jax.random.key(0))
+  channels = networks.activation_channels(net)
+  approximation = activation.approximate(
+    plans.make([10] * len(channels), [2] * len(channels)),
+    importance.ranks(net, variables),
+    activation.initial_coefficients(channels),
+  )
+  model = quantize.quantize(net, variables, approximation, IMAGES, **STATISTICS)
+  return net, variables, approximation, model
+
+
+@pytest.mark.parametrize(
+  'records',
+  [
+    (layers.Conv(6), layers.Activation(), layers.AveragePool(None)),
+    (layers.Conv(6), layers.AveragePool(None), layers.Activation()),
+    (layers.Conv(6, stride=2), layers.Activation(), layers.Flatten(),
+     layers.Dense(8, batch_norm=True), layers.Activation()),
+  ],
+)
+def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
+  net, variables, approximation, model = served(*records)
+  normal = ((IMAGES / 255 - 0.5) / 0.3).astype(np.float32)
+  floating = np.asarray(net.apply(variables, normal, approximation))
+  unit = 2.0**model.output_fraction
+  np.testing.assert_allclose(model.run(IMAGES) / unit, floating, atol=0.05 * floating.std() + 0.05)
+  private = simulator.infer(model, IMAGES[:4], randomness.InsecureSeededRandomness(0))
+  np.testing.assert_allclose(private / unit, floating[:4], atol=0.05 * floating.std() + 0.05)
+
+
+@pytest.mark.parametrize(
+  'records, message',
+  [
+    ((layers.Conv(4), layers.Activation(), layers.MaxPool()), 'MaxPool is not served yet'),
+    (
+      (layers.Conv(4), layers.Activation(), layers.Residual((layers.Conv(4),))),
+      'Residual is not served yet',
+    ),
+    ((layers.Conv(4), layers.PadShortcut(6)), 'PadShortcut is not served yet'),
+    (
+      (layers.Conv(4, stride=3), layers.Activation(), layers.AveragePool(None)),
+      'pool of window 3, want a power of two',
+    ),
+    (
+      (layers.Conv(4, stride=3), layers.AveragePool(3), layers.Activation()),
+      'pool of window 3, want a power of two',
+    ),
+  ],
+)
+def test_what_cannot_be_served_yet_is_one_clear_line(records, message):
+  with pytest.raises(ValueError, match=message):
+    served(*records)
