@@ -71,7 +71,8 @@ def fit(
     progress: called as (steps done, steps in all, last metrics) after a chunk.
 
   Returns:
-    The trained member with its validation accuracy.
+    The trained member with its validation accuracy; its weights are their
+    average where it keeps one.
 
   Raises:
     FloatingPointError: the loss became NaN or infinite; names the step.
@@ -125,7 +126,7 @@ def fit(
         progress(int(steps[-1]) + 1, total, metrics)
     finished, accuracy = _finish(jax.random.fold_in(epoch_key, epoch_steps), member, task)
     if epoch + 1 == epochs:
-      member = finished
+      member = members.averaged(finished)
     member = member.replace(accuracy=accuracy)
     metrics = {
       'loss': float(np.concatenate(losses).mean()),
