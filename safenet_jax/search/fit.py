@@ -19,7 +19,8 @@ MAX_CHUNK = 40
 
 
 @functools.partial(jax.jit, donate_argnames='member')
-def _train(key, member, task, batches, rates, blends):
+def train_chunk(key, member, task, batches, rates, blends):
+  """A chunk of `fit`: `member.train`, compiled; the member is donated."""
   return members.train(key, member, task, batches, rates=rates, blends=blends)
 
 
@@ -106,7 +107,7 @@ def fit(
     for first in range(0, epoch_steps, chunk):
       steps = epoch * epoch_steps + first + np.arange(chunk)
       blends = np.clip(1 - steps / anneal_steps, 0, 1) if anneal_steps else np.zeros(chunk)
-      member, chunk_losses = _train(
+      member, chunk_losses = train_chunk(
         jax.random.fold_in(epoch_key, first),
         member,
         task,

@@ -190,7 +190,7 @@ def test_relu_is_blended_out_of_replaced_channels_over_the_first_epochs(tmp_path
     seen.extend(np.asarray(blends).tolist())
     return member, jnp.zeros(len(order))
 
-  monkeypatch.setattr(fit, '_train', record)
+  monkeypatch.setattr(fit, 'train_chunk', record)
   fit.fit(
     jax.random.key(0), first, task, Workdir(tmp_path), phase='finetune', epochs=3, anneal_epochs=1.5
   )
