@@ -129,10 +129,7 @@ def create(
     activation.initial_coefficients(activation_channels(network)),
     None,
     plan,
-    zero,
-    zero,
-    zero,
-    zero,
+    *(zero,) * 4,
   )
   return restart(member, learning_rate, training)
 
@@ -162,9 +159,7 @@ def _advance(average: optax.EmaState, trainable, decay: float) -> optax.EmaState
   # A young average forgets faster, or it would remember where the training began.
   young = (1.0 + average.count) / (10.0 + average.count)
   step = 1.0 - jnp.minimum(decay, young)
-  return optax.EmaState(
-    average.count + 1, optax.incremental_update(trainable, average.ema, step)
-  )
+  return optax.EmaState(average.count + 1, optax.incremental_update(trainable, average.ema, step))
 
 
 def approximation(member: Member, task: Task, blend=0.0):
