@@ -3,7 +3,9 @@
   python -m experiments.finetune --config=... --workdir=... --plan=plan.json
 
 The plan is {"network": "cnn7", "ratio": [10, ...], "degree": [2, ...]}: twentieths of the
-channels and 0, 2 or 3 for every activation layer.
+channels and 0, 2 or 3 for every activation layer. `search.finetune_epochs` and `finetune_rate`
+set how long and how fast; `finetune_anneal_epochs` blends ReLU out over the first epochs,
+`finetune_warmup_epochs` warms the rate up, and `finetune_<option>` is any training option.
 """
 
 from absl import flags
@@ -27,7 +29,7 @@ def main() -> None:
   workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
   workdir.claim({'plan': plans.record(plan, config.model.name)})
   first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
-  options = pipeline.training(config.search)
+  options = pipeline.training(config.search, 'finetune')
   planned = members.create(pipeline.variables(first), plan, 0.0, net, options)
   pipeline.finish(config, net, images, workdir, first, planned, searched=0)
 

@@ -19,6 +19,10 @@ from safenet_jax.search.member import Member, Task, Training
 from safenet_jax.workdir import Workdir
 
 
+# Phases that train on from the pretrained network, with the settings of section `search`.
+TUNED = ('finetune', 'control')
+
+
 def key(config, phase: str) -> jax.Array:
   """The key of one phase of a run."""
   phases = ('init', 'pretrain', 'search', 'finetune', 'control')
@@ -53,10 +57,16 @@ def network(config, images: data.Dataset | None = None) -> Network:
   return architectures.build(name, **options)
 
 
-def training(section, **overrides) -> Training:
-  """Training options from the keys of a section that are named like them."""
-  names = {field.name for field in dataclasses.fields(Training)}
-  return Training(**{k: v for k, v in section.to_dict().items() if k in names} | overrides)
+def training(section, phase: str = '') -> Training:
+  """Training options from the keys of a section that are named like them.
+
+  In phases 'finetune' and 'control' a key `finetune_<option>` goes before `<option>`.
+  """
+  names = [field.name for field in dataclasses.fields(Training)]
+  options = {name: section[name] for name in names if name in section}
+  if phase in TUNED:
+    options |= {n: section[f'finetune_{n}'] for n in names if f'finetune_{n}' in section}
+  return Training(**options)
 
 
 def task(
@@ -70,7 +80,7 @@ def task(
     jnp.asarray(images.validation.labels[:limit]),
     importance.ranks(net, variables),
     teacher,
-    net,
+    net.clone(dtype=members.compute_dtype(options)),
     options,
     images.mean,
     images.std,
@@ -86,18 +96,19 @@ def start(config, net: Network, options: Training) -> Member:
 
 def trained(config, net: Network, workdir: Workdir, phase: str, section: str) -> Member:
   """The member that a finished phase left behind; FileNotFoundError if there is none."""
-  like = jax.eval_shape(lambda: start(config, net, training(config[section])))
+  lines = workdir.metrics(phase)
+  epochs = config.pretrain.epochs if phase == 'pretrain' else config.search.finetune_epochs
+  if lines and lines[-1]['epoch'] < epochs:
+    raise ValueError(
+      f'{phase} in {workdir.path} stopped after {lines[-1]["epoch"]} of {epochs} epochs: '
+      'run the same command again to finish it'
+    )
+  like = jax.eval_shape(lambda: start(config, net, training(config[section], phase)))
   checkpoints = workdir.checkpoints(phase)
   found = checkpoints.restore({'member': like})
   checkpoints.close()
   if found is None:
     raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
-  epochs = config.pretrain.epochs if phase == 'pretrain' else config.search.finetune_epochs
-  done = workdir.metrics(phase)[-1]['epoch']
-  if done < epochs:
-    raise ValueError(
-      f'{phase} in {workdir.path} has done {done} of {epochs} epochs: run it again first'
-    )
   return found[1]['member']
 
 
@@ -112,14 +123,17 @@ def finish(config, net, images, workdir, first, planned, searched: int) -> None:
   """
   settings = config.search
   teacher = variables(first)
-  shared = task(net, images, training(settings), teacher, teacher)
+  options = training(settings, 'finetune')
+  shared = task(net, images, options, teacher, teacher)
   extra = round(searched / fit.steps_per_epoch(shared))
   for phase, member, epochs in (('finetune', planned, 0), ('control', first, extra)):
-    member = member.replace(learning_rate=jnp.float32(settings.finetune_rate))
+    member = members.restart(member, settings.finetune_rate, options)
     with launcher.progress_bar(phase) as report:
       member = fit.fit(
         key(config, phase), member, shared, workdir, phase=phase,
         epochs=settings.finetune_epochs + epochs, progress=report,
+        warmup_epochs=settings.get('finetune_warmup_epochs', 0.0),
+        anneal_epochs=settings.get('finetune_anneal_epochs', 0.0),
       )
     if phase == 'finetune':
       planned = member

@@ -3,12 +3,11 @@
   python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
-import jax.numpy as jnp
-
 from experiments import launcher
 from experiments import pipeline
 from safenet_jax.models import network as networks
 from safenet_jax.search import fit
+from safenet_jax.search import member as members
 from safenet_jax.search import pbt
 from safenet_jax.search import schedule
 
@@ -30,9 +29,8 @@ def main() -> None:
   task = pipeline.task(net, images, options, teacher, teacher, settings.validation_images)
 
   baseline = fit.evaluate(first, task, task.validation_images, task.validation_labels)
-  start = first.replace(
-    accuracy=baseline, score=baseline, learning_rate=jnp.float32(settings.learning_rate)
-  )
+  start = members.restart(first, settings.learning_rate, options)
+  start = start.replace(accuracy=baseline, score=baseline)
   evolution = pbt.Evolution(
     population=settings.population,
     iterations=settings.iterations,

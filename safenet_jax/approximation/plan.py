@@ -71,10 +71,13 @@ def load(path: str | os.PathLike[str], network: str, layers: int) -> Plan:
   try:
     loaded = json.loads(pathlib.Path(path).read_text())
     found, ratio, degree = loaded['network'], loaded['ratio'], loaded['degree']
-  except FileNotFoundError:
+  except (FileNotFoundError, IsADirectoryError):
     raise FileNotFoundError(f'no plan at {path}: run the search first') from None
   except (json.JSONDecodeError, KeyError, TypeError) as error:
     raise ValueError(f'{path} is not a plan with network, ratio and degree: {error!r}') from None
+  for name, values in (('ratio', ratio), ('degree', degree)):
+    if not isinstance(values, list) or not all(isinstance(v, (int, float)) for v in values):
+      raise ValueError(f'{path} has {name} {values!r}, want a list of integers')
   if found != network:
     raise ValueError(f'{path} is a plan for {found}, want one for {network}')
   if len(ratio) != layers:

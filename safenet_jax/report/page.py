@@ -26,7 +26,7 @@ seconds are of both parties together.
 
 Values out of the range of their formats on {images} test images: {out_of_range}. Expected
 failures of local truncation per inference: {truncation_failure:.1e}. Private inferences a
-second, one after another: {images_per_second:.2f}.
+second, one after another: {images_per_second}.
 """
 
 
@@ -44,6 +44,7 @@ def write(workdir: Workdir, title: str) -> None:
   names = list(dict.fromkeys(row['layer'] for row in ledger['rows']))
   costs = {phase: tables.bytes_by_layer(ledger, phase, names) for phase in ledger['phases']}
   figures.save(workdir / 'cost', lambda axes: figures.cost_by_layer(axes, names, costs))
+  speed = ledger['images_per_second']
   (workdir / 'report.md').write_text(
     TEXT.format(
       title=title,
@@ -53,7 +54,7 @@ def write(workdir: Workdir, title: str) -> None:
       mode=ledger['mode'],
       images=ledger['images'],
       truncation_failure=ledger['truncation_failure'],
-      images_per_second=ledger['images_per_second'],
+      images_per_second=f'{speed:.2f}' if speed else 'one image only',
       out_of_range=sum(ledger['out_of_range'].values()),
     )
   )

@@ -19,7 +19,8 @@ MAX_CHUNK = 40
 
 
 @functools.partial(jax.jit, donate_argnames='member')
-def _train(key, member, task, batches, rates, blends):
+def train_chunk(key, member, task, batches, rates, blends):
+  """A chunk of `fit`: `member.train`, compiled; the member is donated."""
   return members.train(key, member, task, batches, rates=rates, blends=blends)
 
 
@@ -71,7 +72,8 @@ def fit(
     progress: called as (steps done, steps in all, last metrics) after a chunk.
 
   Returns:
-    The trained member with its validation accuracy.
+    The trained member with its validation accuracy; its weights are their
+    average where it keeps one.
 
   Raises:
     FloatingPointError: the loss became NaN or infinite; names the step.
@@ -105,7 +107,7 @@ def fit(
     for first in range(0, epoch_steps, chunk):
       steps = epoch * epoch_steps + first + np.arange(chunk)
       blends = np.clip(1 - steps / anneal_steps, 0, 1) if anneal_steps else np.zeros(chunk)
-      member, chunk_losses = _train(
+      member, chunk_losses = train_chunk(
         jax.random.fold_in(epoch_key, first),
         member,
         task,
@@ -125,7 +127,7 @@ def fit(
         progress(int(steps[-1]) + 1, total, metrics)
     finished, accuracy = _finish(jax.random.fold_in(epoch_key, epoch_steps), member, task)
     if epoch + 1 == epochs:
-      member = finished
+      member = members.averaged(finished)
     member = member.replace(accuracy=accuracy)
     metrics = {
       'loss': float(np.concatenate(losses).mean()),

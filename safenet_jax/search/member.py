@@ -17,6 +17,8 @@ from safenet_jax.approximation import activation
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models.network import activation_channels, BATCH_NORM_MOMENTUM, Network
 
+DTYPES = ('auto', 'float32', 'bfloat16')
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -33,8 +35,26 @@ class Training:
   distillation: float = 0.0  # weight of the teacher's soft labels, 0..1
   temperature: float = 4.0
   augment: bool = True
+  ema: float = 0.0  # decay of the average of the weights that is scored and served, 0 is off
+  dtype: str = 'auto'  # of the computation: see compute_dtype
+
+  def __post_init__(self):
+    if not 0 <= self.ema < 1:
+      raise ValueError(f'ema {self.ema}, want a decay of at least 0 and below 1')
+    if self.dtype not in DTYPES:
+      raise ValueError(f"dtype '{self.dtype}', want one of {', '.join(DTYPES)}")
   recalibration_batches: int = 4
   evaluation_batch: int = 250
+
+
+def compute_dtype(training: Training) -> jnp.dtype:
+  """The type a network computes in; weights, statistics and momentum stay float32.
+
+  'auto' is bfloat16 on accelerators and float32 on CPU, which has no fast bfloat16.
+  """
+  if training.dtype == 'auto':
+    return jnp.dtype(jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
+  return jnp.dtype(training.dtype)
 
 
 class Task(struct.PyTreeNode):
@@ -62,7 +82,11 @@ class Task(struct.PyTreeNode):
 
 
 class Member(struct.PyTreeNode):
-  """State of one member. `loss` is the mean of its last training steps."""
+  """State of one member. `loss` is the mean of its last training steps.
+
+  average: moving average of {'params', 'coefficients'} with its step count, or
+    None. Where there is one, statistics and accuracy are those of the average.
+  """
 
   params: Any
   batch_stats: Any
@@ -73,6 +97,7 @@ class Member(struct.PyTreeNode):
   loss: jax.Array
   accuracy: jax.Array
   score: jax.Array
+  average: optax.EmaState | None = None
 
 
 def optimizer(training: Training) -> optax.GradientTransformation:
@@ -97,21 +122,44 @@ def create(
   variables, plan: plans.Plan, learning_rate: float, network: Network, training: Training
 ) -> Member:
   """A member with given weights and plan, fresh coefficients and momentum."""
-  coefficients = activation.initial_coefficients(activation_channels(network))
-  params = variables['params']
-  state = optimizer(training).init({'params': params, 'coefficients': coefficients})
   zero = jnp.zeros((), jnp.float32)
-  return Member(
-    params,
+  member = Member(
+    variables['params'],
     variables['batch_stats'],
-    coefficients,
-    state,
+    activation.initial_coefficients(activation_channels(network)),
+    None,
     plan,
-    jnp.asarray(learning_rate, jnp.float32),
-    zero,
-    zero,
-    zero,
+    *(zero,) * 4,
   )
+  return restart(member, learning_rate, training)
+
+
+def restart(member: Member, learning_rate: float | jax.Array, training: Training) -> Member:
+  """The member as it is scored, at the start of a training: without momentum."""
+  member = averaged(member)
+  trainable = _trainable(member)
+  average = optax.EmaState(jnp.zeros((), jnp.int32), trainable) if training.ema else None
+  return member.replace(
+    optimizer_state=optimizer(training).init(trainable),
+    learning_rate=jnp.asarray(learning_rate, jnp.float32),
+    average=average,
+  )
+
+
+def averaged(member: Member) -> Member:
+  """The member with the average of its weights and coefficients, if it keeps one."""
+  return member if member.average is None else member.replace(**member.average.ema)
+
+
+def _trainable(member: Member) -> dict[str, Any]:
+  return {'params': member.params, 'coefficients': member.coefficients}
+
+
+def _advance(average: optax.EmaState, trainable, decay: float) -> optax.EmaState:
+  # A young average forgets faster, or it would remember where the training began.
+  young = (1.0 + average.count) / (10.0 + average.count)
+  step = 1.0 - jnp.minimum(decay, young)
+  return optax.EmaState(average.count + 1, optax.incremental_update(trainable, average.ema, step))
 
 
 def approximation(member: Member, task: Task, blend=0.0):
@@ -149,7 +197,7 @@ def train(
     images, labels = task.images[batch], task.labels[batch]
     if task.training.augment:
       images = data.augment(step_key, images)
-    trainable = {'params': member.params, 'coefficients': member.coefficients}
+    trainable = _trainable(member)
     (loss, batch_stats), gradients = jax.value_and_grad(_loss, has_aux=True)(
       trainable, member, task, task.normalise(images), labels, blend
     )
@@ -157,6 +205,8 @@ def train(
     scale = -member.learning_rate * rate
     trainable = jax.tree.map(lambda a, u: a + scale * u, trainable, updates)
     member = member.replace(**trainable, batch_stats=batch_stats, optimizer_state=state)
+    if member.average is not None:
+      member = member.replace(average=_advance(member.average, trainable, task.training.ema))
     return member, loss
 
   inputs = (
@@ -201,13 +251,14 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
   """
   count = task.training.recalibration_batches
   batches = jax.random.randint(key, (count, task.training.batch_size), 0, task.labels.size)
-  layers = approximation(member, task)
+  scored = averaged(member)
+  layers = approximation(scored, task)
   # From zero statistics one update leaves (1 - momentum) times the batch's own.
   empty = jax.tree.map(jnp.zeros_like, member.batch_stats)
 
   def one(total, batch):
     _, state = task.network.apply(
-      {'params': member.params, 'batch_stats': empty},
+      {'params': scored.params, 'batch_stats': empty},
       task.normalise(task.images[batch]),
       layers,
       train=True,
@@ -228,6 +279,7 @@ def accuracy(member: Member, task: Task, images: jax.Array, labels: jax.Array) -
   short = count * size - labels.size
   images = jnp.pad(images, ((0, short), (0, 0), (0, 0), (0, 0)))
   padded = jnp.pad(labels, (0, short), constant_values=-1)
+  member = averaged(member)
   layers = approximation(member, task)
   variables = {'params': member.params, 'batch_stats': member.batch_stats}
 

@@ -79,7 +79,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path):
   process.wait()
   found = run('search', *flags, f'--workdir={tmp_path / "b"}', code=2)
   # Killed after the first line of the log, before or after the checkpoint it belongs to.
-  assert re.search('of 3 epochs: run it again first|run pretrain first', found.stderr)
+  assert re.search('of 3 epochs: run the same|run pretrain first', found.stderr)
   run('pretrain', *flags, f'--workdir={tmp_path / "b"}')
   assert metrics.read_text() == (tmp_path / 'a/metrics.jsonl').read_text()
 

@@ -12,6 +12,10 @@ from safenet_jax.workdir import Workdir
 from tests.search.btpbt_test import tiny_task
 
 
+train = jax.jit(members.train)
+recalibrate = jax.jit(members.recalibrate)
+
+
 def batches(steps, task):
   return jax.random.randint(
     jax.random.key(5), (steps, task.training.batch_size), 0, task.labels.size
@@ -108,8 +112,94 @@ def test_distillation_pulls_towards_the_teacher():
   assert distance(trained) < distance(members.recalibrate(jax.random.key(1), member, task))
 
 
-def test_an_interrupted_fit_ends_like_an_uninterrupted_one(tmp_path):
+def test_the_average_follows_the_weights_and_is_what_is_scored():
+  task, first = tiny_task(ema=0.5, weight_decay=0.0)
+  steps = [first]
+  for i in range(3):
+    steps.append(train(jax.random.key(i), steps[-1], task, batches(1, task))[0])
+  # The decay of a young average is (1 + n) / (10 + n) before it is 0.5.
+  expected = steps[0].params['dense0']['kernel']
+  for n, member in enumerate(steps[1:]):
+    decay = (1 + n) / (10 + n)
+    expected = decay * expected + (1 - decay) * member.params['dense0']['kernel']
+  member = steps[-1]
+  np.testing.assert_allclose(member.average.ema['params']['dense0']['kernel'], expected, atol=1e-6)
+  scored = members.averaged(member)
+  np.testing.assert_allclose(scored.params['dense0']['kernel'], expected, atol=1e-6)
+  # Only the average is seen by scoring: with other raw weights nothing changes.
+  other = member.replace(params=jax.tree.map(jnp.zeros_like, member.params))
+  for a, b in zip(
+    jax.tree.leaves(recalibrate(jax.random.key(0), member, task).batch_stats),
+    jax.tree.leaves(recalibrate(jax.random.key(0), other, task).batch_stats),
+  ):
+    np.testing.assert_array_equal(a, b)
+  validation = task.validation_images, task.validation_labels
+  broken = member.replace(average=member.average._replace(
+    ema=jax.tree.map(lambda a: a * jnp.nan, member.average.ema)))
+  assert fit.evaluate(member, task, *validation) == fit.evaluate(other, task, *validation)
+  assert fit.evaluate(broken, task, *validation) != fit.evaluate(member, task, *validation)
+
+
+def test_a_restart_begins_at_the_average_without_momentum():
+  task, first = tiny_task(ema=0.9)
+  trained, _ = train(jax.random.key(0), first, task, batches(5, task))
+  again = members.restart(trained, 0.5, members.Training())
+  assert again.average is None and float(again.learning_rate) == 0.5
+  for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(trained.average.ema['params'])):
+    np.testing.assert_array_equal(a, b)
+  assert all(not leaf.any() for leaf in jax.tree.leaves(again.optimizer_state))
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
+  task, first = tiny_task(dtype='bfloat16')
+  network = task.network.clone(dtype=members.compute_dtype(task.training))
+  mixed, exact = task.replace(network=network), task
+  _, state = network.apply(
+    {'params': first.params, 'batch_stats': first.batch_stats},
+    task.normalise(task.images[:8]),
+    train=True,
+    mutable=['batch_stats', 'preactivations'],
+  )
+  assert state['preactivations']['activation3'][0].dtype == jnp.bfloat16
+  member = with_plan(first.replace(learning_rate=jnp.float32(0.05)), 10, 2)
+  trained, losses = train(jax.random.key(0), member, mixed, batches(30, task))
+  _, theirs = train(jax.random.key(0), member, exact, batches(30, task))
+  assert {leaf.dtype for leaf in jax.tree.leaves((trained.params, trained.batch_stats))} == {
+    jnp.dtype(jnp.float32)
+  }
+  assert losses.dtype == jnp.float32 and losses[-5:].mean() < losses[:5].mean()
+  np.testing.assert_allclose(losses[:3], theirs[:3], rtol=0.05)
+  assert not np.array_equal(losses, theirs)
+
+
+def test_dtype_and_decay_are_checked():
+  assert members.compute_dtype(members.Training()) == (
+    jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
+  )
+  with pytest.raises(ValueError, match="dtype 'float16', want one of auto, float32, bfloat16"):
+    members.Training(dtype='float16')
+  with pytest.raises(ValueError, match='ema 1.0, want a decay'):
+    members.Training(ema=1.0)
+
+
+def test_relu_is_blended_out_of_replaced_channels_over_the_first_epochs(tmp_path, monkeypatch):
   task, first = tiny_task()
+  seen = []
+
+  def record(key, member, task, order, rates, blends):
+    seen.extend(np.asarray(blends).tolist())
+    return member, jnp.zeros(len(order))
+
+  monkeypatch.setattr(fit, 'train_chunk', record)
+  fit.fit(
+    jax.random.key(0), first, task, Workdir(tmp_path), phase='finetune', epochs=3, anneal_epochs=1.5
+  )
+  np.testing.assert_allclose(seen, np.clip(1 - np.arange(18) / 9, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize('ema', [0.0, 0.9])
+def test_an_interrupted_fit_ends_like_an_uninterrupted_one(tmp_path, ema):
+  task, first = tiny_task(ema=ema)
 
   class InterruptedFitError(Exception):
     pass
@@ -139,6 +229,11 @@ def test_an_interrupted_fit_ends_like_an_uninterrupted_one(tmp_path):
     np.testing.assert_array_equal(ours, theirs)
   assert Workdir(tmp_path / 'a').metrics() == Workdir(tmp_path / 'b').metrics()
   assert [m['epoch'] for m in Workdir(tmp_path / 'a').metrics()] == [1, 2, 3, 4]
+  if ema:
+    for ours, theirs in zip(
+      jax.tree.leaves(whole.params), jax.tree.leaves(whole.average.ema['params'])
+    ):
+      np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_loss_that_is_not_finite_names_its_step(tmp_path):

@@ -1,0 +1,108 @@
+"""A hand-written plan, trained and scored without a search."""
+
+import json
+import re
+
+import pytest
+
+from tests.experiments.commands_test import run
+
+# Every option of the training half, on the smallest run there is.
+CONFIG = '''
+from experiments.configs import cnn7_fashion
+
+
+def get_config(preset=''):
+  config = cnn7_fashion.get_config('smoke').copy_and_resolve_references()
+  with config.unlocked():
+    config.model.width = 0.125
+    config.pretrain.ema = 0.9
+    config.search.finetune_ema = 0.9
+    config.search.finetune_anneal_epochs = 0.5
+    config.search.finetune_warmup_epochs = 0.25
+    config.search.finetune_range_penalty = 0.02
+    config.secure.update({'images': 2, 'calibration_images': 20})
+  return config.lock()
+'''
+PLAN = {'network': 'cnn7', 'ratio': [10, 10, 20, 5, 0, 10, 3], 'degree': [2, 2, 3, 2, 2, 0, 2]}
+
+
+@pytest.fixture(scope='module')
+def run_of_a_plan(tmp_path_factory):
+  path = tmp_path_factory.mktemp('plan')
+  (path / 'config.py').write_text(CONFIG)
+  (path / 'plan.json').write_text(json.dumps(PLAN))
+  flags = (f'--config={path / "config.py"}', f'--workdir={path / "run"}')
+  run('pretrain', *flags)
+  run('finetune', *flags, f'--plan={path / "plan.json"}')
+  return path / 'run', flags
+
+
+def evaluations(workdir):
+  return json.loads((workdir / 'evaluations.json').read_text())
+
+
+def test_a_hand_written_plan_is_trained_and_served_without_a_search(run_of_a_plan):
+  workdir, flags = run_of_a_plan
+  plan = json.loads((workdir / 'plan.json').read_text())
+  assert {name: plan[name] for name in PLAN} == PLAN
+  assert {m['phase'] for m in map(json.loads, (workdir / 'metrics.jsonl').open())} == {
+    'pretrain', 'finetune', 'control'
+  }
+  run('infer', *flags)
+  run('report', *flags)
+  assert json.loads((workdir / 'ledger.json').read_text())['agreement'] == 2
+
+
+def test_the_test_images_score_a_phase_once(run_of_a_plan):
+  workdir, flags = run_of_a_plan
+  first = run('evaluate', *flags, '--phase=pretrain')
+  found = run('evaluate', *flags, '--phase=pretrain', code=2)
+  assert re.fullmatch(r'error: the test images have scored pretrain already.*--force.*\n',
+                      found.stderr)
+  run('evaluate', *flags, '--phase=pretrain', '--force')
+  run('evaluate', *flags, '--phase=finetune')
+  records = [r for r in evaluations(workdir) if r['split'] == 'test']
+  assert [(r['phase'], r['repeated'], r['images']) for r in records] == [
+    ('pretrain', False, 1000), ('pretrain', True, 1000), ('finetune', False, 1000)
+  ]
+  assert records[0]['accuracy'] == records[1]['accuracy'] > 0.2
+  assert f'{records[0]["accuracy"]:.2%}' in first.stdout
+
+
+def test_validation_images_score_as_often_as_one_likes(run_of_a_plan):
+  workdir, flags = run_of_a_plan
+  for _ in range(2):
+    run('evaluate', *flags, '--phase=control', '--split=validation')
+  plan = json.loads((workdir / 'plan.json').read_text())
+  records = [r for r in evaluations(workdir) if r['split'] == 'validation']
+  assert [r['repeated'] for r in records] == [False, False]
+  assert records[0]['accuracy'] == pytest.approx(plan['validation_accuracy']['control'])
+
+
+@pytest.mark.parametrize('change, message', [
+  ({'network': 'vgg16'}, 'is a plan for vgg16, want one for cnn7'),
+  ({'ratio': [10] * 6}, 'plans 6 layers, want 7'),
+  ({'degree': [2] * 6}, '7 ratios and 6 degrees'),
+  ({'ratio': [21] * 7}, r'ratio 21, want an integer in 0\.\.20'),
+  ({'ratio': [0.5] * 7}, r'ratio 0\.5, want an integer in 0\.\.20'),
+  ({'degree': [4] * 7}, r'degree 4, want one of \(0, 2, 3\)'),
+  ({'ratio': 10}, 'has ratio 10, want a list of integers'),
+  ({'degree': ['two'] * 7}, 'want a list of integers'),
+])
+def test_a_plan_that_does_not_fit_is_one_line_and_code_2(tmp_path, change, message):
+  (tmp_path / 'plan.json').write_text(json.dumps(PLAN | change))
+  found = run(
+    'finetune', '--config=experiments/configs/cnn7_fashion.py:smoke',
+    f'--workdir={tmp_path / "run"}', f'--plan={tmp_path / "plan.json"}', code=2,
+  )
+  assert re.search(message, found.stderr) and found.stderr.count('\n') == 1
+  assert not (tmp_path / 'run').exists()
+
+
+def test_an_unfinished_phase_is_not_scored(tmp_path, run_of_a_plan):
+  flags = (run_of_a_plan[1][0], f'--workdir={tmp_path / "run"}')
+  found = run('evaluate', *flags, '--phase=finetune', code=2)
+  assert 'run search or finetune first' in found.stderr and found.stderr.count('\n') == 1
+  found = run('evaluate', *flags, '--phase=pretrain', code=2)
+  assert 'run pretrain first' in found.stderr
