@@ -36,12 +36,10 @@ def summary(plan: dict[str, Any], ledger: dict[str, Any]) -> list[tuple[str, str
     ('- pruned', f'{pruned / total:.1%}'),
   ]
   for phase, sums in ledger['phases'].items():
-    rows.append(
-      (
-        f'one private inference, {phase}',
-        f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s, {sums["rounds"]} rounds',
-      )
-    )
+    cost = f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s'
+    # Dealt correlations have no rounds.
+    rounds = f', {sums["rounds"]} rounds' if phase == 'online' else ''
+    rows.append((f'one private inference, {phase}', cost + rounds))
   rows += [
     ('private class equals plaintext fixed point', f'{ledger["agreement"]} of {ledger["images"]}'),
     ('private class equals label', f'{ledger["correct"]} of {ledger["images"]}'),
