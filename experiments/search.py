@@ -3,14 +3,17 @@
   python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
+import functools
+
 import jax.numpy as jnp
 
 from experiments import launcher
 from experiments import pipeline
-from safenet_jax.models import network as networks
+from safenet_jax.search import algorithms
 from safenet_jax.search import fit
 from safenet_jax.search import pbt
 from safenet_jax.search import schedule
+from safenet_jax.search import score
 
 
 def main() -> None:
@@ -18,10 +21,17 @@ def main() -> None:
   settings = config.search
   images = pipeline.dataset(config)
   net = pipeline.network(config, images)
-  layers = len(networks.activation_channels(net))
-  steps = schedule.steps(
-    settings.algorithm, layers, settings.node_cycles, settings.joint_cycles
+  algorithm = functools.partial(
+    algorithms.build,
+    settings.algorithm,
+    score.activations(net),
+    node_cycles=settings.node_cycles,
+    joint_cycles=settings.joint_cycles,
+    partial_ratio=settings.partial_ratio,
+    subset_layers=settings.subset_layers,
+    relu_budget=settings.relu_budget,
   )
+  algorithm(pbt.Evolution(settings.population))  # refuses bad settings before any work
   workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
   workdir.claim({'plan': {'source': 'search'}})
   first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
@@ -40,12 +50,13 @@ def main() -> None:
     literal=settings.literal,
     strategy=settings.strategy,
   )
+  search = algorithm(evolution)
   with launcher.progress_bar('search') as report:
     winner = schedule.run(
-      pipeline.key(config, 'search'), start, task, steps, evolution, workdir, report=report
+      pipeline.key(config, 'search'), start, task, search.steps, search.evolution, workdir,
+      proposer=search.proposer, report=report,
     )
-  # A member has seen the mini-batches of all its ancestors.
-  searched = sum(step.cycles for step in steps) * settings.iterations
+  searched = search.longest_line() * settings.iterations
   pipeline.finish(config, net, images, workdir, first, winner, searched)
 
 

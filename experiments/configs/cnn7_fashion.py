@@ -33,6 +33,9 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
           'joint_cycles': 4,
           'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
           'literal': False,
+          'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
+          'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
+          'relu_budget': 10000,  # of budget: ReLUs left per image
           'strategy': 'map',
           'validation_images': 1000,
           'learning_rate': 0.02,

@@ -8,10 +8,12 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from safenet_jax.approximation import plan as plans
 from safenet_jax.search import member as members_
 from safenet_jax.search import pbt
 from safenet_jax.search import score
 from safenet_jax.search.member import Member, Task
+
 
 class State(struct.PyTreeNode):
   """A population and the best feasible member its node has seen.
@@ -58,10 +60,12 @@ def begin(
   *,
   evolution: pbt.Evolution,
   random: bool,
+  proposed: plans.Plan | None = None,
 ) -> State:
   """The population at the start of a node: copies of its candidate, plans varied.
 
-  Member 0 keeps the candidate's plan unless plans are drawn at random.
+  Member 0 keeps the candidate's plan unless plans are drawn at random, or
+  `proposed` with leaves [P, T].
   """
   sizes = score.activations(task.network)
   count = evolution.population
@@ -70,14 +74,17 @@ def begin(
 
   def plan(key, slot):
     if random:
-      return pbt.random_plan(key, candidate.plan, node, sizes, slot, count)
+      return pbt.random_plan(
+        key, candidate.plan, node, sizes, slot, count, evolution.degrees
+      )
     kept = pbt.project(candidate.plan, node, sizes)
     varied = pbt.explore(key, candidate.plan, node, sizes, evolution)
     return jax.tree.map(lambda a, b: jnp.where(slot == 0, a, b), kept, varied)
 
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), candidate)
   members = copies.replace(
-    plan=jax.vmap(plan)(keys, slots), learning_rate=copies.learning_rate * rate_factor
+    plan=jax.vmap(plan)(keys, slots) if proposed is None else proposed,
+    learning_rate=copies.learning_rate * rate_factor,
   )
   return State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))
 
@@ -95,6 +102,26 @@ def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Membe
   return member.replace(accuracy=accuracy, score=jnp.where(finite, value, -jnp.inf))
 
 
+def selection_key(member: Member, node: pbt.Node, sizes, evolution: pbt.Evolution) -> jax.Array:
+  """What one member is sorted by in a node."""
+  total = sum(sizes.counts)
+  replaced = jnp.where(node.active, score.replaced(member.plan, sizes), 0).sum()
+  return score.selection_key(
+    member.accuracy,
+    member.score,
+    threshold(node, evolution),
+    literal=evolution.literal,
+    sorted_by=score.goal(
+      evolution.objective, member.accuracy, member.score, replaced / total, node.floor / total
+    ),
+  )
+
+
+def threshold(node: pbt.Node, evolution: pbt.Evolution) -> jax.Array:
+  """The least accuracy of a feasible member in a node."""
+  return jnp.where(node.enforced, evolution.threshold, 0.0)
+
+
 @functools.partial(jax.jit, static_argnames='evolution', donate_argnames='state')
 def cycle(
   key: jax.Array, state: State, task: Task, node: pbt.Node, *, evolution: pbt.Evolution
@@ -110,8 +137,8 @@ def cycle(
 
   Returns:
     The next state, and what every member was before selection, leaves [P, ...]:
-    ratio, degree, accuracy, score, loss, learning_rate, and parent (whom the
-    member was replaced by).
+    ratio, degree, accuracy, score, loss, learning_rate, its own momentum where it
+    has one, the key it was sorted by, and parent (whom the member was replaced by).
   """
   sizes = score.activations(task.network)
   key_members, key_evolve = jax.random.split(key)
@@ -121,11 +148,9 @@ def cycle(
   )
   members = run(jax.random.split(key_members, evolution.population), state.members)
 
-  keys = score.selection_key(
-    members.accuracy, members.score, evolution.threshold, literal=evolution.literal
-  )
+  keys = jax.vmap(lambda member: selection_key(member, node, sizes, evolution))(members)
   top = jnp.argmax(keys)
-  feasible = evolution.literal | (members.accuracy[top] >= evolution.threshold)
+  feasible = evolution.literal | (members.accuracy[top] >= threshold(node, evolution))
   better = feasible & jnp.isfinite(keys[top]) & (keys[top] > state.best_key)
   best = jax.tree.map(lambda leaf, old: jnp.where(better, leaf[top], old), members, state.best)
   best_key = jnp.where(better, keys[top], state.best_key)
@@ -137,6 +162,9 @@ def cycle(
     'score': members.score,
     'loss': members.loss,
     'learning_rate': members.learning_rate,
+    'momentum': members.momentum,
+    'key': keys,
   }
+  report = {name: value for name, value in report.items() if value is not None}
   members, report['parent'] = pbt.evolve(key_evolve, members, keys, node, sizes, evolution)
   return State(members, best, best_key), report

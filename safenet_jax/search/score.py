@@ -76,18 +76,45 @@ def score(
   return accuracy * (1.0 + jnp.sum(replaced(plan, sizes) * saved) / sum(sizes.counts))
 
 
+# 'score' is Eq. 4; 'replaced' the share of activations replaced, then accuracy;
+# 'accuracy' the accuracy of the plans that replace at least a node's floor.
+OBJECTIVES = ('score', 'replaced', 'accuracy')
+
+
+def goal(
+  objective: str, accuracy: jax.Array, value: jax.Array, replaced_share: jax.Array,
+  floor_share: jax.Array,
+) -> jax.Array:
+  """What feasible members are sorted by, larger is better; ValueError if unknown."""
+  if objective == 'score':
+    return value
+  if objective == 'replaced':
+    # A thousandth is less than any whole layer's share, so accuracy breaks ties only.
+    return replaced_share + 1e-3 * accuracy
+  if objective == 'accuracy':
+    return jnp.where(replaced_share >= floor_share, accuracy, -1.0)
+  raise ValueError(f"unknown objective '{objective}', want one of {', '.join(OBJECTIVES)}")
+
+
 def selection_key(
-  accuracy: jax.Array, value: jax.Array, threshold: float, *, literal: bool = False
+  accuracy: jax.Array,
+  value: jax.Array,
+  threshold: jax.Array | float,
+  *,
+  literal: bool = False,
+  sorted_by: jax.Array | None = None,
 ) -> jax.Array:
   """What members are sorted by, largest first.
 
-  Feasible members (accuracy >= threshold) come first, by score; the others
-  by accuracy; a diverged member, whose score is -inf, last. Eq. 4 alone would
-  prefer 100 % replaced at 76.7 % accuracy to 80 % at 85.1 %; `literal` does so.
+  Feasible members (accuracy >= threshold) come first, by score or by what
+  `sorted_by` gives (-1 to 2); the others by accuracy; a diverged member, whose
+  score is -inf, last. Eq. 4 alone would prefer 100 % replaced at 76.7 % accuracy
+  to 80 % at 85.1 %; `literal` does so.
   """
   if literal:
     return value
+  by = value if sorted_by is None else sorted_by
   # A score is at most 2, an accuracy at most 1.
   return jnp.where(
-    jnp.isneginf(value), value, jnp.where(accuracy >= threshold, 1.0 + value, accuracy)
+    jnp.isneginf(value), value, jnp.where(accuracy >= threshold, 1.0 + by, accuracy)
   )
