@@ -32,6 +32,7 @@ def main() -> None:
     relu_budget=settings.relu_budget,
   )
   algorithm(pbt.Evolution(settings.population))  # refuses bad settings before any work
+  cost = score.cost_model(settings.cost, settings.cost_ledger)
   workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
   workdir.claim({'plan': {'source': 'search'}})
   first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
@@ -48,6 +49,7 @@ def main() -> None:
     iterations=settings.iterations,
     threshold=float(baseline) - settings.accuracy_drop,
     literal=settings.literal,
+    reduction=cost.reduction(),
     strategy=settings.strategy,
   )
   search = algorithm(evolution)

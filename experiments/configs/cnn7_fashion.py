@@ -33,6 +33,8 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
           'joint_cycles': 4,
           'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
           'literal': False,
+          'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
+          'cost_ledger': '',
           'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
           'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
           'relu_budget': 10000,  # of budget: ReLUs left per image
