@@ -3,6 +3,7 @@
   python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ from experiments import pipeline
 from safenet_jax.search import algorithms
 from safenet_jax.search import fit
 from safenet_jax.search import pbt
+from safenet_jax.search import population
 from safenet_jax.search import schedule
 from safenet_jax.search import score
+from safenet_jax.search import strategy
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
     relu_budget=settings.relu_budget,
   )
   algorithm(pbt.Evolution(settings.population))  # refuses bad settings before any work
+  mesh = population.mesh(settings.population) if settings.mesh else None
   cost = score.cost_model(settings.cost, settings.cost_ledger)
   workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
   workdir.claim({'plan': {'source': 'search'}})
@@ -51,8 +55,10 @@ def main() -> None:
     literal=settings.literal,
     reduction=cost.reduction(),
     strategy=settings.strategy,
+    mesh=mesh,
   )
-  search = algorithm(evolution)
+  chosen = strategy.resolve(evolution, start, task, workdir)
+  search = algorithm(dataclasses.replace(evolution, strategy=chosen))
   with launcher.progress_bar('search') as report:
     winner = schedule.run(
       pipeline.key(config, 'search'), start, task, search.steps, search.evolution, workdir,

@@ -38,7 +38,8 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
           'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
           'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
           'relu_budget': 10000,  # of budget: ReLUs left per image
-          'strategy': 'map',
+          'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
+          'mesh': True,  # shard members over all devices of all processes
           'validation_images': 1000,
           'learning_rate': 0.02,
           'batch_size': 64,

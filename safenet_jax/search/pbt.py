@@ -39,6 +39,7 @@ class Evolution:
   resample: probability that a group's degree is drawn anew.
   rate_factors: explored factors on the learning rate, and on a member's momentum.
   strategy: how a device runs its members, see `population.over_members`.
+  mesh: devices that members are sharded over, see `population.mesh`.
   """
 
   population: int = 50
@@ -54,6 +55,7 @@ class Evolution:
   resample: float = 0.25
   rate_factors: tuple[float, float] = (0.8, 1.25)
   strategy: str = 'map'
+  mesh: jax.sharding.Mesh | None = None
 
 
 class Node(struct.PyTreeNode):

@@ -7,6 +7,7 @@ from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from safenet_jax.approximation import plan as plans
 from safenet_jax.search import member as members_
@@ -33,7 +34,8 @@ def over_members(function: Callable, strategy: str) -> Callable:
 
   'map' is a loop over members whose compile time does not grow with them (the
   fastest on CPU, together with the canonical convolution), 'unroll' a loop
-  written out. 'vmap' batches the members.
+  written out. 'vmap' batches the members; their convolutions become batched
+  matrix products (`models.gemm_convolution`).
   """
   if strategy == 'map':
     return lambda *trees: lax.map(lambda args: function(*args), trees)
@@ -48,6 +50,30 @@ def over_members(function: Callable, strategy: str) -> Callable:
 
     return unrolled
   raise ValueError(f"unknown strategy '{strategy}', want map, vmap or unroll")
+
+
+def mesh(members: int) -> jax.sharding.Mesh | None:
+  """All devices of all processes as an axis `population`; None if there is one device.
+
+  Raises:
+    ValueError: the devices do not divide the members.
+  """
+  devices = jax.devices()
+  if len(devices) == 1:
+    return None
+  if members % len(devices):
+    raise ValueError(f'{members} members over {len(devices)} devices, want a multiple of them')
+  # Axes are Explicit by default, which would put shardings into types.
+  return jax.make_mesh(
+    (len(devices),), ('population',), axis_types=(AxisType.Auto,), devices=devices
+  )
+
+
+def _replicated(tree, mesh: jax.sharding.Mesh | None):
+  """The tree, whole on every device: selection and checkpoints need no collectives then."""
+  if mesh is None:
+    return tree
+  return lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 @functools.partial(jax.jit, static_argnames=('evolution', 'random'))
@@ -86,7 +112,8 @@ def begin(
     plan=jax.vmap(plan)(keys, slots) if proposed is None else proposed,
     learning_rate=copies.learning_rate * rate_factor,
   )
-  return State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))
+  state = State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))
+  return _replicated(state, evolution.mesh)
 
 
 def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Member:
@@ -142,11 +169,18 @@ def cycle(
   """
   sizes = score.activations(task.network)
   key_members, key_evolve = jax.random.split(key)
-  run = over_members(
-    lambda key, member: _train_and_score(key, member, task, sizes, evolution),
-    evolution.strategy,
-  )
-  members = run(jax.random.split(key_members, evolution.population), state.members)
+
+  def run(keys, members, task):
+    one = lambda key, member: _train_and_score(key, member, task, sizes, evolution)  # noqa: E731
+    return over_members(one, evolution.strategy)(keys, members)
+
+  if evolution.mesh is not None:
+    shard, whole = PartitionSpec('population'), PartitionSpec()
+    run = jax.shard_map(
+      run, mesh=evolution.mesh, in_specs=(shard, shard, whole), out_specs=shard, check_vma=False
+    )
+  member_keys = jax.random.split(key_members, evolution.population)
+  members = _replicated(run(member_keys, state.members, task), evolution.mesh)
 
   keys = jax.vmap(lambda member: selection_key(member, node, sizes, evolution))(members)
   top = jnp.argmax(keys)
@@ -167,4 +201,4 @@ def cycle(
   }
   report = {name: value for name, value in report.items() if value is not None}
   members, report['parent'] = pbt.evolve(key_evolve, members, keys, node, sizes, evolution)
-  return State(members, best, best_key), report
+  return _replicated((State(members, best, best_key), report), evolution.mesh)

@@ -201,4 +201,6 @@ def run(
     if report:
       report(done, total, cycle_report)
   checkpoints.close()
-  return progress.winner.replace(momentum=None)
+  # Off the mesh: what follows trains one member, on every process by itself.
+  winner = progress.winner.replace(momentum=None)
+  return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), winner)
