@@ -45,6 +45,12 @@ def run(main: Callable[[], None]) -> None:
   app.run(lambda _: guarded(start), flags_parser=_parse)
 
 
+def config_path() -> str:
+  """The config file, without its preset."""
+  values = [a.partition('=')[2] for a in sys.argv[1:] if a.lstrip('-').startswith('config=')]
+  return values[-1].partition(':')[0] if values else ''
+
+
 def connect(place: str) -> None:
   """Joins the processes of a run, see --distributed; nothing may have used a device before."""
   options: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import functools
 import jax.numpy as jnp
 
 from experiments import launcher
+from experiments import live
 from experiments import pipeline
 from safenet_jax.search import algorithms
 from safenet_jax.search import fit
@@ -59,7 +60,7 @@ def main() -> None:
   )
   chosen = strategy.resolve(evolution, start, task, workdir)
   search = algorithm(dataclasses.replace(evolution, strategy=chosen))
-  with launcher.progress_bar('search') as report:
+  with live.search_table() as report:
     winner = schedule.run(
       pipeline.key(config, 'search'), start, task, search.steps, search.evolution, workdir,
       proposer=search.proposer, report=report,

@@ -61,3 +61,11 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
     })
     config.secure.update({'images': 2, 'calibration_images': 50})
   return config.lock()
+
+
+def sweep(add):
+  """Three seeds of plans at three thresholds, by the tree and by plain PBT."""
+  for algorithm in ('btpbt', 'pbt'):
+    for drop in (0.005, 0.01, 0.02):
+      for seed in range(3):
+        add(**{'seed': seed, 'search.algorithm': algorithm, 'search.accuracy_drop': drop})
