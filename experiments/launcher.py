@@ -3,13 +3,17 @@
 from collections.abc import Callable
 import contextlib
 import functools
+import os
 import pathlib
 import runpy
 import sys
+from typing import Any
 
 from absl import app
 from absl import flags
 from absl import logging
+import jax
+from jax.experimental import multihost_utils
 from ml_collections import config_flags
 import rich.console
 import rich.progress
@@ -20,6 +24,13 @@ CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment config: path.py or path.py:preset.', lock_config=True
 )
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
+DISTRIBUTED = flags.DEFINE_string(
+    'distributed', None,
+    "Several processes, one command each: 'auto' on a TPU pod or under SLURM, else "
+    'HOST:PORT,COUNT,INDEX of process 0, of all processes and of this one.',
+)
+# Seconds until a process that is gone ends the others.
+HEARTBEAT_TIMEOUT = 60
 
 # What a user can mend; anything else is a bug and keeps its trace.
 USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError)
@@ -29,14 +40,41 @@ def run(
   main: Callable[[], None], *, needs_config: bool = True, needs_workdir: bool = True
 ) -> None:
   """Parses flags, runs `main`, and ends with one line and code 2 on a user's error."""
+  def start():
+    if DISTRIBUTED.value:
+      connect(DISTRIBUTED.value)
+    main()
+
   parse = functools.partial(_parse, needs_config, needs_config and needs_workdir)
-  app.run(lambda _: _guard(main), flags_parser=parse)
+  app.run(lambda _: guarded(start), flags_parser=parse)
+
+
+def config_path() -> str:
+  """The config file, without its preset."""
+  values = [a.partition('=')[2] for a in sys.argv[1:] if a.lstrip('-').startswith('config=')]
+  return values[-1].partition(':')[0] if values else ''
+
+
+def connect(place: str) -> None:
+  """Joins the processes of a run, see --distributed; nothing may have used a device before."""
+  options: dict[str, Any] = {}
+  if place != 'auto':
+    address, *numbers = place.split(',')
+    if len(numbers) != 2 or not all(n.isdigit() for n in numbers) or ':' not in address:
+      raise ValueError(f"--distributed='{place}', want auto or HOST:PORT,COUNT,INDEX")
+    count, index = map(int, numbers)
+    options = {'coordinator_address': address, 'num_processes': count, 'process_id': index}
+  jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT, **options)
 
 
 def workdir(config, *sections: str) -> Workdir:
   """The run's workdir, claimed for these sections of the config and the seed."""
   directory = Workdir(WORKDIR.value or '.')
+  if jax.process_index():  # process 0 writes the claim that the others check
+    multihost_utils.sync_global_devices('claim')
   directory.claim({'seed': {'seed': config.seed}} | {s: config[s].to_dict() for s in sections})
+  if jax.process_count() > 1 and not jax.process_index():
+    multihost_utils.sync_global_devices('claim')
   return directory
 
 
@@ -45,11 +83,17 @@ def _fail(message: str) -> None:
   sys.exit(2)
 
 
-def _guard(main):
+def guarded(main: Callable[[], None]) -> None:
+  """Runs `main`; a user's error ends the process with one line and code 2."""
   try:
     main()
   except USER_ERRORS as error:
     logging.debug('trace of the error below', exc_info=True)
+    if jax.distributed.is_initialized():
+      # The others wait for this process: it may not wait for them at its exit.
+      print(f'error: process {jax.process_index()} ended: {" ".join(str(error).split())}; '
+            'the same command continues the run', file=sys.stderr, flush=True)
+      os._exit(2)
     _fail(str(error))
 
 
@@ -106,7 +150,8 @@ def progress_bar(title: str):
       '{task.description}', rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
       rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(), '{task.fields[text]}',
   )
-  with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+  quiet = not console.is_terminal or jax.process_index() > 0
+  with rich.progress.Progress(*columns, console=console, disable=quiet) as bar:
     task = bar.add_task(title, total=None, text='')
 
     def report(done, total, metrics):

@@ -3,13 +3,20 @@
   python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
+import dataclasses
+import functools
+
 from experiments import launcher
+from experiments import live
 from experiments import pipeline
-from safenet_jax.models import network as networks
+from safenet_jax.search import algorithms
 from safenet_jax.search import fit
 from safenet_jax.search import member as members
 from safenet_jax.search import pbt
+from safenet_jax.search import population
 from safenet_jax.search import schedule
+from safenet_jax.search import score
+from safenet_jax.search import strategy
 
 
 def main() -> None:
@@ -17,10 +24,19 @@ def main() -> None:
   settings = config.search
   images = pipeline.dataset(config)
   net = pipeline.network(config, images)
-  layers = len(networks.activation_channels(net))
-  steps = schedule.steps(
-    settings.algorithm, layers, settings.node_cycles, settings.joint_cycles
+  algorithm = functools.partial(
+    algorithms.build,
+    settings.algorithm,
+    score.activations(net),
+    node_cycles=settings.node_cycles,
+    joint_cycles=settings.joint_cycles,
+    partial_ratio=settings.partial_ratio,
+    subset_layers=settings.subset_layers,
+    relu_budget=settings.relu_budget,
   )
+  algorithm(pbt.Evolution(settings.population))  # refuses bad settings before any work
+  mesh = population.mesh(settings.population) if settings.mesh else None
+  cost = score.cost_model(settings.cost, settings.cost_ledger)
   workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
   workdir.claim({'plan': {'source': 'search'}})
   first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
@@ -36,14 +52,18 @@ def main() -> None:
     iterations=settings.iterations,
     threshold=float(baseline) - settings.accuracy_drop,
     literal=settings.literal,
+    reduction=cost.reduction(),
     strategy=settings.strategy,
+    mesh=mesh,
   )
-  with launcher.progress_bar('search') as report:
+  chosen = strategy.resolve(evolution, start, task, workdir)
+  search = algorithm(dataclasses.replace(evolution, strategy=chosen))
+  with live.search_table() as report:
     winner = schedule.run(
-      pipeline.key(config, 'search'), start, task, steps, evolution, workdir, report=report
+      pipeline.key(config, 'search'), start, task, search.steps, search.evolution, workdir,
+      proposer=search.proposer, report=report,
     )
-  # A member has seen the mini-batches of all its ancestors.
-  searched = sum(step.cycles for step in steps) * settings.iterations
+  searched = search.longest_line() * settings.iterations
   pipeline.finish(config, net, images, workdir, first, winner, searched)
 
 

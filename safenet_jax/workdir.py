@@ -118,15 +118,20 @@ class Checkpoints:
     )
 
   def save(self, step: int, tree: Any) -> None:
-    """Saves a pytree of arrays; `step` counts the steps that are done."""
-    self._manager.save(step, args=ocp.args.StandardSave(tree))
+    """Saves a pytree of arrays; `step` counts the steps that are done.
+
+    Arrays that several devices hold are whole on each, and are saved as numpy
+    arrays: a run may continue on other devices.
+    """
+    self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, tree)))
 
   def restore(self, like: Any) -> tuple[int, Any] | None:
     """The latest (step, pytree), shaped `like` the given one, or None."""
     step = self._manager.latest_step()
     if step is None:
       return None
-    found = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+    shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    found = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
     # Orbax commits arrays to devices, and jitted functions would compile again for them.
     def uncommitted(leaf, old):
       leaf = np.asarray(leaf)

@@ -43,7 +43,13 @@ def cifar(
           'joint_cycles': 702,
           'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
           'literal': False,
-          'strategy': 'map',
+          'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
+          'cost_ledger': '',
+          'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
+          'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
+          'relu_budget': 50000,  # of budget: ReLUs left per image
+          'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
+          'mesh': True,  # shard members over all devices of all processes
           'validation_images': 2000,
           'learning_rate': 0.02,
           'weight_decay': 5e-4,

@@ -10,6 +10,8 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
+from safenet_jax.report.pareto import Point  # noqa: E402
+
 # Degree 0 is a cross, degree 2 a triangle, degree 3 a square, as in Figure 5.
 DEGREE_MARKERS = {0: 'x', 2: '^', 3: 's'}
 PHASE_COLOURS = {'offline': '#9ecae1', 'online': '#08519c'}
@@ -79,3 +81,19 @@ def cost_by_layer(axes: plt.Axes, layers: Sequence[str], costs: Mapping[str, Seq
   axes.set_xticks(positions, layers, rotation=45, ha='right')
   axes.legend(frameon=False)
   return {'layer': list(layers)} | {f'{phase}_bytes': list(v) for phase, v in costs.items()}
+
+
+def pareto(axes: plt.Axes, points: Sequence[Point]):
+  """Validation accuracy against ReLUs left, one line per series, with 95 % intervals."""
+  for series in dict.fromkeys(point.series for point in points):
+    mine = sorted((p for p in points if p.series == series), key=lambda p: p.relus)
+    axes.errorbar(
+        [p.relus for p in mine], [100 * p.accuracy for p in mine],
+        xerr=np.nan_to_num([p.relus_interval for p in mine]),
+        yerr=np.nan_to_num([100 * p.accuracy_interval for p in mine]),
+        marker='o', markersize=4, capsize=2, label=series,
+    )
+  axes.set(xlabel='ReLUs left per image', ylabel='validation accuracy (%)')
+  axes.legend(frameon=False)
+  axes.grid(alpha=0.3)
+  return {field: [getattr(p, field) for p in points] for field in Point._fields}

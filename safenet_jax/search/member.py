@@ -98,10 +98,12 @@ class Member(struct.PyTreeNode):
   accuracy: jax.Array
   score: jax.Array
   average: optax.EmaState | None = None
+  momentum: jax.Array | None = None  # the member's own, else its training's
 
 
-def optimizer(training: Training) -> optax.GradientTransformation:
+def optimizer(training: Training, momentum=None) -> optax.GradientTransformation:
   """Clipped SGD with momentum at unit rate, on {'params', 'coefficients'}."""
+  momentum = training.momentum if momentum is None else momentum
 
   def labels(trainable):
     return {name: jax.tree.map(lambda _, name=name: name, tree) for name, tree in trainable.items()}
@@ -110,10 +112,8 @@ def optimizer(training: Training) -> optax.GradientTransformation:
     training.weight_decay, mask=lambda tree: jax.tree.map(lambda a: a.ndim > 1, tree)
   )
   groups = {
-    'params': optax.chain(decay, optax.trace(training.momentum)),
-    'coefficients': optax.chain(
-      optax.trace(training.momentum), optax.scale(training.coefficient_rate)
-    ),
+    'params': optax.chain(decay, optax.trace(momentum)),
+    'coefficients': optax.chain(optax.trace(momentum), optax.scale(training.coefficient_rate)),
   }
   return optax.chain(optax.clip_by_global_norm(training.clip_norm), optax.partition(groups, labels))
 
@@ -143,6 +143,7 @@ def restart(member: Member, learning_rate: float | jax.Array, training: Training
     optimizer_state=optimizer(training).init(trainable),
     learning_rate=jnp.asarray(learning_rate, jnp.float32),
     average=average,
+    momentum=None,
   )
 
 
@@ -190,7 +191,7 @@ def train(
     The member after the steps, and the losses float32 [steps].
   """
   steps = batches.shape[0]
-  update = optimizer(task.training).update
+  update = optimizer(task.training, member.momentum).update
 
   def step(member, inputs):
     step_key, batch, rate, blend = inputs

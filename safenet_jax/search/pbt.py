@@ -17,6 +17,9 @@ from safenet_jax.approximation import plan as plans
 from safenet_jax.search import score
 from safenet_jax.search.member import Member
 
+# Delphi draws momenta from 0.5 to 1, but at 1 a member never settles.
+MOMENTUM_RANGE = (0.5, 0.99)
+
 
 @dataclasses.dataclass(frozen=True)
 class Evolution:
@@ -27,10 +30,16 @@ class Evolution:
   threshold: A_t, the least accuracy of a feasible member.
   literal: select by Eq. 4 alone, without A_t.
   reduction: R(beta) for degrees (0, 2, 3), from a cost model.
-  quantile: share of members that is replaced by copies of the same share.
+  objective: what feasible members are sorted by, one of `score.OBJECTIVES`.
+  degrees: those that plans are drawn from.
+  quantile: share of members that is replaced by copies of the same share; at 0
+    only diverged members are.
+  vary_plans: copies explore their plan, and not only how they are trained.
+  vary_momentum: every member has a momentum of its own, which copies explore.
   resample: probability that a group's degree is drawn anew.
-  rate_factors: explored factors on the learning rate.
+  rate_factors: explored factors on the learning rate, and on a member's momentum.
   strategy: how a device runs its members, see `population.over_members`.
+  mesh: devices that members are sharded over, see `population.mesh`.
   """
 
   population: int = 50
@@ -38,10 +47,15 @@ class Evolution:
   threshold: float = 0.0
   literal: bool = False
   reduction: tuple[float, float, float] = score.PUBLISHED.reduction()
+  objective: str = 'score'
+  degrees: tuple[int, ...] = plans.DEGREES
   quantile: float = 0.25
+  vary_plans: bool = True
+  vary_momentum: bool = False
   resample: float = 0.25
   rate_factors: tuple[float, float] = (0.8, 1.25)
   strategy: str = 'map'
+  mesh: jax.sharding.Mesh | None = None
 
 
 class Node(struct.PyTreeNode):
@@ -51,19 +65,24 @@ class Node(struct.PyTreeNode):
     is named by the index of its first layer.
   active: bool [T]; layers that are searched, the others keep their plan.
   floor: int32 []; least number of activations replaced in the active layers.
+  enforced: bool []; whether A_t holds.
   """
 
   group: jax.Array
   active: jax.Array
   floor: jax.Array
+  enforced: jax.Array | bool = True
 
 
 class Step(NamedTuple):
   """A node of a search schedule: its name, its layers, how its members start.
 
   start: 'random' plans; variants of the 'candidate' of the node before, which
-    together must replace at least what it did; or variants of the 'winner',
-    the best candidate of all nodes so far.
+    together must replace at least what it did; variants of the 'winner', the
+    best candidate of all nodes so far; or of the 'first' member of the search.
+  proposed: plans are those of the algorithm's `proposer.Proposer`.
+  floor: least number of activations that plans replace.
+  enforced: A_t holds; else the node's best member wins the search as it is.
   """
 
   name: str
@@ -71,6 +90,9 @@ class Step(NamedTuple):
   active: tuple[bool, ...]
   cycles: int
   start: str
+  proposed: bool = False
+  floor: int = 0
+  enforced: bool = True
 
 
 def schedule(layers: int, cycles: int) -> list[Step]:
@@ -111,7 +133,7 @@ def explore(
   # Drawn per layer and read at the group's name, so that a group moves as one.
   size = jax.random.randint(key_size, layers, 1, 3)
   move = jnp.where(jax.random.bernoulli(key_sign, 0.5, layers), size, -size)[node.group]
-  degree = jax.random.randint(key_degree, layers, 0, len(plans.DEGREES))[node.group]
+  degree = _random_degree(key_degree, layers, evolution.degrees)[node.group]
   anew = jax.random.bernoulli(key_resample, evolution.resample, layers)[node.group]
   explored = plans.Plan(
       jnp.where(node.active, jnp.clip(plan.ratio + move, 0, plans.GRID), plan.ratio),
@@ -120,9 +142,14 @@ def explore(
   return project(explored, node, sizes)
 
 
+def _random_degree(key, shape, degrees: tuple[int, ...]) -> jax.Array:
+  indices = jnp.asarray([plans.DEGREES.index(degree) for degree in degrees], jnp.int32)
+  return indices[jax.random.randint(key, shape, 0, len(degrees))]
+
+
 def random_plan(
     key: jax.Array, plan: plans.Plan, node: Node, sizes: score.Activations,
-    slot: jax.Array, slots: int,
+    slot: jax.Array, slots: int, degrees: tuple[int, ...] = plans.DEGREES,
 ) -> plans.Plan:
   """A random plan of the active groups, the first ratio stratified over `slots` members.
 
@@ -133,7 +160,7 @@ def random_plan(
   key_ratio, key_degree = jax.random.split(key)
   share = (slot + jax.random.uniform(key_ratio, layers)) / slots
   ratio = jnp.floor(share * (plans.GRID + 1)).astype(jnp.int32)[node.group]
-  degree = jax.random.randint(key_degree, layers, 0, len(plans.DEGREES))[node.group]
+  degree = _random_degree(key_degree, layers, degrees)[node.group]
   drawn = plans.Plan(
       jnp.where(node.active, ratio, plan.ratio),
       jnp.where(node.active, degree, plan.degree_index),
@@ -159,7 +186,8 @@ def evolve(
     The next population and parents int32 [P]: whom each member was copied from.
   """
   count = keys.shape[0]
-  quarter = max(1, round(evolution.quantile * count)) if count > 1 else 0
+  selects = count > 1 and evolution.quantile > 0
+  quarter = max(1, round(evolution.quantile * count)) if selects else 0
   key_choice, key_explore, key_rate = jax.random.split(key, 3)
   order = jnp.argsort(-keys, stable=True)
   rank = jnp.zeros(count, jnp.int32).at[order].set(jnp.arange(count, dtype=jnp.int32))
@@ -170,12 +198,18 @@ def evolve(
   parents = jnp.where(loses, order[choice], jnp.arange(count))
   members = jax.tree.map(lambda leaf: leaf[parents], members)
 
-  explored = jax.vmap(lambda k, plan: explore(k, plan, node, sizes, evolution))(
-      jax.random.split(key_explore, count), members.plan
-  )
-  plan = jax.tree.map(
-      lambda new, old: jnp.where(loses[:, None], new, old), explored, members.plan
-  )
-  factor = jax.random.choice(key_rate, jnp.asarray(evolution.rate_factors), (count,))
-  rate = members.learning_rate * jnp.where(loses, factor, 1.0)
-  return members.replace(plan=plan, learning_rate=rate), parents
+  if evolution.vary_plans:
+    explored = jax.vmap(lambda k, plan: explore(k, plan, node, sizes, evolution))(
+        jax.random.split(key_explore, count), members.plan
+    )
+    members = members.replace(plan=jax.tree.map(
+        lambda new, old: jnp.where(loses[:, None], new, old), explored, members.plan
+    ))
+  factors = jnp.asarray(evolution.rate_factors)
+  factor = jnp.where(loses, jax.random.choice(key_rate, factors, (count,)), 1.0)
+  if members.momentum is not None:
+    key_momentum = jax.random.fold_in(key_rate, 1)
+    change = jnp.where(loses, jax.random.choice(key_momentum, factors, (count,)), 1.0)
+    momentum = jnp.clip(members.momentum * change, *MOMENTUM_RANGE)
+    members = members.replace(momentum=momentum)
+  return members.replace(learning_rate=members.learning_rate * factor), parents

@@ -7,11 +7,14 @@ from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from safenet_jax.approximation import plan as plans
 from safenet_jax.search import member as members_
 from safenet_jax.search import pbt
 from safenet_jax.search import score
 from safenet_jax.search.member import Member, Task
+
 
 class State(struct.PyTreeNode):
   """A population and the best feasible member its node has seen.
@@ -31,7 +34,8 @@ def over_members(function: Callable, strategy: str) -> Callable:
 
   'map' is a loop over members whose compile time does not grow with them (the
   fastest on CPU, together with the canonical convolution), 'unroll' a loop
-  written out. 'vmap' batches the members.
+  written out. 'vmap' batches the members; their convolutions become batched
+  matrix products (`models.gemm_convolution`).
   """
   if strategy == 'map':
     return lambda *trees: lax.map(lambda args: function(*args), trees)
@@ -48,6 +52,30 @@ def over_members(function: Callable, strategy: str) -> Callable:
   raise ValueError(f"unknown strategy '{strategy}', want map, vmap or unroll")
 
 
+def mesh(members: int) -> jax.sharding.Mesh | None:
+  """All devices of all processes as an axis `population`; None if there is one device.
+
+  Raises:
+    ValueError: the devices do not divide the members.
+  """
+  devices = jax.devices()
+  if len(devices) == 1:
+    return None
+  if members % len(devices):
+    raise ValueError(f'{members} members over {len(devices)} devices, want a multiple of them')
+  # Axes are Explicit by default, which would put shardings into types.
+  return jax.make_mesh(
+    (len(devices),), ('population',), axis_types=(AxisType.Auto,), devices=devices
+  )
+
+
+def _replicated(tree, mesh: jax.sharding.Mesh | None):
+  """The tree, whole on every device: selection and checkpoints need no collectives then."""
+  if mesh is None:
+    return tree
+  return lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
 @functools.partial(jax.jit, static_argnames=('evolution', 'random'))
 def begin(
   key: jax.Array,
@@ -58,10 +86,12 @@ def begin(
   *,
   evolution: pbt.Evolution,
   random: bool,
+  proposed: plans.Plan | None = None,
 ) -> State:
   """The population at the start of a node: copies of its candidate, plans varied.
 
-  Member 0 keeps the candidate's plan unless plans are drawn at random.
+  Member 0 keeps the candidate's plan unless plans are drawn at random, or
+  `proposed` with leaves [P, T].
   """
   sizes = score.activations(task.network)
   count = evolution.population
@@ -70,16 +100,20 @@ def begin(
 
   def plan(key, slot):
     if random:
-      return pbt.random_plan(key, candidate.plan, node, sizes, slot, count)
+      return pbt.random_plan(
+        key, candidate.plan, node, sizes, slot, count, evolution.degrees
+      )
     kept = pbt.project(candidate.plan, node, sizes)
     varied = pbt.explore(key, candidate.plan, node, sizes, evolution)
     return jax.tree.map(lambda a, b: jnp.where(slot == 0, a, b), kept, varied)
 
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), candidate)
   members = copies.replace(
-    plan=jax.vmap(plan)(keys, slots), learning_rate=copies.learning_rate * rate_factor
+    plan=jax.vmap(plan)(keys, slots) if proposed is None else proposed,
+    learning_rate=copies.learning_rate * rate_factor,
   )
-  return State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))
+  state = State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))
+  return _replicated(state, evolution.mesh)
 
 
 def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Member:
@@ -93,6 +127,26 @@ def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Membe
   value = score.score(accuracy, member.plan, sizes, evolution.reduction)
   finite = members_.is_finite(member)
   return member.replace(accuracy=accuracy, score=jnp.where(finite, value, -jnp.inf))
+
+
+def selection_key(member: Member, node: pbt.Node, sizes, evolution: pbt.Evolution) -> jax.Array:
+  """What one member is sorted by in a node."""
+  total = sum(sizes.counts)
+  replaced = jnp.where(node.active, score.replaced(member.plan, sizes), 0).sum()
+  return score.selection_key(
+    member.accuracy,
+    member.score,
+    threshold(node, evolution),
+    literal=evolution.literal,
+    sorted_by=score.goal(
+      evolution.objective, member.accuracy, member.score, replaced / total, node.floor / total
+    ),
+  )
+
+
+def threshold(node: pbt.Node, evolution: pbt.Evolution) -> jax.Array:
+  """The least accuracy of a feasible member in a node."""
+  return jnp.where(node.enforced, evolution.threshold, 0.0)
 
 
 @functools.partial(jax.jit, static_argnames='evolution', donate_argnames='state')
@@ -110,22 +164,27 @@ def cycle(
 
   Returns:
     The next state, and what every member was before selection, leaves [P, ...]:
-    ratio, degree, accuracy, score, loss, learning_rate, and parent (whom the
-    member was replaced by).
+    ratio, degree, accuracy, score, loss, learning_rate, its own momentum where it
+    has one, the key it was sorted by, and parent (whom the member was replaced by).
   """
   sizes = score.activations(task.network)
   key_members, key_evolve = jax.random.split(key)
-  run = over_members(
-    lambda key, member: _train_and_score(key, member, task, sizes, evolution),
-    evolution.strategy,
-  )
-  members = run(jax.random.split(key_members, evolution.population), state.members)
 
-  keys = score.selection_key(
-    members.accuracy, members.score, evolution.threshold, literal=evolution.literal
-  )
+  def run(keys, members, task):
+    one = lambda key, member: _train_and_score(key, member, task, sizes, evolution)  # noqa: E731
+    return over_members(one, evolution.strategy)(keys, members)
+
+  if evolution.mesh is not None:
+    shard, whole = PartitionSpec('population'), PartitionSpec()
+    run = jax.shard_map(
+      run, mesh=evolution.mesh, in_specs=(shard, shard, whole), out_specs=shard, check_vma=False
+    )
+  member_keys = jax.random.split(key_members, evolution.population)
+  members = _replicated(run(member_keys, state.members, task), evolution.mesh)
+
+  keys = jax.vmap(lambda member: selection_key(member, node, sizes, evolution))(members)
   top = jnp.argmax(keys)
-  feasible = evolution.literal | (members.accuracy[top] >= evolution.threshold)
+  feasible = evolution.literal | (members.accuracy[top] >= threshold(node, evolution))
   better = feasible & jnp.isfinite(keys[top]) & (keys[top] > state.best_key)
   best = jax.tree.map(lambda leaf, old: jnp.where(better, leaf[top], old), members, state.best)
   best_key = jnp.where(better, keys[top], state.best_key)
@@ -137,6 +196,9 @@ def cycle(
     'score': members.score,
     'loss': members.loss,
     'learning_rate': members.learning_rate,
+    'momentum': members.momentum,
+    'key': keys,
   }
+  report = {name: value for name, value in report.items() if value is not None}
   members, report['parent'] = pbt.evolve(key_evolve, members, keys, node, sizes, evolution)
-  return State(members, best, best_key), report
+  return _replicated((State(members, best, best_key), report), evolution.mesh)

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.search import btpbt
 from safenet_jax.search import pbt
+from safenet_jax.approximation import plan as plans
 from safenet_jax.search import population
+from safenet_jax.search import proposer as proposers
 from safenet_jax.search import score
 from safenet_jax.search.member import Member, Task
 from safenet_jax.workdir import Workdir
@@ -19,43 +20,40 @@ from safenet_jax.workdir import Workdir
 MAX_RESTARTS = 3
 
 
-def steps(algorithm: str, layers: int, node_cycles: int, joint_cycles: int) -> list[pbt.Step]:
-  """The schedule of an algorithm; all have as many cycles as the binary tree.
-
-  Args:
-    algorithm: 'btpbt' or 'pbt'.
-    layers: activation layers of the network.
-    node_cycles, joint_cycles: cycles of a node of the tree and of the joint search.
-  """
-  tree = btpbt.schedule(layers, node_cycles, joint_cycles)
-  if algorithm == 'btpbt':
-    return tree
-  if algorithm == 'pbt':
-    return pbt.schedule(layers, sum(step.cycles for step in tree))
-  raise ValueError(f"unknown search algorithm '{algorithm}', want btpbt or pbt")
-
-
 class Progress(NamedTuple):
   """Where a search stands; all of it is checkpointed after every cycle.
 
   state: the running population.
   candidate: what the running node started from.
-  winner: the best candidate of all finished nodes by score.
+  winner: the best candidate of all finished nodes.
+  first: what the search started from.
+  agent: state of the algorithm's proposer, () without one.
   position: int32 [3]: node, cycle within it, restarts of it.
   """
 
   state: population.State
   candidate: Member
   winner: Member
+  first: Member
+  agent: Any
   position: np.ndarray
 
 
 def start(
-  key: jax.Array, first: Member, task: Task, steps: list[pbt.Step], evolution: pbt.Evolution
+  key: jax.Array,
+  first: Member,
+  task: Task,
+  steps: list[pbt.Step],
+  evolution: pbt.Evolution,
+  proposer: proposers.Proposer | None = None,
 ) -> Progress:
   """The beginning of a search from one (all-ReLU) member."""
-  state = _enter(key, first, task, steps, evolution, np.zeros(3, np.int32))
-  return Progress(state, first, first, np.zeros(3, np.int32))
+  if evolution.vary_momentum:
+    first = first.replace(momentum=jnp.float32(task.training.momentum))
+  agent = proposer.init(jax.random.fold_in(key, 2_000_000)) if proposer else ()
+  position = np.zeros(3, np.int32)
+  state = _enter(key, first, task, steps, evolution, position, proposer, agent)
+  return Progress(state, first, first, first, agent, position)
 
 
 def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
@@ -63,14 +61,26 @@ def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
   sizes = score.activations(task.network)
   active = jnp.asarray(step.active)
   kept = jnp.where(active, score.replaced(candidate.plan, sizes), 0).sum()
-  floor = kept if step.start == 'candidate' else 0
-  return pbt.Node(jnp.asarray(step.group, jnp.int32), active, jnp.asarray(floor, jnp.int32))
+  floor = kept if step.start == 'candidate' else step.floor
+  return pbt.Node(
+    jnp.asarray(step.group, jnp.int32),
+    active,
+    jnp.asarray(floor, jnp.int32),
+    jnp.asarray(step.enforced),
+  )
 
 
-def _enter(key, candidate, task, steps, evolution, position) -> population.State:
+def _enter(
+  key, candidate, task, steps, evolution, position, proposer, agent
+) -> population.State:
   index, _, restarts = map(int, position)
   step = steps[index]
   key = jax.random.fold_in(jax.random.fold_in(key, index), 1_000_000 + restarts)
+  proposed = None
+  if step.proposed:
+    if proposer is None:
+      raise ValueError(f'node {step.name} has proposed plans, want a proposer')
+    proposed = proposer.propose(key, agent, candidate.plan, index, evolution.population)
   return population.begin(
     key,
     candidate,
@@ -79,11 +89,17 @@ def _enter(key, candidate, task, steps, evolution, position) -> population.State
     jnp.float32(0.5**restarts),
     evolution=evolution,
     random=step.start == 'random',
+    proposed=proposed,
   )
 
 
 def advance(
-  key: jax.Array, progress: Progress, task: Task, steps: list[pbt.Step], evolution: pbt.Evolution
+  key: jax.Array,
+  progress: Progress,
+  task: Task,
+  steps: list[pbt.Step],
+  evolution: pbt.Evolution,
+  proposer: proposers.Proposer | None = None,
 ) -> tuple[Progress, dict[str, Any]]:
   """Runs one cycle of a schedule; deterministic in its arguments.
 
@@ -107,23 +123,31 @@ def advance(
       raise RuntimeError(f'node {step.name}: every member diverged {MAX_RESTARTS + 1} times')
     logging.warning('node %s: every member diverged, restarting at half the rate', step.name)
     position = np.asarray([index, 0, restarts + 1], np.int32)
-    state = _enter(key, progress.candidate, task, steps, evolution, position)
+    state = _enter(
+      key, progress.candidate, task, steps, evolution, position, proposer, progress.agent
+    )
     return progress._replace(state=state, position=position), report
 
   if number + 1 < step.cycles:
     position = np.asarray([index, number + 1, restarts], np.int32)
     return progress._replace(state=state, position=position), report
 
-  candidate = state.best
-  winner = progress.winner
-  if np.isfinite(state.best_key) and float(candidate.score) > float(winner.score):
-    winner = candidate
+  candidate, winner, agent = state.best, progress.winner, progress.agent
+  if np.isfinite(state.best_key):
+    before = population.selection_key(winner, node, score.activations(task.network), evolution)
+    if not step.enforced or float(state.best_key) > float(before):
+      winner = candidate
+  if step.proposed and proposer:
+    degrees = np.searchsorted(plans.DEGREES, report['degree'])
+    trained = plans.Plan(jnp.asarray(report['ratio']), jnp.asarray(degrees, jnp.int32))
+    agent = proposer.learn(agent, trained, report)
   position = np.asarray([index + 1, 0, 0], np.int32)
   if index + 1 < len(steps):
-    if steps[index + 1].start == 'winner':
-      candidate = winner
-    state = _enter(key, candidate, task, steps, evolution, position)
-  return Progress(state, candidate, winner, position), report
+    candidate = {'winner': winner, 'first': progress.first}.get(
+      steps[index + 1].start, candidate
+    )
+    state = _enter(key, candidate, task, steps, evolution, position, proposer, agent)
+  return Progress(state, candidate, winner, progress.first, agent, position), report
 
 
 def run(
@@ -134,6 +158,7 @@ def run(
   evolution: pbt.Evolution,
   workdir: Workdir,
   *,
+  proposer: proposers.Proposer | None = None,
   phase: str = 'search',
   report: Callable[[int, int, dict[str, Any]], None] | None = None,
 ) -> Member:
@@ -146,22 +171,23 @@ def run(
     key: of the whole search.
     first: what it starts from, with its accuracy and score (an all-ReLU member).
     task: the shared data.
-    steps: see `pbt.schedule` and `btpbt.schedule`.
+    steps: what is searched, in order; see `algorithms.build`.
     evolution: the settings.
     workdir: where to log.
+    proposer: of the plans of steps that are proposed.
     phase: name in the log.
     report: called as (cycles done, cycles in all, the cycle's report).
   """
   total = sum(step.cycles for step in steps)
   checkpoints = workdir.checkpoints(phase)
-  progress = start(key, first, task, steps, evolution)
+  progress = start(key, first, task, steps, evolution, proposer)
   found = checkpoints.restore(progress._asdict())
   done = 0
   if found:
     done, progress = found[0], Progress(**found[1])
   workdir.rewind(phase, done + 1)
   while int(progress.position[0]) < len(steps):
-    progress, cycle_report = advance(key, progress, task, steps, evolution)
+    progress, cycle_report = advance(key, progress, task, steps, evolution, proposer)
     done += 1
     workdir.log(
       phase,
@@ -175,4 +201,6 @@ def run(
     if report:
       report(done, total, cycle_report)
   checkpoints.close()
-  return progress.winner
+  # Off the mesh: what follows trains one member, on every process by itself.
+  winner = progress.winner.replace(momentum=None)
+  return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), winner)

@@ -1,5 +1,10 @@
 """What the search maximises (Eq. 4), and the cost of an activation in it."""
 
+from collections.abc import Callable
+import json
+import math
+import os
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -28,6 +33,49 @@ class CostModel(NamedTuple):
 # Section 3, "Score": 20.1 us a ReLU and 0.2 us a cubic, so R(3) = 0.990 (printed
 # as 99.9 %). Degree 2 is 192 times cheaper than a ReLU (section 2.1).
 PUBLISHED = CostModel('published', relu=20.1, degree0=0.0, degree2=20.1 / 192, degree3=0.2)
+
+KINDS = {'relu': None, 'degree0': 0, 'degree2': 2, 'degree3': 3}
+
+
+def cost_model(
+  source: str | Callable[[int | None], float], ledger: str | os.PathLike[str] | None = None
+) -> CostModel:
+  """The cost model that a user names.
+
+  Args:
+    source: 'published'; 'measured', read from `ledger`; or a function of the
+      degree (None is ReLU) that returns microseconds per activation.
+    ledger: JSON file with `seconds_per_activation` {relu, degree0, degree2, degree3}.
+
+  Raises:
+    ValueError: an unknown source, a ledger without those seconds, or costs that
+      are not finite, negative, or zero for a ReLU.
+  """
+  if source == 'published':
+    return PUBLISHED
+  if callable(source):
+    name = getattr(source, '__name__', 'given')
+    costs = {kind: float(source(degree)) for kind, degree in KINDS.items()}
+  elif source == 'measured':
+    if not ledger:
+      raise ValueError('cost model measured without a ledger, want the path of one')
+    name, costs = f'measured {ledger}', _measured(pathlib.Path(ledger))
+  else:
+    raise ValueError(f"unknown cost model '{source}', want published, measured or a function")
+  for kind, cost in costs.items():
+    if not (math.isfinite(cost) and cost >= 0 and (cost or kind != 'relu')):
+      raise ValueError(f'{name} costs {cost} us for {kind}, want a finite positive number')
+  return CostModel(name, **costs)
+
+
+def _measured(path: pathlib.Path) -> dict[str, float]:
+  try:
+    seconds = json.loads(path.read_text())['seconds_per_activation']
+    return {kind: 1e6 * float(seconds[kind]) for kind in KINDS}
+  except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path} has no seconds_per_activation of {", ".join(KINDS)}: {error!r}'
+    ) from None
 
 
 class Activations(NamedTuple):
@@ -76,18 +124,45 @@ def score(
   return accuracy * (1.0 + jnp.sum(replaced(plan, sizes) * saved) / sum(sizes.counts))
 
 
+# 'score' is Eq. 4; 'replaced' the share of activations replaced, then accuracy;
+# 'accuracy' the accuracy of the plans that replace at least a node's floor.
+OBJECTIVES = ('score', 'replaced', 'accuracy')
+
+
+def goal(
+  objective: str, accuracy: jax.Array, value: jax.Array, replaced_share: jax.Array,
+  floor_share: jax.Array,
+) -> jax.Array:
+  """What feasible members are sorted by, larger is better; ValueError if unknown."""
+  if objective == 'score':
+    return value
+  if objective == 'replaced':
+    # A thousandth is less than any whole layer's share, so accuracy breaks ties only.
+    return replaced_share + 1e-3 * accuracy
+  if objective == 'accuracy':
+    return jnp.where(replaced_share >= floor_share, accuracy, -1.0)
+  raise ValueError(f"unknown objective '{objective}', want one of {', '.join(OBJECTIVES)}")
+
+
 def selection_key(
-  accuracy: jax.Array, value: jax.Array, threshold: float, *, literal: bool = False
+  accuracy: jax.Array,
+  value: jax.Array,
+  threshold: jax.Array | float,
+  *,
+  literal: bool = False,
+  sorted_by: jax.Array | None = None,
 ) -> jax.Array:
   """What members are sorted by, largest first.
 
-  Feasible members (accuracy >= threshold) come first, by score; the others
-  by accuracy; a diverged member, whose score is -inf, last. Eq. 4 alone would
-  prefer 100 % replaced at 76.7 % accuracy to 80 % at 85.1 %; `literal` does so.
+  Feasible members (accuracy >= threshold) come first, by score or by what
+  `sorted_by` gives (-1 to 2); the others by accuracy; a diverged member, whose
+  score is -inf, last. Eq. 4 alone would prefer 100 % replaced at 76.7 % accuracy
+  to 80 % at 85.1 %; `literal` does so.
   """
   if literal:
     return value
+  by = value if sorted_by is None else sorted_by
   # A score is at most 2, an accuracy at most 1.
   return jnp.where(
-    jnp.isneginf(value), value, jnp.where(accuracy >= threshold, 1.0 + value, accuracy)
+    jnp.isneginf(value), value, jnp.where(accuracy >= threshold, 1.0 + by, accuracy)
   )

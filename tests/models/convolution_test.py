@@ -39,3 +39,29 @@ def test_gradients_inside_a_loop_equal_those_outside():
   gradient = jax.grad(lambda w, x: jnp.sin(convolution.convolve(x, w, 1)).sum())
   looped = jax.jit(lambda w, xs: lax.map(lambda x: gradient(w, x), xs))(w, x[None])
   np.testing.assert_allclose(looped[0], gradient(w, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [1, 3, 5])
+@pytest.mark.parametrize('stride', [1, 2, 3])
+@pytest.mark.parametrize('shared_kernel', [False, True])
+def test_convolutions_of_members_are_those_one_after_another(size, stride, shared_kernel):
+  rng = np.random.default_rng(0)
+  images = jnp.asarray(rng.normal(size=(3, 2, 8, 7, 4)), jnp.float32)
+  kernels = jnp.asarray(rng.normal(size=(3, size, size, 4, 5)), jnp.float32)
+  if shared_kernel:
+    kernels = jnp.broadcast_to(kernels[0], kernels.shape)
+
+  def value_and_gradients(images, kernel):
+    def loss(images, kernel):
+      y = convolution.convolve(images, kernel, stride)
+      return jnp.sum(jnp.sin(y)), y
+
+    (_, y), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(images, kernel)
+    return y, gradients
+
+  axes = (0, None) if shared_kernel else (0, 0)
+  found = jax.vmap(value_and_gradients, axes)(images, kernels[0] if shared_kernel else kernels)
+  for i in range(3):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(
+        value_and_gradients(images[i], kernels[i]))):
+      np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)

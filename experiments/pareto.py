@@ -1,0 +1,88 @@
+"""Accuracy against ReLUs over the sweep of a config, with intervals over its seeds.
+
+  python -m experiments.pareto --config=experiments/configs/cnn7_fashion.py --workdir=runs/pareto
+
+Every setting that the config's `sweep(add)` adds is pretrained and searched in a
+workdir of its own below --workdir; runs that differ in search settings only share
+their pretraining. The same command continues a sweep that was stopped.
+"""
+
+import runpy
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import rich.console
+import rich.table
+
+from experiments import launcher
+from safenet_jax.report import figures
+from safenet_jax.report import pareto
+from safenet_jax.workdir import Workdir
+
+
+def settings(config_path: str) -> list[dict[str, Any]]:
+  """What `sweep(add)` of a config file adds, in order; ValueError if it has none."""
+  sweep = runpy.run_path(config_path).get('sweep')
+  if sweep is None:
+    raise ValueError(f'{config_path} has no sweep(add)')
+  found: list[dict[str, Any]] = []
+  sweep(lambda **overrides: found.append(overrides))
+  if not found:
+    raise ValueError(f'sweep(add) of {config_path} adds nothing')
+  return found
+
+
+def name(overrides: dict[str, Any]) -> str:
+  """A folder name for a setting: algorithm-btpbt,seed-0."""
+  parts = (f'{k.split(".")[-1]}-{v}' for k, v in sorted(overrides.items()))
+  return ','.join(parts).replace('/', '_') or 'default'
+
+
+def _command(phase: str, overrides: dict[str, Any], workdir) -> None:
+  given = [a for a in sys.argv[1:] if a.lstrip('-').startswith('config')]
+  flags = [f'--config.{key}={value}' for key, value in overrides.items()]
+  command = [sys.executable, '-m', f'experiments.{phase}', *given, *flags, f'--workdir={workdir}']
+  code = subprocess.run(command).returncode
+  if code:
+    raise RuntimeError(f'{phase} in {workdir} ended with code {code}; its error is above')
+
+
+def _searched(root: Workdir, overrides: dict[str, Any]) -> dict[str, Any]:
+  """Runs one setting unless it is done, and reads its plan."""
+  run = Workdir(root / name(overrides))
+  if not (run / 'plan.json').exists():
+    shared = {k: v for k, v in overrides.items() if not k.startswith('search.')}
+    pretrained = root / f'pretrain {name(shared)}'
+    _command('pretrain', shared, pretrained)
+    if not (run / 'config.json').exists():
+      # Copied beside and renamed: a run is there whole or not at all.
+      copy = root / f'.{name(overrides)}'
+      shutil.rmtree(copy, ignore_errors=True)
+      shutil.copytree(pretrained, copy)
+      copy.replace(run.path)
+    _command('search', overrides, run.path)
+  return run.read_json('plan.json', 'search')
+
+
+def main() -> None:
+  root = Workdir(launcher.WORKDIR.value or '.')
+  config_path = launcher.config_path()
+  everything = settings(config_path)
+  root.claim({'sweep': {'settings': everything} | {'config': launcher.CONFIG.value.to_dict()}})
+  results = [(overrides, _searched(root, overrides)) for overrides in everything]
+  points = pareto.points(results)
+  figures.save(root / 'pareto', lambda axes: figures.pareto(axes, points))
+  table = rich.table.Table('setting', 'seeds', 'ReLUs left', 'validation accuracy', title='pareto')
+  for p in points:
+    table.add_row(
+      p.label, str(p.seeds), pareto.interval(p.relus, p.relus_interval, '{:.0f}'),
+      pareto.interval(100 * p.accuracy, 100 * p.accuracy_interval, '{:.2f}') + ' %',
+    )
+  rich.console.Console().print(table)
+  print(f'figure: {root / "pareto.png"}')
+
+
+if __name__ == '__main__':
+  launcher.run(main)

@@ -1,0 +1,100 @@
+"""The search algorithms by name, all with the same budget of member-iterations."""
+
+import dataclasses
+from typing import NamedTuple
+
+from safenet_jax.search import btpbt
+from safenet_jax.search import budget
+from safenet_jax.search import controller
+from safenet_jax.search import layerwise
+from safenet_jax.search import pbt
+from safenet_jax.search import score
+from safenet_jax.search import uniform
+from safenet_jax.search.proposer import Proposer
+
+# What section 4.1 calls CW-MP has one degree, CW-MP-MD is the whole method.
+NAMES = (
+  'btpbt', 'pbt', 'cw', 'cw_mp', 'cw_mp_md', 'partial', 'layerwise', 'layerwise_fast',
+  'layerwise_released', 'controller', 'budget',
+)
+
+
+class Search(NamedTuple):
+  """What `schedule.run` needs of an algorithm."""
+
+  steps: list[pbt.Step]
+  evolution: pbt.Evolution
+  proposer: Proposer | None = None
+
+  def longest_line(self) -> int:
+    """Cycles that a member has been trained for at most, with all its ancestors."""
+    longest = line = 0
+    for step in self.steps:
+      line = step.cycles if step.start == 'first' else line + step.cycles
+      longest = max(longest, line)
+    return longest
+
+
+def build(
+  name: str,
+  sizes: score.Activations,
+  evolution: pbt.Evolution,
+  *,
+  node_cycles: int,
+  joint_cycles: int,
+  partial_ratio: float = 0.5,
+  subset_layers: int = 0,
+  relu_budget: int = 0,
+) -> Search:
+  """The algorithm of that name.
+
+  All train `evolution.population` members for as many cycles as the binary tree
+  has, on the same score, data and iterations per cycle.
+
+  Args:
+    name: one of NAMES.
+    sizes: of the network's activation layers.
+    evolution: the settings they share.
+    node_cycles, joint_cycles: cycles of a node of the tree and of the joint search.
+    partial_ratio: of 'partial', share of every layer's channels.
+    subset_layers: of 'layerwise_released', layers replaced; 0 tries every number.
+    relu_budget: of 'budget', ReLUs left per image.
+
+  Raises:
+    ValueError: for an unknown name, or an argument out of range.
+  """
+  layers = len(sizes.counts)
+  tree = btpbt.schedule(layers, node_cycles, joint_cycles)
+  cycles = sum(step.cycles for step in tree)
+  change = dataclasses.replace
+  unselected = change(evolution, quantile=0.0, vary_plans=False)
+  match name:
+    case 'btpbt' | 'cw_mp_md':
+      return Search(tree, evolution)
+    case 'cw_mp':
+      return Search(tree, change(evolution, degrees=(2,)))
+    case 'pbt':
+      return Search(pbt.schedule(layers, cycles), evolution)
+    case 'cw':
+      return Search(uniform.schedule('cw', layers, cycles), unselected, uniform.Uniform(layers))
+    case 'partial':
+      # The ratio is given, whatever accuracy comes of it.
+      steps = [s._replace(enforced=False) for s in uniform.schedule('partial', layers, cycles)]
+      return Search(steps, unselected, uniform.partial(layers, partial_ratio))
+    case 'layerwise' | 'layerwise_fast':
+      past = node_cycles if name == 'layerwise_fast' else 0
+      steps = layerwise.schedule(layers, evolution.population, cycles, past)
+      rounds = len(steps) - bool(past)
+      largest = change(unselected, objective='replaced')
+      return Search(steps, largest, layerwise.LastLayers(layers, rounds))
+    case 'layerwise_released':
+      mutated = change(evolution, vary_plans=False, vary_momentum=True)
+      steps = layerwise.subset_schedule(layers, cycles)
+      return Search(steps, mutated, layerwise.subsets(layers, subset_layers))
+    case 'controller':
+      steps = controller.schedule(layers, cycles, node_cycles)
+      return Search(steps, unselected, controller.Controller(layers, evolution.threshold))
+    case 'budget':
+      accurate = change(evolution, objective='accuracy', threshold=0.0)
+      return Search(budget.schedule(sizes, relu_budget, cycles), accurate)
+  raise ValueError(f"unknown search algorithm '{name}', want one of {', '.join(NAMES)}")

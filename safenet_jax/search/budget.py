@@ -1,0 +1,18 @@
+"""A ReLU budget planner: the most accurate network with at most so many ReLUs.
+
+CryptoNAS's idea (Ghodsi et al. 2020) on this search space: PBT sorts members by
+accuracy alone, and projection raises ratios until the budget is met, so that
+every plan it ever trains meets it.
+"""
+
+from safenet_jax.search import score
+from safenet_jax.search.pbt import Step
+
+
+def schedule(sizes: score.Activations, relus: int, cycles: int) -> list[Step]:
+  """Plain PBT among plans that leave at most `relus` ReLUs per image."""
+  total, layers = sum(sizes.counts), len(sizes.counts)
+  if not 0 <= relus <= total:
+    raise ValueError(f'a budget of {relus} ReLUs, want 0..{total}')
+  everything = tuple(range(layers)), (True,) * layers
+  return [Step('budget', *everything, cycles, 'random', floor=total - relus)]

@@ -1,0 +1,96 @@
+"""Whole layers replaced by degree 2, as in Delphi (Mishra et al. 2020).
+
+As the paper credits it: the last k layers, the largest feasible k. As released
+(mc2-project/delphi, python/minionn): population based training over random
+k-subsets of the layers, in which a copy keeps its parent's subset and mutates
+learning rate and momentum. Delphi-Fast (Tables 2 to 4) replaces one layer more
+than A_t allows.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from safenet_jax.approximation import plan as plans
+from safenet_jax.search import proposer
+from safenet_jax.search.pbt import Step
+
+
+def last(layers: int, counts: np.ndarray) -> plans.Plan:
+  """Plans [P, T] that replace the last k layers, for counts k int [P]."""
+  replaced = jnp.arange(layers) >= layers - jnp.asarray(counts)[:, None]
+  return proposer.whole_degree(plans.GRID * replaced, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class LastLayers(proposer.Proposer):
+  """Member i of round r replaces the last 1 + (r P + i) mod T layers.
+
+  Nodes from `rounds` on replace one layer more than what they start from.
+  """
+
+  layers: int
+  rounds: int
+
+  def propose(self, key, state, plan, index, members):
+    del key, state
+    if index >= self.rounds:
+      found = int(np.count_nonzero(np.asarray(plan.ratio) == plans.GRID))
+      return last(self.layers, np.full(members, min(found + 1, self.layers)))
+    return last(self.layers, 1 + (index * members + np.arange(members)) % self.layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subsets(proposer.Proposer):
+  """Every member replaces a random subset of k layers.
+
+  count: k, or 0 to spread k from 1 to T over the members.
+  """
+
+  layers: int
+  count: int = 0
+
+  def propose(self, key, state, plan, index, members):
+    del state, plan, index
+    counts = np.full(members, self.count)
+    if not self.count:
+      counts = 1 + np.arange(members) * self.layers // members
+    order = jax.vmap(lambda key: jax.random.permutation(key, self.layers))(
+      jax.random.split(key, members)
+    )
+    return proposer.whole_degree(plans.GRID * (order < counts[:, None]), 2)
+
+
+def subsets(layers: int, count: int) -> Subsets:
+  """Random k-subsets; ValueError unless k is 0 (every k) to T."""
+  if not 0 <= count <= layers:
+    raise ValueError(f'{count} layers to replace, want 1..{layers}, or 0 for every number')
+  return Subsets(layers, count)
+
+
+def schedule(layers: int, members: int, cycles: int, past_cycles: int = 0) -> list[Step]:
+  """Rounds enough to try every k with P `members`, then `past_cycles` one layer past A_t."""
+  rounds = -(-layers // members)
+  searched = cycles - past_cycles
+  if searched < rounds:
+    raise ValueError(f'{searched} cycles for {rounds} rounds of {members} members, want more')
+  everything = tuple(range(layers)), (True,) * layers
+  steps = [
+    Step(
+      f'last layers {r + 1}/{rounds}', *everything,
+      searched // rounds + (r < searched % rounds), 'first', proposed=True,
+    )
+    for r in range(rounds)
+  ]
+  if past_cycles:
+    steps.append(
+      Step('one layer more', *everything, past_cycles, 'winner', proposed=True, enforced=False)
+    )
+  return steps
+
+
+def subset_schedule(layers: int, cycles: int) -> list[Step]:
+  """One PBT run over the members' subsets."""
+  return [Step('subsets', tuple(range(layers)), (True,) * layers, cycles, 'first', proposed=True)]

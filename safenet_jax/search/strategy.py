@@ -1,0 +1,59 @@
+"""The strategy `auto`: whichever runs two training steps of the members fastest."""
+
+import time
+
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+
+from safenet_jax.search import member as members_
+from safenet_jax.search import pbt
+from safenet_jax.search import population
+from safenet_jax.search.member import Member, Task
+from safenet_jax.workdir import Workdir
+
+STRATEGIES = ('map', 'vmap', 'unroll')
+# Code that is written out for every member takes minutes to compile beyond.
+MAX_UNROLLED = 8
+
+
+def seconds(strategy: str, first: Member, task: Task, members: int) -> float:
+  """Wall seconds of two training steps of copies of a member, compiled before."""
+  copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), first)
+  keys = jax.random.split(jax.random.key(0), members)
+  batches = jax.random.randint(
+    jax.random.key(1), (2, task.training.batch_size), 0, task.labels.size
+  )
+
+  @jax.jit
+  def train(keys, copies, task):
+    one = lambda key, member: members_.train(key, member, task, batches)[0]  # noqa: E731
+    return population.over_members(one, strategy)(keys, copies)
+
+  jax.block_until_ready(train(keys, copies, task))
+  start = time.perf_counter()
+  jax.block_until_ready(train(keys, copies, task))
+  return time.perf_counter() - start
+
+
+def resolve(evolution: pbt.Evolution, first: Member, task: Task, workdir: Workdir) -> str:
+  """The strategy of a run; 'auto' is timed once and written to strategy.json.
+
+  Process 0 times the members of one device and tells the others, so that all
+  processes, and the same run resumed, compile the same program.
+  """
+  if evolution.strategy != 'auto':
+    return evolution.strategy
+  name = 'strategy.json'
+  chosen = 0
+  if jax.process_index() == 0:
+    if not (workdir / name).exists():
+      local = evolution.population // (evolution.mesh.size if evolution.mesh else 1)
+      timed = [s for s in STRATEGIES if s != 'unroll' or local <= MAX_UNROLLED]
+      found = {strategy: seconds(strategy, first, task, local) for strategy in timed}
+      best = min(found, key=lambda strategy: found[strategy])
+      workdir.write_json(name, {'strategy': best, 'seconds': found})
+    chosen = STRATEGIES.index(workdir.read_json(name, 'search')['strategy'])
+  if jax.process_count() > 1:
+    chosen = int(multihost_utils.broadcast_one_to_all(jnp.int32(chosen)))
+  return STRATEGIES[chosen]
