@@ -1,5 +1,6 @@
 """Where the plans of a population come from, when they are not varied at random."""
 
+import abc
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from safenet_jax.approximation import plan as plans
 
 
-class Proposer:
+class Proposer(abc.ABC):
   """Gives every member its plan at the start of a node, and sees what became of it.
 
   Its state is a pytree of arrays, which the search checkpoints; there is none
@@ -22,6 +23,7 @@ class Proposer:
     del key
     return ()
 
+  @abc.abstractmethod
   def propose(
     self, key: jax.Array, state: Any, plan: plans.Plan, index: int, members: int
   ) -> plans.Plan:
@@ -34,7 +36,6 @@ class Proposer:
       index: of the node in its schedule.
       members: P.
     """
-    raise NotImplementedError
 
   def learn(self, state: Any, plan: plans.Plan, report: Mapping[str, np.ndarray]) -> Any:
     """The state after a node: `report` holds accuracy and score, both [P]."""
