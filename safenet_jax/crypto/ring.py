@@ -111,7 +111,7 @@ def multiply_mod(xp: ModuleType, a: Array, b: Array, modulus: int) -> Array:
   """a b mod p of residues, for p < 2^50.
 
   The float64 quotient is off by at most one, since a b / p < 2^50 and three
-  roundings are below 2^-2; the remainder mod 2^64 is then in [-p, 2 p).
+  roundings are below 3/8; the remainder mod 2^64 is then in [-p, 2 p).
   """
   _check(a, b)
   if modulus >= 1 << 50:

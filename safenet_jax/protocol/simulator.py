@@ -112,12 +112,28 @@ def _truncate(v, rho, transfers, mask, *, rescale, window):
   return d, correction, word, m
 
 
-class _Offline:
+class _Local:
+  """What each party does with its share alone, in either phase."""
+
+  def __init__(self, model: FixedPointModel):
+    self.model, self.bits = model, model.precision.ring
+
+  def average_pool(self, name, layer, share):
+    if name in self.model.absorbed:
+      return share
+    return ring.reduce(ring.sum_pool(share, layer.window), self.bits)
+
+  def flatten(self, name, layer, share):
+    del name, layer
+    return share.reshape(share.shape[0], -1)
+
+
+class _Offline(_Local):
   """Operations on the client's masks: r before a linear layer, c after it."""
 
   def __init__(self, model: FixedPointModel, dealer: dealers.InsecureDealer, ledger: Ledger):
-    self.model, self.dealer, self.ledger = model, dealer, ledger
-    self.bits = model.precision.ring
+    super().__init__(model)
+    self.dealer, self.ledger = dealer, ledger
     self.u: dict[str, np.ndarray] = {}
     self.c: dict[str, Any] = {}
     self.masks: dict[str, np.ndarray] = {}
@@ -164,22 +180,13 @@ class _Offline:
     self.states[name] = _ActivationState(client, server, powers, products, transfers, mask)
     return mask
 
-  def average_pool(self, name, layer, share):
-    if name in self.model.absorbed:
-      return share
-    return ring.reduce(ring.sum_pool(share, layer.window), self.bits)
 
-  def flatten(self, name, layer, share):
-    del name, layer
-    return share.reshape(share.shape[0], -1)
-
-
-class _Online:
+class _Online(_Local):
   """Operations on the server's values: m before a linear layer, s after it."""
 
   def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger, trace):
-    self.model, self.offline, self.ledger, self.trace = model, offline, ledger, trace
-    self.bits = model.precision.ring
+    super().__init__(model)
+    self.offline, self.ledger, self.trace = offline, ledger, trace
 
   def _record(self, name, client, server):
     if self.trace is not None:
@@ -255,12 +262,3 @@ class _Online:
         v = relu.online_client(client, evaluators[size], labels, words, form)
       values.append((v, rho))
     return tuple(np.concatenate(part).reshape(share.shape) for part in zip(*values))
-
-  def average_pool(self, name, layer, share):
-    if name in self.model.absorbed:
-      return share
-    return ring.reduce(ring.sum_pool(share, layer.window), self.bits)
-
-  def flatten(self, name, layer, share):
-    del name, layer
-    return share.reshape(share.shape[0], -1)

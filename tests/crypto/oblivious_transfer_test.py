@@ -221,6 +221,28 @@ def test_transcripts_are_golden(extension):
   assert digest.hexdigest() == GOLDEN[extension]
 
 
+def test_a_session_forked_before_it_is_finished_is_refused_in_the_child():
+  fresh.run(check_unfinished_fork)
+
+
+def check_unfinished_fork():
+  source = randomness.SystemRandomness()
+  receiver = oblivious_transfer.CorrelatedReceiver(source)
+  sender = oblivious_transfer.CorrelatedSender(np.array([1, 2], np.uint64))
+  points = sender.choose(receiver.announcement, source)
+  child = os.fork()
+  if child == 0:
+    refusals = 0
+    for step in (lambda: receiver.correct(points), lambda: sender.finish(np.zeros(0, np.uint8))):
+      try:
+        step()
+      except ValueError as error:
+        refusals += 'fork' in str(error)
+    os._exit(refusals)
+  assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+  sender.finish(receiver.correct(points))
+
+
 def test_fork_gives_other_secrets_and_ends_the_session():
   fresh.run(check_fork)
 
