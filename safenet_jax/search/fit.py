@@ -1,7 +1,6 @@
 """Training one member for epochs, with a log, checkpoints and exact resume."""
 
 from collections.abc import Callable
-import functools
 import math
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 
 from safenet_jax import data
+from safenet_jax.models import compilation
 from safenet_jax.search import member as members
 from safenet_jax.search.member import Member, Task
 from safenet_jax.workdir import Workdir
@@ -18,19 +18,19 @@ from safenet_jax.workdir import Workdir
 MAX_CHUNK = 40
 
 
-@functools.partial(jax.jit, donate_argnames='member')
+@compilation.jit(donate_argnames='member')
 def train_chunk(key, member, task, batches, rates, blends):
   """A chunk of `fit`: `member.train`, compiled; the member is donated."""
   return members.train(key, member, task, batches, rates=rates, blends=blends)
 
 
-@jax.jit
+@compilation.jit
 def _finish(key, member, task):
   member = members.recalibrate(key, member, task)
   return member, members.accuracy(member, task, task.validation_images, task.validation_labels)
 
 
-evaluate = jax.jit(members.accuracy)
+evaluate = compilation.jit(members.accuracy)
 
 
 def steps_per_epoch(task: Task) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from safenet_jax.approximation import plan as plans
+from safenet_jax.models import compilation
 from safenet_jax.search import member as members_
 from safenet_jax.search import pbt
 from safenet_jax.search import score
@@ -149,7 +150,7 @@ def threshold(node: pbt.Node, evolution: pbt.Evolution) -> jax.Array:
   return jnp.where(node.enforced, evolution.threshold, 0.0)
 
 
-@functools.partial(jax.jit, static_argnames='evolution', donate_argnames='state')
+@compilation.jit(static_argnames='evolution', donate_argnames='state')
 def cycle(
   key: jax.Array, state: State, task: Task, node: pbt.Node, *, evolution: pbt.Evolution
 ) -> tuple[State, dict[str, jax.Array]]:

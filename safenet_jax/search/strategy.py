@@ -6,6 +6,7 @@ import jax
 from jax.experimental import multihost_utils
 import jax.numpy as jnp
 
+from safenet_jax.models import compilation
 from safenet_jax.search import member as members_
 from safenet_jax.search import pbt
 from safenet_jax.search import population
@@ -25,7 +26,7 @@ def seconds(strategy: str, first: Member, task: Task, members: int) -> float:
     jax.random.key(1), (2, task.training.batch_size), 0, task.labels.size
   )
 
-  @jax.jit
+  @compilation.jit
   def train(keys, copies, task):
     one = lambda key, member: members_.train(key, member, task, batches)[0]  # noqa: E731
     return population.over_members(one, strategy)(keys, copies)
