@@ -4,7 +4,10 @@
     python -m experiments.$phase --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
   done
 
-About four minutes on two cores; the preset `smoke` about one.
+The four commands take 3 min 12 s on two quiet cores, 4 min 29 s on busy ones. One seed: validation
+accuracy 88.3 % with 86.2 % of the ReLUs replaced, its all-ReLU control 88.7 %, test 87.8 %.
+Training images: pretrain 8 epochs x 8,000; search 6 members x 360 iterations x 64; fine-tuning
+4 epochs x 8,000; its control 7 epochs x 8,000. The preset `smoke` takes about a minute.
 """
 
 from ml_collections import config_dict
