@@ -118,17 +118,25 @@ PLAIN = Network(
 
 
 @pytest.mark.parametrize('ema', [0.0, 0.9])
-def test_a_network_without_batch_norm_is_trained_checkpointed_and_scored(tmp_path, ema):
+def test_a_network_without_batch_norm_is_trained_logged_checkpointed_and_scored(tmp_path, ema):
   task, first = small.task(PLAIN, ema=ema)
   assert 'batch_stats' not in PLAIN.init(jax.random.key(0))
   first = first.replace(plan=SQUARES, learning_rate=jnp.float32(0.05))
 
+  seen = []
+
   def run():
     return fit.fit(
-      jax.random.key(0), first, task, Workdir(tmp_path), phase='pretrain', epochs=10
+      jax.random.key(0), first, task, Workdir(tmp_path), phase='pretrain', epochs=10,
+      progress=lambda done, total, metrics: seen.append((done, metrics)),
     )
 
   trained = run()
+  # A speed once nothing compiles, and never in the log, which a resumed run writes again.
+  assert 'images/s' not in seen[0][1] and seen[-1][1]['images/s'] > 0
+  assert all(set(line) == {
+    'phase', 'step', 'epoch', 'loss', 'validation_accuracy', 'learning_rate'
+  } for line in Workdir(tmp_path).metrics())
   losses = [line['loss'] for line in Workdir(tmp_path).metrics()]
   assert losses[-1] < losses[0] and float(trained.accuracy) > 0.6
   for again, once in zip(jax.tree.leaves(run()), jax.tree.leaves(trained)):
