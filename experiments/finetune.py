@@ -5,7 +5,12 @@
 The plan is {"network": "cnn7", "ratio": [10, ...], "degree": [2, ...]}: twentieths of the
 channels and 0, 2 or 3 for every activation layer. `search.finetune_epochs` and `finetune_rate`
 set how long and how fast; `finetune_anneal_epochs` blends ReLU out over the first epochs,
-`finetune_warmup_epochs` warms the rate up, and `finetune_<option>` is any training option.
+`finetune_warmup_epochs` warms the rate up, and `finetune_<option>` is any option of
+`search.training.Training`, for example
+
+  --config.search.finetune_coefficient_rate=1 --config.search.finetune_clip_norm=0 (off)
+  --config.search.finetune_range_penalty=0 (off) --config.search.finetune_leading_floor=0.01
+  --config.search.finetune_distillation=0 (off) --config.search.finetune_per_channel=True
 """
 
 from absl import flags

@@ -26,7 +26,7 @@ def main() -> None:
   pretrained = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
   planned = pipeline.trained(config, net, workdir, 'finetune', 'search')
   task = pipeline.task(
-      net, images, pipeline.training(config.search), pipeline.variables(pretrained)
+      net, images, pipeline.training(config.search, 'finetune'), pipeline.variables(pretrained)
   )
   model = quantize.quantize(
       net, pipeline.variables(planned), members.approximation(planned, task),

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 import rich.console
 import rich.progress
+import rich.table
 
 from safenet_jax.workdir import Workdir
 
@@ -31,6 +32,13 @@ DISTRIBUTED = flags.DEFINE_string(
 )
 # Seconds until a process that is gone ends the others.
 HEARTBEAT_TIMEOUT = 60
+
+# Metrics on the progress bar.
+SHOWN = {
+    'images/s': '{:,.0f} images/s',
+    'loss': 'loss {:.3f}',
+    'validation_accuracy': 'accuracy {:.1%}',
+}
 
 # What a user can mend; anything else is a bug and keeps its trace.
 USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError)
@@ -143,21 +151,24 @@ def preset(name: str, known: tuple[str, ...]) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str):
+def progress_bar(title: str, console: rich.console.Console | None = None):
   """Yields report(done, total, metrics): a bar on a terminal, nothing elsewhere."""
-  console = rich.console.Console(stderr=True)
+  console = console or rich.console.Console(stderr=True)
   columns = (
-      '{task.description}', rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
-      rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(), '{task.fields[text]}',
+      '{task.description}', rich.progress.BarColumn(10), rich.progress.MofNCompleteColumn(),
+      rich.progress.TimeElapsedColumn(), 'ETA', rich.progress.TimeRemainingColumn(),
+      # The one column that a narrow terminal may break.
+      rich.progress.TextColumn('{task.fields[text]}', table_column=rich.table.Column()),
   )
   quiet = not console.is_terminal or jax.process_index() > 0
-  with rich.progress.Progress(*columns, console=console, disable=quiet) as bar:
+  # A report may come once a minute; from those of rich's 30 seconds no speed would follow.
+  with rich.progress.Progress(
+      *columns, console=console, disable=quiet, speed_estimate_period=3600
+  ) as bar:
     task = bar.add_task(title, total=None, text='')
 
     def report(done, total, metrics):
-      text = '  '.join(
-          f'{name} {value:.3g}' for name, value in metrics.items() if isinstance(value, float)
-      )
+      text = '  '.join(SHOWN[name].format(metrics[name]) for name in SHOWN if name in metrics)
       bar.update(task, completed=done, total=total, text=text)
 
     yield report

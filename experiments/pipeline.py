@@ -127,7 +127,7 @@ def finish(config, net, images, workdir, first, planned, searched: int) -> None:
   shared = task(net, images, options, teacher, teacher)
   extra = round(searched / fit.steps_per_epoch(shared))
   for phase, member, epochs in (('finetune', planned, 0), ('control', first, extra)):
-    member = members.restart(member, settings.finetune_rate, options)
+    member = members.restart(member, settings.finetune_rate, net, options)
     with launcher.progress_bar(phase) as report:
       member = fit.fit(
         key(config, phase), member, shared, workdir, phase=phase,

@@ -24,6 +24,7 @@ _NAMES = {
     'Network': ('models.network', 'Network'),
     'relu_counts': ('models.network', 'relu_counts'),
     'build': ('models.architectures', 'build'),
+    'register': ('models.architectures', 'register'),
     'cnn7': ('models.architectures', 'cnn7'),
     'vgg16': ('models.architectures', 'vgg16'),
     'resnet32': ('models.architectures', 'resnet32'),

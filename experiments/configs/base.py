@@ -1,40 +1,49 @@
-"""What the CIFAR configs share; a config names its network and changes what is its own."""
+"""What the configs share; a config names its network and changes what is its own."""
 
+import dataclasses
 from typing import Any
 
 from ml_collections import config_dict
 
 from experiments import launcher
+from safenet_jax.search.training import Training
+
+# Options of polynomials and of their teacher: the all-ReLU network has neither.
+POLYNOMIAL = (
+    'coefficient_rate', 'per_channel', 'leading_floor', 'range_limit', 'range_penalty',
+    'distillation', 'temperature',
+)
 
 
-def cifar(
-    preset: str,
-    data: str,
+def create(
     model: dict[str, Any],
-    pretrain: dict[str, Any] | None = None,
+    data: str,
+    pretrain: dict[str, Any],
+    search: dict[str, Any],
 ) -> config_dict.ConfigDict:
-  """The locked config of a network, with the search as long as the paper's.
+  """The unlocked config that names every setting there is.
+
+  Sections `pretrain` and `search` have every option of `search.training.Training`,
+  and `search` once more as `finetune_<option>`, which follows `<option>` until it
+  is set.
 
   Args:
-    preset: '' or 'smoke', a narrow network on a few images.
-    data: 'cifar10' or 'cifar100'.
     model: `name` and options of the architecture.
+    data: name of the images.
     pretrain: what differs in the training of the all-ReLU network.
+    search: what differs in the search and the fine-tuning after it.
   """
-  smoke = launcher.preset(preset, ('smoke',)) == 'smoke'
+  options = {field.name: field.default for field in dataclasses.fields(Training)}
   config = config_dict.ConfigDict({
       'seed': 0,
-      'model': {'width': 1.0} | model,
+      'model': model,
       'data': {'name': data, 'directory': '', 'download': False, 'limit': 0},
-      'pretrain': {
+      'pretrain': {name: value for name, value in options.items() if name not in POLYNOMIAL} | {
           'epochs': 200,
           'warmup_epochs': 5.0,
           'learning_rate': 0.1,
-          'weight_decay': 5e-4,
-          'batch_size': 128,
-          'augment': True,
-      } | (pretrain or {}),
-      'search': {
+      } | pretrain,
+      'search': options | {
           'algorithm': 'btpbt',
           'population': 50,
           'iterations': 20,
@@ -52,18 +61,39 @@ def cifar(
           'mesh': True,  # shard members over all devices of all processes
           'validation_images': 2000,
           'learning_rate': 0.02,
-          'weight_decay': 5e-4,
-          'batch_size': 128,
-          'augment': True,
           'distillation': 0.5,
           'finetune_epochs': 40,
           'finetune_rate': 0.02,
-      },
+          'finetune_warmup_epochs': 0.0,
+          'finetune_anneal_epochs': 0.0,  # over which ReLU is blended out
+      } | search,
       'secure': {
           'images': 32,
           'calibration_images': 200,
       },
   })
+  for name in options:
+    if f'finetune_{name}' not in config.search:
+      config.search[f'finetune_{name}'] = config.search.get_oneway_ref(name)
+  return config
+
+
+def cifar(
+    preset: str,
+    data: str,
+    model: dict[str, Any],
+    pretrain: dict[str, Any] | None = None,
+) -> config_dict.ConfigDict:
+  """The locked config of a network, with the search as long as the paper's.
+
+  Args:
+    preset: '' or 'smoke', a narrow network on a few images.
+    data: 'cifar10' or 'cifar100'.
+    model: `name` and options of the architecture.
+    pretrain: what differs in the training of the all-ReLU network.
+  """
+  smoke = launcher.preset(preset, ('smoke',)) == 'smoke'
+  config = create({'width': 1.0} | model, data, pretrain or {}, {})
   if smoke:
     config.model.update({'width': 0.125})
     config.data.update({'limit': 256})

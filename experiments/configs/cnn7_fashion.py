@@ -4,55 +4,35 @@
     python -m experiments.$phase --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
   done
 
-About four minutes on two cores; the preset `smoke` about one.
+The four commands take 3 min 12 s on two quiet cores, 4 min 29 s on busy ones. One seed: validation
+accuracy 88.3 % with 86.2 % of the ReLUs replaced, its all-ReLU control 88.7 %, test 87.8 %.
+Training images: pretrain 8 epochs x 8,000; search 6 members x 360 iterations x 64; fine-tuning
+4 epochs x 8,000; its control 7 epochs x 8,000. The preset `smoke` takes about a minute.
 """
 
 from ml_collections import config_dict
 
 from experiments import launcher
+from experiments.configs import base
 
 
 def get_config(preset: str = '') -> config_dict.ConfigDict:
   smoke = launcher.preset(preset, ('smoke',)) == 'smoke'
-  config = config_dict.ConfigDict({
-      'seed': 0,
-      'model': {'name': 'cnn7', 'width': 0.25, 'pool_before_activation': False},
-      'data': {'name': 'fashion_mnist', 'directory': '', 'download': False},
-      'pretrain': {
-          'epochs': 8,
-          'warmup_epochs': 0.5,
-          'learning_rate': 0.1,
-          'batch_size': 64,
-          'augment': False,
-      },
-      'search': {
-          'algorithm': 'btpbt',
+  config = base.create(
+      {'name': 'cnn7', 'width': 0.25, 'pool_before_activation': False},
+      'fashion_mnist',
+      {'epochs': 8, 'warmup_epochs': 0.5, 'batch_size': 64, 'augment': False},
+      {
           'population': 6,
-          'iterations': 20,
           'node_cycles': 2,
           'joint_cycles': 4,
-          'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
-          'literal': False,
-          'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
-          'cost_ledger': '',
-          'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
-          'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
-          'relu_budget': 10000,  # of budget: ReLUs left per image
-          'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
-          'mesh': True,  # shard members over all devices of all processes
+          'relu_budget': 10000,
           'validation_images': 1000,
-          'learning_rate': 0.02,
           'batch_size': 64,
           'augment': False,
-          'distillation': 0.5,
           'finetune_epochs': 4,
-          'finetune_rate': 0.02,
       },
-      'secure': {
-          'images': 32,
-          'calibration_images': 200,
-      },
-  })
+  )
   if smoke:
     config.pretrain.update({'epochs': 1})
     config.search.update({

@@ -12,7 +12,7 @@ from safenet_jax.approximation import plan as plans
 INITIAL = (0.19947114, 0.5, 0.19947114, 0.0)
 
 # The served quadratic is folded into a square, whose weights are scaled by the
-# root of the leading coefficient: it stays at or above this floor.
+# root of the leading coefficient: it stays at or above a floor, by default this.
 LEADING_FLOOR = 0.004
 
 
@@ -23,12 +23,14 @@ class Approximation(struct.PyTreeNode):
   degree: int32 [], 0, 2 or 3; degree 0 prunes the masked channels.
   coefficients: float32 [4] or [C, 4], constant term first, as trained.
   blend: float32 [], share of ReLU still mixed in (annealed switch), 0 when done.
+  floor: float32 [], least leading coefficient of degree 2, see `effective`.
   """
 
   mask: jax.Array
   degree: jax.Array
   coefficients: jax.Array
   blend: jax.Array | float = 0.0
+  floor: jax.Array | float = LEADING_FLOOR
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """where(mask, P(x), relu(x)) for x [..., C]."""
@@ -36,22 +38,24 @@ class Approximation(struct.PyTreeNode):
     # Unmasked entries are zeroed first: inf * 0 in an unused polynomial would
     # turn every gradient into NaN.
     z = jnp.where(self.mask, x, 0.0)
-    c = effective(self.coefficients, self.degree).astype(x.dtype)
+    c = effective(self.coefficients, self.degree, self.floor).astype(x.dtype)
     c0, c1, c2, c3 = (c[..., j] for j in range(4))
     polynomial = ((c3 * z + c2) * z + c1) * z + c0
     blend = jnp.asarray(self.blend, x.dtype)
     return jnp.where(self.mask, polynomial + blend * (relu - polynomial), relu)
 
 
-def effective(coefficients: jax.Array, degree: jax.Array) -> jax.Array:
+def effective(
+    coefficients: jax.Array, degree: jax.Array, floor: jax.Array | float = LEADING_FLOOR
+) -> jax.Array:
   """The coefficients [..., 4] that are used at a degree.
 
   Degree 0 has none, degree 2 no cubic one, and its leading coefficient is
-  reflected at LEADING_FLOOR: the value itself above it, with a gradient of
-  size one everywhere.
+  reflected at `floor`: the value itself above it, with a gradient of size one
+  everywhere.
   """
   c0, c1, c2, c3 = (coefficients[..., j] for j in range(4))
-  leading = LEADING_FLOOR + jnp.abs(c2 - LEADING_FLOOR)
+  leading = floor + jnp.abs(c2 - floor)
   quadratic = jnp.stack([c0, c1, leading, jnp.zeros_like(c3)], axis=-1)
   return jnp.where(degree == 3, coefficients, jnp.where(degree == 2, quadratic, 0.0))
 
@@ -67,11 +71,12 @@ def approximate(
     channel_ranks: tuple[jax.Array, ...],
     coefficients: tuple[jax.Array, ...],
     blend: jax.Array | float = 0.0,
+    floor: jax.Array | float = LEADING_FLOOR,
 ) -> tuple[Approximation, ...]:
   """The network's approximation argument for a plan; all of it may be traced."""
   masks = importance.masks(plan, channel_ranks)
   return tuple(
-      Approximation(mask, degree, c, blend)
+      Approximation(mask, degree, c, blend, floor)
       for mask, degree, c in zip(masks, plan.degree, coefficients)
   )
 

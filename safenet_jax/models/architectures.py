@@ -123,13 +123,31 @@ def _resnet(
 
 
 ARCHITECTURES = {'cnn7': cnn7, 'vgg16': vgg16, 'resnet32': resnet32, 'resnet18': resnet18}
+_OWN: dict[str, Callable[..., Network]] = {}
+
+
+def register(name: str, architecture: Callable[..., Network]) -> None:
+  """Makes a user's own network known to `build`, and so to configs, by a name.
+
+  Args:
+    name: any but those of this module; a name may be registered again, as a
+      config file that does so is read twice.
+    architecture: function of `classes`, `input_shape` and options, as in this module.
+
+  Raises:
+    ValueError: the name is one of this module's.
+  """
+  if name in ARCHITECTURES:
+    raise ValueError(f"network '{name}' is ready-made, want another name")
+  _OWN[name] = architecture
 
 
 def build(name: str, **options) -> Network:
   """The network of that name; ValueError for an unknown name or option."""
-  if name not in ARCHITECTURES:
-    raise ValueError(f"unknown network '{name}', want one of {', '.join(sorted(ARCHITECTURES))}")
+  known = ARCHITECTURES | _OWN
+  if name not in known:
+    raise ValueError(f"unknown network '{name}', want one of {', '.join(sorted(known))}")
   try:
-    return ARCHITECTURES[name](**options)
+    return known[name](**options)
   except TypeError as error:
     raise ValueError(f'network {name}: {error}') from error

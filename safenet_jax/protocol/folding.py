@@ -41,7 +41,8 @@ class Split:
     self.degree = degree if self.polynomial.size else 0
     self.order = np.concatenate([self.relu, self.polynomial])
     # float64 [4, polynomial channels], constant term first.
-    coefficients = np.asarray(activation.effective(layer.coefficients, layer.degree), np.float64)
+    used = activation.effective(layer.coefficients, layer.degree, layer.floor)
+    coefficients = np.asarray(used, np.float64)
     self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
 
   def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,9 @@ def fit(
     epochs: passes over the training set.
     warmup_epochs: linear warm-up before the cosine decay to zero.
     anneal_epochs: epochs over which ReLU is blended out of replaced channels.
-    progress: called as (steps done, steps in all, last metrics) after a chunk.
+    progress: called as (steps done, steps in all, last metrics) after a chunk,
+      with the chunk's images/s among them once nothing compiles any more. The log
+      has no times, so that a resumed run writes the same one.
 
   Returns:
     The trained member with its validation accuracy; its weights are their
@@ -100,6 +103,8 @@ def fit(
   workdir.rewind(phase, done + 1)
 
   metrics: dict[str, float] = {}
+  speed: dict[str, float] = {}
+  compiled = False
   for epoch in range(done // epoch_steps, epochs):
     epoch_key = jax.random.fold_in(key, epoch)
     order = data.epoch_order(epoch_key, task.labels.size, task.training.batch_size)
@@ -107,6 +112,7 @@ def fit(
     for first in range(0, epoch_steps, chunk):
       steps = epoch * epoch_steps + first + np.arange(chunk)
       blends = np.clip(1 - steps / anneal_steps, 0, 1) if anneal_steps else np.zeros(chunk)
+      begun = time.perf_counter()
       member, chunk_losses = train_chunk(
         jax.random.fold_in(epoch_key, first),
         member,
@@ -116,6 +122,10 @@ def fit(
         jnp.asarray(blends, jnp.float32),
       )
       chunk_losses = np.asarray(chunk_losses)
+      if compiled:
+        seconds = time.perf_counter() - begun
+        speed = {'images/s': chunk * task.training.batch_size / seconds}
+      compiled = True
       if not np.isfinite(chunk_losses).all():
         step = int(steps[np.argmin(np.isfinite(chunk_losses))])
         raise FloatingPointError(
@@ -124,7 +134,7 @@ def fit(
       losses.append(chunk_losses)
       metrics['loss'] = float(chunk_losses.mean())
       if progress:
-        progress(int(steps[-1]) + 1, total, metrics)
+        progress(int(steps[-1]) + 1, total, metrics | speed)
     finished, accuracy = _finish(jax.random.fold_in(epoch_key, epoch_steps), member, task)
     if epoch + 1 == epochs:
       member = members.averaged(finished)
@@ -139,6 +149,6 @@ def fit(
     workdir.log(phase, int(steps[-1]) + 1, epoch=epoch + 1, **metrics)
     checkpoints.save(int(steps[-1]) + 1, {'member': member})
     if progress:
-      progress(int(steps[-1]) + 1, total, metrics)
+      progress(int(steps[-1]) + 1, total, metrics | speed)
   checkpoints.close()
   return member

@@ -3,7 +3,6 @@
 Functions act on ONE member; populations map them over a leading member axis.
 """
 
-import dataclasses
 from typing import Any
 
 from flax import struct
@@ -16,45 +15,8 @@ from safenet_jax import data
 from safenet_jax.approximation import activation
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models.network import activation_channels, BATCH_NORM_MOMENTUM, Network
-
-DTYPES = ('auto', 'float32', 'bfloat16')
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-  """How a member is trained; the defaults are those that never diverged."""
-
-  batch_size: int = 128
-  momentum: float = 0.9
-  weight_decay: float = 5e-4
-  clip_norm: float = 1.0  # without clipping polynomial networks reached NaN in every run
-  coefficient_rate: float = 0.1  # learning rate of coefficients over that of weights
-  range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits
-  range_penalty: float = 0.01
-  label_smoothing: float = 0.0
-  distillation: float = 0.0  # weight of the teacher's soft labels, 0..1
-  temperature: float = 4.0
-  augment: bool = True
-  ema: float = 0.0  # decay of the average of the weights that is scored and served, 0 is off
-  dtype: str = 'auto'  # of the computation: see compute_dtype
-
-  def __post_init__(self):
-    if not 0 <= self.ema < 1:
-      raise ValueError(f'ema {self.ema}, want a decay of at least 0 and below 1')
-    if self.dtype not in DTYPES:
-      raise ValueError(f"dtype '{self.dtype}', want one of {', '.join(DTYPES)}")
-  recalibration_batches: int = 4
-  evaluation_batch: int = 250
-
-
-def compute_dtype(training: Training) -> jnp.dtype:
-  """The type a network computes in; weights, statistics and momentum stay float32.
-
-  'auto' is bfloat16 on accelerators and float32 on CPU, which has no fast bfloat16.
-  """
-  if training.dtype == 'auto':
-    return jnp.dtype(jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
-  return jnp.dtype(training.dtype)
+from safenet_jax.search.training import compute_dtype as compute_dtype
+from safenet_jax.search.training import optimizer, Training
 
 
 class Task(struct.PyTreeNode):
@@ -101,23 +63,6 @@ class Member(struct.PyTreeNode):
   momentum: jax.Array | None = None  # the member's own, else its training's
 
 
-def optimizer(training: Training, momentum=None) -> optax.GradientTransformation:
-  """Clipped SGD with momentum at unit rate, on {'params', 'coefficients'}."""
-  momentum = training.momentum if momentum is None else momentum
-
-  def labels(trainable):
-    return {name: jax.tree.map(lambda _, name=name: name, tree) for name, tree in trainable.items()}
-
-  decay = optax.add_decayed_weights(
-    training.weight_decay, mask=lambda tree: jax.tree.map(lambda a: a.ndim > 1, tree)
-  )
-  groups = {
-    'params': optax.chain(decay, optax.trace(momentum)),
-    'coefficients': optax.chain(optax.trace(momentum), optax.scale(training.coefficient_rate)),
-  }
-  return optax.chain(optax.clip_by_global_norm(training.clip_norm), optax.partition(groups, labels))
-
-
 def create(
   variables, plan: plans.Plan, learning_rate: float, network: Network, training: Training
 ) -> Member:
@@ -125,18 +70,33 @@ def create(
   zero = jnp.zeros((), jnp.float32)
   member = Member(
     variables['params'],
-    variables['batch_stats'],
+    variables.get('batch_stats', {}),
     activation.initial_coefficients(activation_channels(network)),
     None,
     plan,
     *(zero,) * 4,
   )
-  return restart(member, learning_rate, training)
+  return restart(member, learning_rate, network, training)
 
 
-def restart(member: Member, learning_rate: float | jax.Array, training: Training) -> Member:
-  """The member as it is scored, at the start of a training: without momentum."""
+def restart(
+  member: Member, learning_rate: float | jax.Array, network: Network, training: Training
+) -> Member:
+  """The member as it is scored, at the start of a training: without momentum.
+
+  With `training.per_channel` the channels of a layer start from its polynomial.
+
+  Raises:
+    ValueError: coefficients per channel, which a training per layer cannot take.
+  """
   member = averaged(member)
+  if training.per_channel:
+    member = member.replace(coefficients=tuple(
+      jnp.broadcast_to(c, (channels, c.shape[-1]))
+      for c, channels in zip(member.coefficients, activation_channels(network))
+    ))
+  elif any(c.ndim > 1 for c in member.coefficients):
+    raise ValueError('per_channel False, want True: the coefficients are per channel already')
   trainable = _trainable(member)
   average = optax.EmaState(jnp.zeros((), jnp.int32), trainable) if training.ema else None
   return member.replace(
@@ -165,7 +125,9 @@ def _advance(average: optax.EmaState, trainable, decay: float) -> optax.EmaState
 
 def approximation(member: Member, task: Task, blend=0.0):
   """The member's approximation argument."""
-  return activation.approximate(member.plan, task.channel_ranks, member.coefficients, blend)
+  return activation.approximate(
+    member.plan, task.channel_ranks, member.coefficients, blend, task.training.leading_floor
+  )
 
 
 def train(
@@ -242,7 +204,7 @@ def _loss(trainable, member, task, images, labels, blend):
   if training.range_penalty:
     inputs = tuple(state['preactivations'][f'activation{t}'][0] for t in range(len(layers)))
     loss += training.range_penalty * activation.range_penalty(inputs, layers, training.range_limit)
-  return loss, state['batch_stats']
+  return loss, state.get('batch_stats', {})
 
 
 def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
@@ -250,6 +212,8 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
 
   Running averages still remember the activations of an earlier plan.
   """
+  if not member.batch_stats:
+    return member  # a network without batch norm
   count = task.training.recalibration_batches
   batches = jax.random.randint(key, (count, task.training.batch_size), 0, task.labels.size)
   scored = averaged(member)

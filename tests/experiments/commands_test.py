@@ -66,8 +66,12 @@ def test_the_same_command_changes_nothing_once_a_run_is_finished(workdir):
   assert before == {name: (workdir / name).read_text() for name in names}
 
 
-def test_a_killed_run_resumes_to_the_same_result(tmp_path):
-  flags = (SMOKE, '--config.pretrain.epochs=3')
+@pytest.mark.parametrize('ema', [0.0, 0.9])
+def test_a_killed_run_resumes_to_the_same_result(tmp_path, ema):
+  flags = (
+    SMOKE, '--config.model.width=0.125', '--config.data.limit=4000', '--config.pretrain.epochs=3',
+    f'--config.pretrain.ema={ema}',
+  )
   run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
   process = subprocess.Popen(command('pretrain', *flags, f'--workdir={tmp_path / "b"}'), cwd=ROOT)
   metrics = tmp_path / 'b/metrics.jsonl'

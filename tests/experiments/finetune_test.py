@@ -5,34 +5,36 @@ import re
 
 import pytest
 
-from tests.experiments.commands_test import run
+from tests.experiments.commands_test import run, SMOKE
 
-# Every option of the training half, on the smallest run there is.
-CONFIG = '''
-from experiments.configs import cnn7_fashion
-
-
-def get_config(preset=''):
-  config = cnn7_fashion.get_config('smoke').copy_and_resolve_references()
-  with config.unlocked():
-    config.model.width = 0.125
-    config.pretrain.ema = 0.9
-    config.search.finetune_ema = 0.9
-    config.search.finetune_anneal_epochs = 0.5
-    config.search.finetune_warmup_epochs = 0.25
-    config.search.finetune_range_penalty = 0.02
-    config.secure.update({'images': 2, 'calibration_images': 20})
-  return config.lock()
-'''
+# Every option of polynomial training, on the smallest run there is.
+FLAGS = (
+  SMOKE,
+  '--config.model.width=0.125',
+  '--config.pretrain.ema=0.9',
+  '--config.search.finetune_ema=0.9',
+  '--config.search.finetune_anneal_epochs=0.5',
+  '--config.search.finetune_warmup_epochs=0.25',
+  '--config.search.finetune_coefficient_rate=0.05',
+  '--config.search.finetune_clip_norm=0.5',
+  '--config.search.finetune_range_penalty=0.02',
+  '--config.search.finetune_range_limit=4.0',
+  '--config.search.finetune_distillation=0.25',
+  '--config.search.finetune_temperature=2.0',
+  '--config.search.finetune_label_smoothing=0.1',
+  '--config.search.finetune_per_channel=True',
+  # Above the initial 0.2: with another floor the network is another one.
+  '--config.search.finetune_leading_floor=0.25',
+  '--config.secure.calibration_images=20',
+)
 PLAN = {'network': 'cnn7', 'ratio': [10, 10, 20, 5, 0, 10, 3], 'degree': [2, 2, 3, 2, 2, 0, 2]}
 
 
 @pytest.fixture(scope='module')
 def run_of_a_plan(tmp_path_factory):
   path = tmp_path_factory.mktemp('plan')
-  (path / 'config.py').write_text(CONFIG)
   (path / 'plan.json').write_text(json.dumps(PLAN))
-  flags = (f'--config={path / "config.py"}', f'--workdir={path / "run"}')
+  flags = (*FLAGS, f'--workdir={path / "run"}')
   run('pretrain', *flags)
   run('finetune', *flags, f'--plan={path / "plan.json"}')
   return path / 'run', flags
@@ -68,6 +70,10 @@ def test_the_test_images_score_a_phase_once(run_of_a_plan):
   ]
   assert records[0]['accuracy'] == records[1]['accuracy'] > 0.2
   assert f'{records[0]["accuracy"]:.2%}' in first.stdout
+  # What is served has the floor that it was trained with.
+  run('infer', *flags)
+  served = json.loads((workdir / 'ledger.json').read_text())
+  assert served['test_accuracy'] == pytest.approx(records[2]['accuracy'])
 
 
 def test_validation_images_score_as_often_as_one_likes(run_of_a_plan):
@@ -100,8 +106,8 @@ def test_a_plan_that_does_not_fit_is_one_line_and_code_2(tmp_path, change, messa
   assert not (tmp_path / 'run').exists()
 
 
-def test_an_unfinished_phase_is_not_scored(tmp_path, run_of_a_plan):
-  flags = (run_of_a_plan[1][0], f'--workdir={tmp_path / "run"}')
+def test_an_unfinished_phase_is_not_scored(tmp_path):
+  flags = (*FLAGS, f'--workdir={tmp_path / "run"}')
   found = run('evaluate', *flags, '--phase=finetune', code=2)
   assert 'run search or finetune first' in found.stderr and found.stderr.count('\n') == 1
   found = run('evaluate', *flags, '--phase=pretrain', code=2)

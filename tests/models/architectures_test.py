@@ -85,3 +85,26 @@ def test_unknown_networks_and_options_are_refused():
     architectures.build('cnn7', depth=3)
   with pytest.raises(ValueError, match='width'):
     architectures.build('cnn7', width=0.001)
+
+
+def test_a_registered_network_is_built_by_its_name(monkeypatch):
+  monkeypatch.setattr(architectures, '_OWN', {})
+
+  def own(classes, input_shape, width=1.0):
+    return networks.Network((layers.Flatten(), layers.Dense(classes)), input_shape)
+
+  with pytest.raises(ValueError, match="unknown network 'own', want one of cnn7, "):
+    architectures.build('own')
+  for _ in range(2):  # a config is read twice
+    architectures.register('own', own)
+  net = architectures.build('own', classes=4, input_shape=(2, 2, 1), width=0.5)
+  assert net.layers[1].features == 4
+  with pytest.raises(ValueError, match='network own: .*depth'):
+    architectures.build('own', classes=4, input_shape=(2, 2, 1), depth=3)
+  with pytest.raises(ValueError, match='want one of cnn7, own, '):
+    architectures.build('other')
+
+
+def test_a_ready_made_network_is_not_replaced():
+  with pytest.raises(ValueError, match="network 'cnn7' is ready-made"):
+    architectures.register('cnn7', architectures.vgg16)

@@ -143,7 +143,7 @@ def test_the_average_follows_the_weights_and_is_what_is_scored():
 def test_a_restart_begins_at_the_average_without_momentum():
   task, first = tiny_task(ema=0.9)
   trained, _ = train(jax.random.key(0), first, task, batches(5, task))
-  again = members.restart(trained, 0.5, members.Training())
+  again = members.restart(trained, 0.5, task.network, members.Training())
   assert again.average is None and float(again.learning_rate) == 0.5
   for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(trained.average.ema['params'])):
     np.testing.assert_array_equal(a, b)

@@ -14,15 +14,17 @@ from safenet_jax.search import pbt
 LAYERS = 3
 
 
-def task(validation_images=16, **options):
+NETWORK = Network(
+  (
+    Conv(4), Activation(), AveragePool(4), Conv(8, kernel=1), Activation(),
+    Flatten(), Dense(8), Activation(), Dense(3),
+  ),
+  (8, 8, 1),
+)
+
+
+def task(net=NETWORK, validation_images=16, **options):
   """The task and its untrained all-ReLU member: 8x8 images of three brightnesses."""
-  net = Network(
-    (
-      Conv(4), Activation(), AveragePool(4), Conv(8, kernel=1), Activation(),
-      Flatten(), Dense(8), Activation(), Dense(3),
-    ),
-    (8, 8, 1),
-  )
   variables = net.init(jax.random.key(0))
   training = members.Training(
     **({'batch_size': 8, 'augment': False, 'evaluation_batch': 16, 'recalibration_batches': 1}

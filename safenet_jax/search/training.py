@@ -1,0 +1,74 @@
+"""How a member is trained: the options of its steps, and their optimiser."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from safenet_jax.approximation import activation
+
+DTYPES = ('auto', 'float32', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """How a member is trained; the defaults are those that never diverged."""
+
+  batch_size: int = 128
+  momentum: float = 0.9
+  weight_decay: float = 5e-4
+  # Without clipping polynomial networks reached NaN in every run; 0 is off.
+  clip_norm: float = 1.0
+  coefficient_rate: float = 0.1  # learning rate of coefficients over that of weights
+  per_channel: bool = False  # a polynomial for every channel, not one for a layer
+  leading_floor: float = activation.LEADING_FLOOR  # least leading coefficient of degree 2
+  range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits
+  range_penalty: float = 0.01
+  label_smoothing: float = 0.0
+  distillation: float = 0.0  # weight of the teacher's soft labels, 0..1
+  temperature: float = 4.0
+  augment: bool = True
+  ema: float = 0.0  # decay of the average of the weights that is scored and served, 0 is off
+  dtype: str = 'auto'  # of the computation: see compute_dtype
+  recalibration_batches: int = 4
+  evaluation_batch: int = 250
+
+  def __post_init__(self):
+    if not 0 <= self.ema < 1:
+      raise ValueError(f'ema {self.ema}, want a decay of at least 0 and below 1')
+    if self.dtype not in DTYPES:
+      raise ValueError(f"dtype '{self.dtype}', want one of {', '.join(DTYPES)}")
+    if not 0 <= self.distillation <= 1:
+      raise ValueError(f'distillation {self.distillation}, want a weight in 0..1')
+    for name in ('clip_norm', 'leading_floor'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'{name} {getattr(self, name)}, want at least 0')
+
+
+def compute_dtype(training: Training) -> jnp.dtype:
+  """The type a network computes in; weights, statistics and momentum stay float32.
+
+  'auto' is bfloat16 on accelerators and float32 on CPU, which has no fast bfloat16.
+  """
+  if training.dtype == 'auto':
+    return jnp.dtype(jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
+  return jnp.dtype(training.dtype)
+
+
+def optimizer(training: Training, momentum=None) -> optax.GradientTransformation:
+  """Clipped SGD with momentum at unit rate, on {'params', 'coefficients'}."""
+  momentum = training.momentum if momentum is None else momentum
+
+  def labels(trainable):
+    return {name: jax.tree.map(lambda _, name=name: name, tree) for name, tree in trainable.items()}
+
+  decay = optax.add_decayed_weights(
+    training.weight_decay, mask=lambda tree: jax.tree.map(lambda a: a.ndim > 1, tree)
+  )
+  groups = {
+    'params': optax.chain(decay, optax.trace(momentum)),
+    'coefficients': optax.chain(optax.trace(momentum), optax.scale(training.coefficient_rate)),
+  }
+  clip = optax.clip_by_global_norm(training.clip_norm) if training.clip_norm else optax.identity()
+  return optax.chain(clip, optax.partition(groups, labels))

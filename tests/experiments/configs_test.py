@@ -1,0 +1,77 @@
+"""Configs name every option of training, and their docstrings hold the sums."""
+
+import dataclasses
+import importlib
+import pathlib
+import re
+
+import pytest
+
+from experiments import pipeline
+from experiments.configs import base
+from safenet_jax.models.network import activation_channels
+from safenet_jax.search import btpbt
+from safenet_jax.search.training import Training
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+NAMES = sorted(
+  path.stem for path in (ROOT / 'experiments/configs').glob('*.py') if path.stem != 'base'
+)
+OPTIONS = {field.name: field.default for field in dataclasses.fields(Training)}
+
+
+def config(name, preset=''):
+  return importlib.import_module(f'experiments.configs.{name}').get_config(preset)
+
+
+def other(value):
+  """A valid value that is not this one."""
+  if isinstance(value, str):
+    return 'float32'
+  return not value if isinstance(value, bool) else value / 2 + 0.375
+
+
+@pytest.mark.parametrize('preset', ['', 'smoke'])
+@pytest.mark.parametrize('name', NAMES)
+def test_every_option_of_training_can_be_overridden_in_every_phase(name, preset):
+  for option, default in OPTIONS.items():
+    changed = config(name, preset)
+    fine = pipeline.training(changed.search, 'finetune')
+    assert fine == pipeline.training(changed.search), 'fine-tuning follows the search'
+    value = type(default)(other(getattr(fine, option)))
+    changed.search[f'finetune_{option}'] = value
+    assert getattr(pipeline.training(changed.search, 'finetune'), option) == value
+    assert getattr(pipeline.training(changed.search, 'control'), option) == value
+    assert getattr(pipeline.training(changed.search), option) != value
+    if option not in base.POLYNOMIAL:
+      changed.pretrain[option] = value
+      assert getattr(pipeline.training(changed.pretrain), option) == value
+
+
+def test_fine_tuning_follows_an_override_of_the_search():
+  changed = config('cnn7_fashion')
+  changed.search.update({'ema': 0.5, 'finetune_momentum': 0.8})
+  changed.search.momentum = 0.7
+  fine = pipeline.training(changed.search, 'finetune')
+  assert (fine.ema, fine.momentum) == (0.5, 0.8)
+  assert changed.search.to_dict()['finetune_ema'] == 0.5  # as it is claimed
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name.endswith(('cifar10', 'cifar100'))])
+def test_docstrings_count_the_training_images(name):
+  full = config(name)
+  text = ' '.join(importlib.import_module(f'experiments.configs.{name}').__doc__.split())
+  layers = len(activation_channels(pipeline.network(full)))
+  steps = btpbt.schedule(layers, full.search.node_cycles, full.search.joint_cycles)
+  epochs = round(sum(s.cycles for s in steps) * full.search.iterations / (45_000 // 128))
+  assert f'search {full.search.population} members x {epochs} epochs' in text
+  tuned = full.search.finetune_epochs
+  total = {
+    'pretrain': full.pretrain.epochs,
+    'search': full.search.population * epochs,
+    'fine-tuning': tuned,
+    'control': tuned + epochs,
+  }
+  for phase, count in total.items():
+    assert re.search(rf'\b{phase} [^;]*?= {count * 45_000 / 1e6:,.1f} M', text), (phase, count)
+  assert 'not run at full size yet' in text
