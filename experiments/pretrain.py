@@ -3,6 +3,8 @@
   python -m experiments.pretrain --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
+import dataclasses
+
 from experiments import launcher
 from experiments import pipeline
 from safenet_jax.search import fit
@@ -12,7 +14,7 @@ def main() -> None:
   config = launcher.CONFIG.value
   images = pipeline.dataset(config)
   net = pipeline.network(config, images)
-  options = pipeline.training(config.pretrain)
+  options = dataclasses.replace(pipeline.training(config.pretrain), polynomials=False)
   member = pipeline.start(config, net, options)
   task = pipeline.task(net, images, options, pipeline.variables(member))
   fit.steps_per_epoch(task)

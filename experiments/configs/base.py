@@ -34,6 +34,7 @@ def create(
     search: what differs in the search and the fine-tuning after it.
   """
   options = {field.name: field.default for field in dataclasses.fields(Training)}
+  del options['polynomials']  # the phase decides
   config = config_dict.ConfigDict({
       'seed': 0,
       'model': model,

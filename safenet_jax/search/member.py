@@ -124,7 +124,9 @@ def _advance(average: optax.EmaState, trainable, decay: float) -> optax.EmaState
 
 
 def approximation(member: Member, task: Task, blend=0.0):
-  """The member's approximation argument."""
+  """The member's approximation argument; None where training is all-ReLU."""
+  if not task.training.polynomials:
+    return None
   return activation.approximate(
     member.plan, task.channel_ranks, member.coefficients, blend, task.training.leading_floor
   )
@@ -201,7 +203,7 @@ def _loss(trainable, member, task, images, labels, blend):
     matched = optax.softmax_cross_entropy(logits / training.temperature, soft).mean()
     weight = training.distillation
     loss = (1 - weight) * loss + weight * training.temperature**2 * matched
-  if training.range_penalty:
+  if training.range_penalty and layers is not None:
     inputs = tuple(state['preactivations'][f'activation{t}'][0] for t in range(len(layers)))
     loss += training.range_penalty * activation.range_penalty(inputs, layers, training.range_limit)
   return loss, state.get('batch_stats', {})

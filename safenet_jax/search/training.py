@@ -21,6 +21,7 @@ class Training:
   # Without clipping polynomial networks reached NaN in every run; 0 is off.
   clip_norm: float = 1.0
   coefficient_rate: float = 0.1  # learning rate of coefficients over that of weights
+  polynomials: bool = True  # False: all-ReLU, and no polynomial is computed beside it
   per_channel: bool = False  # a polynomial for every channel, not one for a layer
   leading_floor: float = activation.LEADING_FLOOR  # least leading coefficient of degree 2
   range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits

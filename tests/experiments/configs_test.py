@@ -18,6 +18,7 @@ NAMES = sorted(
   path.stem for path in (ROOT / 'experiments/configs').glob('*.py') if path.stem != 'base'
 )
 OPTIONS = {field.name: field.default for field in dataclasses.fields(Training)}
+del OPTIONS['polynomials']  # not for users: a phase decides
 
 
 def config(name, preset=''):
