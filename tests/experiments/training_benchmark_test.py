@@ -8,9 +8,10 @@ def test_rows_give_a_speed_and_the_cost_of_a_scan(monkeypatch):
   small = architectures.cnn7(width=0.0625, input_shape=(8, 8, 3))
   monkeypatch.setattr(training.architectures, 'build', lambda name: small)
   monkeypatch.setattr(training, 'BATCH', 8)
-  step, scan = training.rows()
+  step, planned, scan = training.rows()
   assert (step.suite, step.name, step.unit) == ('training', 'step/cnn7', 'images/s')
-  assert step.value > 0 and scan.name == 'in_scan/cnn7' and scan.value > 0
+  assert step.value > 0 and planned.value > 0 and planned.name == 'step_planned/cnn7'
+  assert scan.name == 'in_scan/cnn7' and scan.value > 0
   # Without PyTorch there is no floor, and the row is still there.
   if training.torch is None:
     assert step.floor is None and step.ratio is None
@@ -20,5 +21,5 @@ def test_rows_give_a_speed_and_the_cost_of_a_scan(monkeypatch):
 
 def test_the_yardstick_is_missing_without_pytorch(monkeypatch):
   monkeypatch.setattr(training, 'torch', None)
-  monkeypatch.setattr(training, '_ours', lambda network, steps: lambda: None)
+  monkeypatch.setattr(training, '_ours', lambda *_, **__: lambda: None)
   assert next(training.rows()).floor is None
