@@ -17,16 +17,14 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from safenet_jax.protocol import frames
+from safenet_jax.protocol import outbox as outboxes
 from safenet_jax.protocol import stream as streams
 from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.protocol.ledger import Ledger
-from safenet_jax.protocol.outbox import Outbox
 
 _REFUSAL = 'refused'
 _MAX_REASON = 200
 _LINGER = 1.0
-# Joined into one buffer: one call and one TLS record instead of several.
-_SMALL = 1 << 14
 _PARTIES = {'client': 'server', 'server': 'client'}
 
 
@@ -76,7 +74,7 @@ class Channel:
     self._timeout, self._slowest = timeout, slowest
     self._scope = Scope()
     self._stream = streams.Stream(sock)
-    self._outbox = Outbox(self._stream, queue_bytes, self._deadline)
+    self._outbox = outboxes.Outbox(self._stream, queue_bytes, self._deadline)
 
   def __enter__(self) -> 'Channel':
     return self
@@ -112,7 +110,7 @@ class Channel:
     header, first, payload = frames.encode(tag, values)
     size = len(first) + header.size
     buffers = [memoryview(first), *payload]
-    if size <= _SMALL:
+    if size <= outboxes.SMALL:
       buffers = [memoryview(b''.join(buffers))]
     self._check()
     self._guard(self._outbox.put, buffers, size, self._sent(self._scope))

@@ -8,6 +8,10 @@ from typing import NamedTuple
 from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.protocol.stream import PeerTimeoutError, Stream
 
+# Of such a size a frame is one buffer, one call and one TLS record.
+SMALL = 1 << 14
+_NO_WAIT = 0.0  # a deadline that is over
+
 
 class _Frame(NamedTuple):
   buffers: list[memoryview]
@@ -38,16 +42,30 @@ class Outbox:
   def put(self, buffers: list[memoryview], size: int, sent: Callable[[float], None]) -> None:
     """Queues a frame; waits while there is no room.
 
+    A small one that goes at once is written here: waking the thread would take
+    longer, and a round trip is made of small ones.
+
     Args:
       buffers: its bytes, referenced until they are written.
       size: how many they are.
       sent: called by the thread with the CPU seconds that writing took it.
     """
+    if size <= SMALL and not self._held and self._write_now(buffers):
+      return
     self._until(lambda: not self._held or self._held + size <= self._room)
     with self._changed:
       self._frames.append(_Frame(buffers, size, sent))
       self._held += size
       self._changed.notify_all()
+
+  def _write_now(self, buffers: list[memoryview]) -> bool:
+    try:
+      self._stream.write(buffers, _NO_WAIT)
+    except PeerTimeoutError:
+      return False  # the rest is left in `buffers`
+    except ProtocolError as error:
+      self._fail(error)
+    return True
 
   def flush(self) -> None:
     """Waits until everything is with the operating system."""

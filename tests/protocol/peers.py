@@ -4,6 +4,10 @@ from concurrent import futures
 import contextlib
 import socket
 import ssl
+import struct
+
+import msgpack
+import numpy as np
 
 from safenet_jax.protocol import tls
 from safenet_jax.protocol.channel import Channel
@@ -51,3 +55,15 @@ def both(one, other):
   with futures.ThreadPoolExecutor(2) as pool:
     running = [pool.submit(one), pool.submit(other)]
     return [each.exception() or each.result() for each in running]
+
+
+def frame(header, payload=b'', announced=None):
+  """A frame as bytes; `announced` is a length of the payload that may be a lie."""
+  packed = msgpack.packb(header)
+  size = len(payload) if announced is None else announced
+  return struct.pack('!4sHHQ', b'SNjx', 1, len(packed), size) + packed + payload
+
+
+def words(count):
+  """Test data."""
+  return np.random.default_rng(0).integers(0, 1 << 64, count, np.uint64)

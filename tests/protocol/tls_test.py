@@ -16,11 +16,6 @@ from safenet_jax.protocol.frames import ProtocolError
 
 
 @pytest.fixture(scope='module')
-def files(tmp_path_factory):
-  return tls.insecure_test_certificate(tmp_path_factory.mktemp('server'))
-
-
-@pytest.fixture(scope='module')
 def others(tmp_path_factory):
   """A certificate that nobody here trusts."""
   return tls.insecure_test_certificate(tmp_path_factory.mktemp('others'))
