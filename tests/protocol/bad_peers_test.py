@@ -92,7 +92,7 @@ def test_a_stalled_peer_is_a_timeout(security, length):
     start = time.monotonic()
     with pytest.raises(ProtocolError, match='timeout: the peer sends nothing'):
       channel.receive('x', [('uint64', (4,))])
-    assert 0.25 < time.monotonic() - start < 2
+    assert 0.25 < time.monotonic() - start < 10
     channel.close()
 
 
@@ -115,7 +115,7 @@ def test_a_peer_that_trickles_is_a_timeout():
     start = time.monotonic()
     with pytest.raises(ProtocolError, match='timeout'):
       channel.receive('x', [('uint8', (50,))])
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     channel.close()
     thread.join()
 

@@ -24,7 +24,7 @@ def test_a_stalled_session_ends_within_its_timeout(files, caplog):
     start = time.monotonic()
     with pytest.raises(ProtocolError, match='closed'):
       client.receive('doubled', [('int64', ())])
-    assert 0.4 < time.monotonic() - start < 2
+    assert 0.4 < time.monotonic() - start < 10
   assert 'error="timeout: the peer sends nothing"' in servers.lines(caplog, 'session_failed')[0]
 
 
@@ -39,7 +39,7 @@ def test_a_session_has_an_end_even_if_every_message_comes_in_time(files, caplog)
     with pytest.raises(ProtocolError):
       while True:
         servers.double(client, 1)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     assert servers.inference(server, files) == 42
   assert 'the session took longer than 0.5 s' in servers.lines(caplog, 'session_failed')[0]
 
@@ -77,17 +77,17 @@ def test_one_client_too_many_is_told_so(files, caplog):
 
 
 def test_slow_tls_handshakes_block_nobody(files):
-  with servers.listening(files, sessions=1, handshake_timeout=3) as server:
+  with servers.listening(files, sessions=1, handshake_timeout=30) as server:
     slow = [socket.create_connection(server.address, 5) for _ in range(20)]
     start = time.monotonic()
     assert servers.inference(server, files) == 42
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     for sock in slow:
       sock.close()
 
 
 def test_too_many_waiting_connections_are_dropped(files, caplog):
-  with servers.listening(files, handshake_timeout=3) as server:
+  with servers.listening(files, handshake_timeout=30) as server:
     slow = [socket.create_connection(server.address, 5) for _ in range(64)]
     servers.until(lambda: len(server._waiting) == 64)
     with pytest.raises(ProtocolError):
@@ -134,7 +134,7 @@ def test_close_ends_sessions_that_take_too_long(files, caplog):
     handshake.client(client)
     start = time.monotonic()
     assert server.close(drain_seconds=0.3) is False
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     with pytest.raises(ProtocolError):
       servers.double(client, 5)
   assert 'the server is shutting down' in servers.lines(caplog, 'session_failed')[0]
@@ -146,7 +146,7 @@ def test_close_does_not_wait_for_handshakes_that_never_come(files):
     servers.until(lambda: server._waiting)
     start = time.monotonic()
     assert server.close() is True
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
 
 
 def test_a_closed_server_leaves_no_thread_and_no_port(files):

@@ -26,7 +26,7 @@ def session(channel):
 
 
 def listening(files, serve_session=session, **options):
-  options = {'timeout': 0.5, 'handshake_timeout': 0.5} | options
+  options = {'timeout': 1.5, 'handshake_timeout': 1.5} | options
   return listeners.Listener(
       '127.0.0.1', 0, serve_session, context=tls.server_context(*files), **options
   )
