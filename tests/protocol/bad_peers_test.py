@@ -121,12 +121,15 @@ def test_a_peer_that_trickles_is_a_timeout():
 
 
 def test_a_peer_that_takes_nothing_is_a_timeout(security):
+  """A receiver learns it too, long before it would have given up itself."""
   with peers.sockets(security) as (ours, _):
-    channel = Channel(ours, party='client', timeout=0.3, slowest=1e9)
+    channel = Channel(ours, party='client', timeout=0.3, slowest=1e8)
     channel.send('x', peers.words(5_000_000))
-    with pytest.raises(ProtocolError, match='timeout'):
-      channel.receive('y')
-    with pytest.raises(ProtocolError, match='timeout'):
+    start = time.monotonic()
+    with pytest.raises(ProtocolError, match='timeout: the peer takes nothing'):
+      channel.receive('y', [('uint8', (2 * 10**9,))])
+    assert time.monotonic() - start < 10
+    with pytest.raises(ProtocolError, match='timeout: the peer takes nothing'):
       channel.flush()
     channel.close()
 

@@ -1,5 +1,6 @@
 """Messages between two parties: what they hold, how long they wait, how they end."""
 
+import ssl
 import subprocess
 import sys
 import threading
@@ -117,13 +118,48 @@ def test_bytes_of_unknown_length_have_a_limit():
 
 
 def test_a_refusal_is_the_error_of_the_other_side(security):
+  """Also when it comes while more is on its way, which would reset the connection."""
   with peers.channels(security, timeout=5) as (client, server):
-    client.send('hello', peers.words(100_000))  # on its way while the server hangs up
-    threading.Thread(target=server.refuse, args=('no\n' + 'x' * 500,)).start()
+    client.send('hello', peers.words(100_000))
+    server.refuse('no\n' + 'x' * 500)
     with pytest.raises(channels.RefusedError) as caught:
       client.receive('answer')
   line = str(caught.value)
   assert line.startswith('the server refused: no?xxx') and len(line) <= 220
+
+
+class Exclusive(ssl.SSLSocket):
+  """Notes when two threads are in OpenSSL with the same connection."""
+
+  users = 0
+  clashes = 0
+
+  def send(self, *args):
+    return self._alone(super().send, *args)
+
+  def recv_into(self, *args):
+    return self._alone(super().recv_into, *args)
+
+  def _alone(self, operation, *args):
+    self.users += 1
+    self.clashes += self.users > 1
+    try:
+      time.sleep(1e-4)  # lets the other thread come
+      return operation(*args)
+    finally:
+      self.users -= 1
+
+
+def test_openssl_is_in_one_connection_once_at_a_time(files, monkeypatch):
+  monkeypatch.setattr(ssl.SSLContext, 'sslsocket_class', Exclusive)
+  block = peers.words(1 << 16)
+  with peers.sockets(files) as pair:
+    ends = [Channel(sock, party=party) for sock, party in zip(pair, ('client', 'server'))]
+    expected = [('uint64', block.shape)]
+    peers.both(*(lambda end=end: end.exchange('x', [block], expected) for end in ends))
+    assert all(isinstance(sock, Exclusive) and not sock.clashes for sock in pair)
+    for end in ends:
+      end.close()
 
 
 def test_abort_wakes_a_receiver_and_a_sender(security):

@@ -200,3 +200,9 @@ def test_what_is_no_description_is_a_protocol_error(raw):
 def test_a_record_with_an_array_is_not_encoded():
   with pytest.raises(ValueError, match='ndarray in a record'):
     record_codec.encode(described(mean=np.ones(2)), descriptions._RECORDS)
+
+
+def test_only_whitelisted_records_are_made():
+  allowed = [kind for kind in descriptions._RECORDS if kind is not layers.Conv]
+  with pytest.raises(ProtocolError, match='of class Conv, want Activation, AveragePool, Dense'):
+    record_codec.decode(descriptions.encode(described()), descriptions.Description, allowed)
