@@ -128,6 +128,22 @@ def test_a_refusal_is_the_error_of_the_other_side(security):
   assert line.startswith('the server refused: no?xxx') and len(line) <= 220
 
 
+def test_who_refuses_still_takes_what_is_on_its_way(monkeypatch):
+  """A reset could overtake the reason, so the peer hangs up first."""
+  monkeypatch.setattr(channels, '_LINGER', 20.0)
+  with peers.sockets() as (ours, theirs):
+    refusing = threading.Thread(target=Channel(ours, party='server').refuse, args=('no',))
+    refusing.start()
+    while theirs.recv(1000):
+      pass
+    for _ in range(3):
+      theirs.sendall(bytes(1000))
+      time.sleep(0.05)
+    theirs.close()
+    refusing.join(10)
+    assert not refusing.is_alive()
+
+
 class Exclusive(ssl.SSLSocket):
   """Notes when two threads are in OpenSSL with the same connection."""
 
