@@ -12,6 +12,7 @@ import pytest
 
 from experiments import benchmarks
 from experiments.benchmarks import he
+from experiments.benchmarks import transport
 from tests.experiments import commands_test
 
 
@@ -98,3 +99,14 @@ def test_the_best_of_several_is_the_fastest_of_turns_taken(parsed):
   functions = {name: functools.partial(work, name) for name in durations}
   assert benchmarks.best(functions, 3, lambda: now[0]) == {'a': 1, 'b': 2}
   assert turns == ['a', 'b'] * 3
+
+
+def test_channels_are_measured_beside_bare_sockets(parsed):
+  parsed.quick = True
+  found = {row.name: row for row in transport.rows()}
+  assert found.keys() == {
+    f'{what}_{how}' for what in ('send', 'exchange', 'send_cpu', 'round_trip')
+    for how in ('clear', 'tls')
+  }
+  assert all(row.value > 0 for row in found.values())
+  assert found['send_tls'].floor and found['send_cpu_clear'].floor

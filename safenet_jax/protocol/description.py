@@ -1,0 +1,181 @@
+"""What a client learns of the served model, and nothing else of it.
+
+These are the layer records, which channels are garbled or polynomial and of
+which degree, the formats, and how images are normalised. Kernels, biases,
+coefficients and the limbs that follow from their sizes stay with the server.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+from safenet_jax.crypto import ring
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.models import layers as records
+from safenet_jax.protocol import record_codec
+from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel, Precision
+from safenet_jax.protocol.frames import ProtocolError
+
+_ID_BYTES = 16
+# What a description may make a client allocate: a feature map of 1024 x 1024 x 16.
+_MAX_VALUES = 1 << 24
+_MAX_FIELD = 1 << 16
+_MAX_LAYERS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """The public part of a `FixedPointModel`, whose fields it has.
+
+  model_id: 16 random bytes drawn when the server loads the model. A hash of the
+    weights would let clients confirm guesses.
+  """
+
+  model_id: bytes
+  layers: tuple[records.Layer, ...]
+  input_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  precision: Precision
+  activations: dict[str, ActivationFormat]
+  absorbed: frozenset[str]
+  input_fraction: int
+  output_fraction: int
+
+  def client_model(self) -> FixedPointModel:
+    """The model as its client has it: without weights and coefficients."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    del fields['model_id']
+    return FixedPointModel(linear={}, polynomials={}, **fields)
+
+
+_RECORDS = (
+    Description, Precision, ActivationFormat, records.Conv, records.Dense, records.Activation,
+    records.AveragePool, records.MaxPool, records.Flatten, records.PadShortcut, records.Residual,
+)
+
+
+def describe(model: FixedPointModel, randomness: Randomness) -> Description:
+  """The description of a model that a server has loaded, under a new id."""
+  fields = {
+      f.name: getattr(model, f.name)
+      for f in dataclasses.fields(Description) if f.name != 'model_id'
+  }
+  return Description(model_id=randomness.bytes(_ID_BYTES), **fields)
+
+
+def encode(description: Description) -> bytes:
+  """Bytes for the wire."""
+  return record_codec.encode(description, _RECORDS)
+
+
+def decode(raw: bytes) -> Description:
+  """The description that a server sent, or ProtocolError where it makes no sense."""
+  found = record_codec.decode(raw, Description, _RECORDS)
+  try:
+    _check(found)
+  except ValueError as error:
+    raise ProtocolError(f'the description of the model: {error}') from None
+  return found
+
+
+class Expectation(NamedTuple):
+  """What a client insists on; None is anything. Fields are those of `Description`."""
+
+  model_id: bytes | None = None
+  layers: tuple[records.Layer, ...] | None = None
+  input_shape: tuple[int, int, int] | None = None
+  precision: Precision | None = None
+  activations: dict[str, ActivationFormat] | None = None
+
+  def mismatch(self, found: Description) -> str | None:
+    """The first thing that is not as expected, in one line."""
+    if self.model_id is not None and self.model_id != found.model_id:
+      return f'model {found.model_id.hex()}, want {self.model_id.hex()}'
+    if self.layers is not None and self.layers != found.layers:
+      if len(self.layers) != len(found.layers):
+        return f'architecture of {len(found.layers)} layers, want {len(self.layers)}'
+      i = next(i for i, pair in enumerate(zip(self.layers, found.layers)) if pair[0] != pair[1])
+      return f'architecture: layer {i} is {found.layers[i]}, want {self.layers[i]}'
+    for name, wanted in self._asdict().items():
+      if wanted is not None and name not in ('model_id', 'layers', 'activations'):
+        got = getattr(found, name)
+        if got != wanted:
+          return f'formats: {name} {got}, want {wanted}'
+    if self.activations is not None and self.activations != found.activations:
+      return _formats(self.activations, found.activations)
+    return None
+
+
+def _formats(wanted: dict[str, ActivationFormat], found: dict[str, ActivationFormat]) -> str:
+  if wanted.keys() != found.keys():
+    return f'formats of {len(found)} activation layers, want {len(wanted)}'
+  name = next(name for name in wanted if wanted[name] != found[name])
+  field, got, want = next(
+      (f.name, getattr(found[name], f.name), getattr(wanted[name], f.name))
+      for f in dataclasses.fields(ActivationFormat)
+      if getattr(found[name], f.name) != getattr(wanted[name], f.name)
+  )
+  return f'formats: {name} has {field} {got}, want {want}'
+
+
+def _check(found: Description) -> None:
+  """ValueError where the parts contradict each other, or ask for too much."""
+  def need(condition: bool, message: str) -> None:
+    if not condition:
+      raise ValueError(message)
+
+  need(len(found.model_id) == _ID_BYTES, f'an id of {len(found.model_id)} bytes')
+  need(1 <= found.precision.ring <= 64, f'a ring of {found.precision.ring} bits')
+  need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')
+  _check_records(found.layers, 0)
+  shapes = records.shapes(found.layers, found.input_shape)
+  for shape in shapes:
+    size = math.prod(shape.output_shape)
+    need(0 < size <= _MAX_VALUES, f'{shape.name} has {size} values, want 1 to {_MAX_VALUES}')
+  for statistics in (found.mean, found.std):
+    need(len(statistics) == found.input_shape[-1], f'{len(statistics)} means or deviations')
+  need(all(value > 0 for value in found.std), f'deviations {found.std}')
+  for fraction in (found.input_fraction, found.output_fraction):
+    need(-64 <= fraction <= 64, f'{fraction} fraction bits')
+  pools = {s.name for s in shapes if isinstance(s.layer, records.AveragePool)}
+  need(found.absorbed <= pools, 'absorbed pools that do not exist')
+  activations = {s.name: s for s in shapes if isinstance(s.layer, records.Activation)}
+  need(activations.keys() == found.activations.keys(), 'formats of other activations')
+  for name, form in found.activations.items():
+    _check_format(name, form, activations[name].input_shape, found.precision.ring)
+
+
+def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
+  for layer in layers:
+    count += 1
+    if count > _MAX_LAYERS:
+      raise ValueError(f'more than {_MAX_LAYERS} layers')
+    if isinstance(layer, records.Residual):
+      count = _check_records(layer.branch + layer.shortcut, count)
+      continue
+    for field in dataclasses.fields(layer):
+      value = getattr(layer, field.name)
+      if value is not None and not isinstance(value, bool) and not 1 <= value <= _MAX_FIELD:
+        raise ValueError(f'{type(layer).__name__} with {field.name} {value}')
+  return count
+
+
+def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bits: int) -> None:
+  blocks = form.relu >= 0 and form.polynomial >= 0 and form.relu + form.polynomial == shape[-1]
+  if not blocks or form.map_shape != shape[:-1]:
+    raise ValueError(f'{name} is {form.map_shape} of {form.relu} and {form.polynomial} channels')
+  if form.polynomial and form.degree not in (2, 3):
+    raise ValueError(f'{name} is of degree {form.degree}')
+  if form.window < 1 or any(size % form.window for size in form.map_shape):
+    raise ValueError(f'{name} has a pool of window {form.window}')
+  if form.polynomial and form.modulus not in (ring.PRIME_41, ring.PRIME_50):
+    raise ValueError(f'{name} computes in a field of {form.modulus} elements')
+  fractions = (
+      form.input_fraction, form.shift, form.value_fraction, form.output_fraction, form.dropped
+  )
+  if not all(-128 <= value <= 128 for value in fractions):
+    raise ValueError(f'{name} has {fractions} fraction bits')
+  if form.relu and not 0 <= form.dropped < form.sign_bits <= form.select_bits < bits:
+    raise ValueError(f'{name} selects {form.sign_bits} bits in a ring of {form.select_bits}')
+  form.rescales(bits)  # raises where they do not fit
