@@ -194,12 +194,13 @@ class Garbler:
         inputs[name] = np.empty((len(wires), 2 * self.block), np.uint64)
         fresh |= zip(wires, inputs[name])
 
-    def load(words: slice, wire: int, labels: np.ndarray) -> None:
+    def load(words: slice, wire: int) -> np.ndarray:
       if wire in given:
-        labels[...] = given[wire][words]
-      else:
-        self._randomness.fill(labels)
-        fresh[wire][words] = labels
+        return given[wire][words]
+      # Drawn just before it is read, while it is in the cache.
+      labels = fresh[wire][words]
+      self._randomness.fill(labels)
+      return labels
 
     seed = self._randomness.bytes(_SEED_BYTES)
     zeros = self._tiles.run(load, seed, tables.reshape(len(tables), 2, 2 * self.block))
@@ -242,11 +243,8 @@ class Evaluator:
       raise ValueError('garbled block was evaluated before')
     garbled.used = True
 
-    def load(words: slice, wire: int, row: np.ndarray) -> None:
-      row[...] = rows[wire][words]
-
     tables = garbled.tables.reshape(len(garbled.tables), 2, 2 * self.block)
-    outputs = self._tiles.run(load, garbled.seed, tables)
+    outputs = self._tiles.run(lambda words, wire: rows[wire][words], garbled.seed, tables)
     return Outputs(
         outputs.reshape(len(outputs), self.block, 2),
         np.stack([kernels.colours(row) for row in outputs]),

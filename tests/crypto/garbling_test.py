@@ -219,6 +219,17 @@ def test_constant_inverted_repeated_and_passed_outputs_decode():
   garbled_run.assert_agrees(builder.build([a, builder.xor(b, c)]), 64, bits, transferred=('x',))
 
 
+@pytest.mark.parametrize('circuit', [circuits.relu_sign(7), circuits.relu_ring(7)])
+def test_labels_of_inputs_are_only_read(circuit):
+  randomness = InsecureSeededRandomness(22)
+  zeros = {name: randomness.words((width, 64, 2)) for name, width in circuit.inputs}
+  before = {name: labels.copy() for name, labels in zeros.items()}
+  garbled, _ = garbling.Garbler(circuit, 64, randomness).garble(zeros)
+  garbling.Evaluator(circuit, 64).evaluate(garbled, zeros)
+  for name, labels in zeros.items():
+    np.testing.assert_array_equal(labels, before[name])
+
+
 def test_given_tables_become_the_message():
   circuit = circuits.relu_sign(4)
   tables = np.zeros((3, 2, 64, 2), np.uint64)
