@@ -47,7 +47,7 @@ def _gates() -> Iterator[Row]:
   transferred = {'client': zeros['client']}
   share = randomness.words((dict(CIRCUIT.inputs)['server'], INSTANCES // 64)).view(np.uint8)
   tables = np.empty((CIRCUIT.and_count, 2, INSTANCES, 2), np.uint64)
-  garbled, _ = garbler.garble(zeros, tables)
+  garbled, _ = garbler.garble(zeros)
 
   def garble() -> None:
     _, encoding = garbler.garble(transferred, tables)

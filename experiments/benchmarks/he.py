@@ -84,9 +84,9 @@ def _runs(
   values = randomness.ring(context.parameters.plain_modulus.bit_length() - 1, layer.input_shape)
 
   def run() -> None:
-    upload = encrypted_convolution.encrypt_map(secret, layer, values, randomness)
-    message, _ = encrypted_convolution.reply(public, weights, upload, randomness)
-    encrypted_convolution.decrypt_map(secret, layer, message)
+    upload = encrypted_convolution.encrypt_map(secret, layer, values, randomness, b'')
+    message, _ = encrypted_convolution.reply(public, weights, upload, randomness, b'')
+    encrypted_convolution.decrypt_map(secret, layer, message, b'')
 
   layout = packing.layout(layer, context.degree)
   plains = [context.plaintext(c) for c in layout.pack_map(values)]

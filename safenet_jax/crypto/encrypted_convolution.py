@@ -12,6 +12,10 @@ of its output channel, t / q = 2^(bits - 93). Neither lengths nor the calls made
 depend on W: every kernel polynomial gets 2^bits / 4 added to its coefficient 0,
 which no weight reaches, so that none is zero (SEAL refuses to multiply by zero);
 what that adds to every output is the same, and is subtracted, noise included.
+
+The upload, and each group of output channels of the reply, carry an identifier
+(`messages`) of the key, the parameters, the layer and the caller's tag, by which
+a message for another key, layer or tag is refused. A tag is used once with a key.
 """
 
 from collections.abc import Sequence
@@ -21,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import packing
 from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto import replies
@@ -42,7 +47,7 @@ class Weights(NamedTuple):
 def upload_size(context: homomorphic.Context, layer: packing.Convolution) -> int:
   """Bytes of `encrypt_map`."""
   layout = packing.layout(layer, context.degree)
-  return context.upload_size(layout.tiles * layout.inputs)
+  return messages.BYTES + context.upload_size(layout.tiles * layout.inputs)
 
 
 def reply_size(context: homomorphic.Context, layer: packing.Convolution) -> int:
@@ -52,7 +57,16 @@ def reply_size(context: homomorphic.Context, layer: packing.Convolution) -> int:
 
 
 def _group_size(context: homomorphic.Context, layout: packing.Layout, group: int) -> int:
-  return replies.size(context, layout.tiles, layout.output_places(group).size)
+  places = layout.output_places(group).size
+  return messages.BYTES + replies.size(context, layout.tiles, places)
+
+
+def _upload_identifier(key: bytes, layer: packing.Convolution, tag: bytes) -> bytes:
+  return messages.identifier(b'upload', key, repr(layer).encode(), tag)
+
+
+def _reply_identifier(key: bytes, layer: packing.Convolution, tag: bytes, group: int) -> bytes:
+  return messages.identifier(b'reply', key, repr(layer).encode(), tag, b'%d' % group)
 
 
 def prepare(
@@ -105,8 +119,12 @@ def encrypt_map(
     layer: packing.Convolution,
     values: np.ndarray,
     randomness: randomness_lib.Randomness,
+    tag: bytes,
 ) -> bytes:
   """Client: Enc(r) for r uint64 [height, width, channels_in] below 2^bits.
+
+  `tag` tells uploads under one key apart: attempt and place in the network. The
+  server's call and `decrypt_map` get the same.
 
   Raises:
     ValueError: r has another shape or type, or a value is too large.
@@ -117,7 +135,9 @@ def encrypt_map(
   if values.max() >= modulus:
     raise ValueError(f'a value of {values.max()}, want below {modulus}')
   layout = packing.layout(layer, secret.context.degree)
-  return secret.encrypt(layout.pack_map(values), randomness)
+  return _upload_identifier(secret.fingerprint, layer, tag) + secret.encrypt(
+      layout.pack_map(values), randomness
+  )
 
 
 def reply(
@@ -125,37 +145,44 @@ def reply(
     weights: Weights,
     upload: bytes,
     randomness: randomness_lib.Randomness,
+    tag: bytes,
 ) -> tuple[bytes, np.ndarray]:
   """Server: the masked W r and u, uint64 [height, width, channels of the groups].
 
   Raises:
-    ValueError: the upload has a wrong length or a residue beyond its modulus.
+    ValueError: the upload has a wrong length or a residue beyond its modulus, or is
+      of another key, layer or tag.
   """
   layout, context = weights.layout, public.context
+  layer, key = layout.convolution, public.fingerprint
   if not weights.groups:
-    return b'', np.zeros((*layout.convolution.output_shape[:2], 0), np.uint64)
-  encrypted = context.load(upload, layout.tiles * layout.inputs)
+    return b'', np.zeros((*layer.output_shape[:2], 0), np.uint64)
+  if len(upload) != upload_size(context, layer):
+    raise ValueError(f'upload of {len(upload)} bytes, want {upload_size(context, layer)}')
+  body = messages.read('upload', upload, _upload_identifier(key, layer, tag))
+  encrypted = context.load(body, layout.tiles * layout.inputs)
   starts = range(0, len(encrypted), layout.inputs)
   tiles = [encrypted[start : start + layout.inputs] for start in starts]
   totals = [public.combine(tile, weights.multipliers, weights.offset) for tile in tiles]
-  messages, masks, shapes = [], [], []
+  parts, masks, shapes = [], [], []
   for group, *sums in zip(weights.groups, *totals):
     places = layout.output_places(group)
     message, mask = replies.mask(context, sums, places.reshape(-1), randomness)
-    messages.append(message)
+    parts += [_reply_identifier(key, layer, tag, group), message]
     masks.append(mask)
     shapes.append(places.shape)
   share = context.round(np.concatenate(masks, axis=1))
-  return b''.join(messages), _join(share, shapes)
+  return b''.join(parts), _join(share, shapes)
 
 
 def decrypt_map(
-    secret: homomorphic.SecretKey, layer: packing.Convolution, message: bytes
+    secret: homomorphic.SecretKey, layer: packing.Convolution, message: bytes, tag: bytes
 ) -> np.ndarray:
   """Client: c, uint64 [height, width, channels_out] of the output.
 
   Raises:
-    ValueError: the reply has a wrong length or a residue beyond its modulus.
+    ValueError: the reply has a wrong length or a residue beyond its modulus, or is
+      of another key, layer or tag.
   """
   context = secret.context
   if len(message) != reply_size(context, layer):
@@ -165,7 +192,9 @@ def decrypt_map(
   for group in range(layout.outputs):
     places = layout.output_places(group)
     end = start + _group_size(context, layout, group)
-    shares.append(replies.unmask(secret, message[start:end], layout.tiles, places.reshape(-1)))
+    want = _reply_identifier(secret.fingerprint, layer, tag, group)
+    body = messages.read('reply', message[start:end], want)
+    shares.append(replies.unmask(secret, body, layout.tiles, places.reshape(-1)))
     shapes.append(places.shape)
     start = end
   return _join(np.concatenate(shares), shapes)

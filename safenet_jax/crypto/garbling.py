@@ -11,7 +11,8 @@ Labels are 16 bytes; an AND costs two of them.
 
 Whoever holds one label of each input wire sees uniform messages: a table row is
 masked by the hash of a label that it does not have, and a label, colour
-included, is masked by the uniform label of value 0 (an input's) or by hashes.
+included, is masked by the uniform label of value 0 (an input's) or by hashes. A
+block carries a check that finds labels or tables of another one (`garbled_block`).
 
 Security. H(x) = AES-XTS_K(x) ^ sigma(x) as in `hashing`, assumed circular
 correlation robust with AES as an ideal cipher (eprint 2019/074, 2019/1168). Each
@@ -28,49 +29,18 @@ show in a shared cache. AES itself runs in hardware. Little-endian machines only
 """
 
 from collections.abc import Callable, Iterator, Mapping
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
 from safenet_jax.crypto import circuits
+from safenet_jax.crypto import garbled_block
 from safenet_jax.crypto import garbling_kernels as kernels
 from safenet_jax.crypto import slot_program
+from safenet_jax.crypto.garbled_block import GarbledBlock
 from safenet_jax.crypto.randomness import Randomness
 
-_SEED_BYTES = 16
 _COLOUR = np.uint64(1)
-
-
-@dataclasses.dataclass
-class GarbledBlock:
-  """The garbler's message: uint64 [ands, 2, block, 2] and the seed of the keys."""
-
-  seed: bytes
-  tables: np.ndarray
-  used: bool = dataclasses.field(default=False, init=False)
-
-  @property
-  def block(self) -> int:
-    return self.tables.shape[2]
-
-  @property
-  def nbytes(self) -> int:
-    """The size of `to_bytes`."""
-    return _SEED_BYTES + self.tables.nbytes
-
-  def to_bytes(self) -> bytes:
-    return self.seed + self.tables.tobytes()
-
-  @classmethod
-  def from_bytes(cls, data: bytes, circuit: circuits.Circuit, block: int) -> 'GarbledBlock':
-    """Reads a message without copying it; ValueError if it has another size."""
-    shape = _tables_shape(circuit, block)
-    size = _SEED_BYTES + 8 * int(np.prod(shape))
-    if len(data) != size:
-      raise ValueError(f'garbled block of {len(data)} bytes, want {size}')
-    tables = np.frombuffer(data, np.uint64, offset=_SEED_BYTES).reshape(shape)
-    return cls(bytes(data[:_SEED_BYTES]), tables)
 
 
 class Encoding:
@@ -174,7 +144,7 @@ class Garbler:
       tables: uint64 [ands, 2, block, 2] to use for the message, such as those of
         a block already sent: touching new memory takes time.
     """
-    shape = _tables_shape(self.circuit, self.block)
+    shape = garbled_block.tables_shape(self.circuit, self.block)
     if tables is None:
       tables = np.empty(shape, np.uint64)
     _check('tables', tables, np.uint64, shape)
@@ -194,16 +164,18 @@ class Garbler:
         inputs[name] = np.empty((len(wires), 2 * self.block), np.uint64)
         fresh |= zip(wires, inputs[name])
 
-    def load(words: slice, wire: int, labels: np.ndarray) -> None:
+    def load(words: slice, wire: int) -> np.ndarray:
       if wire in given:
-        labels[...] = given[wire][words]
-      else:
-        self._randomness.fill(labels)
-        fresh[wire][words] = labels
+        return given[wire][words]
+      # Drawn just before it is read, while it is in the cache.
+      labels = fresh[wire][words]
+      self._randomness.fill(labels)
+      return labels
 
-    seed = self._randomness.bytes(_SEED_BYTES)
+    seed = self._randomness.bytes(garbled_block.SEED_BYTES)
     zeros = self._tiles.run(load, seed, tables.reshape(len(tables), 2, 2 * self.block))
-    return GarbledBlock(seed, tables), Encoding(self.circuit, self.delta, inputs, zeros)
+    check = garbled_block.make_check(seed, self.circuit, zeros, self.delta)
+    return GarbledBlock(seed, check, tables), Encoding(self.circuit, self.delta, inputs, zeros)
 
 
 class Outputs(NamedTuple):
@@ -230,10 +202,15 @@ class Evaluator:
     Args:
       garbled: a block of this circuit and size.
       labels: for every input uint64 [width, block, 2].
+
+    Raises:
+      ValueError: a shape is wrong, the block was evaluated before, or block and
+        labels do not belong together (`garbled_block`).
     """
     if labels.keys() != dict(self.circuit.inputs).keys():
       raise ValueError(f'labels of {sorted(labels)}, want {self.circuit.inputs}')
-    _check('tables', garbled.tables, np.uint64, _tables_shape(self.circuit, self.block))
+    shape = garbled_block.tables_shape(self.circuit, self.block)
+    _check('tables', garbled.tables, np.uint64, shape)
     rows = [
         row for name, wires in _wires(self.circuit)
         for row in _rows(name, labels[name], len(wires), self.block)
@@ -242,11 +219,9 @@ class Evaluator:
       raise ValueError('garbled block was evaluated before')
     garbled.used = True
 
-    def load(words: slice, wire: int, row: np.ndarray) -> None:
-      row[...] = rows[wire][words]
-
     tables = garbled.tables.reshape(len(garbled.tables), 2, 2 * self.block)
-    outputs = self._tiles.run(load, garbled.seed, tables)
+    outputs = self._tiles.run(lambda words, wire: rows[wire][words], garbled.seed, tables)
+    garbled_block.verify(garbled, self.circuit, outputs)
     return Outputs(
         outputs.reshape(len(outputs), self.block, 2),
         np.stack([kernels.colours(row) for row in outputs]),
@@ -275,10 +250,6 @@ def garble_many(
       garbler = Garbler(circuit, block, randomness, delta)
       delta = garbler.delta
     yield span, *garbler.garble(zero_labels(span) if zero_labels else None)
-
-
-def _tables_shape(circuit: circuits.Circuit, block: int) -> tuple[int, int, int, int]:
-  return circuit.and_count, 2, block, 2
 
 
 def _wires(circuit: circuits.Circuit) -> Iterator[tuple[str, range]]:

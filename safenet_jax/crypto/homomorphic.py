@@ -19,6 +19,7 @@ import dataclasses
 import numpy as np
 import seal
 
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto import residues
 
@@ -201,6 +202,7 @@ class SecretKey:
     secret = keys.secret_key().to_string()[-8 * words :][:data]
     self._secret = seal.Plaintext()
     self._secret.load_bytes(context.seal, sample[:-data] + secret)
+    self.fingerprint = messages.identifier(repr(context.parameters).encode(), self.public_key())
 
   def public_key(self) -> bytes:
     """What the server needs for `PublicKey`."""
@@ -256,6 +258,7 @@ class PublicKey:
     self.context = context
     polynomials = residues.unpack(key, context.key_moduli, (2, context.degree))
     self._encryptor = seal.Encryptor(context.seal, context.public_key(polynomials))
+    self.fingerprint = messages.identifier(repr(context.parameters).encode(), key)
 
   def fresh_zero(self) -> seal.Ciphertext:
     """Enc(0), to be added to one reply and never used again."""

@@ -43,6 +43,8 @@ correlation robustness of `hashing` for what is made of the labels.
  - A tag names a part of the streams. Two messages for one tag would reveal the
    sum of their choices, so a session takes a tag once; it must hold all that
    makes it unique: session nonce, attempt, layer, block.
+ - A message carries an identifier (`messages`) of its tag, its count and all that
+   the session's base transfers sent: a mix-up raises before anything is used.
  - Fork rule: parent and child would send messages for the same tags, so a session
    works only in the process that made it. Fork first, then make sessions.
 """
@@ -54,6 +56,7 @@ import numpy as np
 
 from safenet_jax.crypto import base_transfer
 from safenet_jax.crypto import bit_planes
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import randomness as randomness_lib
 
 # Bits of delta per group of streams.
@@ -68,6 +71,7 @@ class _Party:
   def __init__(self, extension: str):
     self._group_bits = _group_bits(extension)
     self._streams: bit_planes.Streams | None = None
+    self._session = b''
     self._process = os.getpid()
     self._lock = threading.Lock()
 
@@ -77,6 +81,12 @@ class _Party:
           f'session of process {self._process} used in process {os.getpid()}, '
           'want one made after the fork'
       )
+
+  def _name_session(self, announcement: bytes, points: bytes, corrections: np.ndarray) -> None:
+    self._session = messages.identifier(announcement, points, corrections.tobytes())
+
+  def _identifier(self, tag: bytes, count: int) -> bytes:
+    return messages.identifier(self._session, tag, count.to_bytes(8, 'little'))
 
   def _labels(self, streams: bit_planes.Streams, *arguments) -> np.ndarray:
     self._check_process()
@@ -98,6 +108,7 @@ class CorrelatedSender(_Party):
         np.ascontiguousarray(delta).view(np.uint8), bitorder='little'
     )
     self._keys: np.ndarray | None = None
+    self._sent = b'', b''
 
   def choose(
       self, announcement: bytes, randomness: randomness_lib.Randomness
@@ -109,6 +120,7 @@ class CorrelatedSender(_Party):
     points, self._keys = base_transfer.choose(
         self._delta_bits, announcement, randomness
     )
+    self._sent = announcement, points
     return points
 
   def finish(self, corrections: np.ndarray) -> None:
@@ -130,19 +142,25 @@ class CorrelatedSender(_Party):
     ]
     # The message joins leaf 0, whose weight is delta: it adds delta * d.
     positions = [1 + weights.index(index) for index in missing]
+    self._name_session(*self._sent, corrections)
     self._streams = bit_planes.Streams(seeds, positions, bits)
 
-  def extend(self, tag: bytes, message: np.ndarray, count: int) -> np.ndarray:
-    """Labels q, uint64 [count, 2], from the receiver's message for `tag`."""
+  def extend(self, tag: bytes, message: messages.Words, count: int) -> np.ndarray:
+    """Labels q, uint64 [count, 2], from the receiver's message for `tag`.
+
+    Raises:
+      ValueError: the message has another shape, or is of another session, tag or
+        count; the tag can still be used.
+    """
     if self._streams is None:
       raise ValueError('extend before finish')
     words = _padded_words(count)
     want = (_BITS // self._group_bits, words)
-    if message.dtype != np.uint64 or message.shape != want:
-      raise ValueError(
-          f'message is {message.dtype} {message.shape}, want uint64 {want}'
-      )
-    return self._labels(self._streams, tag, message)[:count]
+    rows = message.words
+    if rows.dtype != np.uint64 or rows.shape != want:
+      raise ValueError(f'message is {rows.dtype} {rows.shape}, want uint64 {want}')
+    messages.check('transfers', message.identifier, self._identifier(tag, count))
+    return self._labels(self._streams, tag, rows)[:count]
 
 
 class CorrelatedReceiver(_Party):
@@ -173,12 +191,13 @@ class CorrelatedReceiver(_Party):
     ]
     # The choices join leaf 0, whose weight is 0: they enter only the message.
     positions = [len(weights)] * len(leaves)
+    self._name_session(self.announcement, points, corrections)
     self._streams = bit_planes.Streams(seeds, positions, self._group_bits)
     return corrections
 
   def extend(
       self, tag: bytes, choices: np.ndarray, count: int
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> tuple[messages.Words, np.ndarray]:
     """`count` transfers.
 
     One call for many is faster than many calls: each restarts all streams, which
@@ -190,7 +209,7 @@ class CorrelatedReceiver(_Party):
       count: transfers, at most 2^32; padded to a multiple of 128 on the wire.
 
     Returns:
-      message: uint64 [128 / k, 2 ceil(count / 128)] for the sender.
+      message: its words are uint64 [128 / k, 2 ceil(count / 128)], for the sender.
       labels: t, uint64 [count, 2].
     """
     if self._streams is None:
@@ -203,10 +222,10 @@ class CorrelatedReceiver(_Party):
       )
     padded = np.zeros(8 * words, np.uint8)
     padded[: len(choices)] = choices
-    message = np.empty((_BITS // self._group_bits, words), np.uint64)
-    addends = np.broadcast_to(padded.view(np.uint64), message.shape)
-    labels = self._labels(self._streams, tag, addends, message)
-    return message, labels[:count]
+    rows = np.empty((_BITS // self._group_bits, words), np.uint64)
+    addends = np.broadcast_to(padded.view(np.uint64), rows.shape)
+    labels = self._labels(self._streams, tag, addends, rows)
+    return messages.Words(self._identifier(tag, count), rows), labels[:count]
 
 
 def _group_bits(extension: str) -> int:

@@ -10,29 +10,39 @@
 Elements lie in the N = 8192 slots of BFV ciphertexts with plaintext modulus p, so
 one reply ciphertext serves N elements, however many products K it sums. alpha
 is uniform, and independent of every b (`replies`).
+
+The request and each block of the reply carry an identifier (`messages`) of the key,
+the parameters, the step and the caller's tag; a tag is used once with a key.
 """
 
 import numpy as np
 
 from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto import replies
 
 
 def request_size(context: homomorphic.Context, products: int, count: int) -> int:
   """Bytes of `request`."""
-  return context.upload_size(products * _blocks(context, count))
+  return messages.BYTES + context.upload_size(products * _blocks(context, count))
 
 
 def reply_size(context: homomorphic.Context, count: int) -> int:
   """Bytes of `reply`, which do not depend on the number of products."""
-  return _blocks(context, count) * replies.size(context, 1, context.degree)
+  return _blocks(context, count) * _block_size(context)
+
+
+def _block_size(context: homomorphic.Context) -> int:
+  return messages.BYTES + replies.size(context, 1, context.degree)
 
 
 def request(
-    secret: homomorphic.SecretKey, a: np.ndarray, randomness: randomness_lib.Randomness
+    secret: homomorphic.SecretKey, a: np.ndarray, randomness: randomness_lib.Randomness, tag: bytes
 ) -> bytes:
   """Client: encrypts a, uint64 [products, n] below p.
+
+  `tag` tells requests under one key apart; `reply` and `finish` get the same.
 
   Raises:
     ValueError: a is not such an array.
@@ -40,7 +50,8 @@ def request(
   blocks = _split(secret.context, a)
   values = blocks.reshape(-1, secret.context.degree)
   coefficients = [secret.context.to_coefficients(block) for block in values]
-  return secret.encrypt(np.stack(coefficients), randomness)
+  header = _request_identifier(secret.fingerprint, tag)
+  return header + secret.encrypt(np.stack(coefficients), randomness)
 
 
 def reply(
@@ -48,6 +59,7 @@ def reply(
     message: bytes,
     b: np.ndarray,
     randomness: randomness_lib.Randomness,
+    tag: bytes,
 ) -> tuple[bytes, np.ndarray]:
   """Server: multiplies by b, uint64 [products, n] below p.
 
@@ -58,13 +70,18 @@ def reply(
     The message and beta [n].
 
   Raises:
-    ValueError: b is not such an array, or the request's length does not fit it.
+    ValueError: b is not such an array, or the request's length does not fit it, or
+      the request is of another key or tag.
   """
-  context = public.context
+  context, key = public.context, public.fingerprint
   blocks = _split(context, b)
   products, count, _ = blocks.shape
-  encrypted = context.load(message, products * count)
-  messages, shares = [], []
+  want = request_size(context, products, b.shape[1])
+  if len(message) != want:
+    raise ValueError(f'request of {len(message)} bytes, want {want}')
+  body = messages.read('request', message, _request_identifier(key, tag))
+  encrypted = context.load(body, products * count)
+  parts, shares = [], []
   places = np.arange(context.degree)
   for block in range(count):
     used = [j for j in range(products) if blocks[j, block].any()]
@@ -74,27 +91,39 @@ def reply(
     chosen = [encrypted[j * count + block] for j in used]
     totals = public.combine(chosen, multipliers) or [public.fresh_zero()]
     masked, mask = replies.mask(context, totals, places, randomness)
-    messages.append(masked)
+    parts += [_reply_identifier(key, tag, block), masked]
     shares.append(context.to_slots(context.round(mask)))
-  return b''.join(messages), np.concatenate(shares)[: b.shape[1]]
+  return b''.join(parts), np.concatenate(shares)[: b.shape[1]]
 
 
-def finish(secret: homomorphic.SecretKey, message: bytes, count: int) -> np.ndarray:
+def finish(
+    secret: homomorphic.SecretKey, message: bytes, count: int, tag: bytes
+) -> np.ndarray:
   """Client: alpha, uint64 [count].
 
   Raises:
-    ValueError: the length of the reply is wrong or a residue not below its modulus.
+    ValueError: the length of the reply is wrong or a residue not below its modulus, or
+      the reply is of another key or tag.
   """
   context = secret.context
   if len(message) != reply_size(context, count):
     raise ValueError(f'reply of {len(message)} bytes, want {reply_size(context, count)}')
-  size = replies.size(context, 1, context.degree)
+  size = _block_size(context)
   places = np.arange(context.degree)
-  shares = [
-      context.to_slots(replies.unmask(secret, message[start : start + size], 1, places))
-      for start in range(0, len(message), size)
-  ]
+  shares = []
+  for block in range(_blocks(context, count)):
+    want = _reply_identifier(secret.fingerprint, tag, block)
+    body = messages.read('reply', message[block * size : (block + 1) * size], want)
+    shares.append(context.to_slots(replies.unmask(secret, body, 1, places)))
   return np.concatenate(shares)[:count]
+
+
+def _request_identifier(key: bytes, tag: bytes) -> bytes:
+  return messages.identifier(b'request', key, tag)
+
+
+def _reply_identifier(key: bytes, tag: bytes, block: int) -> bytes:
+  return messages.identifier(b'share', key, tag, b'%d' % block)
 
 
 def _blocks(context: homomorphic.Context, count: int) -> int:

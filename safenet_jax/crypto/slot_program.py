@@ -17,8 +17,9 @@ LEFT, RIGHT = -2, -1
 class Step(NamedTuple):
   """One step; operands and result are slots.
 
-  INPUT: out = input wire number `left`. XOR: out = left ^ right. COPY: out =
-  left. AND: out = LEFT & RIGHT, inverted first where `left` (`right`) is 1.
+  INPUT: `out` becomes input wire number `left`, for good. XOR: out = left ^
+  right. COPY: out = left. AND: out = LEFT & RIGHT, inverted first where `left`
+  (`right`) is 1.
   """
 
   op: int
@@ -28,30 +29,36 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-  """Steps on `slots` slots and the last two of the list, LEFT and RIGHT."""
+  """Steps on a slot for each input, `slots` others, and LEFT and RIGHT, the last two."""
 
   steps: tuple[Step, ...]
+  inputs: int
   slots: int
   outputs: tuple[circuits.Bit, ...]  # wires by slot
 
 
 @functools.lru_cache(maxsize=64)
 def compile_program(circuit: circuits.Circuit) -> Program:
-  """Assigns slots to wires, from when they are set until they are last read."""
+  """Assigns slots to wires, from when they are set until they are last read.
+
+  Inputs keep theirs: nothing is written to the rows of whoever holds them.
+  """
   steps = _wire_steps(circuit)
   last_read: dict[int, int] = {}
   for position, step in enumerate(steps):
     if step.op in (XOR, COPY):
       last_read[step.left] = last_read[step.right] = position
-  outputs = {bit.number for bit in circuit.outputs if isinstance(bit, circuits.Wire)}
+  inputs = range(circuit.input_width)
+  kept = {bit.number for bit in circuit.outputs if isinstance(bit, circuits.Wire)}
+  kept.update(inputs)
 
-  slots = {LEFT: LEFT, RIGHT: RIGHT}
-  size, free, program = 0, [], []
+  slots = {LEFT: LEFT, RIGHT: RIGHT} | {wire: wire for wire in inputs}
+  size, free, program = len(inputs), [], []
   for position, (op, out, left, right) in enumerate(steps):
     if op in (XOR, COPY):
       read = {left, right}
       left, right = slots[left], slots[right]
-      free += [slots[w] for w in read - outputs if last_read[w] == position]
+      free += [slots[w] for w in read - kept if last_read[w] == position]
     if out not in slots:
       if not free:
         free.append(size)
@@ -60,7 +67,8 @@ def compile_program(circuit: circuits.Circuit) -> Program:
     program.append(Step(op, slots[out], left, right))
   return Program(
       steps=tuple(program),
-      slots=size,
+      inputs=len(inputs),
+      slots=size - len(inputs),
       outputs=tuple(
           bit if isinstance(bit, bool) else circuits.Wire(slots[bit.number], bit.inverted)
           for bit in circuit.outputs

@@ -15,8 +15,10 @@ no influence on what the sender computes.
                  shares               -w_0 and w_r + r * e: sum to r * factor
 
 Either message holds the receiver's unknown pad in each word, so it is uniform
-but for the chosen word, which the receiver is to learn. A pad hides one message:
-use the labels of a tag for one transfer or one product, once.
+but for the chosen word, which the receiver is to learn. A pad hides one message,
+so `Pads` serve once: use the labels of a tag for one transfer or one product. A
+message carries an identifier of the pads' keys (`messages`), so that pads under
+other keys do not open it.
 
 The labels of a garbled output serve as well: with q = `Encoding.output_labels`,
 t = `Outputs.labels` and r the colour, a chosen transfer encrypts a word under
@@ -24,11 +26,28 @@ each of them. Constant outputs have no secret label.
 """
 
 from collections.abc import Iterator
+import dataclasses
 
 import numpy as np
 
 from safenet_jax.crypto import hashing
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import randomness as randomness_lib
+
+
+@dataclasses.dataclass
+class Pads:
+  """One party's pads for one message, uint64 [n] or [2, n], under an identifier."""
+
+  words: np.ndarray
+  identifier: bytes
+  used: bool = dataclasses.field(default=False, init=False)
+
+  def spend(self) -> None:
+    """Raises ValueError when called again: a second message would open the first."""
+    if self.used:
+      raise ValueError('pads were used before, want fresh ones for every message')
+    self.used = True
 
 
 def hash_keys(
@@ -40,28 +59,28 @@ def hash_keys(
   return np.frombuffer(keys, np.uint8).reshape(blocks, hashing.KEY_BYTES)
 
 
-def receiver_pads(labels: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def receiver_pads(labels: np.ndarray, keys: np.ndarray) -> Pads:
   """The chosen pads, uint64 [n], from labels t, uint64 [n, 2]."""
   pads = np.empty(len(labels), np.uint64)
   for rows, key in _blocks(len(labels), keys):
     pads[rows] = hashing.hash_labels(labels[rows], key)
-  return pads
+  return Pads(pads, messages.identifier(keys.tobytes()))
 
 
 def sender_pads(
     labels: np.ndarray, delta: np.ndarray, keys: np.ndarray
-) -> np.ndarray:
+) -> Pads:
   """Both pads of every transfer, uint64 [2, n], from labels q, uint64 [n, 2]."""
   pads = np.empty((2, len(labels)), np.uint64)
   for rows, key in _blocks(len(labels), keys):
     pads[0, rows] = hashing.hash_labels(labels[rows], key)
     pads[1, rows] = hashing.hash_labels(labels[rows] ^ delta, key)
-  return pads
+  return Pads(pads, messages.identifier(keys.tobytes()))
 
 
 def send_chosen(
-    words: np.ndarray, pads: np.ndarray, *, bits: int
-) -> np.ndarray:
+    words: np.ndarray, pads: Pads, *, bits: int
+) -> messages.Words:
   """The message that offers words[0] and words[1].
 
   Args:
@@ -70,14 +89,15 @@ def send_chosen(
     bits: width of the words, 1 to 64.
 
   Returns:
-    uint64 [2, n], below 2^bits.
+    Words uint64 [2, n], below 2^bits.
   """
-  _check_words(words, pads.shape, bits, 'words')
-  return words ^ (pads & _mask(bits))
+  _check_words(words, pads.words.shape, bits, 'words')
+  pads.spend()
+  return messages.Words(_identifier('chosen', pads, bits), words ^ (pads.words & _mask(bits)))
 
 
 def receive_chosen(
-    message: np.ndarray, choices: np.ndarray, pads: np.ndarray, *, bits: int
+    message: messages.Words, choices: np.ndarray, pads: Pads, *, bits: int
 ) -> np.ndarray:
   """The chosen words, uint64 [n].
 
@@ -86,17 +106,22 @@ def receive_chosen(
     choices: packed as for the labels, uint8 [ceil(n / 8)].
     pads: `receiver_pads`, uint64 [n].
     bits: width of the words.
+
+  Raises:
+    ValueError: the message has another shape or range or is for other pads, which
+      can still be used, or the pads were used before.
   """
-  _check_words(message, (2, len(pads)), bits, 'message')
-  chosen = _select(choices, len(pads))
+  first, second = _open('chosen', message, (2, *pads.words.shape), pads, bits)
+  chosen = _select(choices, len(pads.words))
+  pads.spend()
   # Selected by mask, so that no branch depends on the choice.
-  picked = message[0] ^ ((message[0] ^ message[1]) & chosen)
-  return picked ^ (pads & _mask(bits))
+  picked = first ^ ((first ^ second) & chosen)
+  return picked ^ (pads.words & _mask(bits))
 
 
 def send_products(
-    factors: np.ndarray, pads: np.ndarray, *, bits: int
-) -> tuple[np.ndarray, np.ndarray]:
+    factors: np.ndarray, pads: Pads, *, bits: int
+) -> tuple[messages.Words, np.ndarray]:
   """The message and the sender's shares of choice * factor mod 2^bits.
 
   Args:
@@ -105,16 +130,18 @@ def send_products(
     bits: width of the ring, 1 to 64.
 
   Returns:
-    message and shares, uint64 [n], below 2^bits.
+    The message's words and the shares, uint64 [n], below 2^bits.
   """
-  _check_words(factors, pads.shape[1:], bits, 'factors')
+  first, second = pads.words
+  _check_words(factors, first.shape, bits, 'factors')
+  pads.spend()
   mask = _mask(bits)
-  message = (factors + pads[0] - pads[1]) & mask
-  return message, (np.uint64(0) - pads[0]) & mask
+  words = (factors + first - second) & mask
+  return messages.Words(_identifier('products', pads, bits), words), (np.uint64(0) - first) & mask
 
 
 def receive_products(
-    message: np.ndarray, choices: np.ndarray, pads: np.ndarray, *, bits: int
+    message: messages.Words, choices: np.ndarray, pads: Pads, *, bits: int
 ) -> np.ndarray:
   """The receiver's shares of choice * factor, uint64 [n], below 2^bits.
 
@@ -123,10 +150,27 @@ def receive_products(
     choices: packed as for the labels, uint8 [ceil(n / 8)].
     pads: `receiver_pads`, uint64 [n].
     bits: width of the ring.
+
+  Raises:
+    ValueError: as for `receive_chosen`.
   """
-  _check_words(message, pads.shape, bits, 'message')
-  chosen = _select(choices, len(pads))
-  return (pads + (message & chosen)) & _mask(bits)
+  words = _open('products', message, pads.words.shape, pads, bits)
+  chosen = _select(choices, len(pads.words))
+  pads.spend()
+  return (pads.words + (words & chosen)) & _mask(bits)
+
+
+def _identifier(kind: str, pads: Pads, bits: int) -> bytes:
+  return messages.identifier(kind.encode(), bytes([bits]), pads.identifier)
+
+
+def _open(
+    kind: str, message: messages.Words, shape: tuple[int, ...], pads: Pads, bits: int
+) -> np.ndarray:
+  """The message's words, if they are those for the pads."""
+  _check_words(message.words, shape, bits, 'message')
+  messages.check(kind, message.identifier, _identifier(kind, pads, bits))
+  return message.words
 
 
 def _blocks(count: int, keys: np.ndarray) -> Iterator[tuple[slice, bytes]]:

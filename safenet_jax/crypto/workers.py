@@ -21,6 +21,7 @@ Layers = Sequence[tuple[packing.Convolution, np.ndarray]]
 
 _KEY, _UPLOAD, _RESULT, _ERROR = b'K', b'U', b'R', b'E'
 _NUMBER = struct.Struct('<Q')
+_NUMBERS = struct.Struct('<QQ')
 
 
 class Workers:
@@ -55,17 +56,19 @@ class Workers:
     """
     self._ask(_KEY + key)
 
-  def reply(self, layer: int, upload: bytes) -> tuple[bytes, np.ndarray]:
+  def reply(self, layer: int, upload: bytes, tag: bytes) -> tuple[bytes, np.ndarray]:
     """`encrypted_convolution.reply` of a layer, by its index.
 
     Raises:
-      ValueError: no such layer, no key yet, or the upload is malformed.
+      ValueError: no such layer, no key yet, or the upload is malformed or not the one
+        of this key, layer and tag.
     """
     if not 0 <= layer < len(self._layers):
       raise ValueError(f'layer {layer}, want 0 to {len(self._layers) - 1}')
     height, width, _ = self._layers[layer][0].output_shape
     messages, shares = [], []
-    for result in self._ask(_UPLOAD + _NUMBER.pack(layer) + upload):
+    question = _UPLOAD + _NUMBERS.pack(layer, len(tag)) + tag + upload
+    for result in self._ask(question):
       end = _NUMBER.size + _NUMBER.unpack_from(result)[0]
       share = np.frombuffer(result[_NUMBER.size : end], np.uint64)
       shares.append(share.reshape(height, width, -1))
@@ -123,9 +126,11 @@ def _serve(
       elif public is None:
         raise ValueError('an upload before the public key')
       else:
-        layer_index, = _NUMBER.unpack_from(question, 1)
+        layer_index, length = _NUMBERS.unpack_from(question, 1)
+        start = 1 + _NUMBERS.size
+        tag, upload = question[start : start + length], question[start + length :]
         message, share = encrypted_convolution.reply(
-            public, parts[layer_index], question[1 + _NUMBER.size :], randomness
+            public, parts[layer_index], upload, randomness, tag
         )
         answer = _NUMBER.pack(share.nbytes) + share.tobytes() + message
       pipe.send_bytes(_RESULT + answer)

@@ -5,6 +5,7 @@ import pytest
 
 from safenet_jax.crypto import encrypted_convolution
 from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import packing
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
 from tests.crypto import plain_convolution
@@ -80,11 +81,11 @@ def run(secret, public, layer, kernel, randomness=None):
   randomness = randomness or SystemRandomness()
   weights = encrypted_convolution.prepare(public.context, layer, kernel)
   r = randomness.ring(BITS, layer.input_shape)
-  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
+  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
   assert len(upload) == encrypted_convolution.upload_size(public.context, layer)
-  message, u = encrypted_convolution.reply(public, weights, upload, randomness)
+  message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
   assert len(message) == encrypted_convolution.reply_size(public.context, layer)
-  c = encrypted_convolution.decrypt_map(secret, layer, message)
+  c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
   assert c.shape == u.shape == layer.output_shape
   return r, message, c, u
 
@@ -128,9 +129,9 @@ def test_other_rings_work(bits):
   randomness = SystemRandomness()
   r = randomness.ring(bits, layer.input_shape)
   weights = encrypted_convolution.prepare(context, layer, kernel)
-  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
-  message, u = encrypted_convolution.reply(public, weights, upload, randomness)
-  c = encrypted_convolution.decrypt_map(secret, layer, message)
+  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
+  message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
+  c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
   want = plain_convolution.padded(r, kernel, 1)
   np.testing.assert_array_equal((c + u) % 2**bits, want % 2**bits)
 
@@ -183,9 +184,9 @@ def test_the_noise_is_within_the_bound_of_the_moduli(context, secret, public, la
   randomness = SystemRandomness()
   weights = encrypted_convolution.prepare(context, layer, kernel)
   r = randomness.ring(BITS, layer.input_shape)
-  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
+  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
   layout = weights.layout
-  tile = context.load(upload, layout.tiles * layout.inputs)[: layout.inputs]
+  tile = context.load(upload[messages.BYTES :], layout.tiles * layout.inputs)[: layout.inputs]
   totals = public.combine(tile, weights.multipliers, weights.offset)
   packed = layout.pack_kernel(kernel, range(layout.outputs))
   for total, polynomials in zip(totals, packed):
@@ -197,12 +198,46 @@ def test_the_noise_is_within_the_bound_of_the_moduli(context, secret, public, la
     assert budget >= 10
 
 
-def test_another_key_decrypts_to_garbage(context, secret, public):
+def test_another_key_is_refused_and_would_decrypt_to_garbage(
+    context, secret, public, monkeypatch
+):
   layer = Layer(8, 8, 3, 4, 3)
   kernel = draw_kernel(layer)
   r, message, _, u = run(secret, public, layer, kernel)
-  c = encrypted_convolution.decrypt_map(homomorphic.SecretKey(context), layer, message)
+  other = homomorphic.SecretKey(context)
+  with pytest.raises(ValueError, match='of another session, key or step'):
+    encrypted_convolution.decrypt_map(other, layer, message, b'tag')
+  monkeypatch.setattr(other, 'fingerprint', secret.fingerprint)
+  c = encrypted_convolution.decrypt_map(other, layer, message, b'tag')
   assert np.abs(deviation(layer, kernel, r, c, u)).min() > 2**20
+
+
+def test_messages_of_another_key_layer_or_tag_are_refused(context, secret, public):
+  # Two layers of one size each way, and two groups in each reply.
+  layers = [Layer(32, 32, 1, 6, 3), Layer(32, 32, 1, 6, 5)]
+  kernels = [draw_kernel(layer) for layer in layers]
+  weights = [encrypted_convolution.prepare(context, *pair) for pair in zip(layers, kernels)]
+  randomness = SystemRandomness()
+  r = randomness.ring(BITS, layers[0].input_shape)
+  client = encrypted_convolution.encrypt_map, encrypted_convolution.decrypt_map
+  upload = client[0](secret, layers[0], r, randomness, b'1')
+  assert encrypted_convolution.upload_size(context, layers[1]) == len(upload)
+  stranger = homomorphic.PublicKey(context, homomorphic.SecretKey(context).public_key())
+  for server, prepared, tag in (
+      (stranger, weights[0], b'1'), (public, weights[1], b'1'), (public, weights[0], b'2'),
+  ):
+    with pytest.raises(ValueError, match='upload .* of another'):
+      encrypted_convolution.reply(server, prepared, upload, randomness, tag)
+  message, u = encrypted_convolution.reply(public, weights[0], upload, randomness, b'1')
+  half = len(message) // 2
+  for layer, tag, found in (
+      (layers[1], b'1', message), (layers[0], b'2', message),
+      (layers[0], b'1', message[half:] + message[:half]), (layers[0], b'1', message[:half] * 2),
+  ):
+    with pytest.raises(ValueError, match='reply .* of another'):
+      client[1](secret, layer, found, tag)
+  c = client[1](secret, layers[0], message, b'1')
+  assert np.abs(deviation(layers[0], kernels[0], r, c, u)).max() <= 1
 
 
 @pytest.mark.parametrize('error', [-1, 1])
@@ -212,17 +247,19 @@ def test_blobs_of_another_length_raise(context, secret, public, error):
   _, message, _, _ = run(secret, public, layer, kernel)
   weights = encrypted_convolution.prepare(context, layer, kernel)
   with pytest.raises(ValueError, match='reply of'):
-    encrypted_convolution.decrypt_map(secret, layer, (message + b'\0')[: len(message) + error])
+    wrong = (message + b'\0')[: len(message) + error]
+    encrypted_convolution.decrypt_map(secret, layer, wrong, b'tag')
   upload = bytes(encrypted_convolution.upload_size(context, layer) + error)
   with pytest.raises(ValueError, match='upload of'):
-    encrypted_convolution.reply(public, weights, upload, SystemRandomness())
+    encrypted_convolution.reply(public, weights, upload, SystemRandomness(), b'tag')
 
 
 def test_residues_beyond_the_modulus_raise(context, secret):
   layer = Layer(8, 8, 3, 4, 3)
-  message = b'\xff' * encrypted_convolution.reply_size(context, layer)
+  message = encrypted_convolution._reply_identifier(secret.fingerprint, layer, b'tag', 0)
+  message += b'\xff' * (encrypted_convolution.reply_size(context, layer) - len(message))
   with pytest.raises(ValueError, match='residue'):
-    encrypted_convolution.decrypt_map(secret, layer, message)
+    encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
 
 
 def test_wrong_kernels_and_maps_raise(context, secret):
@@ -235,7 +272,7 @@ def test_wrong_kernels_and_maps_raise(context, secret):
   values = randomness.ring(BITS, layer.input_shape)
   for bad in (values[:7], values.view(np.int64), np.full_like(values, 2**56)):
     with pytest.raises(ValueError, match='want'):
-      encrypted_convolution.encrypt_map(secret, layer, bad, randomness)
+      encrypted_convolution.encrypt_map(secret, layer, bad, randomness, b'tag')
 
 
 def test_weights_whose_noise_would_show_are_refused(context):

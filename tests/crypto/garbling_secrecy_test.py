@@ -1,6 +1,4 @@
-"""What must never happen: two labels of a wire, a repeated label, a wrong block accepted."""
-
-import dataclasses
+"""What must never happen: two labels of a wire, a repeated label."""
 
 import numpy as np
 import pytest
@@ -10,35 +8,6 @@ from safenet_jax.crypto import garbling
 from safenet_jax.crypto import garbling_kernels
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from tests.crypto import garbled_run
-
-
-def test_messages_travel_as_bytes():
-  circuit = circuits.relu_sign(5)
-  run = garbled_run.garble(circuit, 64, seed=10)
-  data = run.garbled.to_bytes()
-  assert len(data) == run.garbled.nbytes == 16 + 32 * 64 * circuit.and_count
-  received = garbling.GarbledBlock.from_bytes(data, circuit, 64)
-  assert run.valid(run.evaluate(received)).all()
-  for wrong in (data[:-1], data + b'\0', b''):
-    with pytest.raises(ValueError, match='bytes, want'):
-      garbling.GarbledBlock.from_bytes(wrong, circuit, 64)
-
-
-@pytest.mark.parametrize('tamper', [
-    lambda block: dataclasses.replace(block, seed=bytes(16)),
-    lambda block: dataclasses.replace(block, tables=block.tables[::-1].copy()),
-    lambda block: dataclasses.replace(block, tables=np.roll(block.tables, 1, axis=2)),
-    lambda block: dataclasses.replace(block, tables=block.tables[:, ::-1].copy()),
-], ids=['hash key', 'gates', 'instances', 'half gates'])
-def test_shuffled_tables_and_wrong_keys_give_no_valid_label(tamper):
-  circuit = circuits.relu_sign(12)
-  run = garbled_run.garble(circuit, 1024, seed=11)
-  outputs = run.evaluate(tamper(run.garbled))
-  # Where all eleven gates happen to use no row, four to the minus eleven.
-  assert run.valid(outputs).mean() < 0.01
-  good = run.evaluate()
-  agreement = np.unpackbits(outputs.colours ^ good.colours).mean()
-  assert 0.4 < agreement < 0.6
 
 
 def test_a_block_is_evaluated_once():

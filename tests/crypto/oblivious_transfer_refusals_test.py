@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import oblivious_transfer
 from safenet_jax.crypto import randomness
 
@@ -55,7 +56,7 @@ def test_steps_out_of_order_and_repeated_are_refused():
   with pytest.raises(ValueError, match='finish before choose'):
     sender.finish(corrections)
   with pytest.raises(ValueError, match='extend before finish'):
-    sender.extend(b'', np.zeros((32, 2), np.uint64), 128)
+    sender.extend(b'', messages.Words(bytes(16), np.zeros((32, 2), np.uint64)), 128)
   with pytest.raises(ValueError, match='extend before correct'):
     receiver.extend(b'', np.zeros(16, np.uint8), 128)
   points = sender.choose(receiver.announcement, source)

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import threading
+import time
 
 import hypothesis
 from hypothesis import strategies
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import base_transfer
+from safenet_jax.crypto import bit_planes
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import oblivious_transfer
 from safenet_jax.crypto import randomness
 from tests.crypto import fresh
@@ -17,10 +21,10 @@ EXTENSIONS = ('iknp', 'softspoken')
 BYTES_PER_TRANSFER = {'iknp': 16, 'softspoken': 4}
 GOLDEN = {
     'iknp': (
-        '4ea9671a10f89cac0433b42717981614126bc5e4e245a404b1651b7ef605fd7b'
+        'a51d8e73f65e2e3456fe78957480419561a4c6ba0f324a80545fa06751a321e7'
     ),
     'softspoken': (
-        'bf7be3376246aec4b2ec2341f36a10cbdf5b86d740b387ac2a89d3f63e1aa80b'
+        '934fa703e6996d3d57cefc4adc6a424cdd0374639fe82c728c298f301ead6c75'
     ),
 }
 
@@ -76,7 +80,7 @@ def test_labels_differ_by_delta_where_chosen(session, count, seed):
   assert t.dtype == q.dtype == np.uint64
   assert correlated(q, t, choices).all()
   padded = -(-count // 128) * 128
-  assert message.nbytes == padded * BYTES_PER_TRANSFER[extension]
+  assert message.nbytes == 16 + padded * BYTES_PER_TRANSFER[extension]
 
 
 @pytest.mark.parametrize('count', [128, 1 << 16, (1 << 17) + 3 * 128 + 77])
@@ -108,7 +112,7 @@ def test_messages_look_uniform_whatever_is_chosen(session):
   for octet in (0, 255, 0x55):
     choices = np.full(count // 8, octet, np.uint8)
     message, t = receiver.extend(b'%d' % next(tags), choices, count)
-    for words in (message, t):
+    for words in (message.words, t):
       counts = np.bincount(words.reshape(-1).view(np.uint8), minlength=256)
       expected = counts.sum() / 256
       assert ((counts - expected) ** 2 / expected).sum() < 350
@@ -130,11 +134,11 @@ def test_one_tag_for_two_messages_would_reveal_the_choices(extension):
   want = np.bitwise_xor(*choices).view(np.uint64)
 
   def revealed(tags):
-    messages = [
-        make_session(extension)[1].extend(tag, chosen, count)[0]
+    sent = [
+        make_session(extension)[1].extend(tag, chosen, count)[0].words
         for tag, chosen in zip(tags, choices)
     ]
-    return (np.bitwise_xor(*messages) == want).mean()
+    return (np.bitwise_xor(*sent) == want).mean()
 
   assert revealed([b'tag', b'tag']) == 1
   assert revealed([b'tag', b'gat']) == 0
@@ -152,12 +156,77 @@ def test_each_side_takes_a_tag_once(session):
     sender.extend(tag, message, 128)
 
 
-def test_sides_with_different_tags_do_not_correlate(session):
+def test_messages_of_another_tag_count_or_session_are_refused_and_keep_the_tag(session):
+  extension, sender, receiver, tags = session
+  first, second = b'%d' % next(tags), b'%d' % next(tags)
+  choices = random_choices(512)
+  message, t = receiver.extend(first, choices, 512)
+  swapped, other = receiver.extend(second, choices, 512)
+  stranger, _ = make_session(extension, seed=1)[1].extend(first, choices, 512)
+  for wrong, count in ((swapped, 512), (stranger, 512), (message, 511)):
+    with pytest.raises(ValueError, match='of another session, key or step'):
+      sender.extend(first, wrong, count)
+  assert correlated(sender.extend(first, message, 512), t, choices).all()
+  assert correlated(sender.extend(second, swapped, 512), other, choices).all()
+
+
+def test_without_the_check_messages_of_another_tag_would_not_correlate(session, monkeypatch):
   _, sender, receiver, tags = session
+  monkeypatch.setattr(messages, 'check', lambda *unused: None)
   choices = random_choices(512)
   message, t = receiver.extend(b'%d' % next(tags), choices, 512)
   q = sender.extend(b'%d' % next(tags), message, 512)
   assert not correlated(q, t, choices).any()
+
+
+@pytest.mark.parametrize('step', ['points', 'corrections'])
+def test_base_messages_of_another_session_show_in_the_first_extension(step):
+  source = randomness.InsecureSeededRandomness(3)
+  senders = [oblivious_transfer.CorrelatedSender(DELTA) for _ in range(2)]
+  receivers = [oblivious_transfer.CorrelatedReceiver(source) for _ in range(2)]
+  points = [s.choose(r.announcement, source) for s, r in zip(senders, receivers)]
+  if step == 'points':
+    points.reverse()
+  corrections = [r.correct(p) for r, p in zip(receivers, points)]
+  if step == 'corrections':
+    corrections.reverse()
+  for sender, correction in zip(senders, corrections):
+    sender.finish(correction)
+  message, _ = receivers[0].extend(b'tag', random_choices(128), 128)
+  with pytest.raises(ValueError, match='of another session, key or step'):
+    senders[0].extend(b'tag', message, 128)
+
+
+def test_threads_take_turns_in_a_session(monkeypatch):
+  sender, receiver, _ = make_session('softspoken')
+  labels, inside, most, results = bit_planes.Streams.labels, [], [], {}
+
+  def watched(*arguments):
+    inside.append(None)
+    # Time for the other threads to come in, had they not to wait.
+    time.sleep(0.05)
+    most.append(len(inside))
+    found = labels(*arguments)
+    inside.pop()
+    return found
+
+  def extend(tag):
+    message, t = receiver.extend(tag, choices, 1000)
+    results[tag] = sender.extend(tag, message, 1000), t
+
+  choices = random_choices(1000)
+  # The parties take turns too, or the sender would be counted with the receiver.
+  monkeypatch.setattr(bit_planes.Streams, 'labels', watched)
+  monkeypatch.setattr(sender, '_lock', receiver._lock)
+  threads = [threading.Thread(target=extend, args=(b'%d' % k,)) for k in range(4)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert most == [1] * 8
+  assert len(results) == 4
+  for q, t in results.values():
+    assert correlated(q, t, choices).all()
 
 
 def test_messages_of_the_wrong_shape_are_refused_and_keep_the_tag(session):
@@ -165,26 +234,29 @@ def test_messages_of_the_wrong_shape_are_refused_and_keep_the_tag(session):
   tag = b'%d' % next(tags)
   choices = random_choices(256)
   message, t = receiver.extend(tag, choices, 256)
+  words = message.words
   for wrong in (
-      message[:, :-1],
-      message[:-1],
-      np.hstack([message, message]),
-      message.reshape(-1),
-      message.view(np.int64),
-      message.view(np.uint8),
+      words[:, :-1],
+      words[:-1],
+      np.hstack([words, words]),
+      words.reshape(-1),
+      words.view(np.int64),
+      words.view(np.uint8),
   ):
     with pytest.raises(ValueError, match='want uint64'):
-      sender.extend(tag, wrong, 256)
+      sender.extend(tag, message._replace(words=wrong), 256)
   assert correlated(sender.extend(tag, message, 256), t, choices).all()
 
 
-def test_shuffled_messages_spoil_the_correlation(session):
+def test_words_shuffled_within_a_message_spoil_the_correlation(session):
+  # Its identifier does not cover them: the transport does.
   _, sender, receiver, tags = session
   choices = random_choices(512)
   for axis in (0, 1):
     tag = b'%d' % next(tags)
     message, t = receiver.extend(tag, choices, 512)
-    q = sender.extend(tag, np.roll(message, 1, axis), 512)
+    shuffled = message._replace(words=np.roll(message.words, 1, axis))
+    q = sender.extend(tag, shuffled, 512)
     assert not correlated(q, t, choices).any()
 
 
@@ -209,14 +281,15 @@ def test_sender_lacks_the_streams_under_its_delta(monkeypatch):
 
 @pytest.mark.parametrize('extension', EXTENSIONS)
 def test_transcripts_are_golden(extension):
-  sender, receiver, messages = make_session(extension, seed=2021)
+  sender, receiver, base = make_session(extension, seed=2021)
   digest = hashlib.sha256()
-  for message in messages:
+  for message in base:
     digest.update(bytes(message))
   for count in (128, 1000):
     message, t = receiver.extend(b'%d' % count, random_choices(count, 9), count)
     q = sender.extend(b'%d' % count, message, count)
-    for words in (message, t, q):
+    digest.update(message.identifier)
+    for words in (message.words, t, q):
       digest.update(words.tobytes())
   assert digest.hexdigest() == GOLDEN[extension]
 

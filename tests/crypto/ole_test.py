@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import ole
 from safenet_jax.crypto.randomness import SystemRandomness
 
@@ -22,11 +23,11 @@ class Parties:
 
   def shares(self, a, b):
     """alpha, beta for uint64 [products, n]."""
-    message = ole.request(self.secret, a, self.randomness)
+    message = ole.request(self.secret, a, self.randomness, b'tag')
     assert len(message) == ole.request_size(self.context, *a.shape)
-    answer, beta = ole.reply(self.public, message, b, self.randomness)
+    answer, beta = ole.reply(self.public, message, b, self.randomness, b'tag')
     assert len(answer) == ole.reply_size(self.context, a.shape[1])
-    alpha = ole.finish(self.secret, answer, a.shape[1])
+    alpha = ole.finish(self.secret, answer, a.shape[1], b'tag')
     assert alpha.shape == beta.shape == a.shape[1:]
     assert max(alpha.max(), beta.max()) < self.p
     return alpha, beta
@@ -94,9 +95,9 @@ def test_shares_are_uniform_and_new_each_time(parties):
 def test_the_noise_is_within_the_bound_of_the_moduli(parties):
   context, p = parties.context, parties.p
   a, b = (parties.randomness.residues(p, (2, 8192)) for _ in range(2))
-  message = ole.request(parties.secret, a, parties.randomness)
+  message = ole.request(parties.secret, a, parties.randomness, b'tag')
   multipliers = [[context.multiplier(context.to_coefficients(row))] for row in b]
-  total, = parties.public.combine(context.load(message, 2), multipliers)
+  total, = parties.public.combine(context.load(message[messages.BYTES :], 2), multipliers)
   q = math.prod(int(m) for m in context.moduli)
   # Two products by polynomials uniform in +-p/2: six deviations over 8192 places.
   noise = 3.24 * math.sqrt(2 * 8192 / 12) * p
@@ -107,11 +108,15 @@ def test_the_noise_is_within_the_bound_of_the_moduli(parties):
   assert 8192 * noise * p / q < 2**-40
 
 
-def test_another_key_decrypts_to_garbage(parties):
+def test_another_key_is_refused_and_would_decrypt_to_garbage(parties):
   a, b = (parties.randomness.residues(parties.p, (1, 100)) for _ in range(2))
-  message = ole.request(parties.secret, a, parties.randomness)
-  answer, beta = ole.reply(parties.public, message, b, parties.randomness)
-  alpha = ole.finish(homomorphic.SecretKey(parties.context), answer, 100)
+  message = ole.request(parties.secret, a, parties.randomness, b'tag')
+  answer, beta = ole.reply(parties.public, message, b, parties.randomness, b'tag')
+  other = homomorphic.SecretKey(parties.context)
+  with pytest.raises(ValueError, match='of another session, key or step'):
+    ole.finish(other, answer, 100, b'tag')
+  other.fingerprint = parties.secret.fingerprint
+  alpha = ole.finish(other, answer, 100, b'tag')
   want = a[0].astype(object) * b[0].astype(object) % parties.p
   assert not ((alpha.astype(object) + beta) % parties.p == want).any()
 
@@ -120,20 +125,40 @@ def test_another_key_decrypts_to_garbage(parties):
 def test_messages_of_another_length_raise(parties, error):
   context, b = parties.context, np.ones((1, 100), np.uint64)
   message = bytes(ole.request_size(context, 1, 100) + error)
-  with pytest.raises(ValueError, match='upload of'):
-    ole.reply(parties.public, message, b, parties.randomness)
+  with pytest.raises(ValueError, match='request of'):
+    ole.reply(parties.public, message, b, parties.randomness, b'tag')
   with pytest.raises(ValueError, match='reply of'):
-    ole.finish(parties.secret, bytes(ole.reply_size(context, 100) + error), 100)
+    ole.finish(parties.secret, bytes(ole.reply_size(context, 100) + error), 100, b'tag')
 
 
 def test_residues_beyond_the_modulus_raise(parties):
-  answer = b'\xff' * ole.reply_size(parties.context, 100)
+  answer = ole._reply_identifier(parties.secret.fingerprint, b'tag', 0)
+  answer += b'\xff' * (ole.reply_size(parties.context, 100) - len(answer))
   with pytest.raises(ValueError, match='residue'):
-    ole.finish(parties.secret, answer, 100)
+    ole.finish(parties.secret, answer, 100, b'tag')
 
 
 def test_wrong_vectors_raise(parties):
   good = np.zeros((1, 100), np.uint64)
   for bad in (good[0], good.astype(np.int64), good + np.uint64(parties.p), good[:, :0]):
     with pytest.raises(ValueError, match='want'):
-      ole.request(parties.secret, bad, parties.randomness)
+      ole.request(parties.secret, bad, parties.randomness, b'tag')
+
+
+def test_messages_of_another_key_or_tag_and_shuffled_blocks_are_refused(parties):
+  a, b = (parties.randomness.residues(parties.p, (1, 8193)) for _ in range(2))
+  request = ole.request(parties.secret, a, parties.randomness, b'1')
+  key = homomorphic.SecretKey(parties.context).public_key()
+  for public, tag in (
+      (homomorphic.PublicKey(parties.context, key), b'1'), (parties.public, b'2'),
+  ):
+    with pytest.raises(ValueError, match='request .* of another'):
+      ole.reply(public, request, b, parties.randomness, tag)
+  answer, beta = ole.reply(parties.public, request, b, parties.randomness, b'1')
+  half = len(answer) // 2
+  for tag, found in ((b'2', answer), (b'1', answer[half:] + answer[:half])):
+    with pytest.raises(ValueError, match='reply .* of another'):
+      ole.finish(parties.secret, found, 8193, tag)
+  alpha = ole.finish(parties.secret, answer, 8193, b'1')
+  want = a[0].astype(object) * b[0] % parties.p
+  np.testing.assert_array_equal((alpha.astype(object) + beta) % parties.p, want)

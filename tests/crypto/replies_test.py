@@ -5,6 +5,7 @@ import pytest
 
 from safenet_jax.crypto import encrypted_convolution
 from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import messages
 from safenet_jax.crypto import packing
 from safenet_jax.crypto import replies
 from safenet_jax.crypto import residues
@@ -45,9 +46,11 @@ def run(secret, public, layer, kernel, masks=None):
   randomness = SystemRandomness()
   weights = encrypted_convolution.prepare(public.context, layer, kernel)
   r = randomness.ring(BITS, layer.input_shape)
-  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
-  message, u = encrypted_convolution.reply(public, weights, upload, masks or randomness)
-  c = encrypted_convolution.decrypt_map(secret, layer, message)
+  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
+  message, u = encrypted_convolution.reply(
+      public, weights, upload, masks or randomness, b'tag'
+  )
+  c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
   return upload, message, c, u
 
 
@@ -55,12 +58,12 @@ def recover_kernel(context, layout, upload, message):
   """The first group's first multiplier from c1 = a W, modulo the first prime."""
   q = int(context.moduli[0])
   places = layout.output_places(0).size
-  data = message[residues.size(context.moduli, places) :]
+  data = message[messages.BYTES + residues.size(context.moduli, places) :]
   c1 = residues.unpack(data, context.moduli, (context.degree,))
   encrypted = context.ciphertext(np.stack([c1, c1]), ntt=False)
   context.evaluator.transform_to_ntt_inplace(encrypted)
   c1 = context.polynomials(encrypted)[0]
-  stream = residues.Expansion(upload[:16])
+  stream = residues.Expansion(upload[messages.BYTES :][:16])
   a = residues.uniform(stream, context.moduli, (context.degree,))
   quotient = np.zeros_like(c1)
   quotient[0] = [int(x) * pow(int(y), -1, q) % q for x, y in zip(c1[0], a[0])]
@@ -136,8 +139,8 @@ def test_masked_polynomials_are_uniform(context, secret, public):
   layer = Layer(32, 32, 1, 2, 3)
   for kernel in (np.zeros(layer.kernel_shape, np.int64), draw_kernel(layer)):
     _, message, _, _ = run(secret, public, layer, kernel)
-    split = residues.size(context.moduli, 2048)
-    for data, count in ((message[:split], 2048), (message[split:], 4096)):
+    body, split = message[messages.BYTES :], residues.size(context.moduli, 2048)
+    for data, count in ((body[:split], 2048), (body[split:], 4096)):
       first = residues.unpack(data, context.moduli, (count,))[0]
       assert chi_square(first >> np.uint64(47 - 4), bits=4) < 60
 
@@ -147,7 +150,7 @@ def test_only_useful_coefficients_are_sent(context):
   layout = packing.layout(layer, context.degree)
   bits = 93 * (8 * 8 * 64 + layout.outputs * 4096)
   size = encrypted_convolution.reply_size(context, layer)
-  assert bits / 8 <= size <= bits / 8 + 16 * layout.outputs
+  assert bits / 8 <= size <= bits / 8 + (16 + messages.BYTES) * layout.outputs
 
 
 def test_shares_add_to_the_plaintext_at_the_places(context, secret, public):

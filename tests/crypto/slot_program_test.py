@@ -9,9 +9,12 @@ from tests.crypto import random_circuits
 
 def _run(program, inputs):
   """The program on plain bits; a slot never written before it is read is None."""
-  slots = [None] * (program.slots + 2)
+  slots = [None] * (program.inputs + program.slots + 2)
   for op, out, left, right in program.steps:
+    # Inputs are rows of the caller's, set once and never written to.
+    assert (out in range(program.inputs)) == (op == slot_program.INPUT)
     if op == slot_program.INPUT:
+      assert slots[out] is None
       slots[out] = inputs[left]
     elif op == slot_program.XOR:
       slots[out] = slots[left] ^ slots[right]

@@ -36,7 +36,7 @@ def pool():
 def test_an_upload_before_the_key_raises():
   error = pytest.raises(ValueError, match='before the public key')
   with workers.Workers(1, PARAMETERS, [(SHAPES[2], KERNELS[2])]) as pool, error:
-    pool.reply(0, b'')
+    pool.reply(0, b'', b'tag')
 
 
 @pytest.mark.parametrize('index', range(len(SHAPES)))
@@ -44,9 +44,9 @@ def test_workers_together_answer_like_one_server(secret, pool, index):
   layer, randomness = SHAPES[index], SystemRandomness()
   pool.use_key(secret.public_key())
   r = randomness.ring(56, layer.input_shape)
-  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
-  message, u = pool.reply(index, upload)
-  c = encrypted_convolution.decrypt_map(secret, layer, message)
+  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
+  message, u = pool.reply(index, upload, b'tag')
+  c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
   want = plain_convolution.padded(r, KERNELS[index], layer.stride)
   np.testing.assert_array_equal((c + u) % 2**56, want % 2**56)
 
@@ -55,12 +55,12 @@ def test_two_workers_and_two_replies_repeat_nothing(secret):
   """Both workers have the same weights, get the same upload and are new."""
   layer, randomness = SHAPES[0], SystemRandomness()
   r = randomness.ring(56, layer.input_shape)
-  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness)
+  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
   pieces, shares = [], []
   with workers.Workers(2, PARAMETERS, [(layer, KERNELS[0])]) as pool:
     pool.use_key(secret.public_key())
     for _ in range(2):
-      message, u = pool.reply(0, upload)
+      message, u = pool.reply(0, upload, b'tag')
       half = len(message) // 2
       pieces += [message[start : start + half] for start in (0, half)]
       shares += [u[..., :3], u[..., 3:]]
@@ -74,11 +74,11 @@ def test_two_workers_and_two_replies_repeat_nothing(secret):
 def test_a_malformed_upload_raises_and_the_pool_goes_on(secret, pool):
   pool.use_key(secret.public_key())
   with pytest.raises(ValueError, match='upload of'):
-    pool.reply(1, b'short')
+    pool.reply(1, b'short', b'tag')
   with pytest.raises(ValueError, match='bytes'):
     pool.use_key(b'short')
   with pytest.raises(ValueError, match='layer'):
-    pool.reply(3, b'')
+    pool.reply(3, b'', b'tag')
   test_workers_together_answer_like_one_server(secret, pool, 1)
 
 

@@ -142,7 +142,7 @@ def test_ledger_counts_one_round_trip_per_activation_layer(images):
     -count * form.select_bits // 8
   )
   assert (
-    rows['offline', 'activation0', 'garbled tables', 'server'] == 32 * (width - 1) * padded + 16
+    rows['offline', 'activation0', 'garbled tables', 'server'] == 32 * (width - 1) * padded + 48
   )
   assert rows['online', 'input', 'masked input', 'client'] == 28 * 28 * 7
   assert record['phases']['online']['bytes'] == sum(
