@@ -17,12 +17,7 @@ def main() -> None:
   task = pipeline.task(net, images, options, pipeline.variables(member))
   fit.steps_per_epoch(task)
   workdir = launcher.workdir(config, 'model', 'data', 'pretrain')
-  with launcher.progress_bar('pretrain') as report:
-    member = fit.fit(
-        pipeline.key(config, 'pretrain'), member, task, workdir, phase='pretrain',
-        epochs=config.pretrain.epochs, warmup_epochs=config.pretrain.warmup_epochs,
-        progress=report,
-    )
+  member = pipeline.pretrain(config, member, task, workdir)
   print(f'pretrain: all-ReLU validation accuracy {float(member.accuracy):.2%} in {workdir.path}')
 
 
