@@ -1,5 +1,6 @@
 """The strategy `auto`: whichever runs two training steps of the members fastest."""
 
+from collections.abc import Callable
 import time
 
 import jax
@@ -17,12 +18,16 @@ STRATEGIES = ('map', 'vmap', 'unroll')
 MAX_UNROLLED = 8
 
 
-def seconds(strategy: str, first: Member, task: Task, members: int) -> float:
-  """Wall seconds of two training steps of copies of a member, compiled before."""
+# Training steps that are timed.
+STEPS = 2
+
+
+def program(strategy: str, first: Member, task: Task, members: int) -> tuple[Callable, tuple]:
+  """A jitted function that trains copies of a member for STEPS steps, and its arguments."""
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), first)
   keys = jax.random.split(jax.random.key(0), members)
   batches = jax.random.randint(
-    jax.random.key(1), (2, task.training.batch_size), 0, task.labels.size
+    jax.random.key(1), (STEPS, task.training.batch_size), 0, task.labels.size
   )
 
   @jax.jit
@@ -30,9 +35,15 @@ def seconds(strategy: str, first: Member, task: Task, members: int) -> float:
     one = lambda key, member: members_.train(key, member, task, batches)[0]  # noqa: E731
     return population.over_members(one, strategy)(keys, copies)
 
-  jax.block_until_ready(train(keys, copies, task))
+  return train, (keys, copies, task)
+
+
+def seconds(strategy: str, first: Member, task: Task, members: int) -> float:
+  """Wall seconds of STEPS training steps of copies of a member, compiled before."""
+  train, arguments = program(strategy, first, task, members)
+  jax.block_until_ready(train(*arguments))
   start = time.perf_counter()
-  jax.block_until_ready(train(keys, copies, task))
+  jax.block_until_ready(train(*arguments))
   return time.perf_counter() - start
 
 
