@@ -12,6 +12,7 @@ what --config.search.cost=measured reads from --config.search.cost_ledger.
 """
 
 from collections.abc import Callable, Iterator
+import functools
 import itertools
 import time
 
@@ -64,7 +65,7 @@ def rows() -> Iterator[Row]:
     return ledger
 
   found = benchmarks.best(
-    {kind: lambda pair=pair: run(*pair) for kind, pair in kinds.items()},
+    {kind: functools.partial(run, *pair) for kind, pair in kinds.items()},
     repetitions=5, clock=time.process_time,
   )
   bandwidth = benchmarks.BANDWIDTH.value

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import functools
 import tempfile
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +73,11 @@ def rows() -> Iterator[Row]:
         f'compile/{name}/P{count}', f'{setting}; floor: one member', compiling[name], 's',
         alone[name],
       )
-      total, arguments = memory[name]
-      yield row(
-        f'memory/{name}/P{count}', f'{setting}; floor: members, momentum and images', total, 'MB',
-        arguments,
-      )
+      if memory[name]:
+        yield row(
+          f'memory/{name}/P{count}', f'{setting}; floor: members, momentum and images',
+          memory[name][0], 'MB', memory[name][1],
+        )
     chosen = _auto(first, task, count)
     fastest = max(strategy.STRATEGIES, key=lambda name: speeds[name])
     yield Row(
@@ -106,15 +107,21 @@ def _start(network: Network) -> tuple[members.Member, members.Task]:
 
 
 def _compile(name: str, first, task, count: int):
-  """A run of the compiled program, seconds to compile it, MB in all and of its arguments."""
+  """A run of the compiled program, seconds to compile it, MB in all and of its arguments.
+
+  Megabytes are () where the backend does not tell.
+  """
   train, arguments = strategy.program(name, first, task, count)
   start = time.perf_counter()
   compiled = train.lower(*arguments).compile()
   seconds = time.perf_counter() - start
-  used = compiled.memory_analysis()
-  given = used.argument_size_in_bytes
-  total = given + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
-  return lambda: jax.block_until_ready(compiled(*arguments)), seconds, (total / 1e6, given / 1e6)
+  used: Any = compiled.memory_analysis()
+  memory: tuple[float, ...] = ()
+  if used is not None:
+    given = used.argument_size_in_bytes
+    total = given + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
+    memory = total / 1e6, given / 1e6
+  return lambda: jax.block_until_ready(compiled(*arguments)), seconds, memory
 
 
 def _one_after_another(network: Network, count: int) -> Callable[[], None]:

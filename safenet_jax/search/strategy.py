@@ -1,6 +1,5 @@
 """The strategy `auto`: whichever runs two training steps of the members fastest."""
 
-from collections.abc import Callable
 import time
 
 import jax
@@ -22,7 +21,9 @@ MAX_UNROLLED = 8
 STEPS = 2
 
 
-def program(strategy: str, first: Member, task: Task, members: int) -> tuple[Callable, tuple]:
+def program(
+  strategy: str, first: Member, task: Task, members: int
+) -> tuple[jax.stages.Wrapped, tuple]:
   """A jitted function that trains copies of a member for STEPS steps, and its arguments."""
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), first)
   keys = jax.random.split(jax.random.key(0), members)
