@@ -2,7 +2,8 @@
 
   python -m experiments.benchmark --suite=garbling,ot,he --out=FILE
 
---quick takes the smallest sizes once, to see that it runs.
+--quick takes the smallest sizes once, to see that it runs. With the suite `activations` the
+file is also what a search with --config.search.cost=measured reads.
 """
 
 import importlib
@@ -45,6 +46,12 @@ def main() -> None:
     table.add_row(row.name, f'{row.value:.4g}', row.unit, floor, ratio)
   rich.console.Console().print(table)
   record = environment.record() | {'rows': [row.record() for row in rows]}
+  costs = {
+    row.name.removeprefix(benchmarks.COSTS): row.value
+    for row in rows if row.name.startswith(benchmarks.COSTS)
+  }
+  if costs:
+    record['seconds_per_activation'] = costs
   pathlib.Path(OUT.value).write_text(json.dumps(record, indent=2) + '\n')
   print(f'benchmark: {len(rows)} rows in {OUT.value}')
 

@@ -8,12 +8,13 @@ time needs --force, and is marked.
 
 from absl import flags
 
+from experiments import evaluation
 from experiments import launcher
 from experiments import pipeline
-from safenet_jax.search import fit
+from experiments import thin
 
 PHASE = flags.DEFINE_enum(
-  'phase', 'finetune', ['pretrain', *pipeline.TUNED], 'Whose network is scored.'
+  'phase', 'finetune', ['pretrain', *pipeline.TUNED, 'thin'], 'Whose network is scored.'
 )
 SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'validation'], 'The images to score it on.')
 FORCE = flags.DEFINE_boolean('force', False, 'Score the test images once more.')
@@ -24,34 +25,23 @@ def main() -> None:
   phase, split = PHASE.value, SPLIT.value
   images = pipeline.dataset(config)
   net = pipeline.network(config, images)
-  section = 'search' if phase in pipeline.TUNED else 'pretrain'
+  section = 'pretrain' if phase == 'pretrain' else 'search'
   workdir = launcher.workdir(config, 'model', 'data', *dict.fromkeys(('pretrain', section)))
-  if phase in pipeline.TUNED:
+  folder, trained_as = workdir, phase
+  if phase == 'thin':
+    config, net, folder, _ = thin.of(config, images, workdir)
+    folder.read_json('thin.json', 'thin')
+    trained_as = 'control'
+  elif phase in pipeline.TUNED:
     # Written when both are finished; the control's length is not in the config.
     workdir.read_json('plan.json', 'search or finetune')
-  member = pipeline.trained(config, net, workdir, phase, section)
-  pretrained = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
-
-  name = 'evaluations.json'
-  earlier = workdir.read_json(name, 'evaluate') if (workdir / name).exists() else []
-  seen = [record for record in earlier if (record['phase'], record['split']) == (phase, split)]
-  repeated = split == 'test' and bool(seen)
-  if repeated and not FORCE.value:
-    raise ValueError(
-      f'the test images have scored {phase} already ({seen[0]["accuracy"]:.2%}): '
-      'numbers chosen on them are no test; --force scores them again and marks it'
-    )
-  # In float32 everywhere: that network is the one that is served.
-  options = pipeline.training(config[section], phase)
+  member = pipeline.trained(config, net, folder, trained_as, section)
+  # The ranks of channels are those of the pretrained network.
+  pretrained = pipeline.trained(config, net, folder, 'pretrain', 'pretrain')
+  options = pipeline.training(config[section], trained_as)
   task = pipeline.task(net, images, options, pipeline.variables(pretrained))
-  task = task.replace(network=net)
-  accuracy = float(fit.evaluate(member, task, *getattr(images, split)))
-  record = {
-    'phase': phase, 'split': split, 'images': len(getattr(images, split).labels),
-    'accuracy': accuracy, 'repeated': repeated,
-  }
-  workdir.write_json(name, [*earlier, record])
-  print(f'evaluate: {phase} {accuracy:.2%} on {record["images"]} {split} images')
+  record = evaluation.score(workdir, phase, split, member, task, net, images, FORCE.value)
+  print(f'evaluate: {phase} {record["accuracy"]:.2%} on {record["images"]} {split} images')
 
 
 if __name__ == '__main__':

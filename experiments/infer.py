@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from experiments import evaluation
 from experiments import launcher
 from experiments import pipeline
 from safenet_jax.crypto import randomness
@@ -14,7 +15,6 @@ from safenet_jax.protocol import formats
 from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import quantize
 from safenet_jax.protocol import simulator
-from safenet_jax.search import fit
 from safenet_jax.search import member as members
 
 
@@ -47,14 +47,14 @@ def main() -> None:
   private += [simulator.infer(model, test[i : i + 1], source) for i in range(1, count)]
   seconds = time.perf_counter() - start
   classes = np.concatenate(private).argmax(-1)
-  floating = fit.evaluate(planned, task, images.test.images, images.test.labels)
+  # All test images at once, by the plaintext network: scored once in a run, whoever asks.
+  evaluation.tested(workdir, 'finetune', planned, task, net, images)
   workdir.write_json('ledger.json', ledger.record() | {
       'mode': 'simulator, offline correlations from an insecure dealer',
       'images': count, 'images_per_second': (count - 1) / seconds if count > 1 else None,
       'agreement': int((classes == plain.argmax(-1)).sum()),
       'correct': int((classes == labels).sum()),
       'fixed_point_correct': int((plain.argmax(-1) == labels).sum()),
-      'test_accuracy': float(floating),
       'out_of_range': ranges.exceeded,
       'truncation_failure': ranges.truncation_failure,
   })

@@ -4,7 +4,8 @@
 
 Every setting that the config's `sweep(add)` adds is pretrained and searched in a
 workdir of its own below --workdir; runs that differ in search settings only share
-their pretraining. The same command continues a sweep that was stopped.
+their pretraining. The same command continues a sweep that was stopped. search_progress
+shows how the best feasible score of every setting grew with its budget (Figure 4b).
 """
 
 import runpy
@@ -13,13 +14,17 @@ import subprocess
 import sys
 from typing import Any
 
+from absl import flags
 import rich.console
 import rich.table
 
 from experiments import launcher
 from safenet_jax.report import figures
 from safenet_jax.report import pareto
+from safenet_jax.report import progress
 from safenet_jax.workdir import Workdir
+
+THIN = flags.DEFINE_bool('thin', False, 'Train a thin all-ReLU network beside every plan.')
 
 
 def settings(config_path: str) -> list[dict[str, Any]]:
@@ -49,8 +54,8 @@ def _command(phase: str, overrides: dict[str, Any], workdir) -> None:
     raise RuntimeError(f'{phase} in {workdir} ended with code {code}; its error is above')
 
 
-def _searched(root: Workdir, overrides: dict[str, Any]) -> dict[str, Any]:
-  """Runs one setting unless it is done, and reads its plan."""
+def _searched(root: Workdir, overrides: dict[str, Any]) -> Workdir:
+  """The workdir of one setting's search, which is run unless it is done."""
   run = Workdir(root / name(overrides))
   if not (run / 'plan.json').exists():
     shared = {k: v for k, v in overrides.items() if not k.startswith('search.')}
@@ -63,7 +68,18 @@ def _searched(root: Workdir, overrides: dict[str, Any]) -> dict[str, Any]:
       shutil.copytree(pretrained, copy)
       copy.replace(run.path)
     _command('search', overrides, run.path)
-  return run.read_json('plan.json', 'search')
+  if THIN.value and not (run / 'thin/thin.json').exists():
+    _command('thin', overrides, run.path)
+  return run
+
+
+def _thin(overrides: dict[str, Any], run: Workdir) -> tuple[dict[str, Any], dict[str, Any]]:
+  """A thin network as `pareto.points` takes it: a plan that replaces nothing."""
+  found = run.read_json('thin/thin.json', 'thin')
+  algorithm = f'thin beside {overrides.get("search.algorithm", "search")}'
+  accuracy = {'planned': found['validation_accuracy']}
+  plan = {'activations': found['activations'], 'replaced': [], 'validation_accuracy': accuracy}
+  return overrides | {'search.algorithm': algorithm}, plan
 
 
 def main() -> None:
@@ -71,9 +87,17 @@ def main() -> None:
   config_path = launcher.config_path()
   everything = settings(config_path)
   root.claim({'sweep': {'settings': everything} | {'config': launcher.CONFIG.value.to_dict()}})
-  results = [(overrides, _searched(root, overrides)) for overrides in everything]
+  runs = [(overrides, _searched(root, overrides)) for overrides in everything]
+  results = [(overrides, run.read_json('plan.json', 'search')) for overrides, run in runs]
+  if THIN.value:
+    results += [_thin(*pair) for pair in runs]
   points = pareto.points(results)
   figures.save(root / 'pareto', lambda axes: figures.pareto(axes, points))
+  curves = progress.curves([
+    (overrides, run.read_json('config.json', 'search')['search'], run.metrics('search'))
+    for overrides, run in runs
+  ])
+  figures.save(root / 'search_progress', lambda axes: figures.search_progress(axes, curves))
   table = rich.table.Table('setting', 'seeds', 'ReLUs left', 'validation accuracy', title='pareto')
   for p in points:
     table.add_row(
@@ -81,7 +105,7 @@ def main() -> None:
       pareto.interval(100 * p.accuracy, 100 * p.accuracy_interval, '{:.2f}') + ' %',
     )
   rich.console.Console().print(table)
-  print(f'figure: {root / "pareto.png"}')
+  print(f'figures: {root / "pareto.png"}, {root / "search_progress.png"}')
 
 
 if __name__ == '__main__':

@@ -87,6 +87,11 @@ def task(
   )
 
 
+def all_relu(shared: Task) -> Task:
+  """The same task for a network without polynomials, which trains faster so."""
+  return shared.replace(training=dataclasses.replace(shared.training, polynomials=False))
+
+
 def start(config, net: Network, options: Training) -> Member:
   """The untrained all-ReLU member."""
   variables = jax.jit(net.init)(key(config, 'init'))
@@ -116,38 +121,59 @@ def variables(member: Member):
   return {'params': member.params, 'batch_stats': member.batch_stats}
 
 
+def pretrain(config, member: Member, shared: Task, workdir: Workdir) -> Member:
+  """Trains the all-ReLU member from scratch."""
+  settings = config.pretrain
+  with launcher.progress_bar('pretrain') as report:
+    return fit.fit(
+      key(config, 'pretrain'), member, all_relu(shared), workdir, phase='pretrain',
+      epochs=settings.epochs, warmup_epochs=settings.warmup_epochs, progress=report,
+    )
+
+
+def tune(config, phase: str, member: Member, shared: Task, workdir: Workdir, epochs: int) -> Member:
+  """Trains a member on with the settings of fine-tuning."""
+  settings = config.search
+  member = members.restart(member, settings.finetune_rate, shared.network, shared.training)
+  with launcher.progress_bar(phase) as report:
+    return fit.fit(
+      key(config, phase), member, shared, workdir, phase=phase, epochs=epochs, progress=report,
+      warmup_epochs=settings.get('finetune_warmup_epochs', 0.0),
+      anneal_epochs=settings.get('finetune_anneal_epochs', 0.0),
+    )
+
+
 def finish(config, net, images, workdir, first, planned, searched: int) -> None:
   """Fine-tunes `planned`, trains the all-ReLU `first` as long, and saves the plan.
 
-  `searched` is how many mini-batches `planned` has seen that `first` has not.
+  A_t is checked again, on all validation images: the search scores the first of
+  them, and fine-tuning changes the network. `searched` is how many mini-batches
+  `planned` has seen that `first` has not.
   """
   settings = config.search
   teacher = variables(first)
-  options = training(settings, 'finetune')
-  shared = task(net, images, options, teacher, teacher)
+  shared = task(net, images, training(settings, 'finetune'), teacher, teacher)
+  epochs = settings.finetune_epochs
+  planned = tune(config, 'finetune', planned, shared, workdir, epochs)
   extra = round(searched / fit.steps_per_epoch(shared))
-  for phase, member, epochs in (('finetune', planned, 0), ('control', first, extra)):
-    member = members.restart(member, settings.finetune_rate, net, options)
-    with launcher.progress_bar(phase) as report:
-      member = fit.fit(
-        key(config, phase), member, shared, workdir, phase=phase,
-        epochs=settings.finetune_epochs + epochs, progress=report,
-        warmup_epochs=settings.get('finetune_warmup_epochs', 0.0),
-        anneal_epochs=settings.get('finetune_anneal_epochs', 0.0),
-      )
-    if phase == 'finetune':
-      planned = member
+  control = tune(config, 'control', first, all_relu(shared), workdir, epochs + extra)
   sizes = score.activations(net)
   accuracies = {
-    'pretrained': float(first.accuracy), 'control': float(member.accuracy),
+    'pretrained': float(first.accuracy), 'control': float(control.accuracy),
     'planned': float(planned.accuracy),
   }
+  threshold = accuracies['pretrained'] - settings.accuracy_drop
+  feasible = accuracies['planned'] >= threshold
   replaced = np.asarray(score.replaced(planned.plan, sizes))
   workdir.write_json('plan.json', plans.record(
     planned.plan, config.model.name, channels=sizes.channels, activations=sizes.counts,
     replaced=replaced.tolist(), validation_accuracy=accuracies,
+    threshold={
+      'accuracy': threshold, 'feasible': feasible, 'images': len(images.validation.labels),
+    },
   ))
   print(
     f'plan: {replaced.sum() / sum(sizes.counts):.1%} of {sum(sizes.counts)} ReLUs replaced, '
-    f'validation accuracy {accuracies["planned"]:.2%}, all-ReLU {accuracies["control"]:.2%}'
+    f'validation accuracy {accuracies["planned"]:.2%}, all-ReLU {accuracies["control"]:.2%}; '
+    f'A_t {threshold:.2%} is {"met" if feasible else "MISSED"} after fine-tuning'
   )

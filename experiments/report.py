@@ -15,11 +15,11 @@ def main() -> None:
   config = launcher.CONFIG.value
   workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search', 'secure')
   page.write(workdir, f'{config.model.name} on {config.data.name}')
-  plan, ledger = workdir.read_json('plan.json', 'search'), workdir.read_json('ledger.json', 'infer')
+  plan = workdir.read_json('plan.json', 'search')
   console = rich.console.Console()
   for title, header, rows in (
     ('plan', *tables.layers(plan)),
-    ('result', ('quantity', 'value'), tables.summary(plan, ledger)),
+    ('result', ('quantity', 'value'), page.summary(workdir)),
   ):
     table = rich.table.Table(*header, title=title)
     for row in rows:

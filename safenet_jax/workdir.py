@@ -3,6 +3,8 @@
 config.json    the settings of every section that a phase has used
 metrics.jsonl  one JSON object per line, each with its phase and step
 plan.json      the plan the search found
+evaluations.json  what its networks score, the test images once each
+thin/          the run of a thin all-ReLU network beside the plan
 ledger.json    bytes and seconds of a private inference
 checkpoints/   orbax checkpoints, one folder per phase
 """

@@ -12,6 +12,13 @@ from absl import flags
 
 QUICK = flags.DEFINE_bool('quick', False, 'Smallest sizes and one repetition: to see that it runs.')
 
+BANDWIDTH = flags.DEFINE_float(
+  'bandwidth', 1e9, 'Bits a second between the parties, for the costs that the suite activations '
+  'writes.', lower_bound=1.0,
+)
+# Rows of this name are a search's costs, by kind of activation: see `activations`.
+COSTS = 'seconds_per_activation/'
+
 
 class Row(NamedTuple):
   """One measurement beside its floor, a limit or a peer measured in the same run."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from safenet_jax.models.layers import (
     Activation, AveragePool, Conv, Dense, Flatten, Layer, MaxPool, PadShortcut, Residual,
 )
-from safenet_jax.models.network import Network
+from safenet_jax.models.network import Network, relu_counts
 
 
 def _scaled(features: int, width: float) -> int:
@@ -151,3 +151,35 @@ def build(name: str, **options) -> Network:
     return known[name](**options)
   except TypeError as error:
     raise ValueError(f'network {name}: {error}') from error
+
+
+# Finer than any two widths that differ in a channel: features are up to 512.
+_STEPS = 4096
+
+
+def widest(network: Callable[[float], Network], relus: int, limit: float = 1.0) -> float:
+  """The largest width up to `limit` that leaves a network at most `relus` ReLUs.
+
+  Args:
+    network: of a width, which narrows every layer alike.
+    relus: of one image, in all layers.
+    limit: a width that leaves every layer a channel.
+
+  Raises:
+    ValueError: if even one channel in the narrowest layer is too much.
+  """
+  network(limit)  # anything else that is wrong is said here
+
+  def count(step: int) -> int:
+    try:
+      return sum(relu_counts(network(limit * step / _STEPS)))
+    except ValueError:
+      return 0  # a layer without a channel
+
+  low, high = 0, _STEPS + 1  # low fits, high does not
+  while high - low > 1:
+    middle = (low + high) // 2
+    low, high = (middle, high) if count(middle) <= relus else (low, middle)
+  if not count(low):
+    raise ValueError(f'no width leaves at most {relus} ReLUs, want a plan that leaves more')
+  return limit * low / _STEPS

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
 from safenet_jax.report.pareto import Point  # noqa: E402
+from safenet_jax.report.progress import Curve  # noqa: E402
 
 # Degree 0 is a cross, degree 2 a triangle, degree 3 a square, as in Figure 5.
 DEGREE_MARKERS = {0: 'x', 2: '^', 3: 's'}
@@ -97,3 +98,21 @@ def pareto(axes: plt.Axes, points: Sequence[Point]):
   axes.legend(frameon=False)
   axes.grid(alpha=0.3)
   return {field: [getattr(p, field) for p in points] for field in Point._fields}
+
+
+def search_progress(axes: plt.Axes, curves: Sequence[Curve]):
+  """Best feasible score against member-iterations: means, and the range over seeds (Figure 4b)."""
+  columns: dict[str, list] = {
+    name: [] for name in ('setting', 'seeds', 'member_iterations', 'mean', 'low', 'high')
+  }
+  for curve in curves:
+    line, = axes.plot(curve.budget, curve.mean, label=curve.label)
+    axes.fill_between(curve.budget, curve.low, curve.high, color=line.get_color(), alpha=0.2)
+    count = len(curve.budget)
+    rows = [curve.label] * count, [curve.seeds] * count, *curve[2:]
+    for column, values in zip(columns.values(), rows, strict=True):
+      column += values
+  axes.set(xlabel='iterations, all members together', ylabel='best feasible score')
+  axes.legend(frameon=False)
+  axes.grid(alpha=0.3)
+  return columns

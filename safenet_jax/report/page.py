@@ -30,6 +30,16 @@ second, one after another: {images_per_second}.
 """
 
 
+def summary(workdir: Workdir) -> list[tuple[str, str]]:
+  """The rows of `tables.summary` from what a workdir holds."""
+  plan, ledger = workdir.read_json('plan.json', 'search'), workdir.read_json('ledger.json', 'infer')
+  evaluations, thin = (
+    workdir.read_json(name, 'evaluate') if (workdir / name).exists() else None
+    for name in ('evaluations.json', 'thin/thin.json')
+  )
+  return tables.summary(plan, ledger, evaluations or (), thin)
+
+
 def write(workdir: Workdir, title: str) -> None:
   """Writes report.md and its figures into a workdir that has a plan and a ledger."""
   plan, ledger = workdir.read_json('plan.json', 'search'), workdir.read_json('ledger.json', 'infer')
@@ -48,7 +58,7 @@ def write(workdir: Workdir, title: str) -> None:
   (workdir / 'report.md').write_text(
     TEXT.format(
       title=title,
-      summary=tables.markdown(('quantity', 'value'), tables.summary(plan, ledger)),
+      summary=tables.markdown(('quantity', 'value'), summary(workdir)),
       layers=tables.markdown(*tables.layers(plan)),
       costs=tables.markdown(*tables.costs(ledger)),
       mode=ledger['mode'],

@@ -34,6 +34,12 @@ def half_width(values: Sequence[float]) -> float:
   return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def label(overrides: Mapping[str, Any]) -> str:
+  """A setting without its seed, in a few words."""
+  parts = (f'{k.split(".")[-1]}={v}' for k, v in sorted(overrides.items()) if k != 'seed')
+  return ' '.join(parts) or 'default'
+
+
 def points(results: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[Point]:
   """Points of (overrides, plan.json), grouped by everything but the seed.
 
@@ -48,7 +54,7 @@ def points(results: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> li
   for key, runs in groups.items():
     relus, accuracies = zip(*runs)
     found.append(Point(
-      ' '.join(f'{k.split(".")[-1]}={v}' for k, v in key) or 'default',
+      label(dict(key)),
       str(dict(key).get('search.algorithm', 'search')),
       len(runs),
       statistics.fmean(relus), half_width(relus),

@@ -21,19 +21,52 @@ def size(count: float) -> str:
   return f'{count / 1e6:.2f} MB' if count >= 1e5 else f'{count / 1e3:.2f} kB'
 
 
-def summary(plan: dict[str, Any], ledger: dict[str, Any]) -> list[tuple[str, str]]:
-  """What a run achieved, as (quantity, value): from plan.json and ledger.json."""
+def test_accuracy(evaluations: Sequence[dict[str, Any]], phase: str) -> str:
+  """A phase's accuracy on the test images, from evaluations.json; says if they were seen before."""
+  found = [r for r in evaluations if (r['phase'], r['split']) == (phase, 'test')]
+  if not found:
+    return 'not run'
+  marked = f' (test images scored {len(found)} times)' if len(found) > 1 else ''
+  return f'{found[-1]["accuracy"]:.2%}{marked}'
+
+
+def _thin(thin: dict[str, Any] | None, evaluations) -> list[tuple[str, str]]:
+  name = 'thin all-ReLU network'
+  if thin is None:
+    return [(name, 'not run')]
+  relus = f'{sum(thin["activations"]):,} where the plan leaves {thin["budget"]:,}'
+  return [
+    (f'{name}, ReLUs', f'{relus} (width {thin["width"]:.4g})'),
+    (f'{name}, accuracy (validation, same training steps)', f'{thin["validation_accuracy"]:.2%}'),
+    (f'{name}, accuracy (test)', test_accuracy(evaluations, 'thin')),
+  ]
+
+
+def summary(
+  plan: dict[str, Any], ledger: dict[str, Any], evaluations: Sequence[dict[str, Any]] = (),
+  thin: dict[str, Any] | None = None,
+) -> list[tuple[str, str]]:
+  """What a run achieved, as (quantity, value).
+
+  From plan.json, ledger.json, evaluations.json, and thin.json where there is one.
+  """
   total = sum(plan['activations'])
   pruned = sum(r for r, d in zip(plan['replaced'], plan['degree']) if d == 0)
   polynomial = sum(plan['replaced']) - pruned
-  accuracy = plan['validation_accuracy']
+  accuracy, wanted = plan['validation_accuracy'], plan.get('threshold')
+  verdict = 'not checked'
+  if wanted:
+    met = 'met' if wanted['feasible'] else 'MISSED'
+    verdict = f'{wanted["accuracy"]:.2%}: {met} after fine-tuning'
   rows = [
     ('all-ReLU accuracy (validation, same training steps)', f'{accuracy["control"]:.2%}'),
     ('planned accuracy (validation)', f'{accuracy["planned"]:.2%}'),
-    ('planned accuracy (test)', f'{ledger["test_accuracy"]:.2%}'),
+    ('accuracy wanted, A_t (validation)', verdict),
+    ('planned accuracy (test)', test_accuracy(evaluations, 'finetune')),
     ('ReLUs replaced', f'{sum(plan["replaced"]) / total:.1%} of {total:,}'),
     ('- by polynomials', f'{polynomial / total:.1%}'),
     ('- pruned', f'{pruned / total:.1%}'),
+    *_thin(thin, evaluations),
   ]
   for phase, sums in ledger['phases'].items():
     cost = f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s'

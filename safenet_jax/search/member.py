@@ -25,7 +25,7 @@ class Task(struct.PyTreeNode):
   images, labels: training set, uint8 [N, H, W, C] and int32 [N], on device.
   validation_images, validation_labels: what members are scored on.
   channel_ranks: per layer int32 [C], see `importance.ranks`.
-  teacher: variables of the all-ReLU network, or None without distillation.
+  teacher: variables of the all-ReLU network (`teacher_network` if that is another), or None.
   """
 
   images: jax.Array
@@ -38,6 +38,7 @@ class Task(struct.PyTreeNode):
   training: Training = struct.field(pytree_node=False)
   mean: tuple[float, ...] = struct.field(pytree_node=False)
   std: tuple[float, ...] = struct.field(pytree_node=False)
+  teacher_network: Network | None = struct.field(pytree_node=False, default=None)
 
   def normalise(self, images: jax.Array) -> jax.Array:
     return data.normalise(images, self.mean, self.std)
@@ -199,7 +200,8 @@ def _loss(trainable, member, task, images, labels, blend):
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if training.distillation:
     # Hinton et al. 2015: soft labels of the teacher at a temperature.
-    soft = jax.nn.softmax(task.network.apply(task.teacher, images) / training.temperature)
+    taught = (task.teacher_network or task.network).apply(task.teacher, images)
+    soft = jax.nn.softmax(taught / training.temperature)
     matched = optax.softmax_cross_entropy(logits / training.temperature, soft).mean()
     weight = training.distillation
     loss = (1 - weight) * loss + weight * training.temperature**2 * matched
@@ -254,10 +256,8 @@ def accuracy(member: Member, task: Task, images: jax.Array, labels: jax.Array) -
     logits = task.network.apply(variables, task.normalise(batch[0]), layers)
     return jnp.sum(jnp.argmax(jnp.asarray(logits), -1) == batch[1])
 
-  hits = lax.map(
-    correct, (images.reshape(count, size, *images.shape[1:]), padded.reshape(count, size))
-  )
-  return hits.sum() / labels.size
+  batches = images.reshape(count, size, *images.shape[1:]), padded.reshape(count, size)
+  return lax.map(correct, batches).sum() / labels.size
 
 
 def is_finite(member: Member) -> jax.Array:

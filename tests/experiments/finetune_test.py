@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -37,6 +38,7 @@ def run_of_a_plan(tmp_path_factory):
   flags = (*FLAGS, f'--workdir={path / "run"}')
   run('pretrain', *flags)
   run('finetune', *flags, f'--plan={path / "plan.json"}')
+  run('infer', *flags)
   return path / 'run', flags
 
 
@@ -51,7 +53,6 @@ def test_a_hand_written_plan_is_trained_and_served_without_a_search(run_of_a_pla
   assert {m['phase'] for m in map(json.loads, (workdir / 'metrics.jsonl').open())} == {
     'pretrain', 'finetune', 'control'
   }
-  run('infer', *flags)
   run('report', *flags)
   assert json.loads((workdir / 'ledger.json').read_text())['agreement'] == 2
 
@@ -63,10 +64,11 @@ def test_the_test_images_score_a_phase_once(run_of_a_plan):
   assert re.fullmatch(r'error: the test images have scored pretrain already.*--force.*\n',
                       found.stderr)
   run('evaluate', *flags, '--phase=pretrain', '--force')
-  run('evaluate', *flags, '--phase=finetune')
-  records = [r for r in evaluations(workdir) if r['split'] == 'test']
+  run('evaluate', *flags, '--phase=control')
+  records = [r for r in evaluations(workdir) if r['phase'] in ('pretrain', 'control')]
+  records = [r for r in records if r['split'] == 'test']
   assert [(r['phase'], r['repeated'], r['images']) for r in records] == [
-    ('pretrain', False, 1000), ('pretrain', True, 1000), ('finetune', False, 1000)
+    ('pretrain', False, 1000), ('pretrain', True, 1000), ('control', False, 1000)
   ]
   assert records[0]['accuracy'] == records[1]['accuracy'] > 0.2
   assert f'{records[0]["accuracy"]:.2%}' in first.stdout
@@ -76,12 +78,96 @@ def test_the_test_images_score_a_phase_once(run_of_a_plan):
   assert served['test_accuracy'] == pytest.approx(records[2]['accuracy'])
 
 
+def test_inference_takes_its_test_score_from_the_same_record(run_of_a_plan):
+  workdir, flags = run_of_a_plan
+
+  def scores():
+    return [r for r in evaluations(workdir) if (r['phase'], r['split']) == ('finetune', 'test')]
+
+  record, = scores()
+  assert record['images'] == 1000 and not record['repeated']
+  run('infer', *flags)
+  assert scores() == [record]
+  found = run('evaluate', *flags, '--phase=finetune', code=2)
+  assert 'scored finetune already' in found.stderr
+  run('report', *flags)
+  row = f'| planned accuracy (test) | {record["accuracy"]:.2%}'
+  assert f'{row} |' in (workdir / 'report.md').read_text()
+  run('evaluate', *flags, '--phase=finetune', '--force')
+  run('report', *flags)
+  assert f'{row} (test images scored 2 times) |' in (workdir / 'report.md').read_text()
+
+
+@pytest.mark.parametrize('drop, met', [(0.9, True), (-0.9, False)])
+def test_the_accuracy_that_was_wanted_is_checked_after_fine_tuning(
+  tmp_path, run_of_a_plan, drop, met
+):
+  source, flags = run_of_a_plan
+  workdir = tmp_path / 'run'
+  shutil.copytree(source, workdir)
+  # As before the plan was trained, under another A_t.
+  (workdir / 'plan.json').unlink()
+  config = json.loads((workdir / 'config.json').read_text())
+  (workdir / 'config.json').write_text(json.dumps(
+    {k: v for k, v in config.items() if k not in ('search', 'plan', 'secure')}
+  ))
+  found = run(
+    'finetune', flags[0], f'--workdir={workdir}', f'--config.search.accuracy_drop={drop}',
+    f'--plan={source.parent / "plan.json"}',
+  )
+  plan = json.loads((workdir / 'plan.json').read_text())
+  assert plan['threshold'] == {
+    'accuracy': pytest.approx(plan['validation_accuracy']['pretrained'] - drop),
+    'feasible': met, 'images': 1000,
+  }
+  assert ('is met' if met else 'is MISSED') in found.stdout
+
+
+def test_a_thin_network_with_no_more_relus_stands_beside_the_plan(run_of_a_plan):
+  workdir, flags = run_of_a_plan
+  run('report', *flags)
+  assert '| thin all-ReLU network | not run |' in (workdir / 'report.md').read_text()
+  found = run('thin', *flags)
+  plan = json.loads((workdir / 'plan.json').read_text())
+  thin = json.loads((workdir / 'thin/thin.json').read_text())
+  left = sum(plan['activations']) - sum(plan['replaced'])
+  assert thin['budget'] == left
+  assert 0 < sum(thin['activations']) <= left and str(sum(thin['activations'])) in found.stdout
+  assert max(thin['channels']) < max(plan['channels']) and thin['width'] < 0.125
+  # As many steps as the plan, before and after it was made.
+  metrics = [json.loads(line) for line in (workdir / 'metrics.jsonl').open()]
+  last = {line['phase']: line['step'] for line in metrics}
+  assert thin['steps'] == {phase: last[phase] for phase in ('pretrain', 'control')}
+  record, = [r for r in evaluations(workdir) if r['phase'] == 'thin']
+  assert record['accuracy'] > 0.2 and not record['repeated']
+
+  run('thin', *flags)  # changes nothing, and asks the test images nothing
+  assert [r for r in evaluations(workdir) if r['phase'] == 'thin'] == [record]
+  found = run('evaluate', *flags, '--phase=thin', code=2)
+  assert 'scored thin already' in found.stderr
+  run('evaluate', *flags, '--phase=thin', '--split=validation')
+  assert evaluations(workdir)[-1]['accuracy'] == pytest.approx(thin['validation_accuracy'])
+  run('report', *flags)
+  report = (workdir / 'report.md').read_text()
+  assert f'{sum(thin["activations"]):,} where the plan leaves {left:,}' in report
+  assert f'| thin all-ReLU network, accuracy (test) | {record["accuracy"]:.2%} |' in report
+
+
+def test_a_thin_network_needs_a_plan(tmp_path, run_of_a_plan):
+  workdir, flags = run_of_a_plan
+  shutil.copytree(workdir, tmp_path / 'run')
+  (tmp_path / 'run/plan.json').unlink()
+  found = run('thin', flags[0], f'--workdir={tmp_path / "run"}', code=2)
+  assert 'run search or finetune first' in found.stderr and found.stderr.count('\n') == 1
+
+
 def test_validation_images_score_as_often_as_one_likes(run_of_a_plan):
   workdir, flags = run_of_a_plan
   for _ in range(2):
     run('evaluate', *flags, '--phase=control', '--split=validation')
   plan = json.loads((workdir / 'plan.json').read_text())
   records = [r for r in evaluations(workdir) if r['split'] == 'validation']
+  records = [r for r in records if r['phase'] == 'control']
   assert [r['repeated'] for r in records] == [False, False]
   assert records[0]['accuracy'] == pytest.approx(plan['validation_accuracy']['control'])
 

@@ -108,3 +108,34 @@ def test_a_registered_network_is_built_by_its_name(monkeypatch):
 def test_a_ready_made_network_is_not_replaced():
   with pytest.raises(ValueError, match="network 'cnn7' is ready-made"):
     architectures.register('cnn7', architectures.vgg16)
+
+
+@pytest.mark.parametrize('name', sorted(architectures.ARCHITECTURES))
+@pytest.mark.parametrize('share', [0.05, 0.13, 0.5, 0.999, 1.0])
+def test_the_widest_network_within_a_budget_has_no_room_for_a_channel_more(name, share):
+  def count(width):
+    return sum(networks.relu_counts(architectures.build(name, width=width)))
+
+  budget = int(share * count(1.0))
+  width = architectures.widest(lambda width: architectures.build(name, width=width), budget)
+  assert count(width) <= budget and width <= 1
+  if width < 1:
+    # The next width at which any layer grows, of 512 features at most.
+    counts = {count(width + step / 2048) for step in range(1, 200)}
+    assert min(counts - {count(width)}) > budget
+
+
+def test_a_width_is_looked_for_below_its_limit():
+  def network(width):
+    return architectures.cnn7(width=width)
+
+  full = sum(networks.relu_counts(network(0.25)))
+  assert architectures.widest(network, 10 * full, 0.25) == 0.25
+  assert architectures.widest(network, full - 1, 0.25) < 0.25
+
+
+def test_a_budget_below_one_channel_a_layer_is_refused():
+  with pytest.raises(ValueError, match='at most 100 ReLUs'):
+    architectures.widest(lambda width: architectures.cnn7(width=width), 100)
+  with pytest.raises(ValueError, match='unknown network'):
+    architectures.widest(lambda width: architectures.build('cnn9', width=width), 10**6)

@@ -25,7 +25,7 @@ def ledger():
   found.send('online', 'conv0', 'words', 'server', [1, 2, 3], bits=28)
   with found.step('online', 'conv0', 'linear', 'server'):
     pass
-  return found.record() | {'agreement': 3, 'images': 3, 'correct': 2, 'test_accuracy': 0.875}
+  return found.record() | {'agreement': 3, 'images': 3, 'correct': 2}
 
 
 def test_ledger_adds_up_bytes_messages_and_rounds():
@@ -48,6 +48,32 @@ def test_summary_counts_pruned_channels_apart():
   assert rows['- by polynomials'] == '40.0%'
   assert rows['- pruned'] == '20.0%'
   assert rows['private class equals plaintext fixed point'] == '3 of 3'
+
+
+def test_the_accuracy_wanted_is_met_missed_or_not_checked():
+  def row(plan):
+    return dict(tables.summary(plan, ledger()))['accuracy wanted, A_t (validation)']
+
+  assert row(PLAN) == 'not checked'
+  for feasible, word in ((True, 'met'), (False, 'MISSED')):
+    found = row(PLAN | {'threshold': {'accuracy': 0.875, 'feasible': feasible}})
+    assert found == f'87.50%: {word} after fine-tuning'
+
+
+def test_test_scores_are_those_on_record_and_repetitions_are_marked():
+  def record(phase, accuracy, split='test'):
+    return {'phase': phase, 'split': split, 'accuracy': accuracy}
+
+  records = [record('finetune', 0.9, 'validation'), record('finetune', 0.8), record('thin', 0.7)]
+  thin = {'activations': [300, 75], 'budget': 400, 'width': 0.375, 'validation_accuracy': 0.71}
+  rows = dict(tables.summary(PLAN, ledger(), records, thin))
+  assert rows['planned accuracy (test)'] == '80.00%'
+  assert rows['thin all-ReLU network, ReLUs'] == '375 where the plan leaves 400 (width 0.375)'
+  assert rows['thin all-ReLU network, accuracy (test)'] == '70.00%'
+  rows = dict(tables.summary(PLAN, ledger(), [*records, record('finetune', 0.81)]))
+  assert rows['planned accuracy (test)'] == '81.00% (test images scored 2 times)'
+  assert rows['thin all-ReLU network'] == 'not run'
+  assert dict(tables.summary(PLAN, ledger()))['planned accuracy (test)'] == 'not run'
 
 
 def test_tables_are_markdown():

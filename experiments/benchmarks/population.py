@@ -1,0 +1,143 @@
+"""Training a population by every strategy: throughput, compile time and memory.
+
+For P members and every strategy of `search.strategy`, on a narrow CNN-7 so that it ends in
+minutes: `train/<strategy>/P<n>`, images/s over all members, beside PyTorch on the CPU training
+the same networks one after another, where it is installed; `compile/<strategy>/P<n>` beside one
+member's; `memory/<strategy>/P<n>`, arguments, results and temporaries of the compiled program,
+beside its arguments alone; `auto/P<n>`, the strategy that `auto` picks beside the fastest.
+Runs alternate, and speeds are of the median. `search/cnn7`: what the speed would make of the
+training in the paper's search.
+"""
+
+from collections.abc import Callable, Iterator
+import functools
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import benchmarks
+from experiments.benchmarks import Row, training
+from experiments.configs import cnn7_cifar10
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.search import btpbt
+from safenet_jax.search import member as members
+from safenet_jax.search import pbt
+from safenet_jax.search import strategy
+from safenet_jax.workdir import Workdir
+
+POPULATIONS = (1, 2, 4, 8)
+WIDTH = 0.25
+
+
+def search_images() -> int:
+  """Images that Algorithm 1 trains on for CNN-7, all members together, from its config."""
+  config = cnn7_cifar10.get_config()
+  layers = len(activation_channels(architectures.build(config.model.name)))
+  settings = config.search
+  tree = btpbt.schedule(layers, settings.node_cycles, settings.joint_cycles)
+  iterations = settings.iterations * sum(step.cycles for step in tree)
+  return settings.population * iterations * settings.batch_size
+
+
+def rows() -> Iterator[Row]:
+  width, populations = (0.125, (1, 2)) if benchmarks.QUICK.value else (WIDTH, POPULATIONS)
+  network = architectures.cnn7(width=width)
+  first, task = _start(network)
+  place = f'cnn7 at width {width:g}, batch {task.training.batch_size}, {jax.default_backend()}'
+  alone: dict[str, float] = {}  # seconds to compile one member
+  speeds: dict[str, float] = {}
+  for count in populations:
+    setting = f'{place}, {count} members'
+    runs, compiling, memory = {}, {}, {}
+    for name in strategy.STRATEGIES:
+      runs[name], compiling[name], memory[name] = _compile(name, first, task, count)
+    if training.torch is not None:
+      runs['torch'] = _one_after_another(network, count)
+    seconds = training._alternate(runs)
+    images = count * strategy.STEPS * task.training.batch_size
+    speeds = {name: images / value for name, value in seconds.items()}
+    for name in strategy.STRATEGIES:
+      alone.setdefault(name, compiling[name])
+      row = functools.partial(Row, 'population')
+      yield row(
+        f'train/{name}/P{count}', f'{setting}; floor: PyTorch, one after another',
+        speeds[name], 'images/s', speeds.get('torch'),
+      )
+      yield row(
+        f'compile/{name}/P{count}', f'{setting}; floor: one member', compiling[name], 's',
+        alone[name],
+      )
+      if memory[name]:
+        yield row(
+          f'memory/{name}/P{count}', f'{setting}; floor: members, momentum and images',
+          memory[name][0], 'MB', memory[name][1],
+        )
+    chosen = _auto(first, task, count)
+    fastest = max(strategy.STRATEGIES, key=lambda name: speeds[name])
+    yield Row(
+      'population', f'auto/P{count}', f'{setting}; auto: {chosen}, floor: {fastest}',
+      speeds[chosen], 'images/s', speeds[fastest],
+    )
+  hours = {name: search_images() / speed / 3600 for name, speed in speeds.items()}
+  torch = hours.pop('torch', None)
+  yield Row(
+    'population', 'search/cnn7', f'{search_images():,} images of Algorithm 1 at the speed of '
+    f'{place}, {count} members: training alone, no scoring; floor: PyTorch', min(hours.values()),
+    'hours', torch,
+  )
+
+
+def _start(network: Network) -> tuple[members.Member, members.Task]:
+  images, labels = map(jnp.asarray, training._data(network))
+  options = members.Training(batch_size=training.BATCH)
+  network = network.clone(dtype=members.compute_dtype(options))
+  variables = jax.jit(network.init)(jax.random.key(0))
+  task = members.Task(
+    images, labels, images[:1], labels[:1], importance.ranks(network, variables), None, network,
+    options, (0.5,) * 3, (0.25,) * 3,
+  )
+  plan = plans.all_relu(len(activation_channels(network)))
+  return members.create(variables, plan, 0.01, network, options), task
+
+
+def _compile(name: str, first, task, count: int):
+  """A run of the compiled program, seconds to compile it, MB in all and of its arguments.
+
+  Megabytes are () where the backend does not tell.
+  """
+  train, arguments = strategy.program(name, first, task, count)
+  start = time.perf_counter()
+  compiled = train.lower(*arguments).compile()
+  seconds = time.perf_counter() - start
+  used: Any = compiled.memory_analysis()
+  memory: tuple[float, ...] = ()
+  if used is not None:
+    given = used.argument_size_in_bytes
+    total = given + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
+    memory = total / 1e6, given / 1e6
+  return lambda: jax.block_until_ready(compiled(*arguments)), seconds, memory
+
+
+def _one_after_another(network: Network, count: int) -> Callable[[], None]:
+  """As many PyTorch networks, each for as many steps."""
+  steps = [training._torch(network) for _ in range(count)]
+
+  def run():
+    for step in steps:
+      for _ in range(strategy.STEPS):
+        step()
+
+  return run
+
+
+def _auto(first, task, count: int) -> str:
+  """What a search with strategy 'auto' would pick, timed as it would be there."""
+  with tempfile.TemporaryDirectory() as folder:
+    evolution = pbt.Evolution(count, strategy='auto')
+    return strategy.resolve(evolution, first, task, Workdir(folder))

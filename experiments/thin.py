@@ -1,0 +1,87 @@
+"""Trains a thin all-ReLU network with as many ReLUs as the plan left, to set beside it.
+
+  python -m experiments.thin --config=... --workdir=...
+
+After search or finetune. Every layer is narrowed by one factor, the largest that leaves no
+more ReLUs than the plan did; training takes as many steps as the plan's and distils from the
+same full all-ReLU network. The run is in the workdir's folder thin/, its test score in
+evaluations.json, once.
+"""
+
+from typing import Any, NamedTuple
+
+from experiments import evaluation
+from experiments import launcher
+from experiments import pipeline
+from safenet_jax.data import Dataset
+from safenet_jax.models import architectures
+from safenet_jax.models import network as networks
+from safenet_jax.models.network import Network
+from safenet_jax.search import member as members
+from safenet_jax.workdir import Workdir
+
+
+class Thin(NamedTuple):
+  """The thin network of a run: its config, itself, and where it is trained."""
+
+  config: Any
+  network: Network
+  workdir: Workdir
+  budget: int  # ReLUs that the plan leaves
+
+
+def of(config, images: Dataset, workdir: Workdir) -> Thin:
+  """The thin network beside the plan in `workdir`."""
+  plan = workdir.read_json('plan.json', 'search or finetune')
+  budget = sum(plan['activations']) - sum(plan['replaced'])
+  thin = config.copy_and_resolve_references().unlock()
+
+  def network(width):
+    thin.model.width = width
+    return pipeline.network(thin, images)
+
+  net = network(architectures.widest(network, budget, config.model.width))
+  return Thin(thin.lock(), net, Workdir(workdir / 'thin'), budget)
+
+
+def main() -> None:
+  config = launcher.CONFIG.value
+  images = pipeline.dataset(config)
+  full = pipeline.network(config, images)
+  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
+  teacher = pipeline.trained(config, full, workdir, 'pretrain', 'pretrain')
+  thin, net, folder, budget = of(config, images, workdir)
+  # The control was trained for as many steps as the plan: its length is not in the config.
+  epochs = workdir.metrics('control')[-1]['epoch']
+  sections = ('model', 'data', 'pretrain', 'search')
+  folder.claim(
+    {'seed': {'seed': thin.seed}, 'thin': {'budget': budget, 'epochs': epochs}}
+    | {name: thin[name].to_dict() for name in sections}
+  )
+
+  options = pipeline.training(thin.pretrain)
+  member = pipeline.start(thin, net, options)
+  task = pipeline.task(net, images, options, pipeline.variables(member))
+  member = pipeline.pretrain(thin, member, task, folder)
+  options = pipeline.training(thin.search, 'control')
+  task = pipeline.task(
+    net, images, options, pipeline.variables(member), pipeline.variables(teacher)
+  ).replace(teacher_network=full.clone(dtype=members.compute_dtype(options)))
+  member = pipeline.tune(thin, 'control', member, pipeline.all_relu(task), folder, epochs)
+
+  counts = networks.relu_counts(net)
+  folder.write_json('thin.json', {
+    'network': thin.model.name, 'width': thin.model.width, 'budget': budget,
+    'activations': counts, 'channels': networks.activation_channels(net),
+    'steps': {phase: folder.metrics(phase)[-1]['step'] for phase in ('pretrain', 'control')},
+    'validation_accuracy': float(member.accuracy),
+  })
+  test = evaluation.tested(workdir, 'thin', member, task, net, images)
+  print(
+    f'thin: {sum(counts)} ReLUs at width {thin.model.width:.4g}, the plan leaves {budget}; '
+    f'validation accuracy {float(member.accuracy):.2%}, test {test["accuracy"]:.2%}'
+  )
+
+
+if __name__ == '__main__':
+  launcher.run(main)

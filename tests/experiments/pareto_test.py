@@ -1,0 +1,105 @@
+"""A sweep from its settings to its figures, with the phases played by their results."""
+
+import csv
+import json
+import types
+
+import pytest
+
+from experiments import pareto
+from safenet_jax.workdir import Workdir
+
+SETTINGS = [
+  {'seed': seed, 'search.algorithm': algorithm} for algorithm in ('btpbt', 'pbt')
+  for seed in range(2)
+]
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+  """Runs the command; `calls` has the phases that it started."""
+  calls = []
+
+  def command(phase, overrides, path):
+    calls.append((phase, overrides))
+    workdir = Workdir(path)
+    if phase == 'pretrain':
+      workdir.claim({'pretrain': {}})
+      workdir.log('pretrain', 1)
+    elif phase == 'search':
+      workdir.claim({'search': {'population': 2, 'iterations': 5, 'literal': False}})
+      for step in range(3):
+        best = 1.5 + 0.1 * step + overrides['seed']
+        workdir.log('search', step + 1, score=[best, 0.1], key=[1 + best, 0.4])
+      workdir.write_json('plan.json', {
+        'activations': [60, 40], 'replaced': [50, 0], 'validation_accuracy': {'planned': 0.9},
+      })
+    else:
+      Workdir(path / 'thin').claim({'thin': {}})
+      Workdir(path / 'thin').write_json(
+        'thin.json', {'activations': [30, 15], 'validation_accuracy': 0.8}
+      )
+
+  root = tmp_path / 'root'
+  config = types.SimpleNamespace(to_dict=dict)
+  monkeypatch.setattr(pareto, '_command', command)
+  monkeypatch.setattr(pareto, 'settings', lambda path: SETTINGS)
+  monkeypatch.setattr(pareto.launcher, 'WORKDIR', types.SimpleNamespace(value=root))
+  monkeypatch.setattr(pareto.launcher, 'CONFIG', types.SimpleNamespace(value=config))
+
+  def run(thin=False):
+    monkeypatch.setattr(pareto, 'THIN', types.SimpleNamespace(value=thin))
+    pareto.main()
+
+  return root, calls, run
+
+
+def rows(path):
+  return list(csv.DictReader(path.open()))
+
+
+def test_all_algorithms_of_a_seed_start_from_one_network(sweep):
+  root, calls, run = sweep
+  run()
+  pretrained = [overrides for phase, overrides in calls if phase == 'pretrain']
+  assert all(overrides == {'seed': overrides['seed']} for overrides in pretrained)
+  runs = sorted(path.name for path in root.iterdir() if path.name.startswith('algorithm-'))
+  assert len(runs) == 4
+  for path in runs:
+    assert json.loads((root / path / 'metrics.jsonl').read_text().splitlines()[0])['step'] == 1
+  run()
+  assert [phase for phase, _ in calls].count('search') == 4
+
+
+def test_a_sweep_shows_how_searches_grew_with_their_budget(sweep):
+  root, _, run = sweep
+  run()
+  found = rows(root / 'search_progress.csv')
+  assert [row['setting'] for row in found] == ['algorithm=btpbt'] * 3 + ['algorithm=pbt'] * 3
+  assert [row['member_iterations'] for row in found[:3]] == ['10', '20', '30']
+  assert [float(found[2][name]) for name in ('mean', 'low', 'high')] == pytest.approx(
+    [2.2, 1.7, 2.7]
+  )
+  assert (root / 'search_progress.png').exists()
+  assert {row['series'] for row in rows(root / 'pareto.csv')} == {'btpbt', 'pbt'}
+
+
+def test_thin_networks_stand_beside_every_plan_if_asked_for(sweep):
+  root, calls, run = sweep
+  run()
+  run(thin=True)
+  assert [phase for phase, _ in calls].count('thin') == 4
+  found = {row['series']: row for row in rows(root / 'pareto.csv')}
+  thin = found['thin beside pbt']
+  assert (float(thin['relus']), float(thin['accuracy']), thin['seeds']) == (45, 0.8, '2')
+  assert float(found['pbt']['relus']) == 50
+
+
+def test_the_comparison_of_figure_4b_is_three_algorithms_on_one_budget():
+  path = 'experiments/configs/figure4b.py'
+  found = pareto.settings(path)
+  assert {(s['search.algorithm'], s['seed']) for s in found} == {
+    (algorithm, seed) for algorithm in ('btpbt', 'pbt', 'controller') for seed in range(3)
+  }
+  # Nothing else differs: the same population, iterations and cycles.
+  assert {key for setting in found for key in setting} == {'seed', 'search.algorithm'}
