@@ -23,7 +23,7 @@ from safenet_jax.crypto import messages
 
 SEED_BYTES = 16
 
-_CHECK_BYTES = 2 * messages.BYTES
+CHECK_BYTES = 2 * messages.BYTES
 
 
 def tables_shape(circuit: circuits.Circuit, block: int) -> tuple[int, int, int, int]:
@@ -52,7 +52,7 @@ class GarbledBlock:
   @property
   def nbytes(self) -> int:
     """The size of `to_bytes`."""
-    return SEED_BYTES + _CHECK_BYTES + self.tables.nbytes
+    return SEED_BYTES + CHECK_BYTES + self.tables.nbytes
 
   def to_bytes(self) -> bytes:
     return self.seed + self.check + self.tables.tobytes()
@@ -60,7 +60,7 @@ class GarbledBlock:
   @classmethod
   def from_bytes(cls, data: bytes, circuit: circuits.Circuit, block: int) -> 'GarbledBlock':
     """Reads a message without copying it; ValueError if it has another size."""
-    shape, start = tables_shape(circuit, block), SEED_BYTES + _CHECK_BYTES
+    shape, start = tables_shape(circuit, block), SEED_BYTES + CHECK_BYTES
     size = start + 8 * int(np.prod(shape))
     if len(data) != size:
       raise ValueError(f'garbled block of {len(data)} bytes, want {size}')

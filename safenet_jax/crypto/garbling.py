@@ -69,6 +69,11 @@ class Encoding:
       if output is True or (isinstance(output, circuits.Wire) and output.inverted):
         np.invert(values, out=values)
 
+  @property
+  def nbytes(self) -> int:
+    """Memory of the labels."""
+    return self.output_labels.nbytes + sum(zeros.nbytes for zeros in self._inputs.values())
+
   def _add_delta(self, zeros: np.ndarray, bits: np.ndarray) -> np.ndarray:
     labels = np.empty_like(zeros)
     for label_row, zero, bit_row in zip(labels, zeros, bits):

@@ -78,6 +78,12 @@ def sender_pads(
   return Pads(pads, messages.identifier(keys.tobytes()))
 
 
+def random_words(pads: Pads, *, bits: int) -> np.ndarray:
+  """Pads as they are, for transfers of random words: uint64 of their shape, below 2^bits."""
+  pads.spend()
+  return pads.words & _mask(bits)
+
+
 def send_chosen(
     words: np.ndarray, pads: Pads, *, bits: int
 ) -> messages.Words:

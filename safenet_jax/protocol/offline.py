@@ -1,0 +1,85 @@
+"""What both parties' offline phases share: tags, and the shapes of messages."""
+
+from collections.abc import Callable, Iterator
+import math
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto import garbled_block
+from safenet_jax.crypto import hashing
+from safenet_jax.crypto import messages
+from safenet_jax.protocol import relu
+from safenet_jax.protocol.frames import ProtocolError
+from safenet_jax.protocol.structure import ActivationStructure, Block, Structure
+
+ID_BYTES = 16
+# Words of a message of correlated OT per 128 transfers, with SoftSpoken's k = 4.
+_ROWS = 32
+
+
+class Tag:
+  """Names one use of a session's keys: nonce, number of the image, and place."""
+
+  def __init__(self, nonce: bytes, number: int):
+    self._prefix = nonce + number.to_bytes(8, 'big')
+
+  def __call__(self, place: str) -> bytes:
+    return self._prefix + place.encode()
+
+
+def checked(function: Callable, *args: Any, **options: Any) -> Any:
+  """Calls with what the peer sent: a ValueError is the peer's, a ProtocolError."""
+  try:
+    return function(*args, **options)
+  except ValueError as error:
+    raise ProtocolError(str(error)) from None
+
+
+def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:
+  """Seed, check and tables of a garbled block, and the key of its select words."""
+  shape = garbled_block.tables_shape(relu.circuit(layer.form), block.size)
+  sizes = garbled_block.SEED_BYTES, garbled_block.CHECK_BYTES, hashing.KEY_BYTES
+  return [*((bytes, (size,)) for size in sizes), (np.uint64, shape)]
+
+
+def labels_message(structure: Structure) -> list[tuple]:
+  """The client's choices of labels."""
+  return [
+      (bytes, (messages.BYTES,)), (np.uint64, (_ROWS, -(-structure.transfers // 128) * 2))
+  ]
+
+
+def choice_parts(structure: Structure) -> list[int]:
+  """Transfers that the server chooses in: per layer its colours, then each output's wrap bits."""
+  parts = []
+  for layer in structure.activations:
+    if layer.instances:
+      parts.append(layer.instances)
+    parts += [math.prod(shape) for shape, _ in layer.outputs(structure.bits)]
+  return parts
+
+
+def _key_rows(count: int) -> int:
+  return -(-count // hashing.MAX_ROWS)
+
+
+def choice_message(parts: list[int]) -> list[tuple]:
+  """The server's choices, and the hash keys of all parts."""
+  keys = sum(_key_rows(count) for count in parts)
+  return [
+      (bytes, (messages.BYTES,)),
+      (np.uint64, (_ROWS, -(-sum(parts) // 128) * 2)),
+      (np.uint8, (keys, hashing.KEY_BYTES)),
+  ]
+
+
+def split_choices(
+    parts: list[int], labels: np.ndarray, keys: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Labels and hash keys of every part."""
+  row = key = 0
+  for count in parts:
+    rows = _key_rows(count)
+    yield labels[row : row + count], keys[key : key + rows]
+    row, key = row + count, key + rows

@@ -1,0 +1,221 @@
+"""The client's offline phase: everything of an inference that needs no image.
+
+           client                                       server
+             --- Enc(r) of every linear layer ------------>
+             <-- Enc(W r - u) of every linear layer -------
+             --- choices of labels, Enc(c'^j) ------------>
+             <-- garbled tables, OLE replies, choices -----
+             --- products of colours and shares ---------->
+
+Five flights for any number of layers and images: layers do not depend on each
+other, because the input of each is masked afresh. What a message shows is argued
+where it is made: `linear`, `relu`, `polynomial`, `truncation`.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from safenet_jax.crypto import encrypted_convolution
+from safenet_jax.crypto import garbling
+from safenet_jax.crypto import messages
+from safenet_jax.crypto import ole
+from safenet_jax.crypto import ring
+from safenet_jax.crypto import word_transfer
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.models import layers as records
+from safenet_jax.protocol import local
+from safenet_jax.protocol import offline
+from safenet_jax.protocol import polynomial
+from safenet_jax.protocol import relu
+from safenet_jax.protocol import wire
+from safenet_jax.protocol.channel import Channel
+from safenet_jax.protocol.formats import FixedPointModel
+from safenet_jax.protocol.material import ClientLayer, ClientMaterial
+from safenet_jax.protocol.session import ClientKeys
+from safenet_jax.protocol.structure import ActivationStructure, Structure
+
+
+class ClientOffline:
+  """The client's offline phase in one session."""
+
+  def __init__(
+      self,
+      channel: Channel,
+      model: FixedPointModel,
+      structure: Structure,
+      keys: ClientKeys,
+      randomness: Randomness,
+  ):
+    self._channel, self._model, self._structure = channel, model, structure
+    self._keys, self._randomness = keys, randomness
+    self._images = 0
+
+  def prepare(self, count: int) -> Iterator[ClientMaterial]:
+    """Prepares inferences of `count` images, and gives each as soon as it is ready."""
+    images = [
+        _Image(self._channel, self._model, self._structure, self._keys, self._randomness, number)
+        for number in range(self._images, self._images + count)
+    ]
+    self._images += count  # a number is never taken again, whatever happens below
+    for image in images:
+      image.send_masks()
+    for image in images:
+      image.receive_linear()
+      image.send_choices()
+    for image in images:
+      image.receive_tables()
+    for image in images:
+      yield image.finish()
+
+
+class _Image:
+  """One image's offline phase, step by step."""
+
+  def __init__(self, channel, model, structure, keys, randomness, number: int):
+    self.channel, self.model, self.structure = channel, model, structure
+    self.keys, self.randomness = keys, randomness
+    self.tag = offline.Tag(keys.nonce, number)
+    bits = structure.bits
+    self.mask = randomness.ring(bits, (1, *structure.input_shape))
+    self.layers: dict[str, ClientLayer] = {}
+    for layer in structure.activations:
+      channels = layer.form.relu + layer.form.polynomial
+      mask = randomness.ring(bits, (1, *layer.pooled_shape, channels))
+      self.layers[layer.name] = ClientLayer(mask)
+    self.masks = {name: layer.mask for name, layer in self.layers.items()}
+    self.inputs: dict[str, np.ndarray] = {}
+    self.share = np.empty(0, np.uint64)
+    self.labels = np.empty((0, 2), np.uint64)
+
+  def send_masks(self) -> None:
+    walk = local.Masks(self.model, self.masks)
+    records.run(self.model.layers, walk, self.mask)
+    for name, layer in self.structure.linear.items():
+      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+        upload = encrypted_convolution.encrypt_map(
+            self.keys.secrets[0], layer, walk.inputs[name].reshape(layer.input_shape),
+            self.randomness, self.tag(name),
+        )
+        self.channel.send('masks', upload)
+
+  def receive_linear(self) -> None:
+    outputs = {}
+    for name, layer in self.structure.linear.items():
+      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+        secret = self.keys.secrets[0]
+        size = encrypted_convolution.reply_size(secret.context, layer)
+        (reply,) = self.channel.receive('linear', [(bytes, (size,))])
+        c = offline.checked(
+            encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name)
+        )
+        shape = c.shape if name.startswith('conv') else c.shape[-1:]
+        outputs[name] = c.reshape(1, *shape)
+    walk = local.Shares(self.model, self.masks, outputs)
+    self.share = records.run(self.model.layers, walk, self.mask)
+    self.inputs = walk.inputs
+
+  def send_choices(self) -> None:
+    """The bits of c that enter circuits, and the powers of c'."""
+    if self.structure.transfers:
+      with self.channel.scope(phase='offline', layer='all', primitive='labels'):
+        choices = np.concatenate([
+            relu.pack(relu.sign_words(part, layer.form), layer.form, block.size).reshape(-1)
+            for layer in self.structure.activations
+            for block, part in self._garbled(layer)
+        ])
+        message, self.labels = self.keys.labels.extend(
+            self.tag('labels'), choices, self.structure.transfers
+        )
+        self.channel.send('labels', message.identifier, message.words)
+    for (modulus, products), layers in self.structure.products().items():
+      with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
+        factors = []
+        for layer in layers:
+          c = self.inputs[layer.name][..., layer.form.relu :]
+          powers = polynomial.offline_client(np, c, layer.form, self.structure.bits)
+          self.layers[layer.name].powers = powers
+          factors.append(powers[:products].reshape(products, -1))
+        request = ole.request(
+            self.keys.secrets[modulus], np.concatenate(factors, axis=1), self.randomness,
+            self.tag(f'products {modulus} {products}'),
+        )
+        self.channel.send('powers', request)
+
+  def _garbled(self, layer: ActivationStructure):
+    """The blocks of a layer with the client's shares in them."""
+    flat = self.inputs[layer.name][..., : layer.form.relu].reshape(-1)
+    return [(block, flat[block.first : block.end]) for block in layer.blocks]
+
+  def receive_tables(self) -> None:
+    """Takes tables, products and colours, and answers with its shares under the colours."""
+    garbled = {
+        layer.name: [self._receive_tables(layer, block) for block in layer.blocks]
+        for layer in self.structure.activations
+    }
+    self._receive_products()
+    pads = self._receive_colours()
+    for layer in self.structure.activations:
+      self._send_products(layer, garbled[layer.name], pads)
+
+  def finish(self) -> ClientMaterial:
+    """The material, once the server has its part."""
+    with self.channel.scope(phase='offline', layer='session', primitive='identifier'):
+      (identifier,) = self.channel.receive('prepared', [(bytes, (offline.ID_BYTES,))])
+    return ClientMaterial(identifier, self.mask, self.share, self.layers)
+
+  def _receive_tables(self, layer, block) -> tuple[garbling.GarbledBlock, bytes]:
+    with self.channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
+      parts = offline.tables_parts(layer, block)
+      seed, check, key, tables = self.channel.receive('tables', parts)
+      return garbling.GarbledBlock(seed, check, tables), key
+
+  def _receive_products(self) -> None:
+    for (modulus, products), layers in self.structure.products().items():
+      with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
+        secret = self.keys.secrets[modulus]
+        sizes = [int(np.prod(layer.polynomial_shape)) for layer in layers]
+        (reply,) = self.channel.receive(
+            'products', [(bytes, (ole.reply_size(secret.context, sum(sizes)),))]
+        )
+        alphas = offline.checked(
+            ole.finish, secret, reply, sum(sizes), self.tag(f'products {modulus} {products}')
+        )
+        for layer, part in zip(layers, np.split(alphas, np.cumsum(sizes)[:-1])):
+          self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
+
+  def _receive_colours(self) -> Iterator[word_transfer.Pads]:
+    """Pads of the transfers that the server chooses in, in the order of `offline.parts`."""
+    with self.channel.scope(phase='offline', layer='all', primitive='transfers'):
+      parts = offline.choice_parts(self.structure)
+      identifier, words, keys = self.channel.receive('choices', offline.choice_message(parts))
+      labels = offline.checked(
+          self.keys.words.extend, self.tag('choices'), messages.Words(identifier, words), sum(parts)
+      )
+      return iter([
+          word_transfer.sender_pads(rows, self.keys.delta, key)
+          for rows, key in offline.split_choices(parts, labels, keys)
+      ])
+
+  def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
+    mine, form = self.layers[layer.name], layer.form
+    if layer.blocks:
+      with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
+        blocks = self._garbled(layer)
+        factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
+        message, shares = word_transfer.send_products(factors, next(pads), bits=form.select_bits)
+        self.channel.send(
+            'shares', message.identifier,
+            wire.Words(factors.shape, form.select_bits).pack(message.words),
+        )
+        start = layer.offset
+        for (block, part), (tables, key) in zip(blocks, garbled):
+          end = start + layer.width * block.size
+          mine.blocks.append(relu.ClientBlock(
+              tables, self.labels[start:end].reshape(layer.width, block.size, 2), part,
+              shares[block.first : block.end], key,
+          ))
+          start = end
+    for shape, rescale in layer.outputs(self.structure.bits):
+      keys = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
+      mine.keys.append(keys.reshape(2, 1, *shape))

@@ -1,0 +1,242 @@
+"""The online phase of both parties: one round trip for every activation layer.
+
+           client                                       server
+             --- x - r ------------------------------------>
+    and for every activation layer
+             <-- labels of s, select words, delta, d -------
+             --- corrections E, masked words B ------------->
+    at last
+             <-- share of the logits -----------------------
+
+A batch of images takes one preparation each and the same round trips. What every
+message shows is argued in `linear`, `relu`, `polynomial` and `truncation`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from safenet_jax.crypto import garbling
+from safenet_jax.crypto import ring
+from safenet_jax.models import layers as records
+from safenet_jax.protocol import linear
+from safenet_jax.protocol import local
+from safenet_jax.protocol import offline
+from safenet_jax.protocol import polynomial
+from safenet_jax.protocol import relu
+from safenet_jax.protocol import truncation
+from safenet_jax.protocol import wire
+from safenet_jax.protocol.channel import Channel
+from safenet_jax.protocol.formats import FixedPointModel
+from safenet_jax.protocol.material import ClientMaterial, ServerMaterial
+from safenet_jax.protocol.structure import ActivationStructure, Structure
+
+
+class Messages:
+  """Parts of one activation layer's two messages, for a batch of images."""
+
+  def __init__(self, layer: ActivationStructure, bits: int, images: int):
+    self.labels = sum(layer.width * block.size * 2 for block in layer.blocks) * images
+    down = []
+    if layer.blocks:
+      down += [
+          wire.Words((self.labels,), 64),
+          wire.Words((images, layer.instances), layer.form.select_bits),
+      ]
+    if layer.form.polynomial:
+      shape = (layer.powers, images, *layer.polynomial_shape)
+      down.append(wire.field(shape, layer.form.modulus))
+    outputs = layer.outputs(bits)
+    self.down = down + [wire.Words((images, *shape), 1) for shape, _ in outputs]
+    self.up = [
+        wire.Words((images, *shape), width)
+        for shape, rescale in outputs for width in (rescale.wrap_bits, bits)
+    ]
+
+
+class ClientOnline(local.Local):
+  """The client's walk: the value that is threaded through is None."""
+
+  def __init__(
+      self,
+      channel: Channel,
+      model: FixedPointModel,
+      structure: Structure,
+      materials: Sequence[ClientMaterial],
+  ):
+    super().__init__(model)
+    self._channel, self._structure, self._materials = channel, structure, materials
+    self._layers = {layer.name: layer for layer in structure.activations}
+    self._evaluators: dict[tuple, garbling.Evaluator] = {}
+
+  def run(self, images: np.ndarray) -> np.ndarray:
+    """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each."""
+    count, bits = len(self._materials), self.bits
+    with self._channel.scope(phase='online', layer='input', primitive='masked input'):
+      x = ring.from_signed(self.model.encode(images), bits)
+      masked = ring.reduce(x - _join(m.mask for m in self._materials), bits)
+      wire.send(self._channel, 'input', [wire.Words(masked.shape, bits)], [masked])
+    records.run(self.model.layers, self, None)
+    with self._channel.scope(phase='online', layer='logits', primitive='share'):
+      words = wire.Words((count, self._structure.logits), bits)
+      (share,) = wire.receive(self._channel, 'logits', [words])
+      ours = _join(m.share for m in self._materials)
+      return ring.reconstruct(ours, share, bits)
+
+  def conv(self, name, layer, value):
+    del name, layer, value
+
+  dense = conv
+
+  def activation(self, name, layer, value):
+    del layer, value
+    layer, form = self._layers[name], self._layers[name].form
+    mine = [material.layers[name] for material in self._materials]
+    messages = Messages(layer, self.bits, len(mine))
+    with self._channel.scope(phase='online', layer=name, primitive='activation'):
+      values = wire.receive(self._channel, 'activation', messages.down)
+    shares = []
+    if layer.blocks:
+      labels, words, *values = values
+      with self._channel.scope(phase='online', layer=name, primitive='evaluation'):
+        shares.append(self._relu(layer, mine, labels, words))
+    if form.polynomial:
+      deltas, *values = values
+      with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
+        powers, alphas = (
+            np.concatenate(parts, axis=1)
+            for parts in zip(*((m.powers, m.alphas) for m in mine))
+        )
+        shares.append(polynomial.online_client(np, powers, alphas, deltas, form))
+    with self._channel.scope(phase='online', layer=name, primitive='truncation'):
+      mask, first, answer = _join(m.mask for m in mine), 0, []
+      for i, (v, d, (shape, rescale)) in enumerate(
+          zip(shares, values, layer.outputs(self.bits), strict=True)
+      ):
+        end = first + shape[-1]
+        keys = np.concatenate([m.keys[i] for m in mine], axis=1)
+        answer += truncation.online_client(
+            np, _pool(v, form.window, rescale.modulus), keys, d, mask[..., first:end], rescale
+        )
+        first = end
+      wire.send(self._channel, 'masked', messages.up, answer)
+
+  def _relu(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
+    values, start = [], 0
+    for image, material in enumerate(mine):
+      for block, state in zip(layer.blocks, material.blocks, strict=True):
+        end = start + layer.width * block.size * 2
+        values.append(offline.checked(
+            relu.online_client, state, self._evaluator(layer, block.size),
+            labels[start:end].reshape(layer.width, block.size, 2),
+            words[image, block.first : block.end], layer.form,
+        ))
+        start = end
+    return np.concatenate(values).reshape(len(mine), *layer.form.map_shape, layer.form.relu)
+
+  def _evaluator(self, layer: ActivationStructure, size: int) -> garbling.Evaluator:
+    key = layer.form.sign_bits, layer.form.dropped, size
+    if key not in self._evaluators:
+      self._evaluators[key] = garbling.Evaluator(relu.circuit(layer.form), size)
+    return self._evaluators[key]
+
+
+class ServerOnline(local.Local):
+  """The server's walk: m before a linear layer, s after it."""
+
+  def __init__(
+      self,
+      channel: Channel,
+      model: FixedPointModel,
+      structure: Structure,
+      materials: Sequence[ServerMaterial],
+  ):
+    super().__init__(model)
+    self._channel, self._structure, self._materials = channel, structure, materials
+    self._layers = {layer.name: layer for layer in structure.activations}
+
+  def run(self) -> None:
+    """Serves one batch, one material for each image."""
+    count, bits = len(self._materials), self.bits
+    with self._channel.scope(phase='online', layer='input', primitive='masked input'):
+      words = wire.Words((count, *self._structure.input_shape), bits)
+      (m,) = wire.receive(self._channel, 'input', [words])
+    s = records.run(self.model.layers, self, m)
+    with self._channel.scope(phase='online', layer='logits', primitive='share'):
+      wire.send(self._channel, 'logits', [wire.Words(s.shape, bits)], [s])
+
+  def conv(self, name, layer, m):
+    del layer
+    weights = self.model.linear[name]
+    with self._channel.scope(phase='online', layer=name, primitive='linear'):
+      u = _join(material.u[name] for material in self._materials)
+      return linear.online_server(
+          np, m, u, weights.kernel, weights.bias,
+          stride=weights.stride, limb=weights.limb, bits=self.bits,
+      )
+
+  dense = conv
+
+  def activation(self, name, layer, s):
+    del layer
+    layer, form = self._layers[name], self._layers[name].form
+    mine = [material.layers[name] for material in self._materials]
+    messages = Messages(layer, self.bits, len(mine))
+    values, shares = [], []
+    if layer.blocks:
+      with self._channel.scope(phase='online', layer=name, primitive='labels'):
+        labels, words, rho = self._relu(layer, mine, s[..., : form.relu])
+        values += [labels, words]
+        shares.append(rho)
+    if form.polynomial:
+      with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
+        pads, betas = (
+            np.concatenate(parts, axis=1) for parts in zip(*((m.pads, m.betas) for m in mine))
+        )
+        deltas, rho = polynomial.online_server(
+            np, s[..., form.relu :], self.model.polynomials[name], pads, betas, form, self.bits
+        )
+        values.append(deltas)
+        shares.append(rho)
+    outputs = layer.outputs(self.bits)
+    with self._channel.scope(phase='online', layer=name, primitive='truncation'):
+      shares = [
+          _pool(rho, form.window, rescale.modulus) for rho, (_, rescale) in zip(shares, outputs)
+      ]
+      for i, (rho, (_, rescale)) in enumerate(zip(shares, outputs)):
+        values.append(truncation.online_server(rho, _join(m.choices[i] for m in mine), rescale))
+    with self._channel.scope(phase='online', layer=name, primitive='activation'):
+      wire.send(self._channel, 'activation', messages.down, values)
+      answer = iter(wire.receive(self._channel, 'masked', messages.up))
+    with self._channel.scope(phase='online', layer=name, primitive='truncation'):
+      return np.concatenate([
+          truncation.finish_server(
+              rho, _join(m.chosen[i] for m in mine), next(answer), next(answer), rescale
+          )
+          for i, (rho, (_, rescale)) in enumerate(zip(shares, outputs))
+      ], axis=-1)
+
+  def _relu(self, layer: ActivationStructure, mine, s):
+    labels, words, shares = [], [], []
+    flat = s.reshape(len(mine), -1)
+    for image, (material, state) in enumerate(zip(self._materials, mine)):
+      for block, garbled in zip(layer.blocks, state.blocks, strict=True):
+        part = relu.online_server(
+            garbled, flat[image, block.first : block.end], material.delta, layer.form
+        )
+        for found, value in zip((labels, words, shares), part):
+          found.append(value.reshape(-1))
+    images = (len(mine), layer.instances)
+    return (
+        np.concatenate(labels), np.concatenate(words).reshape(images),
+        np.concatenate(shares).reshape(len(mine), *layer.form.map_shape, layer.form.relu),
+    )
+
+
+def _join(arrays) -> np.ndarray:
+  """One batch of the materials' arrays, each of one image."""
+  return np.concatenate(list(arrays))
+
+
+def _pool(share: np.ndarray, window: int, modulus: int) -> np.ndarray:
+  return ring.sum_pool(share, window) % np.uint64(modulus) if window > 1 else share

@@ -1,0 +1,143 @@
+"""What both parties know of one inference: its linear layers, blocks and message sizes."""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+from safenet_jax.crypto import packing
+from safenet_jax.models import layers as records
+from safenet_jax.protocol import polynomial
+from safenet_jax.protocol import relu
+from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel
+from safenet_jax.protocol.truncation import Rescale
+
+
+class Block(NamedTuple):
+  """Instances `first` to `end` of a layer's garbled channels, padded to `size`."""
+
+  first: int
+  end: int
+  size: int
+
+  @property
+  def count(self) -> int:
+    return self.end - self.first
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationStructure:
+  """One activation layer of one image.
+
+  name, form: of the layer.
+  offset: where its label transfers start among those of the image.
+  """
+
+  name: str
+  form: ActivationFormat
+  offset: int
+
+  @functools.cached_property
+  def blocks(self) -> tuple[Block, ...]:
+    """Of the garbled channels."""
+    count = math.prod(self.form.map_shape) * self.form.relu
+    return tuple(Block(*block) for block in relu.blocks(count)) if count else ()
+
+  @property
+  def width(self) -> int:
+    """Bits of a share that enter the circuit."""
+    return self.form.sign_bits - self.form.dropped
+
+  @property
+  def transfers(self) -> int:
+    """Label transfers: one for every bit of the client's shares, padding included."""
+    return self.width * sum(block.size for block in self.blocks)
+
+  @property
+  def instances(self) -> int:
+    """Garbled values, without padding."""
+    return sum(block.count for block in self.blocks)
+
+  @property
+  def polynomial_shape(self) -> tuple[int, ...]:
+    return (*self.form.map_shape, self.form.polynomial)
+
+  @property
+  def powers(self) -> int:
+    """Products of the two parties' secrets per polynomial value."""
+    return polynomial.products(self.form) if self.form.polynomial else 0
+
+  @property
+  def pooled_shape(self) -> tuple[int, ...]:
+    return tuple(n // self.form.window for n in self.form.map_shape)
+
+  def outputs(self, bits: int) -> list[tuple[tuple[int, ...], Rescale]]:
+    """Shape and truncation of the garbled and of the polynomial output that exist."""
+    widths = [width for width in (self.form.relu, self.form.polynomial) if width]
+    return [
+        ((*self.pooled_shape, width), rescale)
+        for width, rescale in zip(widths, self.form.rescales(bits))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+  """The public shape of one inference of one image.
+
+  bits: l, width of the linear ring.
+  linear: by name, the layers as convolutions.
+  activations: in walking order.
+  logits: how many.
+  """
+
+  bits: int
+  input_shape: tuple[int, ...]
+  linear: dict[str, packing.Convolution]
+  activations: tuple[ActivationStructure, ...]
+  logits: int
+
+  @property
+  def transfers(self) -> int:
+    """Label transfers of an image."""
+    return sum(layer.transfers for layer in self.activations)
+
+  @property
+  def choices(self) -> int:
+    """Transfers in the other direction: a sign's colour each, then a wrap bit per output."""
+    return sum(
+        layer.instances + sum(math.prod(shape) for shape, _ in layer.outputs(self.bits))
+        for layer in self.activations
+    )
+
+  def products(self) -> dict[tuple[int, int], list[ActivationStructure]]:
+    """Activation layers by (modulus, powers): each group shares its ciphertexts."""
+    groups: dict[tuple[int, int], list[ActivationStructure]] = {}
+    for layer in self.activations:
+      if layer.powers:
+        groups.setdefault((layer.form.modulus, layer.powers), []).append(layer)
+    return groups
+
+
+def structure(model: FixedPointModel) -> Structure:
+  """The structure of a model, with or without its weights."""
+  linear: dict[str, packing.Convolution] = {}
+  activations = []
+  offset = 0
+  shapes = records.shapes(model.layers, model.input_shape)
+  for shape in shapes:
+    match shape.layer:
+      case records.Conv(kernel=kernel, stride=stride):
+        height, width, channels = shape.input_shape
+        linear[shape.name] = packing.Convolution(
+            height, width, channels, shape.output_shape[-1], kernel, stride
+        )
+      case records.Dense():
+        linear[shape.name] = packing.Convolution(1, 1, shape.input_shape[0], shape.output_shape[0], 1)
+      case records.Activation():
+        layer = ActivationStructure(shape.name, model.activations[shape.name], offset)
+        activations.append(layer)
+        offset += layer.transfers
+  return Structure(
+      model.precision.ring, model.input_shape, linear, tuple(activations),
+      shapes[-1].output_shape[0],
+  )
