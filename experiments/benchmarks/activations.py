@@ -115,7 +115,8 @@ def garbled_block(count: int, randomness: Randomness) -> Block:
     factors = ring.reduce(c, layer.select_bits)
     message, client_product = word_transfer.send_products(factors, pads, bits=layer.select_bits)
     send('offline', 'client', keys)
-    send('offline', 'client', message, layer.select_bits)
+    send('offline', 'client', message.identifier)
+    send('offline', 'client', message.words, layer.select_bits)
     server_product = word_transfer.receive_products(
       message, colours, word_transfer.receiver_pads(theirs, keys), bits=layer.select_bits
     )
@@ -139,6 +140,7 @@ def polynomial_block(degree: int, randomness: Randomness, coefficients=(3, 0, 1,
   context = homomorphic.Context(homomorphic.slot_parameters(layer.modulus))
   secret = homomorphic.SecretKey(context)
   public = homomorphic.PublicKey(context, secret.public_key())
+  tags = (number.to_bytes(16, 'little') for number in itertools.count())
   integers = np.asarray(coefficients[: degree + 1], np.int64)[:, None]
 
   def block(c, s, ledger):
@@ -147,12 +149,13 @@ def polynomial_block(degree: int, randomness: Randomness, coefficients=(3, 0, 1,
 
     count = polynomial.products(layer)
     powers = polynomial.offline_client(np, c, layer, BITS)
-    request = ole.request(secret, powers[:count], randomness)
+    tag = next(tags)
+    request = ole.request(secret, powers[:count], randomness, tag)
     send('offline', 'client', request)
     pads = randomness.residues(layer.modulus, (count, s.size))
-    reply, beta = ole.reply(public, request, pads, randomness)
+    reply, beta = ole.reply(public, request, pads, randomness, tag)
     send('offline', 'server', reply)
-    alpha = ole.finish(secret, reply, s.size)
+    alpha = ole.finish(secret, reply, s.size, tag)
     # The shares of all products are needed in sum only.
     deltas, rho = polynomial.online_server(np, s, integers, pads, beta[None], layer, BITS)
     send('online', 'server', deltas, layer.modulus.bit_length())

@@ -130,12 +130,15 @@ class Channel:
     wanted = frames.expect(tag, expected)
     return self._receive(lambda found: wanted, self._deadline(wanted.size))
 
-  def receive_bytes(self, tag: str, limit: int) -> bytes:
-    """One message of bytes, as many as the peer chooses up to `limit`."""
+  def receive_bytes(self, tag: str, limit: int, *, idle: float = 0.0) -> bytes:
+    """One message of bytes, as many as the peer chooses up to `limit`.
+
+    It may begin `idle` seconds later than others.
+    """
     def wanted(found):
       return frames.expect(tag, [(bytes, (min(found.size, limit),))])
 
-    return self._receive(wanted, self._deadline(limit))[0]
+    return self._receive(wanted, self._deadline(limit) + idle)[0]
 
   def exchange(self, tag: str, values: Sequence, expected: Sequence[tuple]) -> tuple:
     """Sends a message and receives the peer's of the same tag, both at once."""

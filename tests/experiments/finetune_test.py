@@ -112,7 +112,7 @@ def test_the_accuracy_that_was_wanted_is_checked_after_fine_tuning(
     {k: v for k, v in config.items() if k not in ('search', 'plan', 'secure')}
   ))
   found = run(
-    'finetune', flags[0], f'--workdir={workdir}', f'--config.search.accuracy_drop={drop}',
+    'finetune', *flags[:-1], f'--workdir={workdir}', f'--config.search.accuracy_drop={drop}',
     f'--plan={source.parent / "plan.json"}',
   )
   plan = json.loads((workdir / 'plan.json').read_text())
@@ -157,7 +157,7 @@ def test_a_thin_network_needs_a_plan(tmp_path, run_of_a_plan):
   workdir, flags = run_of_a_plan
   shutil.copytree(workdir, tmp_path / 'run')
   (tmp_path / 'run/plan.json').unlink()
-  found = run('thin', flags[0], f'--workdir={tmp_path / "run"}', code=2)
+  found = run('thin', *flags[:-1], f'--workdir={tmp_path / "run"}', code=2)
   assert 'run search or finetune first' in found.stderr and found.stderr.count('\n') == 1
 
 

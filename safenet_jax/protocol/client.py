@@ -1,0 +1,209 @@
+"""Gets predictions of a served model for images that the server does not see."""
+
+import contextlib
+import logging
+import os
+import ssl
+import threading
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto.randomness import SystemRandomness
+from safenet_jax.protocol import channel as channels
+from safenet_jax.protocol import commands
+from safenet_jax.protocol import handshake
+from safenet_jax.protocol import offline_client
+from safenet_jax.protocol import online
+from safenet_jax.protocol import session
+from safenet_jax.protocol import structure as structures
+from safenet_jax.protocol.description import Expectation
+from safenet_jax.protocol.frames import ProtocolError
+from safenet_jax.protocol.ledger import Ledger
+from safenet_jax.protocol.store import ClientStore
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Client:
+  """A connection to a `Server`; blocking, for one thread, a context manager.
+
+    with Client(host, port, context=tls.client_context(ca)) as client:
+      client.prepare(10)              # needs no image: whenever there is time
+      logits = client.infer(images)   # uint8 [B, H, W, C]
+
+  After a ProtocolError the connection is closed; make a new client.
+  """
+
+  def __init__(
+      self,
+      host: str,
+      port: int,
+      *,
+      context: ssl.SSLContext | None,
+      expected: Expectation | None = None,
+      directory: str | os.PathLike[str] | None = None,
+      keep_prepared: int = 0,
+      ledger: Ledger | None = None,
+      timeout: float = 60.0,
+  ):
+    """Connects and agrees on the model.
+
+    Args:
+      host, port: of the server.
+      context: from `tls.client_context`; None is in the clear, which has to be
+        written out.
+      expected: what of the model the client insists on; anything by default.
+      directory: where to keep prepared inferences, else in memory.
+      keep_prepared: inferences that a thread with a connection of its own keeps
+        prepared in the background.
+      ledger: gets every byte and second of this connection.
+      timeout: seconds until a silent server is given up.
+
+    Raises:
+      ProtocolError: nobody listens, refuses, is not trusted, or serves another model.
+    """
+    self.ledger = ledger or Ledger()
+    self._randomness = SystemRandomness()
+    self._connect = lambda ledger: channels.connect(
+        host, port, context=context, timeout=timeout, ledger=ledger
+    )
+    self._channel = self._connect(self.ledger)
+    with self._ending_on_error():
+      self.description = handshake.client(self._channel, expected)
+    self._model = self.description.client_model()
+    self._structure = structures.structure(self._model)
+    self._store = ClientStore(self.description.model_id, directory)
+    self._session = _Preparing(self._channel, self._model, self._structure, self._randomness)
+    self._pool = _Pool(self, keep_prepared) if keep_prepared else None
+
+  @property
+  def prepared(self) -> int:
+    """Inferences that are prepared and not used yet."""
+    return len(self._store)
+
+  def prepare(self, count: int) -> None:
+    """Runs the offline phase for `count` inferences."""
+    with self._ending_on_error():
+      self._session.prepare(count, self._store)
+
+  def infer(self, images: np.ndarray) -> np.ndarray:
+    """Logits float64 [B, classes] of uint8 images [B, H, W, C].
+
+    Prepares what is missing first.
+
+    Raises:
+      ValueError: images of another type or shape; nothing was used.
+      ProtocolError: the server did not do its part.
+    """
+    self._model.encode(images[:1])  # raises before anything is used
+    found = []
+    for first in range(0, len(images), commands.MAX_IMAGES):
+      found.append(self._infer(images[first : first + commands.MAX_IMAGES]))
+    return np.concatenate(found) / 2.0**self._model.output_fraction
+
+  def _infer(self, images: np.ndarray) -> np.ndarray:
+    with self._ending_on_error():
+      while True:
+        missing = len(images) - len(self._store)
+        if missing > 0:
+          self._session.prepare(missing, self._store)
+        with contextlib.suppress(ValueError):  # the pool's own use of them came first
+          materials = self._store.take(len(images))
+          break
+      if self._pool:
+        self._pool.wake()
+      names = [material.identifier for material in materials]
+      commands.send(self._channel, commands.Command(commands.INFER, len(names), names))
+      walk = online.ClientOnline(self._channel, self._model, self._structure, materials)
+      return walk.run(images)
+
+  @contextlib.contextmanager
+  def _ending_on_error(self):
+    try:
+      yield
+    except BaseException:
+      self._channel.close()
+      raise
+
+  def close(self) -> None:
+    """Says goodbye; what is prepared in a directory stays there."""
+    if self._pool:
+      self._pool.close()
+    with contextlib.suppress(ProtocolError):
+      commands.send(self._channel, commands.Command(commands.GOODBYE))
+    self._channel.close()
+
+  def __enter__(self) -> 'Client':
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self.close()
+
+
+class _Preparing:
+  """The offline phase over one channel; its keys are made when first needed."""
+
+  def __init__(self, channel, model, structure, randomness):
+    self._parts = channel, model, structure, randomness
+    self._phase: offline_client.ClientOffline | None = None
+
+  def prepare(self, count: int, store: ClientStore) -> None:
+    channel, model, structure, randomness = self._parts
+    for first in range(0, count, commands.MAX_IMAGES):
+      some = min(commands.MAX_IMAGES, count - first)
+      commands.send(channel, commands.Command(commands.PREPARE, some))
+      if self._phase is None:
+        contexts = {
+            modulus: homomorphic.Context(parameters)
+            for modulus, parameters in session.parameters(structure).items()
+        }
+        keys = session.client(channel, structure, contexts, randomness)
+        self._phase = offline_client.ClientOffline(channel, model, structure, keys, randomness)
+      for material in self._phase.prepare(some):
+        store.put(material)
+
+
+class _Pool:
+  """A thread with its own connection that keeps a number of inferences prepared."""
+
+  def __init__(self, client: Client, count: int):
+    self._client, self._count = client, count
+    self._wanted = threading.Event()
+    self._wanted.set()
+    self._closing = False
+    self._channel: Any = None
+    self._thread = threading.Thread(target=self._run, name='preparing', daemon=True)
+    self._thread.start()
+
+  def wake(self) -> None:
+    self._wanted.set()
+
+  def close(self) -> None:
+    self._closing = True
+    self._wanted.set()
+    self._thread.join(5.0)
+    if self._thread.is_alive() and self._channel is not None:
+      self._channel.abort('the client is closing')
+      self._thread.join()
+
+  def _run(self) -> None:
+    client = self._client
+    try:
+      with client._connect(Ledger()) as channel:
+        self._channel = channel
+        expected = Expectation(model_id=client.description.model_id)
+        handshake.client(channel, expected)
+        session_ = _Preparing(channel, client._model, client._structure, SystemRandomness())
+        while True:
+          self._wanted.wait()
+          self._wanted.clear()
+          while not self._closing and client.prepared < self._count:
+            session_.prepare(1, client._store)
+          if self._closing:
+            commands.send(channel, commands.Command(commands.GOODBYE))
+            return
+    except ProtocolError as error:
+      # The client prepares by itself from now on.
+      _LOGGER.warning('event=pool_ended reason="%s"', error)
