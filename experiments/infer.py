@@ -1,38 +1,33 @@
 """Private inference of test images, both parties simulated in this process.
 
   python -m experiments.infer --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
+
+Or as the client of `experiments.serve`, with no config, no workdir and no weights:
+
+  python -m experiments.infer --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
 """
 
+import sys
 import time
 
 import numpy as np
 
 from experiments import evaluation
 from experiments import launcher
-from experiments import pipeline
+from experiments import remote
+from experiments import serving
 from safenet_jax.crypto import randomness
 from safenet_jax.protocol import formats
 from safenet_jax.protocol import ledger as ledgers
-from safenet_jax.protocol import quantize
 from safenet_jax.protocol import simulator
-from safenet_jax.search import member as members
 
 
 def main() -> None:
+  if remote.wanted(sys.argv):
+    remote.main()
+    return
   config = launcher.CONFIG.value
-  images = pipeline.dataset(config)
-  net = pipeline.network(config, images)
-  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search', 'secure')
-  pretrained = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
-  planned = pipeline.trained(config, net, workdir, 'finetune', 'search')
-  task = pipeline.task(
-      net, images, pipeline.training(config.search, 'finetune'), pipeline.variables(pretrained)
-  )
-  model = quantize.quantize(
-      net, pipeline.variables(planned), members.approximation(planned, task),
-      np.asarray(images.validation.images[: config.secure.calibration_images]),
-      mean=images.mean, std=images.std,
-  )
+  model, net, images, workdir, planned, task = serving.served(config)
   count = config.secure.images
   test, labels = (np.asarray(part[:count]) for part in images.test)
   ranges = formats.RangeReport()
@@ -63,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launcher.run(main)
+  launcher.run(main, needs_config=not remote.wanted(sys.argv))

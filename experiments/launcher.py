@@ -19,6 +19,7 @@ import rich.console
 import rich.progress
 import rich.table
 
+from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.workdir import Workdir
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -41,7 +42,7 @@ SHOWN = {
 }
 
 # What a user can mend; anything else is a bug and keeps its trace.
-USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError)
+USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError, ProtocolError)
 
 
 def run(

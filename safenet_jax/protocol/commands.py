@@ -1,8 +1,8 @@
 """What a client asks of a session: one small frame each."""
 
 from collections.abc import Sequence
+import dataclasses
 import struct
-from typing import NamedTuple
 
 from safenet_jax.protocol.channel import Channel
 from safenet_jax.protocol.frames import ProtocolError
@@ -14,7 +14,8 @@ MAX_IMAGES = 256
 _HEAD = struct.Struct('!cI')
 
 
-class Command(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Command:
   """kind: PREPARE, INFER or GOODBYE; identifiers: of the preparations that INFER uses."""
 
   kind: bytes

@@ -40,7 +40,7 @@ class Masks(Local):
   def conv(self, name, layer, mask):
     del layer
     self.inputs[name] = mask
-    return None
+    return
 
   dense = conv
 

@@ -40,8 +40,8 @@ class ClientMaterial:
     found = {'mask': self.mask, 'share': self.share}
     for name, layer in self.layers.items():
       found[f'{name}/mask'] = layer.mask
-      if layer.powers is not None:
-        found[f'{name}/powers'], found[f'{name}/alphas'] = layer.powers, layer.alphas
+      if layer.powers is not None and layer.alphas is not None:
+        found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
       for i, keys in enumerate(layer.keys):
         found[f'{name}/keys/{i}'] = keys
       for i, block in enumerate(layer.blocks):

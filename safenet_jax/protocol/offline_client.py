@@ -58,13 +58,13 @@ class ClientOffline:
         for number in range(self._images, self._images + count)
     ]
     self._images += count  # a number is never taken again, whatever happens below
-    for image in images:
-      image.send_masks()
-    for image in images:
-      image.receive_linear()
-      image.send_choices()
-    for image in images:
-      image.receive_tables()
+    # One flight after the other: a round trip is waited for once, not for every image.
+    for flight in (
+        _Image.send_masks, _Image.receive_linear, _Image.send_choices, _Image.receive_tables,
+        _Image.send_shares,
+    ):
+      for image in images:
+        flight(image)
     for image in images:
       yield image.finish()
 
@@ -87,6 +87,8 @@ class _Image:
     self.inputs: dict[str, np.ndarray] = {}
     self.share = np.empty(0, np.uint64)
     self.labels = np.empty((0, 2), np.uint64)
+    self.garbled: dict[str, list[tuple[garbling.GarbledBlock, bytes]]] = {}
+    self.pads: Iterator[word_transfer.Pads] = iter(())
 
   def send_masks(self) -> None:
     walk = local.Masks(self.model, self.masks)
@@ -148,15 +150,18 @@ class _Image:
     return [(block, flat[block.first : block.end]) for block in layer.blocks]
 
   def receive_tables(self) -> None:
-    """Takes tables, products and colours, and answers with its shares under the colours."""
-    garbled = {
+    """Takes tables, products and the server's choices."""
+    self.garbled = {
         layer.name: [self._receive_tables(layer, block) for block in layer.blocks]
         for layer in self.structure.activations
     }
     self._receive_products()
-    pads = self._receive_colours()
+    self.pads = self._receive_choices()
+
+  def send_shares(self) -> None:
+    """Sends products of the server's colours and its shares; keeps the keys of wrap bits."""
     for layer in self.structure.activations:
-      self._send_products(layer, garbled[layer.name], pads)
+      self._send_products(layer, self.garbled[layer.name], self.pads)
 
   def finish(self) -> ClientMaterial:
     """The material, once the server has its part."""
@@ -184,7 +189,7 @@ class _Image:
         for layer, part in zip(layers, np.split(alphas, np.cumsum(sizes)[:-1])):
           self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
 
-  def _receive_colours(self) -> Iterator[word_transfer.Pads]:
+  def _receive_choices(self) -> Iterator[word_transfer.Pads]:
     """Pads of the transfers that the server chooses in, in the order of `offline.parts`."""
     with self.channel.scope(phase='offline', layer='all', primitive='transfers'):
       parts = offline.choice_parts(self.structure)

@@ -87,7 +87,8 @@ class ServerOffline:
     message, structure = None, self._structure
     if structure.transfers:
       with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-        message = messages.Words(*self._channel.receive('labels', offline.labels_message(structure)))
+        parts = offline.labels_message(structure)
+        message = messages.Words(*self._channel.receive('labels', parts))
     requests = {}
     for (modulus, products), layers in structure.products().items():
       with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):

@@ -109,7 +109,8 @@ class ClientOnline(local.Local):
         )
         shares.append(polynomial.online_client(np, powers, alphas, deltas, form))
     with self._channel.scope(phase='online', layer=name, primitive='truncation'):
-      mask, first, answer = _join(m.mask for m in mine), 0, []
+      mask, first = _join(m.mask for m in mine), 0
+      answer: list[np.ndarray] = []
       for i, (v, d, (shape, rescale)) in enumerate(
           zip(shares, values, layer.outputs(self.bits), strict=True)
       ):
@@ -217,19 +218,20 @@ class ServerOnline(local.Local):
       ], axis=-1)
 
   def _relu(self, layer: ActivationStructure, mine, s):
-    labels, words, shares = [], [], []
+    found: tuple[list[np.ndarray], ...] = ([], [], [])
     flat = s.reshape(len(mine), -1)
     for image, (material, state) in enumerate(zip(self._materials, mine)):
       for block, garbled in zip(layer.blocks, state.blocks, strict=True):
         part = relu.online_server(
             garbled, flat[image, block.first : block.end], material.delta, layer.form
         )
-        for found, value in zip((labels, words, shares), part):
-          found.append(value.reshape(-1))
+        for values, value in zip(found, part):
+          values.append(value.reshape(-1))
+    labels, words, shares = map(np.concatenate, found)
     images = (len(mine), layer.instances)
     return (
-        np.concatenate(labels), np.concatenate(words).reshape(images),
-        np.concatenate(shares).reshape(len(mine), *layer.form.map_shape, layer.form.relu),
+        labels, words.reshape(images),
+        shares.reshape(len(mine), *layer.form.map_shape, layer.form.relu),
     )
 
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 import threading
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,8 @@ class ClientStore:
     partial = path.with_suffix('.partial')
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, 'wb') as file:
-      np.savez(file, **material.arrays())
+      arrays: dict[str, Any] = dict(material.arrays())
+      np.savez(file, **arrays)
       file.flush()
       os.fsync(file.fileno())
     partial.replace(path)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
 from safenet_jax.crypto import packing
 from safenet_jax.models import layers as records
@@ -13,7 +12,8 @@ from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel
 from safenet_jax.protocol.truncation import Rescale
 
 
-class Block(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Block:
   """Instances `first` to `end` of a layer's garbled channels, padded to `size`."""
 
   first: int
@@ -132,7 +132,8 @@ def structure(model: FixedPointModel) -> Structure:
             height, width, channels, shape.output_shape[-1], kernel, stride
         )
       case records.Dense():
-        linear[shape.name] = packing.Convolution(1, 1, shape.input_shape[0], shape.output_shape[0], 1)
+        (inputs,), (outputs,) = shape.input_shape, shape.output_shape
+        linear[shape.name] = packing.Convolution(1, 1, inputs, outputs, 1)
       case records.Activation():
         layer = ActivationStructure(shape.name, model.activations[shape.name], offset)
         activations.append(layer)

@@ -116,10 +116,12 @@ def test_a_directory_gives_nothing_out_twice(server, files, model, tmp_path, mon
 def test_preparations_with_another_model_are_not_used(files, model, tmp_path):
   for _ in range(2):
     # Each server draws an id of its own, whatever it serves.
-    with servers.Server(model, context=tls.server_context(*files)) as other:
-      with connect(other, files, directory=tmp_path) as client:
-        assert client.prepared == 0
-        client.prepare(1)
+    with (
+        servers.Server(model, context=tls.server_context(*files)) as other,
+        connect(other, files, directory=tmp_path) as client,
+    ):
+      assert client.prepared == 0
+      client.prepare(1)
 
 
 def test_a_pool_prepares_in_the_background(server, files, model):
@@ -138,29 +140,37 @@ def until(condition, seconds=20):
 
 
 def test_a_full_server_says_so(files, model):
-  with servers.Server(model, context=tls.server_context(*files), memory_bytes=1000) as small:
-    with connect(small, files) as client:
-      with pytest.raises(ProtocolError, match='refused: .* is the limit: use some first'):
-        client.prepare(1)
+  with (
+      servers.Server(model, context=tls.server_context(*files), memory_bytes=1000) as small,
+      connect(small, files) as client,
+      pytest.raises(ProtocolError, match='refused: .* is the limit: use some first'),
+  ):
+    client.prepare(1)
 
 
 def test_old_preparations_are_forgotten(files, model):
-  with servers.Server(model, context=tls.server_context(*files), keep_seconds=0.0) as short:
-    with connect(short, files) as client:
-      client.prepare(1)
-      with pytest.raises(ProtocolError, match='is too old'):
-        client.infer(images(model, 1))
+  with (
+      servers.Server(model, context=tls.server_context(*files), keep_seconds=0.0) as short,
+      connect(short, files) as client,
+  ):
+    client.prepare(1)
+    with pytest.raises(ProtocolError, match='is too old'):
+      client.infer(images(model, 1))
 
 
 def test_workers_answer_as_threads_do(files, model):
   batch = images(model, 2)
-  with servers.Server(model, context=tls.server_context(*files), workers=2) as parallel:
-    with connect(parallel, files) as one, connect(parallel, files) as other:
-      assert close(model, batch, one.infer(batch)) and close(model, batch, other.infer(batch))
+  with (
+      servers.Server(model, context=tls.server_context(*files), workers=2) as parallel,
+      connect(parallel, files) as one,
+      connect(parallel, files) as other,
+  ):
+    assert close(model, batch, one.infer(batch)) and close(model, batch, other.infer(batch))
 
 
 @pytest.mark.parametrize('bad', [
-    np.zeros((1, 8, 8, 2), np.float32), np.zeros((1, 8, 8, 3), np.uint8), np.zeros((8, 8, 2), np.uint8),
+    np.zeros((1, 8, 8, 2), np.float32), np.zeros((1, 8, 8, 3), np.uint8),
+    np.zeros((8, 8, 2), np.uint8),
 ])
 def test_wrong_images_use_nothing_up(server, files, bad):
   with connect(server, files) as client:
@@ -170,8 +180,9 @@ def test_wrong_images_use_nothing_up(server, files, bad):
     assert client.prepared == 1
 
 
-@pytest.mark.parametrize('raw', [b'', b'P', b'X' + bytes(4), b'P' + bytes(4), b'I\0\0\0\2' + bytes(16),
-                                 b'P\xff\xff\xff\xff'])
+@pytest.mark.parametrize('raw', [
+    b'', b'P', b'X' + bytes(4), b'P' + bytes(4), b'I\0\0\0\2' + bytes(16), b'P\xff\xff\xff\xff',
+])
 def test_a_nonsense_command_ends_the_session_only(server, files, model, raw):
   with connect(server, files) as client:
     client._channel.send('command', raw)

@@ -1,0 +1,68 @@
+"""Serves private inference of a run's planned network until SIGTERM or Ctrl-C.
+
+  python -m experiments.serve --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo \
+    --host=127.0.0.1 --port=7341 --certificate=server.pem --key=server_key.pem
+
+--insecure_test_certificate=DIR writes a certificate that signs itself for --host, and its key,
+and serves with them. Logs are lines of key=value on standard error.
+"""
+
+import logging
+import os
+import signal
+
+from absl import flags
+
+from experiments import launcher
+from experiments import serving
+from safenet_jax.protocol import server as servers
+from safenet_jax.protocol import tls
+
+TEST_CERTIFICATE = flags.DEFINE_string(
+    'insecure_test_certificate', None, 'Directory for a certificate to try things with.'
+)
+CLIENT_CA = flags.DEFINE_string(
+    'client_ca', None, 'PEM file: clients need a certificate that it signed.'
+)
+WORKERS = flags.DEFINE_integer(
+    'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.', lower_bound=0
+)
+SESSIONS = flags.DEFINE_integer('sessions', 8, 'Clients at once.', lower_bound=1)
+MEMORY = flags.DEFINE_float('memory_gib', 4.0, 'Memory for prepared inferences.', lower_bound=0)
+DRAIN = flags.DEFINE_float('drain_seconds', 30.0, 'How long sessions may go on after SIGTERM.')
+
+
+def _context():
+  if serving.IN_THE_CLEAR.value:
+    return None
+  if TEST_CERTIFICATE.value:
+    files = tls.insecure_test_certificate(
+        TEST_CERTIFICATE.value, (serving.HOST.value or '127.0.0.1',)
+    )
+    print(f'serve: clients trust this server with --ca={files.certificate}', flush=True)
+    return tls.server_context(*files)
+  certificate = serving.needed('certificate', serving.CERTIFICATE.value)
+  return tls.server_context(certificate, serving.needed('key', serving.KEY.value), CLIENT_CA.value)
+
+
+def main() -> None:
+  context = _context()
+  # absl has a handler of its own, which would leave out what is less than a warning.
+  logging.basicConfig(
+      level=logging.INFO, format='%(asctime)s %(levelname)s %(message)s', force=True
+  )
+  model = serving.served(launcher.CONFIG.value).model
+  server = servers.Server(
+      model, serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
+      workers=WORKERS.value or 0, sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
+  )
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: server.stop())
+  host, port = server.address
+  print(f'serve: model {server.description.model_id.hex()} at {host}:{port}', flush=True)
+  server.wait()
+  print(f'serve: {"every session ended" if server.close(DRAIN.value) else "sessions were cut off"}')
+
+
+if __name__ == '__main__':
+  launcher.run(main)
