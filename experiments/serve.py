@@ -25,7 +25,8 @@ CLIENT_CA = flags.DEFINE_string(
     'client_ca', None, 'PEM file: clients need a certificate that it signed.'
 )
 WORKERS = flags.DEFINE_integer(
-    'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.', lower_bound=0
+    'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.',
+    lower_bound=0,
 )
 SESSIONS = flags.DEFINE_integer('sessions', 8, 'Clients at once.', lower_bound=1)
 MEMORY = flags.DEFINE_float('memory_gib', 4.0, 'Memory for prepared inferences.', lower_bound=0)

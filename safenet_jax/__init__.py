@@ -40,6 +40,11 @@ _NAMES = {
     'quantize': ('protocol.quantize', 'quantize'),
     'Ledger': ('protocol.ledger', 'Ledger'),
     'simulate': ('protocol.simulator', 'infer'),
+    'Server': ('protocol.server', 'Server'),
+    'Client': ('protocol.client', 'Client'),
+    'ProtocolError': ('protocol.frames', 'ProtocolError'),
+    'server_context': ('protocol.tls', 'server_context'),
+    'client_context': ('protocol.tls', 'client_context'),
     'SystemRandomness': ('crypto.randomness', 'SystemRandomness'),
 }
 
