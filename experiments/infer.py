@@ -28,11 +28,17 @@ def main() -> None:
   task = pipeline.task(
       net, images, pipeline.training(config.search, 'finetune'), pipeline.variables(pretrained)
   )
+  served = net, pipeline.variables(planned), members.approximation(planned, task)
   model = quantize.quantize(
-      net, pipeline.variables(planned), members.approximation(planned, task),
+      *served,
       np.asarray(images.validation.images[: config.secure.calibration_images]),
       mean=images.mean, std=images.std,
   )
+  report = quantize.quantization_report(
+      model, *served, *(np.asarray(part[: config.secure.report_images]) for part in images.test)
+  )
+  for line in report.lines():
+    print(line)
   count = config.secure.images
   test, labels = (np.asarray(part[:count]) for part in images.test)
   ranges = formats.RangeReport()
@@ -57,6 +63,7 @@ def main() -> None:
       'test_accuracy': float(floating),
       'out_of_range': ranges.exceeded,
       'truncation_failure': ranges.truncation_failure,
+      'quantization': report.record(),
   })
   agree = (classes == plain.argmax(-1)).sum()
   print(f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network')

@@ -152,6 +152,11 @@ class Calibration:
     split = self.channels.splits[len(self.activations)]
     if not split.order.size:
       raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
+    if split.total != value.total or value.x.shape[-1] != value.channels.size:
+      raise ValueError(
+        f'{name} has {value.x.shape[-1]} channels, want the {split.total} that its plan is for, '
+        'not flattened'
+      )
     value = value.arranged(split.order)
     pool = self.channels.pools.get(name)
     z = split.evaluate(value.x)

@@ -36,6 +36,7 @@ class Split:
     if np.any(np.asarray(layer.blend)):
       raise ValueError(f'activation with blend {layer.blend}, want 0: finish the annealed switch')
     mask, degree = np.asarray(layer.mask), int(layer.degree)
+    self.total = mask.size
     self.relu = np.flatnonzero(~mask)
     self.polynomial = np.flatnonzero(mask) if degree else np.zeros(0, np.int64)
     self.degree = degree if self.polynomial.size else 0

@@ -52,10 +52,10 @@ class ActivationFormat:
   modulus: of the field in which the polynomial is computed.
   value_fraction: fraction bits of the polynomial's value in that field.
   output_fraction: fraction bits of the output of both blocks.
-  general: degree 2 with all of its coefficients, as degree 3: it was not folded
-    into the layer before it, for there is not one layer alone.
-  maximum: the pool takes the largest of a window, inside the circuits; there
-    are no polynomials then, and k - t + 1 bits of the output's ring.
+  general: degree 2 with all of its coefficients, as degree 3 has them: no one
+    layer alone makes the input, into which it could be folded.
+  maximum: the pool takes the largest of a window, inside the circuits. Then
+    there are no polynomials, and select_bits = sign_bits - dropped + 1.
   """
 
   relu: int
@@ -161,7 +161,8 @@ class FixedPointModel:
   linear: the server's weights per linear name.
   polynomials: the server's coefficients per activation name, int64
     [degree + 1, polynomial channels], constant term first.
-  absorbed: names of pools that are part of the activation before them, all max pools among them.
+  absorbed: names of pools that are part of the activation before them; every
+    max pool is.
   input_fraction, output_fraction: fraction bits of the image and the logits.
   """
 

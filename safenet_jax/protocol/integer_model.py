@@ -52,7 +52,7 @@ class Plain:
     bits = self.model.precision.ring
     magnitudes = np.abs(y)
     outside = np.sum(magnitudes >= 1 << (bits - 1))
-    self.report.failures += ring.truncation_failure(magnitudes.sum(dtype=np.float64), bits)
+    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
     t = _round(y, form.shift)
     value = np.zeros_like(t)
     for coefficient in self.model.polynomials[name][::-1]:

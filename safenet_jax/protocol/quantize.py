@@ -6,6 +6,12 @@ chosen from calibration images, with room for values larger than those seen.
 `quantization_report` says what that cost.
 """
 
+from collections.abc import Iterator
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.models import layers as records
@@ -69,3 +75,84 @@ def quantize(
       f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.precision.ring} bits'
     )
   return model
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationReport:
+  """What fixed point costs on labelled images.
+
+  ranges: how they fit the formats.
+  floating, fixed: images that the float network and the integer model get right.
+  agreement: images of which both say the same class.
+  """
+
+  ranges: RangeReport
+  floating: int
+  fixed: int
+  agreement: int
+
+  @property
+  def points_lost(self) -> float:
+    """Accuracy of the float network less that of the integer model, in points of 100."""
+    return 100 * (self.floating - self.fixed) / self.ranges.images
+
+  def record(self) -> dict[str, object]:
+    """JSON-like."""
+    return dataclasses.asdict(self) | {
+      'points_lost': self.points_lost, 'truncation_failure': self.ranges.truncation_failure,
+    }
+
+  def lines(self) -> Iterator[str]:
+    """For people: accuracy first, then the layers with values that do not fit."""
+    ranges, count = self.ranges, self.ranges.images
+    yield (
+      f'fixed point: {self.fixed / count:.2%} of {count} images right, float '
+      f'{self.floating / count:.2%}: {self.points_lost:.2f} points lost, {self.agreement} alike'
+    )
+    failure = ranges.truncation_failure
+    power = f'2^{math.log2(failure):.1f}' if failure else 'none'
+    yield f'expected failures of local truncation per inference: {power}'
+    odd = [
+      f'{name} {saturated} beyond 15 bits, {ranges.exceeded.get(name, 0)} out of range'
+      for name, saturated in ranges.saturated.items()
+      if saturated or ranges.exceeded.get(name)
+    ]
+    yield f'values that do not fit: {"; ".join(odd) or "none in any layer"}'
+
+
+def quantization_report(
+  model: FixedPointModel,
+  network: Network,
+  variables,
+  approximation,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  batch: int = 50,
+) -> QuantizationReport:
+  """Compares a fixed-point model with the network it was made from.
+
+  Args:
+    model: of `quantize`, with these three arguments:
+    network, variables, approximation: the float network.
+    images: uint8 [N, H, W, C], best others than those of the calibration.
+    labels: integers [N].
+    batch: images at a time; the last batch may be smaller.
+
+  Raises:
+    ValueError: no images, or as many labels as there are not.
+  """
+  if len(images) != len(labels) or not len(images):
+    raise ValueError(f'{len(images)} images with {len(labels)} labels, want as many, and some')
+  forward = jax.jit(lambda x: network.apply(variables, x, approximation))
+  ranges = RangeReport()
+  floating = fixed = agreement = 0
+  for first in range(0, len(images), batch):
+    part, wanted = (np.asarray(a[first : first + batch]) for a in (images, labels))
+    normal = (part / 255.0 - np.asarray(model.mean)) / np.asarray(model.std)
+    ours = np.asarray(forward(jnp.asarray(normal, jnp.float32))).argmax(-1)
+    theirs = model.run(part, ranges).argmax(-1)
+    floating += int((ours == wanted).sum())
+    fixed += int((theirs == wanted).sum())
+    agreement += int((ours == theirs).sum())
+  return QuantizationReport(ranges, floating, fixed, agreement)
