@@ -38,6 +38,7 @@ _NAMES = {
     'initial_coefficients': ('approximation.activation', 'initial_coefficients'),
     'approximate': ('approximation.activation', 'approximate'),
     'quantize': ('protocol.quantize', 'quantize'),
+    'quantization_report': ('protocol.quantize', 'quantization_report'),
     'Ledger': ('protocol.ledger', 'Ledger'),
     'simulate': ('protocol.simulator', 'infer'),
     'Server': ('protocol.server', 'Server'),
