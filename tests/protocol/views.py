@@ -29,7 +29,7 @@ class Views:
     server keeps of W x, and what it is given of x.
   """
 
-  structure: structures.Structure
+  structure: structures.Structure | None = None
   sent: list = dataclasses.field(default_factory=list)
   client_keys: session.ClientKeys | None = None
   server_keys: session.ServerKeys | None = None
@@ -57,7 +57,7 @@ class Views:
 
 def run(
     model, images, *, prepares=None, client=None, server=None, lie=None, serve=online.ServerOnline,
-    contexts=None,
+    views=None,
 ):
   """Prepares for a batch of images and infers it.
 
@@ -68,19 +68,20 @@ def run(
     client, server: randomness of the parties.
     lie: function of (party, tag, values) that gives the values to send instead.
     serve: the server's online phase.
-    contexts: instead of shared ones.
+    views: filled from the start on, for a `lie` that depends on them.
 
   Raises:
     Exception: what ended the party that failed first.
   """
   public = description.describe(model, SystemRandomness()).client_model()
   structure = structures.structure(model)
-  views = Views(structure)
-  contexts = contexts or {
+  views = views or Views()
+  views.structure = structure
+  contexts = {
       modulus: context(parameters)
       for modulus, parameters in session.parameters(structure).items()
   }
-  counts = prepares or [len(images)]
+  counts = [len(images)] if prepares is None else prepares
   errors = []
   with peers.channels() as ends:
     for end in ends:
