@@ -17,8 +17,12 @@ from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel, Prec
 from safenet_jax.protocol.frames import ProtocolError
 
 _ID_BYTES = 16
-# What a description may make a client allocate: a feature map of 1024 x 1024 x 16.
+# What a description may make a client allocate: a feature map of 1024 x 1024 x 16, and
+# all maps of a network (a ResNet-50 on 224 x 224 has 2^25 values).
 _MAX_VALUES = 1 << 24
+_MAX_TOTAL = 1 << 26
+# SEAL takes plaintexts of 60 bits, and 2^59 is one.
+_MAX_RING = 59
 _MAX_FIELD = 1 << 16
 _MAX_LAYERS = 4096
 
@@ -127,13 +131,16 @@ def _check(found: Description) -> None:
       raise ValueError(message)
 
   need(len(found.model_id) == _ID_BYTES, f'an id of {len(found.model_id)} bytes')
-  need(1 <= found.precision.ring <= 64, f'a ring of {found.precision.ring} bits')
+  need(1 <= found.precision.ring <= _MAX_RING, f'a ring of {found.precision.ring} bits')
   need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')
   _check_records(found.layers, 0)
   shapes = records.shapes(found.layers, found.input_shape)
   for shape in shapes:
     size = math.prod(shape.output_shape)
     need(0 < size <= _MAX_VALUES, f'{shape.name} has {size} values, want 1 to {_MAX_VALUES}')
+  total = sum(math.prod(shape.output_shape) for shape in shapes)
+  need(total <= _MAX_TOTAL, f'{total} values in all, want at most {_MAX_TOTAL}')
+  need(bool(shapes) and len(shapes[-1].output_shape) == 1, 'no vector of logits at the end')
   for statistics in (found.mean, found.std):
     need(len(statistics) == found.input_shape[-1], f'{len(statistics)} means or deviations')
   need(all(value > 0 for value in found.std), f'deviations {found.std}')

@@ -1,4 +1,9 @@
-"""What each party keeps of a prepared inference of one image, to be used once."""
+"""What each party keeps of a prepared inference of one image, to be used once.
+
+A second image under one preparation would show the server how the two differ, and
+give the client two equations in what hides the weights: `spend` refuses it. What is
+read from a file again is new to that check; whoever keeps files marks them as used.
+"""
 
 import dataclasses
 
@@ -27,7 +32,18 @@ class ClientLayer:
 
 
 @dataclasses.dataclass
-class ClientMaterial:
+class _Once:
+  used: bool = dataclasses.field(default=False, init=False)
+
+  def spend(self) -> None:
+    """Raises ValueError when called again: every pad in here hides one message."""
+    if self.used:
+      raise ValueError('a preparation was used before, want a fresh one for every image')
+    self.used = True
+
+
+@dataclasses.dataclass
+class ClientMaterial(_Once):
   """identifier: what both parties call it; mask: of the image; share: of the logits."""
 
   identifier: bytes
@@ -98,7 +114,7 @@ class ServerLayer:
 
 
 @dataclasses.dataclass
-class ServerMaterial:
+class ServerMaterial(_Once):
   """u: by linear layer, uint64 [1, ...]; delta: of the garbler in that session."""
 
   identifier: bytes

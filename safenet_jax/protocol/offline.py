@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from safenet_jax.crypto import encrypted_convolution
 from safenet_jax.crypto import garbled_block
 from safenet_jax.crypto import hashing
+from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto import messages
 from safenet_jax.protocol import relu
 from safenet_jax.protocol.frames import ProtocolError
@@ -16,6 +18,10 @@ from safenet_jax.protocol.structure import ActivationStructure, Block, Structure
 ID_BYTES = 16
 # Words of a message of correlated OT per 128 transfers, with SoftSpoken's k = 4.
 _ROWS = 32
+# What a channel's queue holds: two parties that both send more before they receive would
+# wait for each other. It also limits what is held of images that are not ready yet.
+_LOT_BYTES = 1 << 28
+_TRANSFER_BYTES = 16 + 32 + 16  # labels of both parties' bits, and an AND's table
 
 
 class Tag:
@@ -34,6 +40,24 @@ def checked(function: Callable, *args: Any, **options: Any) -> Any:
     return function(*args, **options)
   except ValueError as error:
     raise ProtocolError(str(error)) from None
+
+
+def lots(structure: Structure, context: homomorphic.Context, count: int) -> Iterator[int]:
+  """How many of `count` images go in the same flights, the same for both parties.
+
+  Args:
+    structure: of the network.
+    context: of its linear layers.
+    count: images to prepare.
+  """
+  size = structure.transfers * _TRANSFER_BYTES + sum(
+      encrypted_convolution.upload_size(context, layer)
+      + encrypted_convolution.reply_size(context, layer)
+      for layer in structure.linear.values()
+  )
+  most = max(1, _LOT_BYTES // size)
+  for first in range(0, count, most):
+    yield min(most, count - first)
 
 
 def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:

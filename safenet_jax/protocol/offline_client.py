@@ -53,6 +53,10 @@ class ClientOffline:
 
   def prepare(self, count: int) -> Iterator[ClientMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready."""
+    for lot in offline.lots(self._structure, self._keys.secrets[0].context, count):
+      yield from self._prepare(lot)
+
+  def _prepare(self, count: int) -> Iterator[ClientMaterial]:
     images = [
         _Image(self._channel, self._model, self._structure, self._keys, self._randomness, number)
         for number in range(self._images, self._images + count)
@@ -156,7 +160,7 @@ class _Image:
         for layer in self.structure.activations
     }
     self._receive_products()
-    self.pads = self._receive_choices()
+    self.pads = self._receive_choices() if self.structure.choices else iter(())
 
   def send_shares(self) -> None:
     """Sends products of the server's colours and its shares; keeps the keys of wrap bits."""
@@ -190,7 +194,7 @@ class _Image:
           self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
 
   def _receive_choices(self) -> Iterator[word_transfer.Pads]:
-    """Pads of the transfers that the server chooses in, in the order of `offline.parts`."""
+    """Pads of the transfers that the server chooses in, in the order of `offline.choice_parts`."""
     with self.channel.scope(phase='offline', layer='all', primitive='transfers'):
       parts = offline.choice_parts(self.structure)
       identifier, words, keys = self.channel.receive('choices', offline.choice_message(parts))
@@ -198,7 +202,7 @@ class _Image:
           self.keys.words.extend, self.tag('choices'), messages.Words(identifier, words), sum(parts)
       )
       return iter([
-          word_transfer.sender_pads(rows, self.keys.delta, key)
+          offline.checked(word_transfer.sender_pads, rows, self.keys.delta, key)
           for rows, key in offline.split_choices(parts, labels, keys)
       ])
 

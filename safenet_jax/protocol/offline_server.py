@@ -52,6 +52,10 @@ class ServerOffline:
     What it gives has to be kept before the next is asked for: the client is told
     of a preparation only then.
     """
+    for lot in offline.lots(self._structure, self._keys.publics[0].context, count):
+      yield from self._prepare(lot)
+
+  def _prepare(self, count: int) -> Iterator[ServerMaterial]:
     numbers = range(self._images, self._images + count)
     self._images += count
     tags = [offline.Tag(self._keys.nonce, number) for number in numbers]
@@ -111,7 +115,9 @@ class ServerOffline:
         layer.name: self._garble(layer, labels) for layer in self._structure.activations
     }
     self._reply_products(tag, requests, mine)
-    pads, bits = self._choose(tag, garbled, mine)
+    pads, bits = iter(()), iter(())
+    if self._structure.choices:
+      pads, bits = self._choose(tag, garbled, mine)
 
     def finish() -> ServerMaterial:
       for layer in self._structure.activations:

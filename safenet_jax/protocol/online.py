@@ -70,10 +70,20 @@ class ClientOnline(local.Local):
     self._evaluators: dict[tuple, garbling.Evaluator] = {}
 
   def run(self, images: np.ndarray) -> np.ndarray:
-    """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each."""
+    """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each.
+
+    Raises:
+      ValueError: there are more or fewer images than materials, or a material was
+        used before; nothing is sent.
+    """
     count, bits = len(self._materials), self.bits
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
       x = ring.from_signed(self.model.encode(images), bits)
+      # One mask would be broadcast to all images, and hide none of them.
+      if len(x) != count:
+        raise ValueError(f'{len(x)} images for {count} preparations, want one for each')
+      for material in self._materials:
+        material.spend()
       masked = ring.reduce(x - _join(m.mask for m in self._materials), bits)
       wire.send(self._channel, 'input', [wire.Words(masked.shape, bits)], [masked])
     records.run(self.model.layers, self, None)
@@ -157,8 +167,10 @@ class ServerOnline(local.Local):
     self._layers = {layer.name: layer for layer in structure.activations}
 
   def run(self) -> None:
-    """Serves one batch, one material for each image."""
+    """Serves one batch, one material for each image; ValueError if one was used before."""
     count, bits = len(self._materials), self.bits
+    for material in self._materials:
+      material.spend()
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
       words = wire.Words((count, *self._structure.input_shape), bits)
       (m,) = wire.receive(self._channel, 'input', [words])
