@@ -54,7 +54,7 @@ class ClientOffline:
   def prepare(self, count: int) -> Iterator[ClientMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready."""
     images = [
-        _Image(self._channel, self._model, self._structure, self._keys, self._randomness, number)
+        Image(self._channel, self._model, self._structure, self._keys, self._randomness, number)
         for number in range(self._images, self._images + count)
     ]
     self._images += count  # a number is never taken again, whatever happens below
@@ -69,7 +69,7 @@ class ClientOffline:
       yield image.finish()
 
 
-class _Image:
+class Image:
   """One image's offline phase, step by step."""
 
   def __init__(self, channel, model, structure, keys, randomness, number: int):
@@ -119,28 +119,33 @@ class _Image:
     """The bits of c that enter circuits, and the powers of c'."""
     if self.structure.transfers:
       with self.channel.scope(phase='offline', layer='all', primitive='labels'):
-        choices = np.concatenate([
-            relu.pack(relu.sign_words(part, layer.form), layer.form, block.size).reshape(-1)
-            for layer in self.structure.activations
-            for block, part in self._garbled(layer)
-        ])
         message, self.labels = self.keys.labels.extend(
-            self.tag('labels'), choices, self.structure.transfers
+            self.tag('labels'), self._label_choices(), self.structure.transfers
         )
         self.channel.send('labels', message.identifier, message.words)
     for (modulus, products), layers in self.structure.products().items():
       with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
-        factors = []
-        for layer in layers:
-          c = self.inputs[layer.name][..., layer.form.relu :]
-          powers = polynomial.offline_client(np, c, layer.form, self.structure.bits)
-          self.layers[layer.name].powers = powers
-          factors.append(powers[:products].reshape(products, -1))
+        factors = [self._factors(layer).reshape(products, -1) for layer in layers]
         request = ole.request(
             self.keys.secrets[modulus], np.concatenate(factors, axis=1), self.randomness,
             self.tag(f'products {modulus} {products}'),
         )
         self.channel.send('powers', request)
+
+  def _label_choices(self) -> np.ndarray:
+    """Of all label transfers, packed."""
+    return np.concatenate([
+        relu.pack(relu.sign_words(part, layer.form), layer.form, block.size).reshape(-1)
+        for layer in self.structure.activations
+        for block, part in self._garbled(layer)
+    ])
+
+  def _factors(self, layer: ActivationStructure) -> np.ndarray:
+    """The client's factors of a layer's products, uint64 [products, 1, ...]."""
+    c = self.inputs[layer.name][..., layer.form.relu :]
+    powers = polynomial.offline_client(np, c, layer.form, self.structure.bits)
+    self.layers[layer.name].powers = powers
+    return powers[: layer.powers]
 
   def _garbled(self, layer: ActivationStructure):
     """The blocks of a layer with the client's shares in them."""
@@ -156,7 +161,11 @@ class _Image:
     self._receive_products()
     pads = self._receive_colours()
     for layer in self.structure.activations:
-      self._send_products(layer, garbled[layer.name], pads)
+      if layer.blocks:
+        self._send_products(layer, garbled[layer.name], next(pads))
+      for shape, rescale in layer.outputs(self.structure.bits):
+        keys = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
+        self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
 
   def finish(self) -> ClientMaterial:
     """The material, once the server has its part."""
@@ -199,23 +208,19 @@ class _Image:
 
   def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
     mine, form = self.layers[layer.name], layer.form
-    if layer.blocks:
-      with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
-        blocks = self._garbled(layer)
-        factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
-        message, shares = word_transfer.send_products(factors, next(pads), bits=form.select_bits)
-        self.channel.send(
-            'shares', message.identifier,
-            wire.Words(factors.shape, form.select_bits).pack(message.words),
-        )
-        start = layer.offset
-        for (block, part), (tables, key) in zip(blocks, garbled):
-          end = start + layer.width * block.size
-          mine.blocks.append(relu.ClientBlock(
-              tables, self.labels[start:end].reshape(layer.width, block.size, 2), part,
-              shares[block.first : block.end], key,
-          ))
-          start = end
-    for shape, rescale in layer.outputs(self.structure.bits):
-      keys = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
-      mine.keys.append(keys.reshape(2, 1, *shape))
+    with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
+      blocks = self._garbled(layer)
+      factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
+      message, shares = word_transfer.send_products(factors, pads, bits=form.select_bits)
+      self.channel.send(
+          'shares', message.identifier,
+          wire.Words(factors.shape, form.select_bits).pack(message.words),
+      )
+      start = layer.offset
+      for (block, part), (tables, key) in zip(blocks, garbled):
+        end = start + layer.width * block.size
+        mine.blocks.append(relu.ClientBlock(
+            tables, self.labels[start:end].reshape(layer.width, block.size, 2), part,
+            shares[block.first : block.end], key,
+        ))
+        start = end
