@@ -10,8 +10,11 @@ import dataclasses
 import numpy as np
 
 from safenet_jax.crypto import garbled_block
-from safenet_jax.crypto import hashing
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import relu
+
+ClientBlock = relu.ClientBlock | max_pool.ClientBlock
+ServerBlock = relu.ServerBlock | max_pool.ServerBlock
 
 
 @dataclasses.dataclass
@@ -25,7 +28,7 @@ class ClientLayer:
   """
 
   mask: np.ndarray
-  blocks: list[relu.ClientBlock] = dataclasses.field(default_factory=list)
+  blocks: list[ClientBlock] = dataclasses.field(default_factory=list)
   powers: np.ndarray | None = None
   alphas: np.ndarray | None = None
   keys: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -61,15 +64,7 @@ class ClientMaterial(_Once):
       for i, keys in enumerate(layer.keys):
         found[f'{name}/keys/{i}'] = keys
       for i, block in enumerate(layer.blocks):
-        garbled = block.garbled
-        head = garbled.seed + garbled.check + block.key
-        found |= {
-            f'{name}/block/{i}/head': np.frombuffer(head, np.uint8),
-            f'{name}/block/{i}/tables': garbled.tables,
-            f'{name}/block/{i}/labels': block.labels,
-            f'{name}/block/{i}/share': block.share,
-            f'{name}/block/{i}/product': block.product_share,
-        }
+        found |= {f'{name}/block/{i}/{part}': array for part, array in _arrays(block).items()}
     return found
 
   @classmethod
@@ -87,16 +82,41 @@ class ClientMaterial(_Once):
       blocks = []
       for head in numbered('block/{}/head'):
         at = head.removesuffix('head')
-        raw, seed, key = arrays[head].tobytes(), garbled_block.SEED_BYTES, -hashing.KEY_BYTES
-        garbled = garbled_block.GarbledBlock(raw[:seed], raw[seed:key], arrays[f'{at}tables'])
-        blocks.append(relu.ClientBlock(
-            garbled, arrays[f'{at}labels'], arrays[f'{at}share'], arrays[f'{at}product'], raw[key:]
-        ))
+        parts = {key.removeprefix(at): v for key, v in arrays.items() if key.startswith(at)}
+        blocks.append(_block(parts))
       layers[name] = ClientLayer(
           arrays[f'{name}/mask'], blocks, arrays.get(f'{name}/powers'),
           arrays.get(f'{name}/alphas'), [arrays[key] for key in numbered('keys/{}')],
       )
     return cls(identifier, arrays['mask'], arrays['share'], layers)
+
+
+def _arrays(block: ClientBlock) -> dict[str, np.ndarray]:
+  """A block's parts by name."""
+  garbled = block.garbled
+  found = {
+      'head': np.frombuffer(garbled.seed + garbled.check, np.uint8), 'tables': garbled.tables,
+      'labels': block.labels,
+  }
+  if isinstance(block, max_pool.ClientBlock):
+    return found | {'mask_labels': block.mask_labels, 'decoding': block.decoding}
+  return found | {
+      'share': block.share, 'product': block.product_share,
+      'key': np.frombuffer(block.key, np.uint8),
+  }
+
+
+def _block(arrays: dict[str, np.ndarray]) -> ClientBlock:
+  """The inverse of `_arrays`."""
+  raw, seed = arrays['head'].tobytes(), garbled_block.SEED_BYTES
+  garbled = garbled_block.GarbledBlock(raw[:seed], raw[seed:], arrays['tables'])
+  if 'decoding' in arrays:
+    return max_pool.ClientBlock(
+        garbled, arrays['labels'], arrays['mask_labels'], arrays['decoding']
+    )
+  return relu.ClientBlock(
+      garbled, arrays['labels'], arrays['share'], arrays['product'], arrays['key'].tobytes()
+  )
 
 
 @dataclasses.dataclass
@@ -106,7 +126,7 @@ class ServerLayer:
   choices: beta of the wrap bits of each output; chosen: K_beta.
   """
 
-  blocks: list[relu.ServerBlock] = dataclasses.field(default_factory=list)
+  blocks: list[ServerBlock] = dataclasses.field(default_factory=list)
   pads: np.ndarray | None = None
   betas: np.ndarray | None = None
   choices: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -130,5 +150,6 @@ class ServerMaterial(_Once):
       for array in (layer.pads, layer.betas, *layer.choices, *layer.chosen):
         total += 0 if array is None else array.nbytes
       for block in layer.blocks:
-        total += block.encoding.nbytes + block.product_share.nbytes
+        words = block.mask if isinstance(block, max_pool.ServerBlock) else block.product_share
+        total += block.encoding.nbytes + words.nbytes
     return total

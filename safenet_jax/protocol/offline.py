@@ -11,7 +11,6 @@ from safenet_jax.crypto import garbled_block
 from safenet_jax.crypto import hashing
 from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto import messages
-from safenet_jax.protocol import relu
 from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.protocol.structure import ActivationStructure, Block, Structure
 
@@ -61,10 +60,17 @@ def lots(structure: Structure, context: homomorphic.Context, count: int) -> Iter
 
 
 def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:
-  """Seed, check and tables of a garbled block, and the key of its select words."""
-  shape = garbled_block.tables_shape(relu.circuit(layer.form), block.size)
-  sizes = garbled_block.SEED_BYTES, garbled_block.CHECK_BYTES, hashing.KEY_BYTES
-  return [*((bytes, (size,)) for size in sizes), (np.uint64, shape)]
+  """Seed, check and tables of a garbled block.
+
+  Then the key of its select words; or labels of masks, and what output labels mean.
+  """
+  shape = garbled_block.tables_shape(layer.circuit, block.size)
+  sizes = garbled_block.SEED_BYTES, garbled_block.CHECK_BYTES
+  parts: list[tuple] = [*((bytes, (size,)) for size in sizes), (np.uint64, shape)]
+  if layer.form.maximum:
+    bits = layer.form.select_bits
+    return [*parts, (np.uint64, (bits, block.size, 2)), (np.uint8, (bits, block.size // 8))]
+  return [*parts, (bytes, (hashing.KEY_BYTES,))]
 
 
 def labels_message(structure: Structure) -> list[tuple]:
@@ -78,8 +84,8 @@ def choice_parts(structure: Structure) -> list[int]:
   """Transfers that the server chooses in: per layer its colours, then each output's wrap bits."""
   parts = []
   for layer in structure.activations:
-    if layer.instances:
-      parts.append(layer.instances)
+    if layer.selected:
+      parts.append(layer.selected)
     parts += [math.prod(shape) for shape, _ in layer.outputs(structure.bits)]
   return parts
 

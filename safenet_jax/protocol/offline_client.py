@@ -26,6 +26,7 @@ from safenet_jax.crypto import word_transfer
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.models import layers as records
 from safenet_jax.protocol import local
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import offline
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
@@ -55,7 +56,7 @@ class Image:
     self.inputs: dict[str, np.ndarray] = {}
     self.share = np.empty(0, np.uint64)
     self.labels = np.empty((0, 2), np.uint64)
-    self.garbled: dict[str, list[tuple[garbling.GarbledBlock, bytes]]] = {}
+    self.garbled: dict[str, list[tuple]] = {}
     self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
   def send_masks(self) -> None:
@@ -105,9 +106,9 @@ class Image:
   def _label_choices(self) -> np.ndarray:
     """Of all label transfers, packed."""
     return np.concatenate([
-        relu.pack(relu.sign_words(part, layer.form), layer.form, block.size).reshape(-1)
+        packed.reshape(-1)
         for layer in self.structure.activations
-        for block, part in self._garbled(layer)
+        for packed in layer.entering(self.inputs[layer.name][..., : layer.form.relu])
     ])
 
   def _factors(self, layer: ActivationStructure) -> np.ndarray:
@@ -134,8 +135,15 @@ class Image:
   def send_shares(self) -> None:
     """Sends products of the server's colours and its shares; keeps the keys of wrap bits."""
     for layer in self.structure.activations:
-      if layer.blocks:
+      if layer.selected:
         self._send_products(layer, self.garbled[layer.name], next(self.sender_pads))
+      elif layer.blocks:
+        self.layers[layer.name].blocks = [
+            max_pool.ClientBlock(garbled, labels, *rest)
+            for labels, (garbled, *rest) in zip(
+                self._block_labels(layer), self.garbled[layer.name]
+            )
+        ]
       for shape, rescale in layer.outputs(self.structure.bits):
         keys = word_transfer.random_words(next(self.sender_pads), bits=rescale.wrap_bits)
         self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
@@ -146,11 +154,20 @@ class Image:
       (identifier,) = self.channel.receive('prepared', [(bytes, (offline.ID_BYTES,))])
     return ClientMaterial(identifier, self.mask, self.share, self.layers)
 
-  def _receive_tables(self, layer, block) -> tuple[garbling.GarbledBlock, bytes]:
+  def _block_labels(self, layer: ActivationStructure) -> Iterator[np.ndarray]:
+    """The labels of the client's bits in each block."""
+    start = layer.offset
+    for block in layer.blocks:
+      end = start + layer.width * block.size
+      yield self.labels[start:end].reshape(layer.width, block.size, 2)
+      start = end
+
+  def _receive_tables(self, layer, block) -> tuple:
+    """A garbled block and what comes with it, see `offline.tables_parts`."""
     with self.channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
       parts = offline.tables_parts(layer, block)
-      seed, check, key, tables = self.channel.receive('tables', parts)
-      return garbling.GarbledBlock(seed, check, tables), key
+      seed, check, tables, *rest = self.channel.receive('tables', parts)
+      return garbling.GarbledBlock(seed, check, tables), *rest
 
   def _receive_products(self) -> None:
     for (modulus, products), layers in self.structure.products().items():
@@ -189,14 +206,10 @@ class Image:
           'shares', message.identifier,
           wire.Words(factors.shape, form.select_bits).pack(message.words),
       )
-      start = layer.offset
-      for (block, part), (tables, key) in zip(blocks, garbled):
-        end = start + layer.width * block.size
-        mine.blocks.append(relu.ClientBlock(
-            tables, self.labels[start:end].reshape(layer.width, block.size, 2), part,
-            shares[block.first : block.end], key,
-        ))
-        start = end
+      parts = zip(blocks, garbled, self._block_labels(layer))
+      for (block, part), (tables, key), labels in parts:
+        product = shares[block.first : block.end]
+        mine.blocks.append(relu.ClientBlock(tables, labels, part, product, key))
 
 
 class ClientOffline:

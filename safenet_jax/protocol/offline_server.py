@@ -12,13 +12,14 @@ from safenet_jax.crypto import ole
 from safenet_jax.crypto import ring
 from safenet_jax.crypto import word_transfer
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import offline
 from safenet_jax.protocol import relu
 from safenet_jax.protocol import wire
 from safenet_jax.protocol.channel import Channel
 from safenet_jax.protocol.material import ServerLayer, ServerMaterial
 from safenet_jax.protocol.session import ServerKeys
-from safenet_jax.protocol.structure import ActivationStructure, Structure
+from safenet_jax.protocol.structure import ActivationStructure, Block, Structure
 
 
 class LinearReplies(Protocol):
@@ -136,7 +137,7 @@ class ServerOffline:
       )
 
   def _garble(self, layer: ActivationStructure, labels: np.ndarray):
-    """Garbles and sends a layer's blocks; gives their encodings and word keys.
+    """Garbles and sends a layer's blocks; gives their encodings and word keys, or maxima.
 
     The tables are sent as they are made: memory does not grow with them.
     """
@@ -146,22 +147,27 @@ class ServerOffline:
         end = start + layer.width * block.size
         zeros = labels[start:end].reshape(layer.width, block.size, 2)
         garbled, encoding = self._garbler(layer, block.size).garble(self._given(zeros))
-        key = relu.word_key(self._randomness)
-        self._channel.send('tables', garbled.seed, garbled.check, key, garbled.tables)
-        found.append((encoding, key))
         start = end
+        kept, *rest = self._keep(layer, block, encoding)
+        self._channel.send('tables', garbled.seed, garbled.check, garbled.tables, *rest)
+        found.append(kept)
     return found
+
+  def _keep(self, layer: ActivationStructure, block: Block, encoding: garbling.Encoding):
+    """What is kept of a garbled block, and what goes out with its tables."""
+    if layer.form.maximum:
+      return max_pool.offline_server(encoding, self._randomness, layer.form, block.count)
+    key = relu.word_key(self._randomness)
+    return (encoding, key), key
 
   def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
     """Input labels that the circuits are garbled with, in place of fresh ones."""
     return {'client': zeros}
 
   def _garbler(self, layer: ActivationStructure, size: int) -> garbling.Garbler:
-    key = layer.form.sign_bits, layer.form.dropped, size
+    key = layer.circuit, size
     if key not in self._garblers:
-      self._garblers[key] = garbling.Garbler(
-          relu.circuit(layer.form), size, self._randomness, self._keys.delta
-      )
+      self._garblers[key] = garbling.Garbler(*key, self._randomness, self._keys.delta)
     return self._garblers[key]
 
   def _reply_products(self, tag, requests, mine: dict[str, ServerLayer]) -> None:
@@ -191,7 +197,7 @@ class ServerOffline:
       parts = offline.choice_parts(self._structure)
       choices = []
       for layer in self._structure.activations:
-        if layer.blocks:
+        if layer.selected:
           choices.append(np.concatenate([
               relu.colour_zero_bits(encoding)[: block.count].astype(np.uint8)
               for block, (encoding, _) in zip(layer.blocks, garbled[layer.name])
@@ -212,7 +218,7 @@ class ServerOffline:
 
   def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
     with self._channel.scope(phase='offline', layer=layer.name, primitive='products'):
-      words = wire.Words((layer.instances,), layer.form.select_bits)
+      words = wire.Words((layer.selected,), layer.form.select_bits)
       identifier, packed = self._channel.receive(
           'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
       )

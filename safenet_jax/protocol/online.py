@@ -21,6 +21,7 @@ from safenet_jax.crypto import ring
 from safenet_jax.models import layers as records
 from safenet_jax.protocol import linear
 from safenet_jax.protocol import local
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import offline
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
@@ -39,10 +40,9 @@ class Messages:
     self.labels = sum(layer.width * block.size * 2 for block in layer.blocks) * images
     down = []
     if layer.blocks:
-      down += [
-          wire.Words((self.labels,), 64),
-          wire.Words((images, layer.instances), layer.form.select_bits),
-      ]
+      down.append(wire.Words((self.labels,), 64))
+    if layer.selected:
+      down.append(wire.Words((images, layer.selected), layer.form.select_bits))
     if layer.form.polynomial:
       shape = (layer.powers, images, *layer.polynomial_shape)
       down.append(wire.field(shape, layer.form.modulus))
@@ -107,9 +107,10 @@ class ClientOnline(local.Local):
       values = wire.receive(self._channel, 'activation', messages.down)
     shares = []
     if layer.blocks:
-      labels, words, *values = values
+      labels, *values = values
+      words = values.pop(0) if layer.selected else None
       with self._channel.scope(phase='online', layer=name, primitive='evaluation'):
-        shares.append(self._relu(layer, mine, labels, words))
+        shares.append(self._garbled(layer, mine, labels, words))
     if form.polynomial:
       deltas, *values = values
       with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
@@ -127,28 +128,31 @@ class ClientOnline(local.Local):
         end = first + shape[-1]
         keys = np.concatenate([m.keys[i] for m in mine], axis=1)
         answer += truncation.online_client(
-            np, _pool(v, form.window, rescale.modulus), keys, d, mask[..., first:end], rescale
+            np, _pool(v, form.summed, rescale.modulus), keys, d, mask[..., first:end], rescale
         )
         first = end
       wire.send(self._channel, 'masked', messages.up, answer)
 
-  def _relu(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
+  def _garbled(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
     values, start = [], 0
     for image, material in enumerate(mine):
       for block, state in zip(layer.blocks, material.blocks, strict=True):
         end = start + layer.width * block.size * 2
-        values.append(offline.checked(
-            relu.online_client, state, self._evaluator(layer, block.size),
-            labels[start:end].reshape(layer.width, block.size, 2),
-            words[image, block.first : block.end], layer.form,
-        ))
+        theirs = labels[start:end].reshape(layer.width, block.size, 2)
+        evaluator = self._evaluator(layer, block.size)
+        if layer.form.maximum:
+          v = offline.checked(max_pool.online_client, state, evaluator, theirs, block.count)
+        else:
+          word = words[image, block.first : block.end]
+          v = offline.checked(relu.online_client, state, evaluator, theirs, word, layer.form)
+        values.append(v)
         start = end
-    return np.concatenate(values).reshape(len(mine), *layer.form.map_shape, layer.form.relu)
+    return np.concatenate(values).reshape(len(mine), *layer.garbled_shape)
 
   def _evaluator(self, layer: ActivationStructure, size: int) -> garbling.Evaluator:
-    key = layer.form.sign_bits, layer.form.dropped, size
+    key = layer.circuit, size
     if key not in self._evaluators:
-      self._evaluators[key] = garbling.Evaluator(relu.circuit(layer.form), size)
+      self._evaluators[key] = garbling.Evaluator(*key)
     return self._evaluators[key]
 
 
@@ -198,8 +202,9 @@ class ServerOnline(local.Local):
     values, shares = [], []
     if layer.blocks:
       with self._channel.scope(phase='online', layer=name, primitive='labels'):
-        labels, words, rho = self._relu(layer, mine, s[..., : form.relu])
-        values += [labels, words]
+        garbled = self._max_pool if form.maximum else self._relu
+        *found, rho = garbled(layer, mine, s[..., : form.relu])
+        values += found
         shares.append(rho)
     if form.polynomial:
       with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
@@ -214,7 +219,7 @@ class ServerOnline(local.Local):
     outputs = layer.outputs(self.bits)
     with self._channel.scope(phase='online', layer=name, primitive='truncation'):
       shares = [
-          _pool(rho, form.window, rescale.modulus) for rho, (_, rescale) in zip(shares, outputs)
+          _pool(rho, form.summed, rescale.modulus) for rho, (_, rescale) in zip(shares, outputs)
       ]
       for i, (rho, (_, rescale)) in enumerate(zip(shares, outputs)):
         values.append(truncation.online_server(rho, _join(m.choices[i] for m in mine), rescale))
@@ -240,11 +245,22 @@ class ServerOnline(local.Local):
         for values, value in zip(found, part):
           values.append(value.reshape(-1))
     labels, words, shares = map(np.concatenate, found)
-    images = (len(mine), layer.instances)
     return (
-        labels, words.reshape(images),
-        shares.reshape(len(mine), *layer.form.map_shape, layer.form.relu),
+        labels, words.reshape(len(mine), layer.selected),
+        shares.reshape(len(mine), *layer.garbled_shape),
     )
+
+  def _max_pool(self, layer: ActivationStructure, mine, s):
+    labels, shares = [], []
+    for state, part in zip(mine, s):
+      words = max_pool.windows(part[None], layer.form, server=True)
+      for block, garbled in zip(layer.blocks, state.blocks, strict=True):
+        message, rho = max_pool.online_server(
+            garbled, words[:, block.first : block.end], layer.form
+        )
+        labels.append(message.reshape(-1))
+        shares.append(rho)
+    return np.concatenate(labels), np.concatenate(shares).reshape(len(mine), *layer.garbled_shape)
 
 
 def _join(arrays) -> np.ndarray:

@@ -4,8 +4,12 @@ import dataclasses
 import functools
 import math
 
+import numpy as np
+
+from safenet_jax.crypto import circuits
 from safenet_jax.crypto import packing
 from safenet_jax.models import layers as records
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
 from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel
@@ -39,14 +43,31 @@ class ActivationStructure:
 
   @functools.cached_property
   def blocks(self) -> tuple[Block, ...]:
+    """Of the garbled channels: of values, or of windows where the pool takes maxima."""
+    count = math.prod(self.garbled_shape)
+    cut = max_pool.blocks if self.form.maximum else relu.blocks
+    return tuple(Block(*block) for block in cut(count)) if count else ()
+
+  @property
+  def circuit(self) -> circuits.Circuit:
     """Of the garbled channels."""
-    count = math.prod(self.form.map_shape) * self.form.relu
-    return tuple(Block(*block) for block in relu.blocks(count)) if count else ()
+    return max_pool.circuit(self.form) if self.form.maximum else relu.circuit(self.form)
 
   @property
   def width(self) -> int:
-    """Bits of a share that enter the circuit."""
-    return self.form.sign_bits - self.form.dropped
+    """Bits of the client's shares that enter one circuit."""
+    words = self.form.window**2 if self.form.maximum else 1
+    return words * (self.form.sign_bits - self.form.dropped)
+
+  def entering(self, share: np.ndarray) -> list[np.ndarray]:
+    """The client's bits of every block, packed, of its share [1, ..., garbled channels]."""
+    form = self.form
+    if form.maximum:
+      words = max_pool.windows(share, form, server=False)
+    else:
+      words = relu.sign_words(share.reshape(1, -1), form)
+    bits = form.sign_bits - form.dropped
+    return [max_pool.pack(words[:, b.first : b.end], bits, b.size) for b in self.blocks]
 
   @property
   def transfers(self) -> int:
@@ -55,8 +76,19 @@ class ActivationStructure:
 
   @property
   def instances(self) -> int:
-    """Garbled values, without padding."""
+    """Garbled instances, without padding."""
     return sum(block.count for block in self.blocks)
+
+  @property
+  def selected(self) -> int:
+    """Instances whose sign selects a share; a maximum comes out of its circuit."""
+    return 0 if self.form.maximum else self.instances
+
+  @property
+  def garbled_shape(self) -> tuple[int, ...]:
+    """Of what the circuits give: maxima are pooled already."""
+    shape = self.pooled_shape if self.form.maximum else self.form.map_shape
+    return (*shape, self.form.relu)
 
   @property
   def polynomial_shape(self) -> tuple[int, ...]:
@@ -105,7 +137,7 @@ class Structure:
   def choices(self) -> int:
     """Transfers in the other direction: a sign's colour each, then a wrap bit per output."""
     return sum(
-        layer.instances + sum(math.prod(shape) for shape, _ in layer.outputs(self.bits))
+        layer.selected + sum(math.prod(shape) for shape, _ in layer.outputs(self.bits))
         for layer in self.activations
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from safenet_jax.crypto import encrypted_convolution
 from safenet_jax.crypto import homomorphic
+from safenet_jax.crypto import ring
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol import description
 from safenet_jax.protocol import gazelle_offline
@@ -49,6 +50,17 @@ class Run:
   s: dict
   m: dict
   ledgers: tuple
+
+  def trace(self, bits):
+    """What the shares of every linear and activation layer stand for, by name."""
+    found = {}
+    for name, server in self.s.items():
+      if name.startswith('activation'):
+        client = [material.layers[name].mask for material in self.client]
+      else:
+        client = [c[name] for c in self.c]
+      found[name] = ring.reconstruct(np.concatenate(client), server, bits)
+    return found
 
 
 def run(model, images, *, mode='delphi'):
@@ -113,6 +125,10 @@ def _observed(mode, images):
       return s[name]
 
     dense = conv
+
+    def activation(self, name, layer, value):
+      s[name] = super().activation(name, layer, value)
+      return s[name]
 
   if mode == 'delphi':
     client = Phases(offline_client.ClientOffline, online.ClientOnline)

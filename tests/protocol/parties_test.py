@@ -5,7 +5,10 @@ import pytest
 
 from safenet_jax import data
 from safenet_jax.crypto import ring
+from safenet_jax.models import layers
+from safenet_jax.models import network as networks
 from safenet_jax.protocol import ledger as ledgers
+from tests.protocol import networks as small
 from tests.protocol import parties
 from tests.protocol import reference
 from tests.protocol import simulator_test
@@ -51,3 +54,26 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
   garbled = any(form.relu for form in model.activations.values())
   if mode == 'delphi':
     assert ours['phases']['offline']['rounds'] == (3 if garbled else 2)
+
+
+@pytest.mark.parametrize('name', [*small.NETWORKS, 'VGG'])
+def test_shortcuts_and_max_pools_are_served(name):
+  records = small.NETWORKS.get(name, small.VGG)
+  net, variables = small.trained(records)
+  count = len(networks.activation_channels(net))
+  # No polynomials before max pools.
+  degrees = [(0, 2, 3)[t % 3] for t in range(count)] if name != 'VGG' else [0, 2, 0, 3]
+  ratios = [10] * count if name != 'VGG' else [0, 10, 10, 10]
+  model = small.quantised(net, variables, small.planned(net, variables, ratios, degrees))
+  run = parties.run(model, small.IMAGES[:2])
+  trace = run.trace(model.precision.ring)
+  for n in range(2):
+    follower = reference.Follower(model, trace, n)
+    x = model.encode(small.IMAGES[n : n + 1])[0]
+    np.testing.assert_array_equal(layers.run(model.layers, follower, x), run.logits[n])
+  # Materials in files are the same.
+  for material in run.client:
+    again = type(material).from_arrays(material.identifier, material.arrays())
+    assert again.arrays().keys() == material.arrays().keys()
+    for key, array in again.arrays().items():
+      np.testing.assert_array_equal(array, material.arrays()[key])
