@@ -14,12 +14,15 @@ import numpy as np
 
 from experiments import evaluation
 from experiments import launcher
+from experiments import pipeline
 from experiments import remote
 from experiments import serving
 from safenet_jax.crypto import randomness
 from safenet_jax.protocol import formats
 from safenet_jax.protocol import ledger as ledgers
+from safenet_jax.protocol import quantize
 from safenet_jax.protocol import simulator
+from safenet_jax.search import member as members
 
 
 def main() -> None:
@@ -28,6 +31,13 @@ def main() -> None:
     return
   config = launcher.CONFIG.value
   model, net, images, workdir, planned, task = serving.served(config)
+  # On the last validation images: the first set the formats, and the test set has one record.
+  report = quantize.quantization_report(
+      model, net, pipeline.variables(planned), members.approximation(planned, task),
+      *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
+  )
+  for line in report.lines():
+    print(line)
   count = config.secure.images
   test, labels = (np.asarray(part[:count]) for part in images.test)
   ranges = formats.RangeReport()
@@ -52,6 +62,7 @@ def main() -> None:
       'fixed_point_correct': int((plain.argmax(-1) == labels).sum()),
       'out_of_range': ranges.exceeded,
       'truncation_failure': ranges.truncation_failure,
+      'quantization': report.record(),
   })
   agree = (classes == plain.argmax(-1)).sum()
   print(f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network')

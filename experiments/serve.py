@@ -9,12 +9,15 @@ and serves with them. Logs are lines of key=value on standard error.
 
 import logging
 import os
+import pathlib
 import signal
+import time
 
 from absl import flags
 
 from experiments import launcher
 from experiments import serving
+from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import server as servers
 from safenet_jax.protocol import tls
 
@@ -25,10 +28,12 @@ CLIENT_CA = flags.DEFINE_string(
     'client_ca', None, 'PEM file: clients need a certificate that it signed.'
 )
 WORKERS = flags.DEFINE_integer(
-    'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.', lower_bound=0
+    'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.',
+    lower_bound=0,
 )
 SESSIONS = flags.DEFINE_integer('sessions', 8, 'Clients at once.', lower_bound=1)
 MEMORY = flags.DEFINE_float('memory_gib', 4.0, 'Memory for prepared inferences.', lower_bound=0)
+LEDGERS = flags.DEFINE_string('ledgers', None, "Directory for this party's ledger of each session.")
 DRAIN = flags.DEFINE_float('drain_seconds', 30.0, 'How long sessions may go on after SIGTERM.')
 
 
@@ -45,6 +50,13 @@ def _context():
   return tls.server_context(certificate, serving.needed('key', serving.KEY.value), CLIENT_CA.value)
 
 
+def _save(record: dict) -> None:
+  if LEDGERS.value:
+    path = pathlib.Path(LEDGERS.value)
+    path.mkdir(parents=True, exist_ok=True)
+    ledgers.save(record | {'mode': 'server'}, path / f'{time.time_ns()}.json')
+
+
 def main() -> None:
   context = _context()
   # absl has a handler of its own, which would leave out what is less than a warning.
@@ -54,7 +66,8 @@ def main() -> None:
   model = serving.served(launcher.CONFIG.value).model
   server = servers.Server(
       model, serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
-      workers=WORKERS.value or 0, sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
+      on_record=_save, workers=WORKERS.value or 0, sessions=SESSIONS.value,
+      memory_bytes=int(MEMORY.value * 2**30),
   )
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())

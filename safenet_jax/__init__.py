@@ -38,8 +38,14 @@ _NAMES = {
     'initial_coefficients': ('approximation.activation', 'initial_coefficients'),
     'approximate': ('approximation.activation', 'approximate'),
     'quantize': ('protocol.quantize', 'quantize'),
+    'quantization_report': ('protocol.quantize', 'quantization_report'),
     'Ledger': ('protocol.ledger', 'Ledger'),
     'simulate': ('protocol.simulator', 'infer'),
+    'Server': ('protocol.server', 'Server'),
+    'Client': ('protocol.client', 'Client'),
+    'ProtocolError': ('protocol.frames', 'ProtocolError'),
+    'server_context': ('protocol.tls', 'server_context'),
+    'client_context': ('protocol.tls', 'client_context'),
     'SystemRandomness': ('crypto.randomness', 'SystemRandomness'),
 }
 

@@ -71,6 +71,7 @@ def create(
       'secure': {
           'images': 32,
           'calibration_images': 200,
+          'report_images': 500,  # the last of the validation set, for accuracy in fixed point
       },
   })
   for name in options:

@@ -184,6 +184,17 @@ def sum_pool(x: Array, window: int) -> Array:
   return x.reshape(b, h // window, window, w // window, window, c).sum((2, 4), dtype=x.dtype)
 
 
+def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1) -> Array:
+  """Channels of [..., C] by index, zeros for -1; every stride-th row and column of a map.
+
+  Local on shares: a zero is shared as two zeros.
+  """
+  if stride > 1:
+    x = x[:, ::stride, ::stride]
+  index = np.asarray(channels)
+  return xp.where(index >= 0, x[..., np.maximum(index, 0)], np.zeros((), x.dtype))
+
+
 def window_bits(window: int) -> int:
   """log2 of the window's size, by which a sum exceeds the mean."""
   bits = math.log2(window**2)

@@ -79,7 +79,20 @@ class Residual:
     object.__setattr__(self, 'shortcut', tuple(self.shortcut))
 
 
-Layer = Conv | Dense | Activation | AveragePool | MaxPool | Flatten | PadShortcut | Residual
+@dataclasses.dataclass(frozen=True)
+class Gather:
+  """Of served models alone: output channel i is channels[i] of the input, times 2^shift.
+
+  -1 is a channel of zeros; of the map, every stride-th row and column.
+  """
+
+  channels: tuple[int, ...]
+  stride: int = 1
+  shift: int = 0
+
+
+Pool = AveragePool | MaxPool
+Layer = Conv | Dense | Activation | Pool | Flatten | PadShortcut | Residual | Gather
 
 _KINDS = {
   Conv: 'conv',
@@ -90,6 +103,7 @@ _KINDS = {
   Flatten: 'flatten',
   PadShortcut: 'pad_shortcut',
   Residual: 'add',
+  Gather: 'gather',
 }
 
 
@@ -132,7 +146,7 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
   return walk(layers, value)
 
 
-def window(layer: AveragePool | MaxPool, height: int, width: int) -> int:
+def window(layer: Pool, height: int, width: int) -> int:
   """The pool's window on a map; ValueError if it does not divide it."""
   size = layer.window
   if size is None:
@@ -212,6 +226,12 @@ class _Shapes:
     if layer.features < c:
       raise ValueError(f'{name} got {c} channels, want at most {layer.features}')
     after = (-(-h // layer.stride), -(-w // layer.stride), layer.features)
+    return self._record(name, layer, shape, after)
+
+  def gather(self, name, layer, shape):
+    if not all(-1 <= channel < shape[-1] for channel in layer.channels):
+      raise ValueError(f'{name} got {shape[-1]} channels, want those of {layer.channels}')
+    after = (*(-(-n // layer.stride) for n in shape[:-1]), len(layer.channels))
     return self._record(name, layer, shape, after)
 
   def add(self, branch, shortcut):

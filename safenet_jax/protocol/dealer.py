@@ -13,6 +13,7 @@ import numpy as np
 from safenet_jax.crypto import garbling
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
 from safenet_jax.protocol.formats import ActivationFormat
@@ -59,7 +60,7 @@ class InsecureDealer:
     client, server = [], []
     for first, end, size in relu.blocks(share.size):
       part = share[first:end]
-      garbler = self._garbler(circuit, form, size)
+      garbler = self._garbler(circuit, size)
       garbled, encoding = garbler.garble()
       self.ledger.send('offline', layer, 'garbled tables', 'server', garbled)
       labels = encoding.labels('client', relu.pack(relu.sign_words(part, form), form, size))
@@ -72,8 +73,31 @@ class InsecureDealer:
       client.append(relu.ClientBlock(garbled, labels, part, ours, key))
     return client, server
 
-  def _garbler(self, circuit, form, size):
-    key = (form.sign_bits, form.dropped, size)
+  def max_pool(
+      self, layer: str, share: np.ndarray, form: ActivationFormat
+  ) -> tuple[list[max_pool.ClientBlock], list[max_pool.ServerBlock]]:
+    """The same for a layer with max pools and the client's share [B, H, W, C]."""
+    circuit = max_pool.circuit(form)
+    words = max_pool.windows(share, form, server=False)
+    client, server = [], []
+    for first, end, size in max_pool.blocks(words.shape[1]):
+      garbled, encoding = self._garbler(circuit, size).garble()
+      bits = max_pool.pack(words[:, first:end], form.sign_bits - form.dropped, size)
+      labels = encoding.labels('client', bits)
+      self._give(layer, 'labels', labels[..., 0], _LABEL_BITS)
+      block, mask_labels, decoding = max_pool.offline_server(
+          encoding, self.randomness, form, end - first
+      )
+      for primitive, message in (
+          ('garbled tables', garbled), ('mask labels', mask_labels), ('decoding', decoding)
+      ):
+        self.ledger.send('offline', layer, primitive, 'server', message)
+      server.append(block)
+      client.append(max_pool.ClientBlock(garbled, labels, mask_labels, decoding))
+    return client, server
+
+  def _garbler(self, circuit, size):
+    key = (circuit, size)
     if key not in self._garblers:
       self._garblers[key] = garbling.Garbler(circuit, size, self.randomness, delta=self.delta)
     return self._garblers[key]

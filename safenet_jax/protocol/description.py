@@ -56,6 +56,7 @@ class Description:
 _RECORDS = (
     Description, Precision, ActivationFormat, records.Conv, records.Dense, records.Activation,
     records.AveragePool, records.MaxPool, records.Flatten, records.PadShortcut, records.Residual,
+    records.Gather,
 )
 
 
@@ -145,8 +146,10 @@ def _check(found: Description) -> None:
   need(all(value > 0 for value in found.std), f'deviations {found.std}')
   for fraction in (found.input_fraction, found.output_fraction):
     need(-64 <= fraction <= 64, f'{fraction} fraction bits')
-  pools = {s.name for s in shapes if isinstance(s.layer, records.AveragePool)}
-  need(found.absorbed <= pools, 'absorbed pools that do not exist')
+  pools = {s.name: s for s in shapes if isinstance(s.layer, records.Pool)}
+  need(found.absorbed <= pools.keys(), 'absorbed pools that do not exist')
+  maxima = {name for name, s in pools.items() if isinstance(s.layer, records.MaxPool)}
+  need(maxima <= found.absorbed, 'max pools that no activation has absorbed')
   activations = {s.name: s for s in shapes if isinstance(s.layer, records.Activation)}
   need(activations.keys() == found.activations.keys(), 'formats of other activations')
   for name, form in found.activations.items():
@@ -160,6 +163,11 @@ def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
       raise ValueError(f'more than {_MAX_LAYERS} layers')
     if isinstance(layer, records.Residual):
       count = _check_records(layer.branch + layer.shortcut, count)
+      continue
+    if isinstance(layer, records.Gather):
+      sizes = 1 <= layer.stride <= _MAX_FIELD and len(layer.channels) <= _MAX_FIELD
+      if not sizes or not 0 <= layer.shift <= 64:
+        raise ValueError(f'Gather with stride {layer.stride} and shift {layer.shift}')
       continue
     for field in dataclasses.fields(layer):
       value = getattr(layer, field.name)
@@ -183,6 +191,15 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
   )
   if not all(-128 <= value <= 128 for value in fractions):
     raise ValueError(f'{name} has {fractions} fraction bits')
-  if form.relu and not 0 <= form.dropped < form.sign_bits <= form.select_bits < bits:
+  if form.general and form.degree != 2:
+    raise ValueError(f'{name} is of general degree {form.degree}')
+  if form.maximum:
+    # The bits of a circuit grow with the window, and nothing else bounds it.
+    if form.polynomial or not 0 <= form.dropped < form.sign_bits < bits or form.window > 16:
+      raise ValueError(f'{name} takes maxima of {form.polynomial} polynomial channels, '
+                       f'{form.sign_bits} bits and a window of {form.window}')
+    if form.select_bits != form.sign_bits - form.dropped + 1:
+      raise ValueError(f'{name} has maxima of {form.select_bits} bits')
+  elif form.relu and not 0 <= form.dropped < form.sign_bits <= form.select_bits < bits:
     raise ValueError(f'{name} selects {form.sign_bits} bits in a ring of {form.select_bits}')
   form.rescales(bits)  # raises where they do not fit

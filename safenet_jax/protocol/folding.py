@@ -36,6 +36,7 @@ class Split:
     if np.any(np.asarray(layer.blend)):
       raise ValueError(f'activation with blend {layer.blend}, want 0: finish the annealed switch')
     mask, degree = np.asarray(layer.mask), int(layer.degree)
+    self.total = mask.size
     self.relu = np.flatnonzero(~mask)
     self.polynomial = np.flatnonzero(mask) if degree else np.zeros(0, np.int64)
     self.degree = degree if self.polynomial.size else 0
@@ -64,19 +65,22 @@ class Split:
       return 0
     return max(0, math.ceil(-math.log2(np.sqrt(np.median(self.coefficients[2])))))
 
-  def integers(self, fraction: int, lead: int) -> tuple[np.ndarray, int]:
+  def integers(
+    self, fraction: int, lead: int, *, folded: bool
+  ) -> tuple[np.ndarray, int]:
     """Coefficients int64 [degree + 1, channels] for inputs of `fraction` bits.
 
     Also the fraction bits of the polynomial's value. `lead` is those of the
-    leading coefficient of degree 3; that of degree 2 is folded away.
+    leading coefficient, unless it is `folded` away.
     """
     constant, linear, leading, _ = self.coefficients
-    if self.degree == 2:
+    if folded:
       constant = np.round((constant - linear**2 / (4 * leading)) * 4.0**fraction)
       return np.stack([constant, 0 * constant, 0 * constant + 1]).astype(np.int64), 2 * fraction
-    value = 3 * fraction + lead
-    scales = 2.0 ** (value - fraction * np.arange(4))
-    return np.round(self.coefficients * scales[:, None]).astype(np.int64), value
+    value = self.degree * fraction + lead
+    used = self.coefficients[: self.degree + 1]
+    scales = 2.0 ** (value - fraction * np.arange(len(used)))
+    return np.round(used * scales[:, None]).astype(np.int64), value
 
   def evaluate(self, y: np.ndarray) -> np.ndarray:
     """ReLU and polynomial blocks of values in `order`."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.models import layers as records
+from safenet_jax.protocol import integer_model
 from safenet_jax.protocol.truncation import Rescale
 
 
@@ -51,6 +52,10 @@ class ActivationFormat:
   modulus: of the field in which the polynomial is computed.
   value_fraction: fraction bits of the polynomial's value in that field.
   output_fraction: fraction bits of the output of both blocks.
+  general: degree 2 with all of its coefficients, as degree 3 has them: no one
+    layer alone makes the input, into which it could be folded.
+  maximum: the pool takes the largest of a window, inside the circuits. Then
+    there are no polynomials, and select_bits = sign_bits - dropped + 1.
   """
 
   relu: int
@@ -65,6 +70,8 @@ class ActivationFormat:
   modulus: int
   value_fraction: int
   output_fraction: int
+  general: bool = False
+  maximum: bool = False
 
   @property
   def dropped(self) -> int:
@@ -74,7 +81,12 @@ class ActivationFormat:
   @property
   def relu_shift(self) -> int:
     """Bits that the exact truncation drops after a garbled block and its pool."""
-    return self.dropped + ring.window_bits(self.window)
+    return 0 if self.maximum else self.dropped + ring.window_bits(self.window)
+
+  @property
+  def summed(self) -> int:
+    """Window of the sums that both parties take of their shares after the activation."""
+    return 1 if self.maximum else self.window
 
   @property
   def polynomial_shift(self) -> int:
@@ -93,20 +105,36 @@ class ActivationFormat:
   @property
   def monic(self) -> bool:
     """Degree 2 is folded into a square plus a constant: its leading coefficient is 1."""
-    return self.degree == 2
+    return self.degree == 2 and not self.general
 
 
 @dataclasses.dataclass
 class RangeReport:
-  """How a batch of images fits the formats.
+  """How images fit the formats; every `FixedPointModel.run` adds its own.
 
-  exceeded: values outside them, per activation layer; the protocol would
+  saturated: values that 15 bits do not hold, by name: those of 'input' are
+    clipped, outputs of activations are not.
+  exceeded: values outside the formats, per activation layer; the protocol would
     compute garbage from those, silently.
-  truncation_failure: expected failures of local truncation per inference.
+  failures: expected failures of local truncation, of all images together.
+  images: how many there were.
   """
 
+  saturated: dict[str, int] = dataclasses.field(default_factory=dict)
   exceeded: dict[str, int] = dataclasses.field(default_factory=dict)
-  truncation_failure: float = 0.0
+  failures: float = 0.0
+  images: int = 0
+
+  @property
+  def truncation_failure(self) -> float:
+    """Expected failures of local truncation per inference."""
+    return self.failures / max(self.images, 1)
+
+  def count(self, name: str, *, saturated: int = 0, exceeded: int = 0) -> None:
+    """Adds a layer's values."""
+    self.saturated[name] = self.saturated.get(name, 0) + saturated
+    if name != 'input':
+      self.exceeded[name] = self.exceeded.get(name, 0) + exceeded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,7 +161,8 @@ class FixedPointModel:
   linear: the server's weights per linear name.
   polynomials: the server's coefficients per activation name, int64
     [degree + 1, polynomial channels], constant term first.
-  absorbed: names of pools that are part of the activation before them.
+  absorbed: names of pools that are part of the activation before them; every
+    max pool is.
   input_fraction, output_fraction: fraction bits of the image and the logits.
   """
 
@@ -149,14 +178,18 @@ class FixedPointModel:
   input_fraction: int
   output_fraction: int
 
-  def encode(self, images: np.ndarray) -> np.ndarray:
-    """uint8 [B, H, W, C] to the client's int64 fixed-point input."""
+  def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
+    """uint8 [B, H, W, C] to the client's int64 fixed-point input; `report` counts saturation."""
     if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
       raise ValueError(
           f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]'
       )
     normal = (images / 255.0 - np.asarray(self.mean)) / np.asarray(self.std)
-    return ring.encode(np, normal, self.input_fraction)[0]
+    values, saturated = ring.encode(np, normal, self.input_fraction)
+    if report is not None:
+      report.images += len(images)
+      report.count('input', saturated=int(saturated))
+    return values
 
   def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images, in plain integers.
@@ -168,63 +201,8 @@ class FixedPointModel:
 
     Args:
       images: uint8 [B, H, W, C].
-      report: if given, is filled.
+      report: if given, is added to.
     """
-    return records.run(self.layers, _Plain(self, report or RangeReport()), self.encode(images))
-
-
-def _round(x: np.ndarray, shift: int) -> np.ndarray:
-  return (x + ((1 << shift) >> 1)) >> shift
-
-
-class _Plain:
-  """Operations on int64 values [B, ..., C]."""
-
-  def __init__(self, model: FixedPointModel, report: RangeReport):
-    self.model, self.report = model, report
-
-  def _linear(self, name, x, apply):
-    weights = self.model.linear[name]
-    y = ring.to_signed(apply(x.astype(np.uint64), weights), 64)
-    return y + weights.bias
-
-  def conv(self, name, layer, x):
-    del layer
-    return self._linear(name, x, lambda x, w: ring.convolve(np, x, w.kernel, w.stride, 64, w.limb))
-
-  def dense(self, name, layer, x):
-    del layer
-    return self._linear(name, x, lambda x, w: ring.multiply(np, x, w.kernel, 64, w.limb))
-
-  def activation(self, name, layer, y):
-    del layer
-    form = self.model.activations[name]
-    garbled = y[..., : form.relu]
-    outside = np.sum(np.abs(garbled) >= (1 << (form.sign_bits - 1)) - (1 << form.dropped))
-    pooled = self._pool(np.maximum(garbled, 0), form)
-    outside += np.sum(pooled >= 1 << (form.select_bits - 2))
-    blocks = [_round(pooled, form.relu_shift)]
-    if form.polynomial:
-      bits = self.model.precision.ring
-      magnitudes = np.abs(y[..., form.relu :])
-      outside += np.sum(magnitudes >= 1 << (bits - 1))
-      self.report.truncation_failure += ring.truncation_failure(magnitudes.sum() / len(y), bits)
-      t = _round(y[..., form.relu :], form.shift)
-      value = np.zeros_like(t)
-      for coefficient in self.model.polynomials[name][::-1]:
-        value = value * t + coefficient
-      value = self._pool(value, form)
-      outside += np.sum(np.abs(value) >= form.rescales(bits)[-1].offset)
-      blocks.append(_round(value, form.polynomial_shift))
-    self.report.exceeded[name] = self.report.exceeded.get(name, 0) + int(outside)
-    return np.concatenate(blocks, axis=-1)
-
-  def _pool(self, x, form):
-    return ring.sum_pool(x, form.window) if form.window > 1 else x
-
-  def average_pool(self, name, layer, x):
-    return x if name in self.model.absorbed else ring.sum_pool(x, layer.window)
-
-  def flatten(self, name, layer, x):
-    del name, layer
-    return x.reshape(x.shape[0], -1)
+    report = report or RangeReport()
+    operations = integer_model.Plain(self, report)
+    return records.run(self.layers, operations, self.encode(images, report))

@@ -1,28 +1,52 @@
-"""What a party does with its share alone, in either phase: the same for both."""
+"""What each party does with its share alone, in either phase.
 
+All of it is linear, so that the shares of the result are the results of the
+shares; no message is sent. None stands for a share that is not known yet, and
+stays None.
+"""
+
+from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.protocol.formats import FixedPointModel
 
 
 class Local:
-  """Operations of `layers.run` on one party's share, uint64 [B, ..., C] in Z_2^l.
+  """Operations on one party's shares, uint64 [B, ..., C] in the linear ring.
 
-  None stands for a share that is not known yet, and stays None.
+  A party or a phase adds `conv`, `dense` and `activation`.
   """
 
-  def __init__(self, model: FixedPointModel):
-    self.model, self.bits = model, model.precision.ring
+  def __init__(self, model: FixedPointModel, xp: ModuleType = np):
+    self.model, self.bits, self.xp = model, model.precision.ring, xp
 
   def average_pool(self, name: str, layer, share: Any) -> Any:
     if name in self.model.absorbed or share is None:
       return share
     return ring.reduce(ring.sum_pool(share, layer.window), self.bits)
 
+  def max_pool(self, name: str, layer, share: Any) -> Any:
+    del name, layer  # always part of the activation before it
+    return share
+
   def flatten(self, name: str, layer, share: Any) -> Any:
     del name, layer
     return share if share is None else share.reshape(share.shape[0], -1)
+
+  def gather(self, name: str, layer, share: Any) -> Any:
+    del name
+    if share is None:
+      return None
+    share = ring.gather(self.xp, share, layer.channels, layer.stride)
+    return ring.reduce(share << np.uint64(layer.shift), self.bits)
+
+  def add(self, branch: Any, shortcut: Any) -> Any:
+    if branch is None or shortcut is None:
+      return None
+    return ring.reduce(branch + shortcut, self.bits)
 
 
 class Masks(Local):

@@ -13,7 +13,8 @@ masked afresh. What a message shows is argued where it is made: `linear`, `relu`
 `polynomial`, `truncation`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -37,44 +38,7 @@ from safenet_jax.protocol.session import ClientKeys
 from safenet_jax.protocol.structure import ActivationStructure, Structure
 
 
-class ClientOffline:
-  """The client's offline phase in one session."""
-
-  def __init__(
-      self,
-      channel: Channel,
-      model: FixedPointModel,
-      structure: Structure,
-      keys: ClientKeys,
-      randomness: Randomness,
-  ):
-    self._channel, self._model, self._structure = channel, model, structure
-    self._keys, self._randomness = keys, randomness
-    self._images = 0
-
-  def prepare(self, count: int) -> Iterator[ClientMaterial]:
-    """Prepares inferences of `count` images, and gives each as soon as it is ready."""
-    for lot in offline.lots(self._structure, self._keys.secrets[0].context, count):
-      yield from self._prepare(lot)
-
-  def _prepare(self, count: int) -> Iterator[ClientMaterial]:
-    images = [
-        _Image(self._channel, self._model, self._structure, self._keys, self._randomness, number)
-        for number in range(self._images, self._images + count)
-    ]
-    self._images += count  # a number is never taken again, whatever happens below
-    # One flight after the other: a round trip is waited for once, not for every image.
-    for flight in (
-        _Image.send_masks, _Image.receive_linear, _Image.send_choices, _Image.receive_tables,
-        _Image.send_shares,
-    ):
-      for image in images:
-        flight(image)
-    for image in images:
-      yield image.finish()
-
-
-class _Image:
+class Image:
   """One image's offline phase, step by step."""
 
   def __init__(self, channel, model, structure, keys, randomness, number: int):
@@ -93,7 +57,7 @@ class _Image:
     self.share = np.empty(0, np.uint64)
     self.labels = np.empty((0, 2), np.uint64)
     self.garbled: dict[str, list[tuple[garbling.GarbledBlock, bytes]]] = {}
-    self.pads: Iterator[word_transfer.Pads] = iter(())
+    self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
   def send_masks(self) -> None:
     walk = local.Masks(self.model, self.masks)
@@ -126,28 +90,33 @@ class _Image:
     """The bits of c that enter circuits, and the powers of c'."""
     if self.structure.transfers:
       with self.channel.scope(phase='offline', layer='all', primitive='labels'):
-        choices = np.concatenate([
-            relu.pack(relu.sign_words(part, layer.form), layer.form, block.size).reshape(-1)
-            for layer in self.structure.activations
-            for block, part in self._garbled(layer)
-        ])
         message, self.labels = self.keys.labels.extend(
-            self.tag('labels'), choices, self.structure.transfers
+            self.tag('labels'), self._label_choices(), self.structure.transfers
         )
         self.channel.send('labels', message.identifier, message.words)
     for (modulus, products), layers in self.structure.products().items():
       with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
-        factors = []
-        for layer in layers:
-          c = self.inputs[layer.name][..., layer.form.relu :]
-          powers = polynomial.offline_client(np, c, layer.form, self.structure.bits)
-          self.layers[layer.name].powers = powers
-          factors.append(powers[:products].reshape(products, -1))
+        factors = [self._factors(layer).reshape(products, -1) for layer in layers]
         request = ole.request(
             self.keys.secrets[modulus], np.concatenate(factors, axis=1), self.randomness,
             self.tag(f'products {modulus} {products}'),
         )
         self.channel.send('powers', request)
+
+  def _label_choices(self) -> np.ndarray:
+    """Of all label transfers, packed."""
+    return np.concatenate([
+        relu.pack(relu.sign_words(part, layer.form), layer.form, block.size).reshape(-1)
+        for layer in self.structure.activations
+        for block, part in self._garbled(layer)
+    ])
+
+  def _factors(self, layer: ActivationStructure) -> np.ndarray:
+    """The client's factors of a layer's products, uint64 [products, 1, ...]."""
+    c = self.inputs[layer.name][..., layer.form.relu :]
+    powers = polynomial.offline_client(np, c, layer.form, self.structure.bits)
+    self.layers[layer.name].powers = powers
+    return powers[: layer.powers]
 
   def _garbled(self, layer: ActivationStructure):
     """The blocks of a layer with the client's shares in them."""
@@ -161,12 +130,16 @@ class _Image:
         for layer in self.structure.activations
     }
     self._receive_products()
-    self.pads = self._receive_choices() if self.structure.choices else iter(())
+    self.sender_pads = self._receive_choices() if self.structure.choices else iter(())
 
   def send_shares(self) -> None:
     """Sends products of the server's colours and its shares; keeps the keys of wrap bits."""
     for layer in self.structure.activations:
-      self._send_products(layer, self.garbled[layer.name], self.pads)
+      if layer.blocks:
+        self._send_products(layer, self.garbled[layer.name], next(self.sender_pads))
+      for shape, rescale in layer.outputs(self.structure.bits):
+        keys = word_transfer.random_words(next(self.sender_pads), bits=rescale.wrap_bits)
+        self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
 
   def finish(self) -> ClientMaterial:
     """The material, once the server has its part."""
@@ -209,23 +182,63 @@ class _Image:
 
   def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
     mine, form = self.layers[layer.name], layer.form
-    if layer.blocks:
-      with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
-        blocks = self._garbled(layer)
-        factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
-        message, shares = word_transfer.send_products(factors, next(pads), bits=form.select_bits)
-        self.channel.send(
-            'shares', message.identifier,
-            wire.Words(factors.shape, form.select_bits).pack(message.words),
-        )
-        start = layer.offset
-        for (block, part), (tables, key) in zip(blocks, garbled):
-          end = start + layer.width * block.size
-          mine.blocks.append(relu.ClientBlock(
-              tables, self.labels[start:end].reshape(layer.width, block.size, 2), part,
-              shares[block.first : block.end], key,
-          ))
-          start = end
-    for shape, rescale in layer.outputs(self.structure.bits):
-      keys = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
-      mine.keys.append(keys.reshape(2, 1, *shape))
+    with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
+      blocks = self._garbled(layer)
+      factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
+      message, shares = word_transfer.send_products(factors, pads, bits=form.select_bits)
+      self.channel.send(
+          'shares', message.identifier,
+          wire.Words(factors.shape, form.select_bits).pack(message.words),
+      )
+      start = layer.offset
+      for (block, part), (tables, key) in zip(blocks, garbled):
+        end = start + layer.width * block.size
+        mine.blocks.append(relu.ClientBlock(
+            tables, self.labels[start:end].reshape(layer.width, block.size, 2), part,
+            shares[block.first : block.end], key,
+        ))
+        start = end
+
+
+class ClientOffline:
+  """The client's offline phase in one session."""
+
+  _kind: type[Image] = Image
+  _flights: tuple[Callable[[Any], None], ...] = (
+      Image.send_masks, Image.receive_linear, Image.send_choices, Image.receive_tables,
+      Image.send_shares,
+  )
+
+  def __init__(
+      self,
+      channel: Channel,
+      model: FixedPointModel,
+      structure: Structure,
+      keys: ClientKeys,
+      randomness: Randomness,
+  ):
+    self._channel, self._model, self._structure = channel, model, structure
+    self._keys, self._randomness = keys, randomness
+    self._images = 0
+
+  def prepare(self, count: int) -> Iterator[ClientMaterial]:
+    """Prepares inferences of `count` images, and gives each as soon as it is ready."""
+    for lot in offline.lots(self._structure, self._keys.secrets[0].context, count):
+      yield from self._prepare(lot)
+
+  def _prepare(self, count: int) -> Iterator[ClientMaterial]:
+    images = [
+        self._image(number) for number in range(self._images, self._images + count)
+    ]
+    self._images += count  # a number is never taken again, whatever happens below
+    # One flight after the other: a round trip is waited for once, not for every image.
+    for flight in self._flights:
+      for image in images:
+        flight(image)
+    for image in images:
+      yield image.finish()
+
+  def _image(self, number: int) -> Image:
+    return self._kind(
+        self._channel, self._model, self._structure, self._keys, self._randomness, number
+    )

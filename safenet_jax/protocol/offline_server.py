@@ -105,12 +105,7 @@ class ServerOffline:
     """Garbles, multiplies and chooses; the result receives the client's answer."""
     message, requests = choices
     mine = {layer.name: ServerLayer() for layer in self._structure.activations}
-    labels = np.empty((0, 2), np.uint64)
-    if message is not None:
-      with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-        labels = offline.checked(
-            self._keys.labels.extend, tag('labels'), message, self._structure.transfers
-        )
+    labels = self._zero_labels(tag, message)
     garbled = {
         layer.name: self._garble(layer, labels) for layer in self._structure.activations
     }
@@ -121,11 +116,24 @@ class ServerOffline:
 
     def finish() -> ServerMaterial:
       for layer in self._structure.activations:
-        self._receive_products(layer, mine[layer.name], garbled[layer.name], pads, bits)
+        if layer.blocks:
+          self._receive_products(
+              layer, mine[layer.name], garbled[layer.name], next(pads), next(bits)
+          )
+        self._keep_wraps(layer, mine[layer.name], pads, bits)
       identifier = self._randomness.bytes(offline.ID_BYTES)
       return ServerMaterial(identifier, self._keys.delta, u, mine)
 
     return finish
+
+  def _zero_labels(self, tag: offline.Tag, message: messages.Words | None) -> np.ndarray:
+    """q of all label transfers, uint64 [transfers, 2]."""
+    if message is None:
+      return np.empty((0, 2), np.uint64)
+    with self._channel.scope(phase='offline', layer='all', primitive='labels'):
+      return offline.checked(
+          self._keys.labels.extend, tag('labels'), message, self._structure.transfers
+      )
 
   def _garble(self, layer: ActivationStructure, labels: np.ndarray):
     """Garbles and sends a layer's blocks; gives their encodings and word keys.
@@ -137,12 +145,16 @@ class ServerOffline:
       with self._channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
         end = start + layer.width * block.size
         zeros = labels[start:end].reshape(layer.width, block.size, 2)
-        garbled, encoding = self._garbler(layer, block.size).garble({'client': zeros})
+        garbled, encoding = self._garbler(layer, block.size).garble(self._given(zeros))
         key = relu.word_key(self._randomness)
         self._channel.send('tables', garbled.seed, garbled.check, key, garbled.tables)
         found.append((encoding, key))
         start = end
     return found
+
+  def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
+    """Input labels that the circuits are garbled with, in place of fresh ones."""
+    return {'client': zeros}
 
   def _garbler(self, layer: ActivationStructure, size: int) -> garbling.Garbler:
     key = layer.form.sign_bits, layer.form.dropped, size
@@ -199,20 +211,20 @@ class ServerOffline:
     return iter(pads), iter(np.packbits(bits, bitorder='little') for bits in choices)
 
   def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
-    if layer.blocks:
-      with self._channel.scope(phase='offline', layer=layer.name, primitive='products'):
-        words = wire.Words((layer.instances,), layer.form.select_bits)
-        identifier, packed = self._channel.receive(
-            'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
-        )
-        message = messages.Words(identifier, words.unpack(packed))
-        shares = offline.checked(
-            word_transfer.receive_products, message, next(choices), next(pads),
-            bits=layer.form.select_bits,
-        )
-        for block, (encoding, key) in zip(layer.blocks, garbled):
-          share = ring.reduce(shares[block.first : block.end], layer.form.select_bits)
-          mine.blocks.append(relu.ServerBlock(encoding, share, key))
+    with self._channel.scope(phase='offline', layer=layer.name, primitive='products'):
+      words = wire.Words((layer.instances,), layer.form.select_bits)
+      identifier, packed = self._channel.receive(
+          'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
+      )
+      message = messages.Words(identifier, words.unpack(packed))
+      shares = offline.checked(
+          word_transfer.receive_products, message, choices, pads, bits=layer.form.select_bits
+      )
+      for block, (encoding, key) in zip(layer.blocks, garbled):
+        share = ring.reduce(shares[block.first : block.end], layer.form.select_bits)
+        mine.blocks.append(relu.ServerBlock(encoding, share, key))
+
+  def _keep_wraps(self, layer, mine: ServerLayer, pads, choices) -> None:
     for shape, rescale in layer.outputs(self._structure.bits):
       next(choices)
       chosen = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)

@@ -1,5 +1,6 @@
 """Serves private inference of one model: the party that owns the weights."""
 
+from collections.abc import Callable
 import ssl
 import threading
 from typing import Any
@@ -46,6 +47,7 @@ class Server:
       keep_seconds: float = 3600.0,
       timeout: float = 60.0,
       idle_seconds: float = 600.0,
+      on_record: Callable[[dict[str, Any]], None] | None = None,
       **options: Any,
   ):
     """Prepares the weights and starts to listen.
@@ -62,6 +64,7 @@ class Server:
       keep_seconds: for how long a prepared inference is kept.
       timeout: seconds until a client that owes a message is given up.
       idle_seconds: for how long one that owes none may stay.
+      on_record: called with the server's ledger of every session, at its end.
       **options: of `listener.Listener`.
     """
     randomness = SystemRandomness()
@@ -77,6 +80,7 @@ class Server:
     else:
       self._linear = _Threads(model, self._structure, self._contexts[0], randomness)
     self._store, self._idle = ServerStore(memory_bytes, keep_seconds), idle_seconds
+    self._on_record = on_record
     try:
       self._listener = listeners.Listener(
           host, port, self._serve, context=context, sessions=sessions, timeout=timeout, **options
@@ -119,6 +123,13 @@ class Server:
 
   def _serve(self, channel: Channel) -> None:
     """One session, in a thread of its own."""
+    try:
+      self._answer(channel)
+    finally:
+      if self._on_record:
+        self._on_record(channel.ledger.record())
+
+  def _answer(self, channel: Channel) -> None:
     handshake.server(channel, self.description)
     phase: offline_server.ServerOffline | None = None
     while True:

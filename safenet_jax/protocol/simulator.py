@@ -19,11 +19,13 @@ from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.models import layers as records
 from safenet_jax.protocol import dealer as dealers
 from safenet_jax.protocol import linear
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
 from safenet_jax.protocol import truncation
 from safenet_jax.protocol.formats import FixedPointModel
 from safenet_jax.protocol.ledger import Ledger
+from safenet_jax.protocol.local import Local
 
 
 def infer(
@@ -68,8 +70,8 @@ def infer(
 class _ActivationState(NamedTuple):
   """Offline state of one activation layer, of both parties."""
 
-  client: list[relu.ClientBlock]
-  server: list[relu.ServerBlock]
+  client: list[relu.ClientBlock] | list[max_pool.ClientBlock]
+  server: list[relu.ServerBlock] | list[max_pool.ServerBlock]
   powers: Any
   products: dealers.Products | None
   transfers: list[dealers.Transfers]
@@ -112,27 +114,11 @@ def _truncate(v, rho, transfers, mask, *, rescale, window):
   return d, correction, word, m
 
 
-class _Local:
-  """What each party does with its share alone, in either phase."""
-
-  def __init__(self, model: FixedPointModel):
-    self.model, self.bits = model, model.precision.ring
-
-  def average_pool(self, name, layer, share):
-    if name in self.model.absorbed:
-      return share
-    return ring.reduce(ring.sum_pool(share, layer.window), self.bits)
-
-  def flatten(self, name, layer, share):
-    del name, layer
-    return share.reshape(share.shape[0], -1)
-
-
-class _Offline(_Local):
+class _Offline(Local):
   """Operations on the client's masks: r before a linear layer, c after it."""
 
   def __init__(self, model: FixedPointModel, dealer: dealers.InsecureDealer, ledger: Ledger):
-    super().__init__(model)
+    super().__init__(model, jnp)
     self.dealer, self.ledger = dealer, ledger
     self.u: dict[str, np.ndarray] = {}
     self.c: dict[str, Any] = {}
@@ -158,12 +144,15 @@ class _Offline(_Local):
     del layer
     form = self.model.activations[name]
     shares = np.asarray(c)
-    client: list[relu.ClientBlock] = []
-    server: list[relu.ServerBlock] = []
+    client: Any = []
+    server: Any = []
     powers, products = None, None
     if form.relu:
       with self.ledger.step('offline', name, 'garbling', 'server'):
-        client, server = self.dealer.relu(name, shares[..., : form.relu].reshape(-1), form)
+        if form.maximum:
+          client, server = self.dealer.max_pool(name, shares, form)
+        else:
+          client, server = self.dealer.relu(name, shares[..., : form.relu].reshape(-1), form)
     if form.polynomial:
       with self.ledger.step('offline', name, 'polynomial', 'both'):
         powers = _powers(c[..., form.relu :], form=form, bits=self.bits)
@@ -181,11 +170,11 @@ class _Offline(_Local):
     return mask
 
 
-class _Online(_Local):
+class _Online(Local):
   """Operations on the server's values: m before a linear layer, s after it."""
 
   def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger, trace):
-    super().__init__(model)
+    super().__init__(model, jnp)
     self.offline, self.ledger, self.trace = offline, ledger, trace
 
   def _record(self, name, client, server):
@@ -212,7 +201,8 @@ class _Online(_Local):
     state = self.offline.states.pop(name)
     shares = []
     if form.relu:
-      shares.append(self._relu(name, form, state, np.asarray(s[..., : form.relu])))
+      garbled = self._max_pool if form.maximum else self._relu
+      shares.append(garbled(name, form, state, np.asarray(s[..., : form.relu])))
     if form.polynomial:
       with self.ledger.step('online', name, 'polynomial', 'both'):
         deltas, v, rho = _polynomial_online(
@@ -228,7 +218,7 @@ class _Online(_Local):
       end = first + v.shape[-1]
       with self.ledger.step('online', name, 'truncation', 'both'):
         d, correction, word, m = _truncate(
-            v, rho, transfers, state.mask[..., first:end], rescale=rescale, window=form.window
+            v, rho, transfers, state.mask[..., first:end], rescale=rescale, window=form.summed
         )
         m.block_until_ready()
       outputs.append((d, correction, word, m, rescale))
@@ -262,3 +252,22 @@ class _Online(_Local):
         v = relu.online_client(client, evaluators[size], labels, words, form)
       values.append((v, rho))
     return tuple(np.concatenate(part).reshape(share.shape) for part in zip(*values))
+
+  def _max_pool(self, name, form, state, share):
+    circuit = max_pool.circuit(form)
+    words = max_pool.windows(share, form, server=True)
+    values = []
+    evaluators: dict[int, garbling.Evaluator] = {}
+    for (first, end, size), client, server in zip(
+        max_pool.blocks(words.shape[1]), state.client, state.server
+    ):
+      with self.ledger.step('online', name, 'labels', 'server'):
+        labels, rho = max_pool.online_server(server, words[:, first:end], form)
+      self.ledger.send('online', name, 'labels', 'server', labels)
+      with self.ledger.step('online', name, 'evaluation', 'client'):
+        if size not in evaluators:
+          evaluators[size] = garbling.Evaluator(circuit, size)
+        v = max_pool.online_client(client, evaluators[size], labels, end - first)
+      values.append((v, rho))
+    pooled = (len(share), *(n // form.window for n in form.map_shape), form.relu)
+    return tuple(np.concatenate(part).reshape(pooled) for part in zip(*values))

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+
+from safenet_jax import data
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIG = 'experiments/configs/cnn7_fashion.py'
@@ -48,6 +51,37 @@ def test_a_smoke_run_leaves_a_plan_a_ledger_and_a_report_with_pictures(workdir):
   for picture in re.findall(r'!\[.*?\]\((.*?)\)', report):
     assert (workdir / picture).read_bytes().startswith(b'\x89PNG')
     assert (workdir / picture).with_suffix('.csv').read_text().count('\n') > 2
+
+
+def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
+  images = data.load('fashion_mnist').test.images[:3]
+  np.save(tmp_path / 'images.npy', images)
+  serving = subprocess.Popen(
+    command('serve', SMOKE, f'--workdir={workdir}', '--port=0', '--workers=1',
+            f'--insecure_test_certificate={tmp_path}'),
+    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )
+  try:
+    authority = re.search(r'--ca=\S+', serving.stdout.readline())[0]
+    address = re.search(r'at (\S+):(\d+)', serving.stdout.readline())
+    client = (
+      f'--host={address[1]}', f'--port={address[2]}', authority,
+      f'--images={tmp_path / "images.npy"}', '--batch=2', f'--prepared={tmp_path / "prepared"}',
+    )
+    found = run('infer', *client, f'--out={tmp_path / "ledger.json"}')
+    assert len(found.stdout.split()) == 3 and set(found.stdout.split()) <= set('0123456789')
+    assert run('infer', *client, '--count=1').stdout == found.stdout[:2]
+    wrong = run('infer', *client[:2], *client[3:], code=2)
+    assert wrong.stderr.count('\n') == 1 and 'certificate' in wrong.stderr
+  finally:
+    serving.send_signal(signal.SIGTERM)
+    output, log = serving.communicate(timeout=60)
+  assert 'every session ended' in output and serving.returncode == 0
+  assert log.count('event=session_end') == 2 and 'event=closed drained=True' in log
+  ledger = json.loads((tmp_path / 'ledger.json').read_text())
+  assert ledger['images'] == 3 and set(ledger['phases']) >= {'setup', 'offline', 'online'}
+  # Two batches.
+  assert ledger['phases']['online']['rounds'] == 2 * 8
 
 
 def test_the_control_is_trained_for_as_many_steps(workdir):

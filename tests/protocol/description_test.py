@@ -54,6 +54,57 @@ def test_a_quantised_model_is_described_as_it_is():
   np.testing.assert_array_equal(client.encode(images), model.encode(images))
 
 
+SHORTCUT = layers.Gather((2, -1, 0), shift=8)
+
+
+def gathered(layer=SHORTCUT, window=2):
+  """A description with a shortcut and a max pool."""
+  form = models.activation(3, 0, 0, (8, 8), window=window)
+  form = dataclasses.replace(form, maximum=True, select_bits=form.sign_bits - form.dropped + 1)
+  return described(
+      layers=(
+          layers.Conv(3, batch_norm=False),
+          layers.Residual((layers.Conv(3, batch_norm=False),), (layer,)),
+          layers.Activation(), layers.MaxPool(window), layers.Flatten(), layers.Dense(3),
+      ),
+      activations={'activation0': form}, absorbed=frozenset({'max_pool0'}),
+  )
+
+
+def test_shortcuts_and_max_pools_are_described():
+  found = gathered()
+  assert descriptions.decode(descriptions.encode(found)) == found
+
+
+@pytest.mark.parametrize('found, message', [
+    (gathered(layers.Gather((0, 1, 3))), 'gather0 got 3 channels, want those of'),
+    (gathered(layers.Gather((0, 1, -2))), 'gather0 got 3 channels, want those of'),
+    (gathered(layers.Gather((0, 1))), 'a residual branch of shape'),
+    (gathered(layers.Gather((0, 1, 2), stride=0)), 'Gather with stride 0 and shift 0'),
+    (gathered(layers.Gather((0, 1, 2), shift=65)), 'Gather with stride 1 and shift 65'),
+    (gathered(layers.Gather((0, 1, 2), shift=-1)), 'Gather with stride 1 and shift -1'),
+    (dataclasses.replace(gathered(), absorbed=frozenset()), 'max pools that no activation'),
+])
+def test_a_lying_shortcut_or_pool_is_one_line(found, message):
+  with pytest.raises(ProtocolError, match=message):
+    descriptions.decode(descriptions.encode(found))
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'select_bits': 28}, 'maxima of 28 bits'),
+    ({'relu': 2, 'polynomial': 1, 'degree': 2, 'modulus': 2061584302081}, 'of 1 polynomial'),
+    ({'sign_bits': 60, 'select_bits': 53}, '60 bits and a window of 2'),
+    ({'general': True}, 'general degree 0'),
+])
+def test_a_format_that_no_circuit_has_is_refused(changes, message):
+  found = gathered()
+  form = dataclasses.replace(found.activations['activation0'], **changes)
+  with pytest.raises(ProtocolError, match=message):
+    descriptions.decode(
+        descriptions.encode(dataclasses.replace(found, activations={'activation0': form}))
+    )
+
+
 @pytest.mark.parametrize('build', [
     architectures.cnn7, architectures.vgg16, architectures.resnet32, architectures.resnet18,
 ])

@@ -32,14 +32,15 @@ def other(value):
 
 
 CLIENT = [
-    ('keys', 0, None), ('keys', 2, 'not in the prime-order subgroup'),
+    ('keys', 0, None), ('keys', 2, 'not in the prime-order subgroup|another session'),
     ('corrections', 1, 'not in the prime-order subgroup'),
     ('masks', 0, 'another session, key or step'), ('labels', 0, 'another session, key or step'),
     ('powers', 0, 'another session, key or step'), ('shares', 0, 'another session, key or step'),
 ]
 SERVER = [
     ('points', 0, 'not in the prime-order subgroup'),
-    ('points', 1, 'not in the prime-order subgroup'),
+    # One point in sixteen is a good one: then the transfers do not fit.
+    ('points', 1, 'not in the prime-order subgroup|another session'),
     ('linear', 0, 'another session, key or step'), ('products', 0, 'another session, key or step'),
     ('choices', 0, 'another session, key or step'),
     ('tables', 0, 'do not open the garbled block'), ('tables', 1, 'do not open'),

@@ -1,6 +1,7 @@
 """Both parties of a session in two threads of this process."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from safenet_jax.crypto import encrypted_convolution
 from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol import description
+from safenet_jax.protocol import gazelle_offline
+from safenet_jax.protocol import gazelle_online
 from safenet_jax.protocol import local
 from safenet_jax.protocol import offline_client
 from safenet_jax.protocol import offline_server
@@ -48,7 +51,7 @@ class Run:
   ledgers: tuple
 
 
-def run(model, images, *, tamper=None):
+def run(model, images, *, mode='delphi'):
   """Prepares for and infers a batch over a socket pair."""
   public = description.describe(model, SystemRandomness()).client_model()
   structure = structures.structure(model)
@@ -57,42 +60,31 @@ def run(model, images, *, tamper=None):
       modulus: homomorphic.Context(parameters)
       for modulus, parameters in session.parameters(structure).items()
   }
-  shares, s, m = [], {}, {}
+  client, server, shares, s, m = _observed(mode, len(images))
 
-  class Shares(local.Shares):
-    def __init__(self, model, masks, outputs):
-      super().__init__(model, masks, outputs)
-      shares.append(outputs)
+  with peers.channels(timeout=600) as (ours, theirs):
 
-  class Server(online.ServerOnline):
-    def conv(self, name, layer, value):
-      m[name] = value
-      s[name] = super().conv(name, layer, value)
-      return s[name]
-
-    dense = conv
-
-  with peers.channels() as (ours, theirs):
-
-    def client():
+    def run_client():
       randomness = SystemRandomness()
       keys = session.client(ours, structure, contexts, randomness)
-      phase = offline_client.ClientOffline(ours, public, structure, keys, randomness)
+      phase = client.offline(ours, public, structure, keys, randomness)
       prepared = list(phase.prepare(len(images)))
-      return prepared, online.ClientOnline(ours, public, structure, prepared).run(images)
+      extra = (keys, randomness) if mode == 'gazelle' else ()
+      return prepared, client.online(ours, public, structure, prepared, *extra).run(images)
 
-    def server():
+    def run_server():
       randomness = SystemRandomness()
       keys = session.server(theirs, structure, contexts, randomness)
       linear = Linear(model, structure, contexts[0], randomness)
-      phase = offline_server.ServerOffline(theirs, structure, keys, linear, randomness)
+      phase = server.offline(theirs, structure, keys, linear, randomness)
       prepared = list(phase.prepare(len(images)))
-      Server(theirs, model, structure, prepared).run()
+      extra = (keys, linear) if mode == 'gazelle' else ()
+      server.online(theirs, model, structure, prepared, *extra).run()
       return prepared
 
-    original, local.Shares = local.Shares, Shares
+    original, local.Shares = local.Shares, _shares(shares) if mode == 'delphi' else local.Shares
     try:
-      results = peers.both(client, server)
+      results = peers.both(run_client, run_server)
     finally:
       local.Shares = original
     for result in results:
@@ -100,3 +92,52 @@ def run(model, images, *, tamper=None):
         raise result
     (mine, logits), prepared = results
     return Run(mine, prepared, logits, shares, s, m, (ours.ledger, theirs.ledger))
+
+
+class Phases(NamedTuple):
+  """A party's classes."""
+
+  offline: type
+  online: type
+
+
+def _observed(mode, images):
+  """Both parties' phases, and where they leave c, s and m."""
+  shares, s, m = [], {}, {}
+  theirs = {'delphi': online, 'gazelle': gazelle_online}[mode]
+
+  class Server(theirs.ServerOnline):
+    def conv(self, name, layer, value):
+      m[name] = value
+      s[name] = super().conv(name, layer, value)
+      return s[name]
+
+    dense = conv
+
+  if mode == 'delphi':
+    client = Phases(offline_client.ClientOffline, online.ClientOnline)
+    return client, Phases(offline_server.ServerOffline, Server), shares, s, m
+  shares += [{} for _ in range(images)]
+
+  class Client(gazelle_online.ClientOnline):
+    def conv(self, name, layer, value):
+      c = super().conv(name, layer, value)
+      for found, share in zip(shares, c):
+        found[name] = share[None]
+      return c
+
+    dense = conv
+
+  client = Phases(gazelle_offline.ClientOffline, Client)
+  return client, Phases(gazelle_offline.ServerOffline, Server), shares, s, m
+
+
+def _shares(found):
+  """The walk of Delphi's client, which leaves its shares."""
+
+  class Shares(local.Shares):
+    def __init__(self, model, masks, outputs):
+      super().__init__(model, masks, outputs)
+      found.append(outputs)
+
+  return Shares

@@ -53,12 +53,19 @@ def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
 @pytest.mark.parametrize(
   'records, message',
   [
-    ((layers.Conv(4), layers.Activation(), layers.MaxPool()), 'MaxPool is not served yet'),
     (
-      (layers.Conv(4), layers.Activation(), layers.Residual((layers.Conv(4),))),
-      'Residual is not served yet',
+      (layers.Conv(4), layers.Activation(), layers.MaxPool()),
+      'activation0: 2 polynomial channels of degree 2 reach max_pool0, want garbled or pruned',
     ),
-    ((layers.Conv(4), layers.PadShortcut(6)), 'PadShortcut is not served yet'),
+    (
+      (layers.Conv(4), layers.MaxPool(), layers.Activation()),
+      'max_pool0 is not directly behind an activation that nothing else reads',
+    ),
+    (
+      (layers.Conv(4), layers.Activation(),
+       layers.Residual((layers.MaxPool(),), (layers.MaxPool(),))),
+      'max_pool0 is not directly behind an activation that nothing else reads',
+    ),
     (
       (layers.Conv(4, stride=3), layers.Activation(), layers.AveragePool(None)),
       'pool of window 3, want a power of two',
@@ -69,6 +76,6 @@ def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
     ),
   ],
 )
-def test_what_cannot_be_served_yet_is_one_clear_line(records, message):
+def test_what_cannot_be_served_is_one_clear_line(records, message):
   with pytest.raises(ValueError, match=message):
     served(*records)

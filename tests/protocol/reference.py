@@ -23,9 +23,17 @@ def convolution(x, kernel, stride):
 
 
 def pooled(x, window):
-  """Sums over windows of [H, W, C]."""
+  """Sums over windows of [H, W, C]; of window 1, of anything."""
+  if window == 1:
+    return x
   h, w, c = x.shape
   return x.reshape(h // window, window, w // window, window, c).sum((1, 3))
+
+
+def largest(x, window):
+  """Maxima over windows of [H, W, C]."""
+  h, w, c = x.shape
+  return x.reshape(h // window, window, w // window, window, c).max((1, 3))
 
 
 def activation(y, form, coefficients):
@@ -35,6 +43,8 @@ def activation(y, form, coefficients):
   in the polynomial's argument is worth.
   """
   shift = form.input_fraction - form.output_fraction
+  if form.maximum:
+    return largest(np.maximum(y, 0), form.window) / 2.0**shift, 1.0
   relu = pooled(np.maximum(y[..., : form.relu], 0), form.window)
   outputs = [relu / (2.0**shift * form.window**2)]
   bounds = [np.full(relu.shape, 1.0 + (form.window > 1))]
@@ -51,3 +61,69 @@ def activation(y, form, coefficients):
     outputs.append(pooled(value, form.window) / (unit * form.window**2))
     bounds.append(1.0 + pooled(slope + curve, form.window) / (unit * form.window**2))
   return np.concatenate(outputs, -1), np.concatenate(bounds, -1)
+
+
+def gathered(x, channels, stride, shift):
+  """Channels by index of [..., C], zeros for -1, one by one."""
+  x = x[::stride, ::stride] if stride > 1 else x
+  y = np.zeros((*x.shape[:-1], len(channels)), np.int64)
+  for i, channel in enumerate(channels):
+    if channel >= 0:
+      y[..., i] = x[..., channel] * 2**shift
+  return y
+
+
+class Follower:
+  """Operations on one image's int64 [H, W, C] that check a simulator's trace layer by layer.
+
+  Linear layers and additions have to be exact; an activation may differ by its
+  bound, and goes on with what the protocol had.
+  """
+
+  def __init__(self, model, trace, image):
+    self.model, self.trace, self.image = model, trace, image
+    self.errors = {}
+
+  def _exact(self, name, y):
+    np.testing.assert_array_equal(self.trace[name][self.image], y, err_msg=name)
+    return y
+
+  def conv(self, name, layer, x):
+    weights = self.model.linear[name]
+    assert weights.kernel.shape[-1] == layer.features
+    return self._exact(name, convolution(x, weights.kernel, weights.stride) + weights.bias)
+
+  def dense(self, name, layer, x):
+    weights = self.model.linear[name]
+    assert weights.kernel.shape[-1] == layer.features
+    return self._exact(name, x @ weights.kernel + weights.bias)
+
+  def activation(self, name, layer, y):
+    del layer
+    form = self.model.activations[name]
+    exact, bound = activation(y, form, self.model.polynomials.get(name, ()))
+    x = self.trace[name][self.image]
+    error = x - exact
+    assert (np.abs(error) <= bound).all(), (name, np.abs(error).max(), bound.max())
+    self.errors[name] = error, bound
+    return x
+
+  def average_pool(self, name, layer, x):
+    return x if name in self.model.absorbed else pooled(x, layer.window)
+
+  def max_pool(self, name, layer, x):
+    del layer
+    assert name in self.model.absorbed
+    return x
+
+  def flatten(self, name, layer, x):
+    del name, layer
+    return x.reshape(-1)
+
+  def gather(self, name, layer, x):
+    del name
+    return gathered(x, layer.channels, layer.stride, layer.shift)
+
+  def add(self, branch, shortcut):
+    assert branch.shape == shortcut.shape
+    return branch + shortcut

@@ -1,0 +1,124 @@
+"""Private inference by two processes over TLS on the loopback: seconds and bytes of each party.
+
+Rows `<phase>_<what>/<network>/<plan>` for one image of 32 x 32: `cpu_client`, `cpu_server` in CPU
+seconds, `up`, `down` in MB, `wall` in seconds. Weights are random: neither bytes nor time depend
+on them. Homomorphic encryption runs in the server's session thread.
+"""
+
+from collections.abc import Iterator, Mapping
+import json
+import multiprocessing
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import benchmarks
+from experiments.benchmarks import Row
+from safenet_jax.approximation import activation
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.models.network import activation_channels
+from safenet_jax.protocol import client as clients
+from safenet_jax.protocol import ledger as ledgers
+from safenet_jax.protocol import quantize
+from safenet_jax.protocol import server as servers
+from safenet_jax.protocol import tls
+from safenet_jax.protocol.formats import FixedPointModel
+
+NETWORK = 'cnn7'
+# Ratios in twentieths and degrees by layer: of CNN-7, the last four are layers with few ReLUs.
+PLANS = {
+    'all ReLU': ([0] * 7, [2] * 7),
+    'channel-wise 80 %': ([16] * 7, [2] * 7),
+    'layer-wise, first 5': ([20] * 5 + [0] * 2, [2] * 7),
+    'all square': ([20] * 7, [2] * 7),
+    'all cubic': ([20] * 7, [3] * 7),
+}
+_HOST = '127.0.0.1'
+
+
+def rows() -> Iterator[Row]:
+  quick = benchmarks.QUICK.value
+  width, count = (0.125, 1) if quick else (1.0, 4)
+  for name in list(PLANS)[1:2] if quick else PLANS:
+    record = measure(name, width, count)
+    setting = f'{NETWORK} at width {width:g}, {name}, mean of {count} images, loopback, TLS'
+    at = f'{NETWORK}/{name}'
+    for phase in ('offline', 'online'):
+      mine = [row for row in record['rows'] if row['phase'] == phase]
+
+      def total(field, party, mine=mine):
+        return sum(row[field] for row in mine if row['party'] == party) / count
+
+      for party, way in (('client', 'up'), ('server', 'down')):
+        yield Row('inference', f'{phase}_cpu_{party}/{at}', setting,
+                  total('cpu_seconds', party), 'CPU s')
+        yield Row('inference', f'{phase}_{way}/{at}', setting, total('bytes', party) / 1e6, 'MB')
+      yield Row('inference', f'{phase}_wall/{at}', setting, total('wall_seconds', 'client'), 's')
+
+
+def measure(plan: str, width: float, count: int) -> dict[str, Any]:
+  """Both parties' ledgers, joined, of `count` images, one after another."""
+  with tempfile.TemporaryDirectory() as directory:
+    files = tls.insecure_test_certificate(directory)
+    spawn = multiprocessing.get_context('spawn')
+    ours, theirs = spawn.Pipe()
+    path = pathlib.Path(directory, 'server.json')
+    process = spawn.Process(target=_serve, args=(theirs, plan, width, files, path), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+      port, shape = ours.recv()
+      images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+      context = tls.client_context(files.certificate)
+      with clients.Client(_HOST, port, context=context) as client:
+        for image in images:
+          client.prepare(1)
+          client.infer(image[None])
+      record = client.ledger.record()
+    finally:
+      ours.close()
+      process.join()
+    return ledgers.join(record, json.loads(path.read_text()))
+
+
+def _serve(pipe, plan: str, width: float, files: tls.CertificateFiles, path: pathlib.Path) -> None:
+  """The server's process: one session, until the other end of the pipe is closed."""
+  model = random_model(plan, width)
+
+  def save(record: Mapping[str, Any]) -> None:
+    ledgers.save(record, path)
+
+  with servers.Server(model, context=tls.server_context(*files), on_record=save) as server:
+    pipe.send((server.address[1], model.input_shape))
+    try:
+      pipe.recv()
+    except EOFError:
+      return
+
+
+def random_model(plan: str, width: float) -> FixedPointModel:
+  """A network with random weights and the batch statistics of random images."""
+  net = architectures.build(NETWORK, width=width)
+  variables = net.init(jax.random.key(0))
+  approximation = activation.approximate(
+      plans.make(*PLANS[plan]), importance.ranks(net, variables),
+      activation.initial_coefficients(activation_channels(net)),
+  )
+  images = np.random.default_rng(1).integers(0, 256, (32, *net.input_shape), dtype=np.uint8)
+  mean, std = (0.5,) * 3, (0.3,) * 3
+  normal = jnp.asarray((images / 255 - np.array(mean)) / np.array(std), jnp.float32)
+
+  @jax.jit
+  def update(variables):
+    _, state = net.apply(variables, normal, approximation, train=True, mutable=['batch_stats'])
+    return {'params': variables['params'], **state}
+
+  for _ in range(60):
+    variables = update(variables)
+  return quantize.quantize(net, variables, approximation, images, mean=mean, std=std)
