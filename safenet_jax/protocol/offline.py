@@ -54,7 +54,7 @@ def lots(structure: Structure, context: homomorphic.Context, count: int) -> Iter
       + encrypted_convolution.reply_size(context, layer)
       for layer in structure.linear.values()
   )
-  most = max(1, _LOT_BYTES // size)
+  most = max(1, _LOT_BYTES // max(1, size))
   for first in range(0, count, most):
     yield min(most, count - first)
 

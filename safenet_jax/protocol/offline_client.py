@@ -7,9 +7,10 @@
              <-- garbled tables, OLE replies, choices -----
              --- products of colours and shares ---------->
 
-Five flights for any number of layers and images: layers do not depend on each
-other, because the input of each is masked afresh. What a message shows is argued
-where it is made: `linear`, `relu`, `polynomial`, `truncation`.
+Five flights for any number of layers and as many images as a queue holds
+(`offline.lots`): layers do not depend on each other, because the input of each is
+masked afresh. What a message shows is argued where it is made: `linear`, `relu`,
+`polynomial`, `truncation`.
 """
 
 from collections.abc import Callable, Iterator

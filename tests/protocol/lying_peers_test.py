@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import socket
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from safenet_jax.protocol import session
 from safenet_jax.protocol import structure as structures
 from safenet_jax.protocol.frames import ProtocolError
 from tests.protocol import models
+from tests.protocol import peers
 from tests.protocol import views
 
 
@@ -140,6 +143,38 @@ def test_images_go_in_lots_that_the_queues_hold(monkeypatch):
   assert found.logits.shape == (2, 3)
   ours = [tag for party, tag, _ in found.sent if party == 'client' and tag in ('masks', 'shares')]
   assert ours == (['masks'] * 3 + ['shares'] * 2) * 2
+
+
+@pytest.fixture
+def cramped(monkeypatch):
+  """Sockets and queues that hold the uploads or the replies of three images."""
+  sockets, channels = peers.sockets, peers.channels
+
+  @contextlib.contextmanager
+  def small(files=None):
+    with sockets(files) as pair:
+      for end in pair:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+          end.setsockopt(socket.SOL_SOCKET, option, 1 << 14)
+      yield pair
+
+  def prepare(count, timeout):
+    options = functools.partial(channels, queue_bytes=1 << 19, timeout=timeout)
+    monkeypatch.setattr(peers, 'channels', options)
+    return views.run(models.model(), None, prepares=[count])
+
+  monkeypatch.setattr(peers, 'sockets', small)
+  return prepare
+
+
+def test_many_images_are_prepared_whatever_queues_hold(cramped, monkeypatch):
+  monkeypatch.setattr(offline, '_LOT_BYTES', 1 << 19)
+  assert len(cramped(10, timeout=60.0).client) == 10
+
+
+def test_without_lots_both_parties_would_wait_for_each_other(cramped):
+  with pytest.raises(ProtocolError, match='takes nothing'):
+    cramped(10, timeout=2.0)
 
 
 def test_a_network_without_activations_is_served():

@@ -36,7 +36,7 @@ def draw(pipe, source):
   """Sends some of every kind of secret that a party draws."""
   source = source or SystemRandomness()
   keys = types.SimpleNamespace(nonce=b'')
-  image = offline_client._Image(None, None, STRUCTURE, keys, source, 0)
+  image = offline_client.Image(None, None, STRUCTURE, keys, source, 0)
   delta = session.fresh_delta(source)
   _, encoding = garbling.Garbler(relu.circuit(FORM), 64, source, delta).garble()
   labels = encoding.labels('server', np.zeros((17, 8), np.uint8))
@@ -60,6 +60,7 @@ def drawn(source):
     ours, theirs = context.Pipe()
     child = context.Process(target=draw, args=(theirs, handed))
     child.start()
+    theirs.close()  # a child that fails ends the wait
     found.append([ours.recv_bytes() for _ in range(DRAWS)])
     child.join()
   ours, theirs = multiprocessing.Pipe()
