@@ -95,11 +95,11 @@ class ClientOnline(online.ClientOnline):
     form = self._layers[name]
     with self._channel.scope(phase='online', layer=name, primitive='corrections'):
       for mine, share in zip(self._prepared, c, strict=True):
-        self._channel.send('corrections', *gazelle.correct(form, mine, share[None], self.bits))
+        self._channel.send('differences', *gazelle.correct(form, mine, share[None], self.bits))
     if form.blocks:
       with self._channel.scope(phase='online', layer=name, primitive='client labels'):
         for mine in self._prepared:
-          (labels,) = self._channel.receive('labels', [(np.uint64, (form.transfers, 2))])
+          (labels,) = self._channel.receive('client labels', [(np.uint64, (form.transfers, 2))])
           gazelle.take_labels(form, mine, labels)
     super().activation(name, layer, None)
     return np.concatenate([mine.layers[name].mask for mine in self._prepared])
@@ -153,10 +153,10 @@ class ServerOnline(online.ServerOnline):
     form = self._layers[name]
     parts = gazelle.corrections_message(form)
     with self._channel.scope(phase='online', layer=name, primitive='corrections'):
-      received = [self._channel.receive('corrections', parts) for _ in self._prepared]
+      received = [self._channel.receive('differences', parts) for _ in self._prepared]
     with self._channel.scope(phase='online', layer=name, primitive='client labels'):
       for mine, values in zip(self._prepared, received):
         labels = offline.checked(gazelle.answer, form, mine, values)
         if labels is not None:
-          self._channel.send('labels', labels)
+          self._channel.send('client labels', labels)
     return super().activation(name, layer, s)

@@ -1,6 +1,7 @@
 """Both parties of a session in two threads of this process."""
 
 import dataclasses
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from safenet_jax.protocol import offline_server
 from safenet_jax.protocol import online
 from safenet_jax.protocol import session
 from safenet_jax.protocol import structure as structures
+from safenet_jax.protocol.ledger import Ledger
 from tests.protocol import peers
 
 
@@ -64,7 +66,7 @@ class Run:
 
 
 def run(model, images, *, mode='delphi'):
-  """Prepares for and infers a batch over a socket pair."""
+  """Prepares for and infers a batch over a socket pair; the ledgers have each party's seconds."""
   public = description.describe(model, SystemRandomness()).client_model()
   structure = structures.structure(model)
   assert structures.structure(public) == structure
@@ -75,6 +77,7 @@ def run(model, images, *, mode='delphi'):
   client, server, shares, s, m = _observed(mode, len(images))
 
   with peers.channels(timeout=600) as (ours, theirs):
+    ours.ledger, theirs.ledger = Ledger(time.thread_time), Ledger(time.thread_time)
 
     def run_client():
       randomness = SystemRandomness()
@@ -96,7 +99,7 @@ def run(model, images, *, mode='delphi'):
 
     original, local.Shares = local.Shares, _shares(shares) if mode == 'delphi' else local.Shares
     try:
-      results = peers.both(run_client, run_server)
+      results = peers.both(_ending(ours, run_client), _ending(theirs, run_server))
     finally:
       local.Shares = original
     for result in results:
@@ -104,6 +107,19 @@ def run(model, images, *, mode='delphi'):
         raise result
     (mine, logits), prepared = results
     return Run(mine, prepared, logits, shares, s, m, (ours.ledger, theirs.ledger))
+
+
+def _ending(channel, function):
+  """The function, after whose error the peer does not wait for its timeout."""
+
+  def run():
+    try:
+      return function()
+    except BaseException:
+      channel.abort('an error')
+      raise
+
+  return run
 
 
 class Phases(NamedTuple):

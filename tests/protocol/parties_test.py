@@ -14,6 +14,9 @@ from tests.protocol import reference
 from tests.protocol import simulator_test
 
 
+PLANS = simulator_test.PLANS | {'layer-wise': ([0] * 4 + [20] * 3, [2] * 7)}
+
+
 @pytest.fixture(scope='module')
 def images():
   return data.load('fashion_mnist')
@@ -24,9 +27,9 @@ def signed(c, s, bits):
 
 
 @pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
-@pytest.mark.parametrize('name', simulator_test.PLANS)
+@pytest.mark.parametrize('name', PLANS)
 def test_every_layer_equals_the_integer_reference(images, name, mode):
-  _, _, _, model = simulator_test.served(images, simulator_test.PLANS[name])
+  _, _, _, model = simulator_test.served(images, PLANS[name])
   test = images.test.images[:2]
   run = parties.run(model, test, mode=mode)
   bits = model.precision.ring
