@@ -42,7 +42,7 @@ def served():
   return model, (net, variables, approximation), images.test
 
 
-@pytest.mark.parametrize('count', [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('count', [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_fixed_point_loses_at_most_three_tenths_of_a_point(served, count):
   model, float_network, (images, labels) = served
   report = quantize.quantization_report(model, *float_network, images[:count], labels[:count])
