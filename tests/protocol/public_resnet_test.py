@@ -54,7 +54,6 @@ def test_fixed_point_loses_at_most_three_tenths_of_a_point(served, count):
   assert report.ranges.truncation_failure == 0  # there is no polynomial
 
 
-@pytest.mark.slow
 def test_an_image_is_classified_in_private(served):
   model, _, (images, _) = served
   private = simulator.infer(model, images[:1], randomness.InsecureSeededRandomness(0))
