@@ -22,13 +22,13 @@ class Plain:
     del layer
     weights = self.model.linear[name]
     kernel = weights.kernel
-    patches = ring.patches(np, x, kernel.shape[0], weights.stride)
+    patches = ring.patches(np, _limb(x, weights.limb), kernel.shape[0], weights.stride)
     return _product(patches, kernel.reshape(-1, kernel.shape[-1]), weights.limb) + weights.bias
 
   def dense(self, name, layer, x):
     del layer
     weights = self.model.linear[name]
-    return _product(x, weights.kernel, weights.limb) + weights.bias
+    return _product(_limb(x, weights.limb), weights.kernel, weights.limb) + weights.bias
 
   def activation(self, name, layer, y):
     del layer
@@ -86,11 +86,17 @@ def max_pool(x: np.ndarray, window: int) -> np.ndarray:
   return x.reshape(b, h // window, window, w // window, window, c).max((2, 4))
 
 
+def _limb(x: np.ndarray, bits: int) -> np.ndarray:
+  """int64 as float64 where one exact limb of `ring.multiply` holds it, else as uint64."""
+  small = x.size and max(int(x.max()), -int(x.min())) < 1 << bits
+  return x.astype(np.float64 if small else np.uint64)
+
+
 def _product(x: np.ndarray, kernel: np.ndarray, limb: int) -> np.ndarray:
-  # As in `ring.multiply`, of one limb where the values fit one.
-  if x.size and max(int(x.max()), -int(x.min())) < 1 << limb:
-    return (x.astype(np.float64) @ kernel.astype(np.float64)).astype(np.int64)
-  return ring.to_signed(ring.multiply(np, x.astype(np.uint64), kernel, 64, limb), 64)
+  """int64 [..., O]."""
+  if x.dtype == np.float64:
+    return (x @ kernel.astype(np.float64)).astype(np.int64)
+  return ring.to_signed(ring.multiply(np, x, kernel, 64, limb), 64)
 
 
 def _round(x: np.ndarray, shift: int) -> np.ndarray:

@@ -56,7 +56,7 @@ VGG = (
 def trained(layers, seed=0):
   """A network with random batch statistics."""
   net = networks.Network(layers, SHAPE)
-  variables = net.init(jax.random.key(seed))
+  variables = jax.jit(net.init)(jax.random.key(seed))
   rng = np.random.default_rng(seed)
 
   def perturbed(path, x):
@@ -77,13 +77,20 @@ def floating(net):
   return jax.jit(net.apply)
 
 
-def planned(net, variables, ratios, degrees):
-  """The approximation of a plan, with cubic terms."""
+@functools.cache
+def approximation(net):
+  """The approximation of a plan with cubic terms, compiled once."""
   start = activation.initial_coefficients(networks.activation_channels(net))
-  return activation.approximate(
-    plans.make(ratios, degrees), importance.ranks(net, variables),
-    tuple(c.at[3].set(0.02) for c in start),
-  )
+
+  def approximate(plan, variables):
+    ranks = importance.ranks(net, variables)
+    return activation.approximate(plan, ranks, tuple(c.at[3].set(0.02) for c in start))
+
+  return jax.jit(approximate)
+
+
+def planned(net, variables, ratios, degrees):
+  return approximation(net)(plans.make(ratios, degrees), variables)
 
 
 def quantised(net, variables, approximation, precision=None):

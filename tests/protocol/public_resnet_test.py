@@ -42,7 +42,7 @@ def served():
   return model, (net, variables, approximation), images.test
 
 
-@pytest.mark.parametrize('count', [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('count', [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_fixed_point_loses_at_most_three_tenths_of_a_point(served, count):
   model, float_network, (images, labels) = served
   report = quantize.quantization_report(model, *float_network, images[:count], labels[:count])
@@ -54,7 +54,6 @@ def test_fixed_point_loses_at_most_three_tenths_of_a_point(served, count):
   assert report.ranges.truncation_failure == 0  # there is no polynomial
 
 
-@pytest.mark.slow
 def test_an_image_is_classified_in_private(served):
   model, _, (images, _) = served
   private = simulator.infer(model, images[:1], randomness.InsecureSeededRandomness(0))

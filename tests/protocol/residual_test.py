@@ -79,7 +79,7 @@ def test_pruned_channels_of_a_sum_are_not_made_and_not_read():
   approximation = small.planned(net, variables, [0, 0, 10, 0, 10], [0] * 5)
   model = small.quantised(net, variables, approximation)
   # The sum before the third activation keeps 3 of 6 channels, the last one 4 of 9.
-  assert [w.kernel.shape[2:] for w in model.linear.values()] == [
+  assert [w.kernel.shape[-2:] for w in model.linear.values()] == [
     (2, 6), (6, 6), (6, 3), (3, 9), (9, 4), (4, 4)
   ]
   block = model.layers[2]
