@@ -19,6 +19,7 @@ from safenet_jax.protocol import online
 from safenet_jax.protocol import session
 from safenet_jax.protocol import structure as structures
 from safenet_jax.protocol.description import Expectation
+from safenet_jax.protocol.formats import FixedPointModel
 from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.protocol.ledger import Ledger
 from safenet_jax.protocol.store import ClientStore
@@ -72,8 +73,8 @@ class Client:
     self._channel = self._connect(self.ledger)
     with self._ending_on_error():
       self.description = handshake.client(self._channel, expected)
-    self._model = self.description.client_model()
-    self._structure = structures.structure(self._model)
+      self._model = self.description.client_model()
+      self._structure = _structure(self._model)
     self._store = ClientStore(self.description.model_id, directory)
     self._session = _Preparing(self._channel, self._model, self._structure, self._randomness)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None
@@ -140,6 +141,13 @@ class Client:
 
   def __exit__(self, *unused) -> None:
     self.close()
+
+
+def _structure(model: FixedPointModel) -> structures.Structure:
+  try:
+    return structures.structure(model)
+  except ValueError as error:
+    raise ProtocolError(f'the description of the model: {error}') from None
 
 
 class _Preparing:

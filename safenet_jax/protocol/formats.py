@@ -74,6 +74,11 @@ class ActivationFormat:
   maximum: bool = False
 
   @property
+  def pooled_shape(self) -> tuple[int, ...]:
+    """(H, W) or () of the output."""
+    return tuple(n // self.window for n in self.map_shape)
+
+  @property
   def dropped(self) -> int:
     """Low bits that the sign test ignores: those the output does not have."""
     return self.input_fraction - self.output_fraction

@@ -72,7 +72,16 @@ class ClientOffline(offline_client.ClientOffline):
 
 
 class ServerOffline(offline_server.ServerOffline):
-  """The server's offline phase in one session; it does not use `linear` yet."""
+  """The server's offline phase in one session; it does not use `linear` yet.
+
+  Raises:
+    ValueError: the network has max pools, whose circuits are served in Delphi's mode only.
+  """
+
+  def __init__(self, channel, structure, *args):
+    if any(layer.form.maximum for layer in structure.activations):
+      raise ValueError('max pools are not served in the mode gazelle, want delphi')
+    super().__init__(channel, structure, *args)
 
   def _receive_masks(self) -> dict[str, bytes]:
     return {}
@@ -89,7 +98,9 @@ class ServerOffline(offline_server.ServerOffline):
         layer.name: self._garble(layer, zeros) for layer in self._structure.activations
     }
     self._reply_products(tag, requests, layers)
-    pads, bits = self._choose(tag, garbled, layers)
+    pads, bits = iter(()), iter(())
+    if self._structure.choices:
+      pads, bits = self._choose(tag, garbled, layers)
     correlations = {}
     for layer in self._structure.activations:
       part = zeros[layer.offset : layer.offset + layer.transfers]

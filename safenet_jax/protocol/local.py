@@ -63,8 +63,11 @@ class Masks(Local):
 
   def conv(self, name, layer, mask):
     del layer
+    if mask is None:
+      raise ValueError(
+          f'{name} reads what a linear layer made: two parties serve it behind an activation only'
+      )
     self.inputs[name] = mask
-    return
 
   dense = conv
 

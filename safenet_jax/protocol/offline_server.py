@@ -117,10 +117,12 @@ class ServerOffline:
 
     def finish() -> ServerMaterial:
       for layer in self._structure.activations:
-        if layer.blocks:
+        if layer.selected:
           self._receive_products(
               layer, mine[layer.name], garbled[layer.name], next(pads), next(bits)
           )
+        else:
+          mine[layer.name].blocks = garbled[layer.name]
         self._keep_wraps(layer, mine[layer.name], pads, bits)
       identifier = self._randomness.bytes(offline.ID_BYTES)
       return ServerMaterial(identifier, self._keys.delta, u, mine)

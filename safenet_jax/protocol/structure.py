@@ -9,6 +9,7 @@ import numpy as np
 from safenet_jax.crypto import circuits
 from safenet_jax.crypto import packing
 from safenet_jax.models import layers as records
+from safenet_jax.protocol import local
 from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
@@ -101,7 +102,7 @@ class ActivationStructure:
 
   @property
   def pooled_shape(self) -> tuple[int, ...]:
-    return tuple(n // self.form.window for n in self.form.map_shape)
+    return self.form.pooled_shape
 
   def outputs(self, bits: int) -> list[tuple[tuple[int, ...], Rescale]]:
     """Shape and truncation of the garbled and of the polynomial output that exist."""
@@ -151,7 +152,18 @@ class Structure:
 
 
 def structure(model: FixedPointModel) -> Structure:
-  """The structure of a model, with or without its weights."""
+  """The structure of a model, with or without its weights.
+
+  Raises:
+    ValueError: a linear layer reads another one's output, or a sum of them.
+  """
+  # Raises where a linear layer's mask would depend on another linear layer.
+  mask = np.zeros((1, *model.input_shape), np.uint64)
+  masks = {
+      name: np.zeros((1, *form.pooled_shape, form.relu + form.polynomial), np.uint64)
+      for name, form in model.activations.items()
+  }
+  records.run(model.layers, local.Masks(model, masks), mask)
   linear: dict[str, packing.Convolution] = {}
   activations = []
   offset = 0

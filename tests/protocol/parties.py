@@ -19,6 +19,7 @@ from safenet_jax.protocol import offline_server
 from safenet_jax.protocol import online
 from safenet_jax.protocol import session
 from safenet_jax.protocol import structure as structures
+from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.protocol.ledger import Ledger
 from tests.protocol import peers
 
@@ -102,9 +103,10 @@ def run(model, images, *, mode='delphi'):
       results = peers.both(_ending(ours, run_client), _ending(theirs, run_server))
     finally:
       local.Shares = original
-    for result in results:
-      if isinstance(result, BaseException):
-        raise result
+    # A party that fails leaves the other with a closed channel: what it says comes last.
+    errors = [result for result in results if isinstance(result, BaseException)]
+    for error in sorted(errors, key=lambda error: isinstance(error, ProtocolError)):
+      raise error
     (mine, logits), prepared = results
     return Run(mine, prepared, logits, shares, s, m, (ours.ledger, theirs.ledger))
 

@@ -8,6 +8,7 @@ from safenet_jax.crypto import ring
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
 from safenet_jax.protocol import ledger as ledgers
+from safenet_jax.protocol import structure as structures
 from tests.protocol import networks as small
 from tests.protocol import parties
 from tests.protocol import reference
@@ -59,7 +60,7 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
     assert ours['phases']['offline']['rounds'] == (3 if garbled else 2)
 
 
-@pytest.mark.parametrize('name', [*small.NETWORKS, 'VGG'])
+@pytest.mark.parametrize('name', ['padded', 'projected', 'pre-activation', 'VGG'])
 def test_shortcuts_and_max_pools_are_served(name):
   records = small.NETWORKS.get(name, small.VGG)
   net, variables = small.trained(records)
@@ -80,3 +81,11 @@ def test_shortcuts_and_max_pools_are_served(name):
     assert again.arrays().keys() == material.arrays().keys()
     for key, array in again.arrays().items():
       np.testing.assert_array_equal(array, material.arrays()[key])
+
+
+def test_linear_layers_in_a_row_are_refused():
+  net, variables = small.trained(small.NETWORKS['nested'])
+  count = len(networks.activation_channels(net))
+  model = small.quantised(net, variables, small.planned(net, variables, [0] * count, [2] * count))
+  with pytest.raises(ValueError, match='reads what a linear layer made'):
+    structures.structure(model)
