@@ -17,6 +17,7 @@ from absl import flags
 
 from experiments import launcher
 from experiments import serving
+from safenet_jax.protocol import description as descriptions
 from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import server as servers
 from safenet_jax.protocol import tls
@@ -26,6 +27,9 @@ TEST_CERTIFICATE = flags.DEFINE_string(
 )
 CLIENT_CA = flags.DEFINE_string(
     'client_ca', None, 'PEM file: clients need a certificate that it signed.'
+)
+MODE = flags.DEFINE_enum(
+    'mode', 'delphi', descriptions.MODES, 'How linear layers are served; gazelle is a baseline.'
 )
 WORKERS = flags.DEFINE_integer(
     'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.',
@@ -66,8 +70,8 @@ def main() -> None:
   model = serving.served(launcher.CONFIG.value).model
   server = servers.Server(
       model, serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
-      on_record=_save, workers=WORKERS.value or 0, sessions=SESSIONS.value,
-      memory_bytes=int(MEMORY.value * 2**30),
+      mode=MODE.value or 'delphi', on_record=_save, workers=WORKERS.value or 0,
+      sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
   )
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())

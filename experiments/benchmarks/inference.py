@@ -1,8 +1,9 @@
 """Private inference by two processes over TLS on the loopback: seconds and bytes of each party.
 
-Rows `<phase>_<what>/<network>/<plan>` for one image of 32 x 32: `cpu_client`, `cpu_server` in CPU
-seconds, `up`, `down` in MB, `wall` in seconds. Weights are random: neither bytes nor time depend
-on them. Homomorphic encryption runs in the server's session thread.
+Rows `<phase>_<what>/<network>/<plan>`, in Gazelle's mode `.../<network>/gazelle/<plan>`, for one
+image of 32 x 32: `cpu_client`, `cpu_server` in CPU seconds, `up`, `down` in MB, `wall` in seconds.
+Weights are random: neither bytes nor time depend on them. Homomorphic encryption runs in the
+server's session thread.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,10 +46,11 @@ _HOST = '127.0.0.1'
 def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   width, count = (0.125, 1) if quick else (1.0, 4)
-  for name in list(PLANS)[1:2] if quick else PLANS:
-    record = measure(name, width, count)
-    setting = f'{NETWORK} at width {width:g}, {name}, mean of {count} images, loopback, TLS'
-    at = f'{NETWORK}/{name}'
+  cases = [('delphi', name) for name in PLANS] + [('gazelle', name) for name in list(PLANS)[:2]]
+  for mode, name in cases[1:2] if quick else cases:
+    record = measure(mode, name, width, count)
+    setting = f'{NETWORK} at width {width:g}, {name}, {mode}, mean of {count} images, loopback, TLS'
+    at = f'{NETWORK}/{name}' if mode == 'delphi' else f'{NETWORK}/{mode}/{name}'
     for phase in ('offline', 'online'):
       mine = [row for row in record['rows'] if row['phase'] == phase]
 
@@ -62,14 +64,15 @@ def rows() -> Iterator[Row]:
       yield Row('inference', f'{phase}_wall/{at}', setting, total('wall_seconds', 'client'), 's')
 
 
-def measure(plan: str, width: float, count: int) -> dict[str, Any]:
+def measure(mode: str, plan: str, width: float, count: int) -> dict[str, Any]:
   """Both parties' ledgers, joined, of `count` images, one after another."""
   with tempfile.TemporaryDirectory() as directory:
     files = tls.insecure_test_certificate(directory)
     spawn = multiprocessing.get_context('spawn')
     ours, theirs = spawn.Pipe()
     path = pathlib.Path(directory, 'server.json')
-    process = spawn.Process(target=_serve, args=(theirs, plan, width, files, path), daemon=True)
+    arguments = theirs, mode, plan, width, files, path
+    process = spawn.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     theirs.close()
     try:
@@ -87,14 +90,17 @@ def measure(plan: str, width: float, count: int) -> dict[str, Any]:
     return ledgers.join(record, json.loads(path.read_text()))
 
 
-def _serve(pipe, plan: str, width: float, files: tls.CertificateFiles, path: pathlib.Path) -> None:
+def _serve(
+    pipe, mode: str, plan: str, width: float, files: tls.CertificateFiles, path: pathlib.Path
+) -> None:
   """The server's process: one session, until the other end of the pipe is closed."""
   model = random_model(plan, width)
 
   def save(record: Mapping[str, Any]) -> None:
     ledgers.save(record, path)
 
-  with servers.Server(model, context=tls.server_context(*files), on_record=save) as server:
+  context = tls.server_context(*files)
+  with servers.Server(model, context=context, mode=mode, on_record=save) as server:
     pipe.send((server.address[1], model.input_shape))
     try:
       pipe.recv()

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol import channel as channels
 from safenet_jax.protocol import commands
 from safenet_jax.protocol import handshake
-from safenet_jax.protocol import offline_client
-from safenet_jax.protocol import online
-from safenet_jax.protocol import session
+from safenet_jax.protocol import modes
 from safenet_jax.protocol import structure as structures
+from safenet_jax.protocol.channel import Channel
 from safenet_jax.protocol.description import Expectation
 from safenet_jax.protocol.formats import FixedPointModel
 from safenet_jax.protocol.frames import ProtocolError
@@ -66,7 +64,6 @@ class Client:
       ProtocolError: nobody listens, refuses, is not trusted, or serves another model.
     """
     self.ledger = ledger or Ledger()
-    self._randomness = SystemRandomness()
     self._connect = lambda ledger: channels.connect(
         host, port, context=context, timeout=timeout, ledger=ledger
     )
@@ -76,7 +73,9 @@ class Client:
       self._model = self.description.client_model()
       self._structure = _structure(self._model)
     self._store = ClientStore(self.description.model_id, directory)
-    self._session = _Preparing(self._channel, self._model, self._structure, self._randomness)
+    if directory is not None and self.description.mode != 'delphi':
+      raise ValueError(f'preparations of mode {self.description.mode} stay in memory')
+    self._session = self._new_session(self._channel)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None
 
   @property
@@ -87,7 +86,11 @@ class Client:
   def prepare(self, count: int) -> None:
     """Runs the offline phase for `count` inferences."""
     with self._ending_on_error():
-      self._session.prepare(count, self._store)
+      prepare(self._channel, self._session, count, self._store)
+
+  def _new_session(self, channel: Channel) -> modes.ClientSession:
+    mode = modes.MODES[self.description.mode]
+    return modes.ClientSession(mode, channel, self._model, self._structure, SystemRandomness())
 
   def infer(self, images: np.ndarray) -> np.ndarray:
     """Logits float64 [B, classes] of uint8 images [B, H, W, C].
@@ -109,7 +112,7 @@ class Client:
       while True:
         missing = len(images) - len(self._store)
         if missing > 0:
-          self._session.prepare(missing, self._store)
+          prepare(self._channel, self._session, missing, self._store)
         with contextlib.suppress(ValueError):  # the pool's own use of them came first
           materials = self._store.take(len(images))
           break
@@ -117,8 +120,7 @@ class Client:
         self._pool.wake()
       names = [material.identifier for material in materials]
       commands.send(self._channel, commands.Command(commands.INFER, len(names), names))
-      walk = online.ClientOnline(self._channel, self._model, self._structure, materials)
-      return walk.run(images)
+      return self._session.infer(materials, images)
 
   @contextlib.contextmanager
   def _ending_on_error(self):
@@ -150,29 +152,6 @@ def _structure(model: FixedPointModel) -> structures.Structure:
     raise ProtocolError(f'the description of the model: {error}') from None
 
 
-class _Preparing:
-  """The offline phase over one channel; its keys are made when first needed."""
-
-  def __init__(self, channel, model, structure, randomness):
-    self._parts = channel, model, structure, randomness
-    self._phase: offline_client.ClientOffline | None = None
-
-  def prepare(self, count: int, store: ClientStore) -> None:
-    channel, model, structure, randomness = self._parts
-    for first in range(0, count, commands.MAX_IMAGES):
-      some = min(commands.MAX_IMAGES, count - first)
-      commands.send(channel, commands.Command(commands.PREPARE, some))
-      if self._phase is None:
-        contexts = {
-            modulus: homomorphic.Context(parameters)
-            for modulus, parameters in session.parameters(structure).items()
-        }
-        keys = session.client(channel, structure, contexts, randomness)
-        self._phase = offline_client.ClientOffline(channel, model, structure, keys, randomness)
-      for material in self._phase.prepare(some):
-        store.put(material)
-
-
 class _Pool:
   """A thread with its own connection that keeps a number of inferences prepared."""
 
@@ -197,21 +176,37 @@ class _Pool:
       self._thread.join()
 
   def _run(self) -> None:
+    while True:
+      self._wanted.wait()
+      self._wanted.clear()
+      if self._closing:
+        return
+      try:
+        self._fill()
+      except ProtocolError as error:
+        # Then the client prepares by itself, and the next inference wakes this thread again.
+        _LOGGER.warning('event=pool_failed reason="%s"', error)
+
+  def _fill(self) -> None:
+    """Prepares what is missing, in a connection for this alone."""
     client = self._client
-    try:
-      with client._connect(Ledger()) as channel:
-        self._channel = channel
-        expected = Expectation(model_id=client.description.model_id)
-        handshake.client(channel, expected)
-        session_ = _Preparing(channel, client._model, client._structure, SystemRandomness())
-        while True:
-          self._wanted.wait()
-          self._wanted.clear()
-          while not self._closing and client.prepared < self._count:
-            session_.prepare(1, client._store)
-          if self._closing:
-            commands.send(channel, commands.Command(commands.GOODBYE))
-            return
-    except ProtocolError as error:
-      # The client prepares by itself from now on.
-      _LOGGER.warning('event=pool_ended reason="%s"', error)
+    if client.prepared >= self._count:
+      return
+    with client._connect(Ledger()) as channel:
+      self._channel = channel
+      handshake.client(channel, Expectation(model_id=client.description.model_id))
+      session = client._new_session(channel)
+      while not self._closing and client.prepared < self._count:
+        prepare(channel, session, 1, client._store)
+      commands.send(channel, commands.Command(commands.GOODBYE))
+
+
+def prepare(
+    channel: Channel, session: modes.ClientSession, count: int, store: ClientStore
+) -> None:
+  """Asks for `count` preparations and keeps them."""
+  for first in range(0, count, commands.MAX_IMAGES):
+    some = min(commands.MAX_IMAGES, count - first)
+    commands.send(channel, commands.Command(commands.PREPARE, some))
+    for material in session.prepare(some):
+      store.put(material)

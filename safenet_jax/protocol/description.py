@@ -16,6 +16,8 @@ from safenet_jax.protocol import record_codec
 from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel, Precision
 from safenet_jax.protocol.frames import ProtocolError
 
+# How linear layers are served, see `modes`.
+MODES = ('delphi', 'gazelle')
 _ID_BYTES = 16
 # What a description may make a client allocate: a feature map of 1024 x 1024 x 16, and
 # all maps of a network (a ResNet-50 on 224 x 224 has 2^25 values).
@@ -45,11 +47,12 @@ class Description:
   absorbed: frozenset[str]
   input_fraction: int
   output_fraction: int
+  mode: str
 
   def client_model(self) -> FixedPointModel:
     """The model as its client has it: without weights and coefficients."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    del fields['model_id']
+    del fields['model_id'], fields['mode']
     return FixedPointModel(linear={}, polynomials={}, **fields)
 
 
@@ -60,13 +63,17 @@ _RECORDS = (
 )
 
 
-def describe(model: FixedPointModel, randomness: Randomness) -> Description:
-  """The description of a model that a server has loaded, under a new id."""
+def describe(
+    model: FixedPointModel, randomness: Randomness, mode: str = 'delphi'
+) -> Description:
+  """The description of a model that a server has loaded, under a new id; ValueError for a mode."""
+  if mode not in MODES:
+    raise ValueError(f'mode {mode!r}, want one of {", ".join(MODES)}')
   fields = {
       f.name: getattr(model, f.name)
-      for f in dataclasses.fields(Description) if f.name != 'model_id'
+      for f in dataclasses.fields(Description) if f.name not in ('model_id', 'mode')
   }
-  return Description(model_id=randomness.bytes(_ID_BYTES), **fields)
+  return Description(model_id=randomness.bytes(_ID_BYTES), mode=mode, **fields)
 
 
 def encode(description: Description) -> bytes:
@@ -130,6 +137,7 @@ def _check(found: Description) -> None:
     if not condition:
       raise ValueError(message)
 
+  need(found.mode in MODES, f'an unknown mode {found.mode[:20]!r}')
   need(len(found.model_id) == _ID_BYTES, f'an id of {len(found.model_id)} bytes')
   need(1 <= found.precision.ring <= _MAX_RING, f'a ring of {found.precision.ring} bits')
   need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')

@@ -15,9 +15,8 @@ from safenet_jax.protocol import commands
 from safenet_jax.protocol import description as descriptions
 from safenet_jax.protocol import handshake
 from safenet_jax.protocol import listener as listeners
-from safenet_jax.protocol import offline_server
-from safenet_jax.protocol import online
-from safenet_jax.protocol import session as sessions_
+from safenet_jax.protocol import modes
+from safenet_jax.protocol import session
 from safenet_jax.protocol import structure as structures
 from safenet_jax.protocol.channel import Channel
 from safenet_jax.protocol.formats import FixedPointModel
@@ -41,6 +40,7 @@ class Server:
       port: int = 0,
       *,
       context: ssl.SSLContext | None,
+      mode: str = 'delphi',
       workers: int = 0,
       sessions: int = 8,
       memory_bytes: int = 4 << 30,
@@ -57,6 +57,7 @@ class Server:
       host, port: to bind; port 0 takes a free one, see `address`.
       context: from `tls.server_context`; None is in the clear, which has to be
         written out.
+      mode: of `modes.MODES`.
       workers: processes for homomorphic encryption; 0 computes in the sessions'
         threads, which share one core.
       sessions: clients at once.
@@ -69,11 +70,9 @@ class Server:
     """
     randomness = SystemRandomness()
     self._model, self._structure = model, structures.structure(model)
-    self.description = descriptions.describe(model, randomness)
-    self._contexts = {
-        modulus: homomorphic.Context(parameters)
-        for modulus, parameters in sessions_.parameters(self._structure).items()
-    }
+    self.description = descriptions.describe(model, randomness, mode)
+    self._mode = modes.MODES[mode]
+    self._contexts = session.contexts(self._structure)
     self._linear: _Threads | _Processes
     if workers:
       self._linear = _Processes(workers, model, self._structure)
@@ -131,28 +130,24 @@ class Server:
 
   def _answer(self, channel: Channel) -> None:
     handshake.server(channel, self.description)
-    phase: offline_server.ServerOffline | None = None
+    # A source for each session: one that is shared would be waited for.
+    parties = modes.ServerSession(
+        self._mode, channel, self._model, self._structure, self._contexts, self._linear,
+        SystemRandomness(),
+    )
     while True:
       try:
         command = commands.receive(channel, self._idle)
         if command.kind == commands.GOODBYE:
           return
         if command.kind == commands.PREPARE:
-          phase = phase or self._begin(channel)
-          for material in phase.prepare(command.count):
+          for material in parties.prepare(command.count):
             self._store.put(material)
         else:
-          materials = self._store.take(command.identifiers)
-          online.ServerOnline(channel, self._model, self._structure, materials).run()
+          parties.infer(self._store.take(command.identifiers))
       except ProtocolError as error:
         channel.refuse(str(error))
         raise
-
-  def _begin(self, channel: Channel) -> offline_server.ServerOffline:
-    # A source for each session: one that is shared would be waited for.
-    randomness = SystemRandomness()
-    keys = sessions_.server(channel, self._structure, self._contexts, randomness)
-    return offline_server.ServerOffline(channel, self._structure, keys, self._linear, randomness)
 
 
 def _kernels(model: FixedPointModel, structure: structures.Structure) -> dict[str, np.ndarray]:

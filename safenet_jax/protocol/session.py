@@ -46,6 +46,13 @@ def parameters(structure: Structure) -> dict[int, homomorphic.Parameters]:
   return found
 
 
+def contexts(structure: Structure) -> dict[int, homomorphic.Context]:
+  """Of `parameters`; they hold no secret."""
+  return {
+      modulus: homomorphic.Context(found) for modulus, found in parameters(structure).items()
+  }
+
+
 class ClientKeys(NamedTuple):
   """The client's side of a session.
 

@@ -10,6 +10,7 @@ from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import commands
 from safenet_jax.protocol import description
+from safenet_jax.protocol import modes
 from safenet_jax.protocol import server as servers
 from safenet_jax.protocol import store
 from safenet_jax.protocol import tls
@@ -57,6 +58,25 @@ def test_predictions_are_those_of_the_model(server, files, model):
     assert client.prepared == server.prepared == 0
     record = client.ledger.record()
   assert set(record['phases']) >= {'handshake', 'setup', 'offline', 'online'}
+
+
+def test_gazelle_is_served_as_delphi_is(files, model):
+  assert tuple(modes.MODES) == description.MODES
+  batch = images(model, 2)
+  with (
+      servers.Server(model, context=tls.server_context(*files), mode='gazelle') as baseline,
+      connect(baseline, files) as first, connect(baseline, files) as second,
+  ):
+    first.prepare(1)
+    assert close(model, batch, first.infer(batch))
+    # Prepared in one connection, used in another one.
+    first.prepare(2)
+    second._store = first._store
+    assert close(model, batch, second.infer(batch))
+    with pytest.raises(ValueError, match='gazelle stay in memory'):
+      connect(baseline, files, directory='somewhere')
+  with pytest.raises(ValueError, match="mode 'other', want one of delphi, gazelle"):
+    servers.Server(model, context=None, mode='other')
 
 
 def test_clients_at_once_get_their_own_predictions(server, files, model):
