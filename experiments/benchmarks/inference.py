@@ -1,9 +1,10 @@
-"""Private inference by two processes over TLS on the loopback: seconds and bytes of each party.
+"""Private inference by two processes over TLS on the loopback: seconds and bytes.
 
-Rows `<phase>_<what>/<network>/<plan>`, in Gazelle's mode `.../<network>/gazelle/<plan>`, for one
-image of 32 x 32: `cpu_client`, `cpu_server` in CPU seconds, `up`, `down` in MB, `wall` in seconds.
-Weights are random: neither bytes nor time depend on them. Homomorphic encryption runs in the
-server's session thread.
+Rows `<network>/<plan>/<quantity>`, in Gazelle's mode `<network>/gazelle_<plan>/<quantity>`, for one
+image of 32 x 32. `offline_s`, `online_s` and `total_s` are wall seconds that the client waits,
+`offline_mb` and `online_mb` what goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree`
+the share of classes that equal the integer model's. Weights are random: neither bytes nor time
+depend on them. Homomorphic encryption runs in the server's session thread.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,14 +33,15 @@ from safenet_jax.protocol import tls
 from safenet_jax.protocol.formats import FixedPointModel
 
 NETWORK = 'cnn7'
-# Ratios in twentieths and degrees by layer: of CNN-7, the last four are layers with few ReLUs.
+# Ratios in twentieths and degrees by layer.
 PLANS = {
-    'all ReLU': ([0] * 7, [2] * 7),
-    'channel-wise 80 %': ([16] * 7, [2] * 7),
-    'layer-wise, first 5': ([20] * 5 + [0] * 2, [2] * 7),
-    'all square': ([20] * 7, [2] * 7),
-    'all cubic': ([20] * 7, [3] * 7),
+    'all_relu': ([0] * 7, [2] * 7),
+    'channel_80': ([16] * 7, [2] * 7),
+    'layerwise': ([20] * 5 + [0] * 2, [2] * 7),
+    'all_polynomial': ([20] * 7, [2] * 7),
+    'all_cubic': ([20] * 7, [3] * 7),
 }
+_SEED = 0
 _HOST = '127.0.0.1'
 
 
@@ -50,58 +52,75 @@ def rows() -> Iterator[Row]:
   for mode, name in cases[1:2] if quick else cases:
     record = measure(mode, name, width, count)
     setting = f'{NETWORK} at width {width:g}, {name}, {mode}, mean of {count} images, loopback, TLS'
-    at = f'{NETWORK}/{name}' if mode == 'delphi' else f'{NETWORK}/{mode}/{name}'
-    for phase in ('offline', 'online'):
-      mine = [row for row in record['rows'] if row['phase'] == phase]
+    at = f'{NETWORK}/{"" if mode == "delphi" else f"{mode}_"}{name}'
+    for quantity, (value, unit) in quantities(record).items():
+      yield Row('inference', f'{at}/{quantity}', setting, value, unit)
 
-      def total(field, party, mine=mine):
-        return sum(row[field] for row in mine if row['party'] == party) / count
 
-      for party, way in (('client', 'up'), ('server', 'down')):
-        yield Row('inference', f'{phase}_cpu_{party}/{at}', setting,
-                  total('cpu_seconds', party), 'CPU s')
-        yield Row('inference', f'{phase}_{way}/{at}', setting, total('bytes', party) / 1e6, 'MB')
-      yield Row('inference', f'{phase}_wall/{at}', setting, total('wall_seconds', 'client'), 's')
+def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
+  """Value and unit of what a joined record says of one image."""
+  count = record['images']
+
+  def total(field: str, phase: str, *parties: str) -> float:
+    return sum(
+        row[field] for row in record['rows'] if row['phase'] == phase and row['party'] in parties
+    ) / count
+
+  found = {}
+  for phase in ('offline', 'online'):
+    found[f'{phase}_s'] = total('wall_seconds', phase, 'client'), 's'
+    found[f'{phase}_mb'] = total('bytes', phase, 'client', 'server') / 1e6, 'MB'
+    for party in ('client', 'server'):
+      found[f'{phase}_cpu_{party}_s'] = total('cpu_seconds', phase, party), 'CPU s'
+  found['total_s'] = found['offline_s'][0] + found['online_s'][0], 's'
+  found['agree'] = record['agree'] / count, 'share'
+  return found
 
 
 def measure(mode: str, plan: str, width: float, count: int) -> dict[str, Any]:
-  """Both parties' ledgers, joined, of `count` images, one after another."""
+  """Both parties' ledgers, joined, of `count` images, one after another; and `agree`."""
   with tempfile.TemporaryDirectory() as directory:
     files = tls.insecure_test_certificate(directory)
     spawn = multiprocessing.get_context('spawn')
     ours, theirs = spawn.Pipe()
     path = pathlib.Path(directory, 'server.json')
-    arguments = theirs, mode, plan, width, files, path
+    arguments = theirs, mode, plan, width, count, files, path
     process = spawn.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     theirs.close()
     try:
-      port, shape = ours.recv()
-      images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-      context = tls.client_context(files.certificate)
+      port, shape, classes = ours.recv()
+      agree, context = 0, tls.client_context(files.certificate)
       with clients.Client(_HOST, port, context=context) as client:
-        for image in images:
+        for image, expected in zip(_images(count, shape), classes):
           client.prepare(1)
-          client.infer(image[None])
+          agree += int(client.infer(image[None]).argmax() == expected)
       record = client.ledger.record()
     finally:
       ours.close()
       process.join()
-    return ledgers.join(record, json.loads(path.read_text()))
+    joined = ledgers.join(record, json.loads(path.read_text()))
+    return joined | {'images': count, 'agree': agree}
+
+
+def _images(count: int, shape: tuple[int, ...]) -> np.ndarray:
+  return np.random.default_rng(_SEED).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
 def _serve(
-    pipe, mode: str, plan: str, width: float, files: tls.CertificateFiles, path: pathlib.Path
+    pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles,
+    path: pathlib.Path,
 ) -> None:
   """The server's process: one session, until the other end of the pipe is closed."""
   model = random_model(plan, width)
+  classes = model.run(_images(count, model.input_shape)).argmax(-1).tolist()
 
   def save(record: Mapping[str, Any]) -> None:
     ledgers.save(record, path)
 
   context = tls.server_context(*files)
   with servers.Server(model, context=context, mode=mode, on_record=save) as server:
-    pipe.send((server.address[1], model.input_shape))
+    pipe.send((server.address[1], model.input_shape, classes))
     try:
       pipe.recv()
     except EOFError:

@@ -8,7 +8,8 @@ from experiments.benchmarks import inference
 
 @pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
 def test_a_measured_inference_has_both_parties_in_it(mode):
-  record = inference.measure(mode, 'channel-wise 80 %', 0.0625, 1)
+  record = inference.measure(mode, 'channel_80', 0.0625, 1)
+  assert record['images'] == record['agree'] == 1
   for phase in ('offline', 'online'):
     rows = [row for row in record['rows'] if row['phase'] == phase]
     for party in ('client', 'server'):
@@ -23,11 +24,13 @@ def test_a_measured_inference_has_both_parties_in_it(mode):
   assert encrypted == (mode == 'gazelle')
 
 
-def test_rows_are_named_by_phase_party_and_plan(monkeypatch):
+def test_rows_are_named_by_network_plan_and_quantity(monkeypatch):
   flags.FLAGS(['test'], known_only=True)
-  empty = {'phase': 'online', 'party': 'client', 'bytes': 2e6, 'cpu_seconds': 3, 'wall_seconds': 4}
-  monkeypatch.setattr(inference, 'measure', lambda *unused: {'rows': [empty]})
+  row = {'phase': 'online', 'party': 'client', 'bytes': 2e6, 'cpu_seconds': 3, 'wall_seconds': 4}
+  record = {'rows': [row, row | {'party': 'server'}], 'images': 4, 'agree': 3}
+  monkeypatch.setattr(inference, 'measure', lambda *unused: record)
   rows = {row.name: row.value for row in inference.rows()}
-  assert rows['online_up/cnn7/all ReLU'] == 0.5  # MB of four images
-  assert rows['online_cpu_client/cnn7/gazelle/all ReLU'] == 0.75
-  assert rows['offline_wall/cnn7/all square'] == 0
+  assert rows['cnn7/all_relu/online_mb'] == 1.0  # of both parties, each of four images
+  assert rows['cnn7/channel_80/online_s'] == rows['cnn7/channel_80/total_s'] == 1.0
+  assert rows['cnn7/gazelle_all_relu/online_cpu_client_s'] == 0.75
+  assert rows['cnn7/layerwise/offline_s'] == 0 and rows['cnn7/all_polynomial/agree'] == 0.75
