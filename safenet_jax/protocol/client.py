@@ -72,9 +72,9 @@ class Client:
       self.description = handshake.client(self._channel, expected)
       self._model = self.description.client_model()
       self._structure = _structure(self._model)
-    self._store = ClientStore(self.description.model_id, directory)
-    if directory is not None and self.description.mode != 'delphi':
-      raise ValueError(f'preparations of mode {self.description.mode} stay in memory')
+      if directory is not None and self.description.mode != 'delphi':
+        raise ValueError(f'preparations of mode {self.description.mode} stay in memory')
+      self._store = ClientStore(self.description.model_id, directory)
     self._session = self._new_session(self._channel)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None
 

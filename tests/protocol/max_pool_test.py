@@ -133,7 +133,8 @@ def test_messages_cost_what_the_ledger_says():
   _, _, ledger = run(layer, np.zeros((1, 16, 16, 1), np.int64))
   rows = {r['primitive']: r['bytes'] for r in ledger.record()['rows']}
   windows, width = 64, 16
-  assert rows['garbled tables'] == 32 * (12 * width - 5) * windows + 16
+  # Seed and check go with them.
+  assert rows['garbled tables'] == 32 * (12 * width - 5) * windows + 16 + 32
   assert rows['mask labels'] == 16 * (width + 1) * windows
   assert rows['decoding'] == (width + 1) * windows // 8
   assert rows['dealt labels'] == 16 * 4 * width * windows
