@@ -110,7 +110,7 @@ class ClientMaterial(material.ClientMaterial):
   correlations: dict[str, ClientCorrelations]
 
   def arrays(self) -> dict[str, np.ndarray]:
-    raise NotImplementedError('materials of gazelle are kept in memory only')
+    raise ValueError('preparations of mode gazelle stay in memory')
 
 
 @dataclasses.dataclass

@@ -22,8 +22,8 @@ from safenet_jax.crypto import oblivious_transfer
 from safenet_jax.crypto import residues
 from safenet_jax.crypto.oblivious_transfer import CorrelatedReceiver, CorrelatedSender
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol import offline
 from safenet_jax.protocol.channel import Channel
-from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.protocol.structure import Structure
 
 NONCE_BYTES = 16
@@ -103,11 +103,11 @@ def client(
     points, announcement, nonce = channel.receive(
         'points', [(bytes, (_POINTS,)), (bytes, (_ANNOUNCEMENT,)), (bytes, (NONCE_BYTES,))]
     )
-    corrections = _checked(labels.correct, points)
-    ours = _checked(words.choose, announcement, randomness)
+    corrections = offline.checked(labels.correct, points)
+    ours = offline.checked(words.choose, announcement, randomness)
     channel.send('corrections', corrections, ours)
     (theirs,) = channel.receive('corrections', [(np.uint8, corrections_shape())])
-    _checked(words.finish, theirs)
+    offline.checked(words.finish, theirs)
   return ClientKeys(secrets, labels, words, delta, nonce)
 
 
@@ -131,22 +131,14 @@ def server(
     )
     raw = dict(zip(contexts, keys))
     publics = {
-        modulus: _checked(homomorphic.PublicKey, contexts[modulus], key)
+        modulus: offline.checked(homomorphic.PublicKey, contexts[modulus], key)
         for modulus, key in raw.items()
     }
-    points = _checked(labels.choose, announcement, randomness)
+    points = offline.checked(labels.choose, announcement, randomness)
     channel.send('points', points, words.announcement, nonce)
     corrections, theirs = channel.receive(
         'corrections', [(np.uint8, corrections_shape()), (bytes, (_POINTS,))]
     )
-    _checked(labels.finish, corrections)
-    channel.send('corrections', _checked(words.correct, theirs))
+    offline.checked(labels.finish, corrections)
+    channel.send('corrections', offline.checked(words.correct, theirs))
   return ServerKeys(publics, raw, labels, words, delta, nonce)
-
-
-def _checked(function, *args):
-  """Calls with what the peer sent: its ValueError is a ProtocolError."""
-  try:
-    return function(*args)
-  except ValueError as error:
-    raise ProtocolError(str(error)) from None
