@@ -1,7 +1,5 @@
 """`experiments.infer --host`: predictions of a server for images that it does not see."""
 
-import sys
-
 from absl import flags
 import numpy as np
 import rich.console
@@ -79,7 +77,3 @@ def _summary(record: dict, images: int, console: rich.console.Console) -> None:
         f'{sums["wall_seconds"]:.2f}', f'{sums["cpu_seconds"]:.2f}',
     )
   console.print(table)
-
-
-if __name__ == '__main__':
-  sys.exit('use python -m experiments.infer --host=...')

@@ -65,8 +65,10 @@ def main() -> None:
   context = _context()
   # absl has a handler of its own, which would leave out what is less than a warning.
   logging.basicConfig(
-      level=logging.INFO, format='%(asctime)s %(levelname)s %(message)s', force=True
+      level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s', force=True
   )
+  # Our own lines only: checkpoint libraries tell at length how they read.
+  logging.getLogger('safenet_jax').setLevel(logging.INFO)
   model = serving.served(launcher.CONFIG.value).model
   server = servers.Server(
       model, serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,

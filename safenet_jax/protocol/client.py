@@ -109,13 +109,10 @@ class Client:
 
   def _infer(self, images: np.ndarray) -> np.ndarray:
     with self._ending_on_error():
-      while True:
-        missing = len(images) - len(self._store)
-        if missing > 0:
-          prepare(self._channel, self._session, missing, self._store)
-        with contextlib.suppress(ValueError):  # the pool's own use of them came first
-          materials = self._store.take(len(images))
-          break
+      missing = len(images) - len(self._store)
+      if missing > 0:
+        prepare(self._channel, self._session, missing, self._store)
+      materials = self._store.take(len(images))
       if self._pool:
         self._pool.wake()
       names = [material.identifier for material in materials]

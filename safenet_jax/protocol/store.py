@@ -20,7 +20,8 @@ class ClientStore:
 
   In a directory each is a file. It is renamed, and the renaming is on the disk,
   before it is given out: whatever happens then, it is not given out again. Files
-  of other models, which this server would not know, are deleted.
+  of other models, which this server would not know, are deleted. A directory is
+  for one client at a time.
   """
 
   def __init__(self, model_id: bytes, directory: str | os.PathLike[str] | None = None):
