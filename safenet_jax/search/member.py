@@ -199,8 +199,11 @@ def _loss(trainable, member, task, images, labels, blend):
   targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), training.label_smoothing)
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if training.distillation:
-    # Hinton et al. 2015: soft labels of the teacher at a temperature.
-    taught = (task.teacher_network or task.network).apply(task.teacher, images)
+    # Hinton et al. 2015: soft labels of the teacher at a temperature. It normalises by the
+    # batch as the student does: its own statistics are those of images that are not augmented.
+    taught, _ = (task.teacher_network or task.network).apply(
+      task.teacher, images, train=True, mutable=['batch_stats']
+    )
     soft = jax.nn.softmax(taught / training.temperature)
     matched = optax.softmax_cross_entropy(logits / training.temperature, soft).mean()
     weight = training.distillation

@@ -112,6 +112,19 @@ def test_distillation_pulls_towards_the_teacher():
   assert distance(trained) < distance(members.recalibrate(jax.random.key(1), member, task))
 
 
+def test_a_student_that_equals_its_teacher_stays_whatever_statistics_the_teacher_keeps():
+  task, first = tiny_task()
+  stale = jax.tree.map(lambda a: a + 5, first.batch_stats)
+  distilled = task.replace(
+    teacher={'params': first.params, 'batch_stats': stale},
+    training=members.Training(batch_size=8, distillation=1.0, weight_decay=0.0),
+  )
+  trained, _ = train(jax.random.key(0), first.replace(learning_rate=1.0), distilled, batches(3, task))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), trained.params, first.params
+  )
+
+
 def test_the_average_follows_the_weights_and_is_what_is_scored():
   task, first = tiny_task(ema=0.5, weight_decay=0.0)
   steps = [first]
