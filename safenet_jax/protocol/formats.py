@@ -169,6 +169,8 @@ class FixedPointModel:
   absorbed: names of pools that are part of the activation before them; every
     max pool is.
   input_fraction, output_fraction: fraction bits of the image and the logits.
+  logit_bits: k, logits are compared mod 2^k where the client gets the class alone;
+    None where nothing is known of their size, and the whole ring is compared.
   """
 
   layers: tuple[records.Layer, ...]
@@ -182,6 +184,7 @@ class FixedPointModel:
   absorbed: frozenset[str]
   input_fraction: int
   output_fraction: int
+  logit_bits: int | None = None
 
   def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """uint8 [B, H, W, C] to the client's int64 fixed-point input; `report` counts saturation."""
@@ -210,4 +213,8 @@ class FixedPointModel:
     """
     report = report or RangeReport()
     operations = integer_model.Plain(self, report)
-    return records.run(self.layers, operations, self.encode(images, report))
+    logits = records.run(self.layers, operations, self.encode(images, report))
+    if self.logit_bits is not None:
+      outside = np.sum(np.abs(logits) >= 1 << (self.logit_bits - 1))
+      report.count('logits', exceeded=int(outside))
+    return logits

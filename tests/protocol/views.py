@@ -57,7 +57,7 @@ class Views:
 
 def run(
     model, images, *, prepares=None, client=None, server=None, lie=None, serve=online.ServerOnline,
-    views=None,
+    views=None, output='logits',
 ):
   """Prepares for a batch of images and infers it.
 
@@ -69,12 +69,13 @@ def run(
     lie: function of (party, tag, values) that gives the values to send instead.
     serve: the server's online phase.
     views: filled from the start on, for a `lie` that depends on them.
+    output: of `structure.OUTPUTS`.
 
   Raises:
     Exception: what ended the party that failed first.
   """
   public = description.describe(model, SystemRandomness()).client_model()
-  structure = structures.structure(model)
+  structure = structures.structure(model, output)
   views = views or Views()
   views.structure = structure
   contexts = {
