@@ -5,6 +5,8 @@
 Or as the client of `experiments.serve`, with no config, no workdir and no weights:
 
   python -m experiments.infer --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
+
+--output=class asks for the classes alone: then not even this client sees the logits.
 """
 
 import sys

@@ -9,11 +9,16 @@ import rich.table
 from experiments import serving
 from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import ledger as ledgers
+from safenet_jax.protocol import structure
 from safenet_jax.protocol import tls
 
 IMAGES = flags.DEFINE_string('images', None, 'uint8 [N, H, W, C] in an .npy file, with --host.')
 COUNT = flags.DEFINE_integer('count', None, 'How many of --images, all by default.', lower_bound=1)
 BATCH = flags.DEFINE_integer('batch', 16, 'Images that share their round trips.', lower_bound=1)
+OUTPUT = flags.DEFINE_enum(
+    'output', 'logits', structure.OUTPUTS,
+    'What leaves the protocol, with --host: the logits, or the class alone.'
+)
 PREPARED = flags.DEFINE_string(
     'prepared', None, 'Directory of prepared inferences; filled when it is empty.'
 )
@@ -37,7 +42,7 @@ def main() -> None:
   console = rich.console.Console(stderr=True)
   with clients.Client(
       serving.HOST.value or '', serving.PORT.value, context=context, directory=PREPARED.value,
-      ledger=ledger,
+      ledger=ledger, output=OUTPUT.value,
   ) as client, rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
     starts = range(0, len(images), BATCH.value)
     missing = max(0, len(images) - client.prepared)
@@ -49,12 +54,15 @@ def main() -> None:
     online = bar.add_task('infer', total=len(images))
     for first in starts:
       batch = images[first : first + BATCH.value]
-      for label in client.infer(batch).argmax(-1):
+      found = client.infer(batch)
+      for label in found if OUTPUT.value == 'class' else found.argmax(-1):
         print(label)
       bar.advance(online, len(batch))
   record = ledger.record()
   if OUT.value:
-    ledgers.save(record | {'mode': 'client', 'images': len(images)}, OUT.value)
+    ledgers.save(record | {
+        'mode': 'client', 'images': len(images), 'output': OUTPUT.value,
+    }, OUT.value)
   _summary(record, len(images), rich.console.Console(stderr=True))
 
 

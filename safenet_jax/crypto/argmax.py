@@ -74,8 +74,8 @@ def and_count(count: int, bits: int) -> int:
 
 def _sum(bits: int) -> circuits.Circuit:
   builder = circuits.Builder()
-  words = [builder.input(name, bits) for name in ('left', 'right')]
-  return builder.build(circuits.add(builder, *words))
+  left, right = (builder.input(name, bits) for name in ('left', 'right'))
+  return builder.build(circuits.add(builder, left, right))
 
 
 def _duel(bits: int, known: int, *, last: bool) -> circuits.Circuit:

@@ -62,11 +62,11 @@ class _Tiles:
       seed: of all stages.
       tables: [ands, 2, size, 2], of which the garbler's are written.
     """
-    rows = np.zeros((2, len(left), stage.size, 2), np.uint64)
-    rows[0, :, : stage.instances], rows[1, :, : stage.instances] = left, right
-    rows = rows.reshape(-1, 2 * stage.size)
+    words = np.zeros((2, len(left), stage.size, 2), np.uint64)
+    words[0, :, : stage.instances], words[1, :, : stage.instances] = left, right
+    rows = words.reshape(-1, 2 * stage.size)
     outputs = self._blocks[stage.number].run(
-        lambda words, wire: rows[wire][words],
+        lambda part, wire: rows[wire][part],
         messages.identifier(b'stage', seed, bytes([stage.number])),
         tables.reshape(-1, 2, 2 * stage.size),
     ).reshape(-1, stage.size, 2)
@@ -107,7 +107,7 @@ class Garbler:
       if given[name].shape != shape or given[name].dtype != np.uint64:
         raise ValueError(f'labels {given[name].dtype} {given[name].shape}, want uint64 {shape}')
     seed = self._randomness.bytes(garbled_block.SEED_BYTES)
-    sent, outputs = [], np.empty(0, np.uint64)
+    sent, outputs = [], np.empty((0, 0, 2), np.uint64)
 
     def run(stage: Stage, left: np.ndarray, right: np.ndarray) -> np.ndarray:
       nonlocal outputs
@@ -122,12 +122,12 @@ class Garbler:
 
     client, server = (given[name][:, : self._count] for name in ('client', 'server'))
     argmax.play(self._count, self._bits, client, server, run)
-    outputs = outputs.reshape(len(outputs), -1)
-    check = garbled_block.make_check(seed, last.circuit, outputs, self._delta)
+    ends = outputs.reshape(len(outputs), -1)
+    check = garbled_block.make_check(seed, last.circuit, ends, self._delta)
     inputs = {name: labels.reshape(self._bits, -1) for name, labels in fresh.items()}
     return (
         GarbledBlock(seed, check, np.concatenate(sent)),
-        garbling.Encoding(last.circuit, self._delta, inputs, outputs),
+        garbling.Encoding(last.circuit, self._delta, inputs, ends),
     )
 
 
@@ -165,7 +165,7 @@ class Evaluator:
     if garbled.used:
       raise ValueError('garbled block was evaluated before')
     garbled.used = True
-    start, outputs = 0, np.empty(0, np.uint64)
+    start, outputs = 0, np.empty((0, 0, 2), np.uint64)
 
     def run(stage: Stage, left: np.ndarray, right: np.ndarray) -> np.ndarray:
       nonlocal start, outputs

@@ -38,6 +38,9 @@ from safenet_jax.protocol.channel import Channel
 from safenet_jax.protocol.structure import Comparison
 
 
+_NOTHING = np.empty(0, np.uint8)
+
+
 class ClientState(NamedTuple):
   """What the evaluator keeps of one image; `garbled` is evaluated once.
 
@@ -49,18 +52,18 @@ class ClientState(NamedTuple):
   garbled: garbling.GarbledBlock
   labels: np.ndarray
   decoding: np.ndarray
-  choices: np.ndarray | None = None
+  choices: np.ndarray = _NOTHING
 
 
 class ServerState(NamedTuple):
   """What the garbler keeps; used once. zeros: q, as `labels`, in the mode `gazelle`."""
 
   encoding: garbling.Encoding
-  zeros: np.ndarray | None = None
+  zeros: np.ndarray = _NOTHING
 
   @property
   def nbytes(self) -> int:
-    return self.encoding.nbytes + (0 if self.zeros is None else self.zeros.nbytes)
+    return self.encoding.nbytes + self.zeros.nbytes
 
 
 def offline_server(

@@ -75,7 +75,7 @@ class Client:
     self._channel = self._connect(self.ledger)
     with self._ending_on_error():
       if output is not None:
-        expected = (expected or Expectation())._replace(output=output)
+        expected = (expected or Expectation())._replace(outputs=(output,))
       self.description = handshake.client(self._channel, expected)
       self._model, self._output = self.description.client_model(), output or structures.OUTPUTS[0]
       self._structures = _structures(self._model, self.description.outputs)

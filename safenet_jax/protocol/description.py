@@ -119,7 +119,7 @@ def decode(raw: bytes) -> Description:
 class Expectation(NamedTuple):
   """What a client insists on; None is anything. Fields are those of `Description`.
 
-  output: one that has to be served.
+  outputs: all of them have to be served, beside others.
   """
 
   model_id: bytes | None = None
@@ -127,21 +127,21 @@ class Expectation(NamedTuple):
   input_shape: tuple[int, int, int] | None = None
   precision: Precision | None = None
   activations: dict[str, ActivationFormat] | None = None
-  output: str | None = None
+  outputs: tuple[str, ...] | None = None
 
   def mismatch(self, found: Description) -> str | None:
     """The first thing that is not as expected, in one line."""
     if self.model_id is not None and self.model_id != found.model_id:
       return f'model {found.model_id.hex()}, want {self.model_id.hex()}'
-    if self.output is not None and self.output not in found.outputs:
-      return f'output {" or ".join(found.outputs)}, want {self.output}'
+    if self.outputs is not None and not set(self.outputs) <= set(found.outputs):
+      return f'outputs {", ".join(found.outputs)}, want {", ".join(self.outputs)}'
     if self.layers is not None and self.layers != found.layers:
       if len(self.layers) != len(found.layers):
         return f'architecture of {len(found.layers)} layers, want {len(self.layers)}'
       i = next(i for i, pair in enumerate(zip(self.layers, found.layers)) if pair[0] != pair[1])
       return f'architecture: layer {i} is {found.layers[i]}, want {self.layers[i]}'
     for name, wanted in self._asdict().items():
-      if wanted is not None and name not in ('model_id', 'layers', 'activations', 'output'):
+      if wanted is not None and name not in ('model_id', 'layers', 'activations', 'outputs'):
         got = getattr(found, name)
         if got != wanted:
           return f'formats: {name} {got}, want {wanted}'

@@ -167,8 +167,8 @@ class ServerOffline:
       )
     zeros = labels[form.offset : form.offset + form.transfers].reshape(form.bits, form.size, 2)
     given = self._given(zeros)
-    encoding = argmax.offline_server(self._channel, self._comparison, given)
-    return argmax.ServerState(encoding, None if given else zeros)
+    state = argmax.ServerState(argmax.offline_server(self._channel, self._comparison, given))
+    return state if given else state._replace(zeros=zeros)
 
   def _keep(self, layer: ActivationStructure, block: Block, encoding: garbling.Encoding):
     """What is kept of a garbled block, and what goes out with its tables."""

@@ -89,6 +89,9 @@ def _messages(views):
         for k, modulus in enumerate(context.key_moduli):
           yield f'{seen}: public key', scaled(rows[:, k], int(modulus))
       values = values[len(keys.secrets) :]
+    if tag == 'class tables':
+      *values, decoding = values
+      yield f'{seen}: decoding bit', 8 * decoding
     for i, value in enumerate(values):
       if tag in parts and i == 0:
         wanted = next(parts[tag])
@@ -104,7 +107,10 @@ def _kept(views):
   bits = views.structure.bits
   forms = {layer.name: layer.form for layer in views.structure.activations}
   for material in views.client:
-    yield 'client: share of logits', digits(material.share, bits)
+    if material.argmax is None:
+      yield 'client: share of logits', digits(material.share, bits)
+    else:
+      yield 'client: labels of logits', digits(material.argmax.labels, 64)
     for name, layer in material.layers.items():
       for block in layer.blocks:
         yield 'client: c', digits(block.share, bits)
