@@ -11,8 +11,11 @@ from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.models import layers
 from safenet_jax.protocol import description
 from safenet_jax.protocol import formats
+from safenet_jax.protocol import gazelle_offline
 from safenet_jax.protocol import online
 from safenet_jax.protocol import structure as structures
+from safenet_jax.protocol.channel import Channel
+from tests.protocol import gazelle_test
 from tests.protocol import marginals
 from tests.protocol import models
 from tests.protocol import parties
@@ -174,6 +177,45 @@ def test_a_simulator_with_the_class_alone_gives_the_same_view():
   found, _ = marginals.surprises(simulated)
   assert max(found.values()) < uniformity_test.LIMIT
   assert found.keys() == marginals.surprises(real)[0].keys()
+
+
+def corrected(monkeypatch, zero=False):
+  """Gazelle's session for equal logits: the client's pads, and labels sent and had."""
+  sent, send = {}, Channel.send
+
+  def record(self, tag, *values):
+    sent[tag] = values
+    send(self, tag, *values)
+
+  monkeypatch.setattr(Channel, 'send', record)
+  if zero:
+    monkeypatch.setattr(
+        gazelle_offline._Image, '_label_choices',
+        lambda self: setattr(self, 'choices', np.zeros(self.structure.transfers // 8, np.uint8))
+        or self.choices,
+    )
+  model = linear([0] * 100)
+  run = parties.run(model, IMAGES, mode='gazelle', output='class')
+  (d,), (theirs, _) = sent['class choices'], sent['class labels']
+  form = structures.structure(model, 'class').comparison
+  bits = np.stack([form.entering(c['dense0'].reshape(-1)) for c in run.c])
+  own = np.stack([m.argmax.labels[:, : form.count] for m in run.client])
+  return d ^ bits, theirs, own, run.server[0].delta
+
+
+def test_corrections_in_gazelles_mode_show_nothing(monkeypatch):
+  pads, sent, own, delta = corrected(monkeypatch)
+  for values in (pads, sent, own, sent ^ own):
+    assert gazelle_test.chi_square(values) < gazelle_test.BOUND
+  # Neither a label itself, nor two of one wire.
+  assert not (sent == own).all(-1).any()
+  assert not (sent[1:] ^ sent[:-1] == delta).all(-1).any()
+
+
+def test_without_random_choices_the_server_sees_the_share(monkeypatch):
+  """So the test above fails without its defence."""
+  pads, *_ = corrected(monkeypatch, zero=True)
+  assert not pads.any()
 
 
 class Silent:
