@@ -83,8 +83,21 @@ class Client:
     """Inferences that are prepared and not used yet."""
     return len(self._store)
 
+  @property
+  def batch(self) -> int:
+    """Images that are prepared and inferred at once.
+
+    As many as share the flights of their offline phase; more would hardly be faster,
+    and both parties would need more memory. Fewer if the server has no room for them.
+    """
+    return min(self._session.lot, self.description.batch, commands.MAX_IMAGES)
+
   def prepare(self, count: int) -> None:
-    """Runs the offline phase for `count` inferences."""
+    """Runs the offline phase for `count` inferences.
+
+    Raises:
+      ProtocolError: the server did not do its part, or has no room for so many.
+    """
     with self._ending_on_error():
       prepare(self._channel, self._session, count, self._store)
 
@@ -95,16 +108,18 @@ class Client:
   def infer(self, images: np.ndarray) -> np.ndarray:
     """Logits float64 [B, classes] of uint8 images [B, H, W, C].
 
-    Prepares what is missing first.
+    Prepares what is missing first: `batch` images at a time, or as many as are prepared.
 
     Raises:
       ValueError: images of another type or shape; nothing was used.
       ProtocolError: the server did not do its part.
     """
     self._model.encode(images[:1])  # raises before anything is used
-    found = []
-    for first in range(0, len(images), commands.MAX_IMAGES):
-      found.append(self._infer(images[first : first + commands.MAX_IMAGES]))
+    found, first = [np.empty((0, self._structure.logits))], 0
+    while first < len(images):
+      count = min(max(self.batch, self.prepared), commands.MAX_IMAGES)
+      found.append(self._infer(images[first : first + count]))
+      first += count
     return np.concatenate(found) / 2.0**self._model.output_fraction
 
   def _infer(self, images: np.ndarray) -> np.ndarray:

@@ -19,6 +19,8 @@ from safenet_jax.protocol.frames import ProtocolError
 # How linear layers are served, see `modes`.
 MODES = ('delphi', 'gazelle')
 _ID_BYTES = 16
+# Fields that no model has.
+_OF_THE_SERVER = 'model_id', 'mode', 'batch'
 # What a description may make a client allocate: a feature map of 1024 x 1024 x 16, and
 # all maps of a network (a ResNet-50 on 224 x 224 has 2^25 values).
 _MAX_VALUES = 1 << 24
@@ -26,6 +28,8 @@ _MAX_TOTAL = 1 << 26
 # SEAL takes plaintexts of 60 bits, and 2^59 is one.
 _MAX_RING = 59
 _MAX_FIELD = 1 << 16
+# An exponent that a float holds.
+_MAX_BITS = 1000
 _MAX_LAYERS = 4096
 
 
@@ -35,6 +39,9 @@ class Description:
 
   model_id: 16 random bytes drawn when the server loads the model. A hash of the
     weights would let clients confirm guesses.
+  mode: how linear layers are served.
+  batch: images that a client is to prepare at once, so that the server has room for
+    those of as many clients as it takes.
   """
 
   model_id: bytes
@@ -47,12 +54,15 @@ class Description:
   absorbed: frozenset[str]
   input_fraction: int
   output_fraction: int
+  truncation_bits: int
   mode: str
+  batch: int
 
   def client_model(self) -> FixedPointModel:
     """The model as its client has it: without weights and coefficients."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    del fields['model_id'], fields['mode']
+    for name in _OF_THE_SERVER:
+      del fields[name]
     return FixedPointModel(linear={}, polynomials={}, **fields)
 
 
@@ -71,9 +81,9 @@ def describe(
     raise ValueError(f'mode {mode!r}, want one of {", ".join(MODES)}')
   fields = {
       f.name: getattr(model, f.name)
-      for f in dataclasses.fields(Description) if f.name not in ('model_id', 'mode')
+      for f in dataclasses.fields(Description) if f.name not in _OF_THE_SERVER
   }
-  return Description(model_id=randomness.bytes(_ID_BYTES), mode=mode, **fields)
+  return Description(model_id=randomness.bytes(_ID_BYTES), mode=mode, batch=1, **fields)
 
 
 def encode(description: Description) -> bytes:
@@ -139,6 +149,8 @@ def _check(found: Description) -> None:
 
   need(found.mode in MODES, f'an unknown mode {found.mode[:20]!r}')
   need(len(found.model_id) == _ID_BYTES, f'an id of {len(found.model_id)} bytes')
+  need(1 <= found.batch <= _MAX_FIELD, f'batches of {found.batch} images')
+  need(0 <= found.truncation_bits <= _MAX_BITS, f'2^-{found.truncation_bits} failures')
   need(1 <= found.precision.ring <= _MAX_RING, f'a ring of {found.precision.ring} bits')
   need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')
   _check_records(found.layers, 0)

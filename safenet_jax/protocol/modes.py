@@ -1,11 +1,16 @@
 """How the linear layers are served: Delphi's way, or Gazelle's as a baseline."""
 
 from collections.abc import Sequence
+import functools
 from typing import Any, NamedTuple
 
+from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol import gazelle
 from safenet_jax.protocol import gazelle_offline
 from safenet_jax.protocol import gazelle_online
+from safenet_jax.protocol import material
+from safenet_jax.protocol import offline
 from safenet_jax.protocol import offline_client
 from safenet_jax.protocol import offline_server
 from safenet_jax.protocol import online
@@ -17,7 +22,7 @@ from safenet_jax.protocol.structure import Structure
 
 
 class Mode(NamedTuple):
-  """Both parties' phases.
+  """Both parties' phases, and what the server keeps between them.
 
   encrypted_online: whether an inference needs the session's keys.
   """
@@ -26,17 +31,18 @@ class Mode(NamedTuple):
   client_online: type[online.ClientOnline]
   server_offline: type[offline_server.ServerOffline]
   server_online: type[online.ServerOnline]
+  server_material: type[material.ServerMaterial]
   encrypted_online: bool
 
 
 MODES = {
     'delphi': Mode(
         offline_client.ClientOffline, online.ClientOnline,
-        offline_server.ServerOffline, online.ServerOnline, False,
+        offline_server.ServerOffline, online.ServerOnline, material.ServerMaterial, False,
     ),
     'gazelle': Mode(
         gazelle_offline.ClientOffline, gazelle_online.ClientOnline,
-        gazelle_offline.ServerOffline, gazelle_online.ServerOnline, True,
+        gazelle_offline.ServerOffline, gazelle_online.ServerOnline, gazelle.ServerMaterial, True,
     ),
 }
 
@@ -64,11 +70,19 @@ class ClientSession:
     extra = (self._own_keys(), self._randomness) if self._mode.encrypted_online else ()
     return self._mode.client_online(*self._parts, materials, *extra).run(images)
 
+  @functools.cached_property
+  def lot(self) -> int:
+    """How many images share the flights of their offline phase."""
+    return offline.lot(self._parts[-1], self._contexts[0])
+
+  @functools.cached_property
+  def _contexts(self) -> dict[int, homomorphic.Context]:
+    return session.contexts(self._parts[-1])
+
   def _own_keys(self) -> ClientKeys:
     if self._keys is None:
       channel, _, structure = self._parts
-      contexts = session.contexts(structure)
-      self._keys = session.client(channel, structure, contexts, self._randomness)
+      self._keys = session.client(channel, structure, self._contexts, self._randomness)
     return self._keys
 
 

@@ -1,6 +1,7 @@
 """Serves private inference of one model: the party that owns the weights."""
 
 from collections.abc import Callable
+import dataclasses
 import ssl
 import threading
 from typing import Any
@@ -61,7 +62,8 @@ class Server:
       workers: processes for homomorphic encryption; 0 computes in the sessions'
         threads, which share one core.
       sessions: clients at once.
-      memory_bytes: of prepared inferences, of all clients together.
+      memory_bytes: of prepared inferences, of all clients together; clients are told
+        how many at once would be their part of it.
       keep_seconds: for how long a prepared inference is kept.
       timeout: seconds until a client that owes a message is given up.
       idle_seconds: for how long one that owes none may stay.
@@ -70,8 +72,13 @@ class Server:
     """
     randomness = SystemRandomness()
     self._model, self._structure = model, structures.structure(model)
-    self.description = descriptions.describe(model, randomness, mode)
+    described = descriptions.describe(model, randomness, mode)
     self._mode = modes.MODES[mode]
+    part = memory_bytes // max(1, sessions)  # the listener refuses none
+    batch = part // self._mode.server_material.size(self._structure)
+    self.description = dataclasses.replace(
+        described, batch=max(1, min(batch, commands.MAX_IMAGES))
+    )
     self._contexts = session.contexts(self._structure)
     self._linear: _Threads | _Processes
     if workers:
