@@ -71,6 +71,7 @@ class Client:
     with self._ending_on_error():
       self.description = handshake.client(self._channel, expected)
       self._model = self.description.client_model()
+      self.ledger.truncation_failure = self._model.truncation_failure
       self._structure = _structure(self._model)
       if directory is not None and self.description.mode != 'delphi':
         raise ValueError(f'preparations of mode {self.description.mode} stay in memory')

@@ -136,6 +136,7 @@ class Server:
         self._on_record(channel.ledger.record())
 
   def _answer(self, channel: Channel) -> None:
+    channel.ledger.truncation_failure = self._model.truncation_failure
     handshake.server(channel, self.description)
     # A source for each session: one that is shared would be waited for.
     parties = modes.ServerSession(

@@ -50,6 +50,7 @@ def infer(
     int64 [B, classes], with `model.output_fraction` fraction bits.
   """
   ledger = ledger or Ledger()
+  ledger.truncation_failure = model.truncation_failure
   bits = model.precision.ring
   with jax.enable_x64(True):
     x = model.encode(images)

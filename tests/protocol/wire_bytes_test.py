@@ -1,12 +1,15 @@
 """The ledger's bytes are those that a proxy between the two parties sees."""
 
 import contextlib
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from safenet_jax.protocol import client as clients
+from safenet_jax.protocol import formats
+from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import server as servers
 from safenet_jax.protocol import tls
 from tests.protocol import models
@@ -72,6 +75,38 @@ def test_in_the_clear_every_byte_is_in_the_ledger_and_in_its_phase(mode):
   assert sent(ours, *PHASES) == seen()
   for phase in PHASES:
     assert sent(theirs, phase) == sent(ours, phase)
+    parties = ours['phases'][phase]['sent']
+    assert sent(ours, phase) == tuple(parties.get(p, 0) for p in ('client', 'server'))
+
+
+def test_a_ledger_says_where_everything_went_and_how_likely_a_failure_is():
+  with inference(None, 'delphi') as (client, _, records):
+    client.infer(IMAGES[:1])
+  joined = ledgers.join(client.ledger.record(), records[0])
+  counted = {'bytes', 'messages', 'flights', 'wall_seconds', 'cpu_seconds'}
+  for record in (client.ledger.record(), records[0], joined):
+    assert all(row.keys() == {'phase', 'layer', 'primitive', 'party'} | counted
+               for row in record['rows'])
+    # Every layer of the network, in both phases.
+    for phase in ('offline', 'online'):
+      layers = {row['layer'] for row in record['rows'] if row['phase'] == phase}
+      assert layers >= {'activation0', 'activation1'}
+    # Nobody sees a failure; what calibration expects is a power of two that all may know.
+    assert record['truncation_failure'] == models.calibrated().truncation_failure
+  bits = models.calibrated().truncation_bits
+  report = formats.RangeReport()
+  models.calibrated().run(IMAGES, report)
+  assert 2.0 ** -(bits + 4) < report.truncation_failure < 2.0 ** -(bits - 3) < 1e-3
+  assert joined['phases']['online']['sent'].keys() == {'client', 'server'}
+
+
+def test_without_polynomials_nothing_is_truncated_locally():
+  model = models.calibrated()
+  forms = {
+      name: dataclasses.replace(form, polynomial=0) for name, form in model.activations.items()
+  }
+  assert model.truncation_failure > 0
+  assert dataclasses.replace(model, activations=forms).truncation_failure == 0
 
 
 def test_under_tls_records_are_all_that_is_added(files):
