@@ -69,12 +69,14 @@ def test_many_images_are_inferred_by_what_the_server_has_room_for(held):
 
 def test_clients_at_once_have_room_for_their_batches(held):
   memory = 2 * 2 * size(MODEL())
-  with serve(MODEL(), sessions=2, memory_bytes=memory) as server:
-    with connect(server) as one, connect(server) as other:
-      for client in (one, other):
-        client.prepare(client.batch)
-      assert server.prepared == 4
-      assert len(one.infer(IMAGES)) == len(other.infer(IMAGES)) == 5
+  with (
+      serve(MODEL(), sessions=2, memory_bytes=memory) as server,
+      connect(server) as one, connect(server) as other,
+  ):
+    for client in (one, other):
+      client.prepare(client.batch)
+    assert server.prepared == 4
+    assert len(one.infer(IMAGES)) == len(other.infer(IMAGES)) == 5
   assert max(held) == 4
 
 

@@ -163,7 +163,9 @@ def test_nobody_behind_the_link_is_the_end_of_a_connection():
     channel.close()
 
 
-@pytest.mark.parametrize('rtt, bandwidth', [(-1, 1e9), (0.1, 0), (float('inf'), 1), (0, float('nan'))])
+@pytest.mark.parametrize(
+    'rtt, bandwidth', [(-1, 1e9), (0.1, 0), (float('inf'), 1), (0, float('nan'))]
+)
 def test_a_link_is_of_finite_numbers(rtt, bandwidth):
   with pytest.raises(ValueError, match='want finite positive'), channels.shaped(
       rtt, bandwidth, ('127.0.0.1', 1)
