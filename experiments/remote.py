@@ -16,8 +16,14 @@ from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import tls
 
 IMAGES = flags.DEFINE_string('images', None, 'uint8 [N, H, W, C] in an .npy file, with --host.')
-COUNT = flags.DEFINE_integer('count', None, 'How many of --images, all by default.', lower_bound=1)
-BATCH = flags.DEFINE_integer('batch', 16, 'Images that share their round trips.', lower_bound=1)
+COUNT = flags.DEFINE_integer(
+    'count', None, 'How many images: of --images, all by default; without --host of the test set, '
+    'secure.images by default.', lower_bound=1,
+)
+BATCH = flags.DEFINE_integer(
+    'batch', 16, 'Images at once, which share their round trips; fewer where memory is short.',
+    lower_bound=1,
+)
 PREPARED = flags.DEFINE_string(
     'prepared', None, 'Directory of prepared inferences; filled when it is empty.'
 )
