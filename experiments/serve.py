@@ -16,6 +16,7 @@ import time
 
 from absl import flags
 
+from experiments import environment
 from experiments import launcher
 from experiments import serving
 from safenet_jax.protocol import description as descriptions
@@ -63,7 +64,8 @@ def _save(record: dict) -> None:
   if LEDGERS.value:
     path = pathlib.Path(LEDGERS.value)
     path.mkdir(parents=True, exist_ok=True)
-    ledgers.save(record | {'mode': 'server'}, path / f'{time.time_ns()}.json')
+    memory = environment.memory()._asdict()
+    ledgers.save(record | {'mode': 'server', 'memory': memory}, path / f'{time.time_ns()}.json')
 
 
 def main() -> None:

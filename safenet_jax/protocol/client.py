@@ -78,6 +78,7 @@ class Client:
         expected = (expected or Expectation())._replace(outputs=(output,))
       self.description = handshake.client(self._channel, expected)
       self._model, self._output = self.description.client_model(), output or structures.OUTPUTS[0]
+      self.ledger.truncation_failure = self._model.truncation_failure
       self._structures = _structures(self._model, self.description.outputs)
       if keep_prepared:
         self._served(None)
@@ -92,6 +93,15 @@ class Client:
     """Inferences that are prepared and not used yet, for the client's own output."""
     return self._store.count(self._output)
 
+  @property
+  def batch(self) -> int:
+    """Images that are prepared and inferred at once.
+
+    As many as share the flights of their offline phase; more would hardly be faster,
+    and both parties would need more memory. Fewer if the server has no room for them.
+    """
+    return min(self._session.lot, self.description.batch, commands.MAX_IMAGES)
+
   def prepare(self, count: int, output: str | None = None) -> None:
     """Runs the offline phase for `count` inferences.
 
@@ -101,7 +111,7 @@ class Client:
 
     Raises:
       ValueError: the server does not have this output; nothing was sent.
-      ProtocolError: it did not do its part.
+      ProtocolError: the server did not do its part, or has no room for so many.
     """
     output = self._served(output)
     with self._ending_on_error():
@@ -123,7 +133,7 @@ class Client:
   def infer(self, images: np.ndarray, output: str | None = None) -> np.ndarray:
     """Logits float64 [B, classes], or classes int64 [B], of uint8 images [B, H, W, C].
 
-    Prepares what is missing first.
+    Prepares what is missing first: `batch` images at a time, or as many as are prepared.
 
     Args:
       images: to predict.
@@ -136,11 +146,14 @@ class Client:
     """
     output = self._served(output)
     self._model.encode(images[:1])  # raises before anything is used
-    found = []
-    for first in range(0, len(images), commands.MAX_IMAGES):
-      found.append(self._infer(images[first : first + commands.MAX_IMAGES], output))
+    alone, first = output == 'class', 0
+    found = [np.empty(0, np.int64) if alone else np.empty((0, self._structures[output].logits))]
+    while first < len(images):
+      count = min(max(self.batch, self._store.count(output)), commands.MAX_IMAGES)
+      found.append(self._infer(images[first : first + count], output))
+      first += count
     result = np.concatenate(found)
-    return result if output == 'class' else result / 2.0**self._model.output_fraction
+    return result if alone else result / 2.0**self._model.output_fraction
 
   def _infer(self, images: np.ndarray, output: str) -> np.ndarray:
     with self._ending_on_error():

@@ -21,6 +21,8 @@ from safenet_jax.protocol.frames import ProtocolError
 # How linear layers are served, see `modes`.
 MODES = ('delphi', 'gazelle')
 _ID_BYTES = 16
+# Fields that no model has.
+_OF_THE_SERVER = 'model_id', 'mode', 'outputs', 'batch'
 # What a description may make a client allocate: a feature map of 1024 x 1024 x 16, and
 # all maps of a network (a ResNet-50 on 224 x 224 has 2^25 values).
 _MAX_VALUES = 1 << 24
@@ -28,11 +30,9 @@ _MAX_TOTAL = 1 << 26
 # SEAL takes plaintexts of 60 bits, and 2^59 is one.
 _MAX_RING = 59
 _MAX_FIELD = 1 << 16
+# An exponent that a float holds.
+_MAX_BITS = 1000
 _MAX_LAYERS = 4096
-
-
-# Fields that a model does not have.
-_OWN = ('model_id', 'mode', 'outputs')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Description:
 
   model_id: 16 random bytes drawn when the server loads the model. A hash of the
     weights would let clients confirm guesses.
-  mode: of `MODES`.
+  mode: how linear layers are served, of `MODES`.
   outputs: those of `structure.OUTPUTS` that clients get.
+  batch: images that a client is to prepare at once, so that the server has room for
+    those of as many clients as it takes.
   """
 
   model_id: bytes
@@ -55,14 +57,16 @@ class Description:
   absorbed: frozenset[str]
   input_fraction: int
   output_fraction: int
+  truncation_bits: int
   logit_bits: int | None
   mode: str
   outputs: tuple[str, ...]
+  batch: int
 
   def client_model(self) -> FixedPointModel:
     """The model as its client has it: without weights and coefficients."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    for name in _OWN:
+    for name in _OF_THE_SERVER:
       del fields[name]
     return FixedPointModel(linear={}, polynomials={}, **fields)
 
@@ -87,13 +91,13 @@ def describe(
     raise ValueError(f'mode {mode!r}, want one of {", ".join(MODES)}')
   fields = {
       f.name: getattr(model, f.name)
-      for f in dataclasses.fields(Description) if f.name not in _OWN
+      for f in dataclasses.fields(Description) if f.name not in _OF_THE_SERVER
   }
   found = structures.outputs(model) if outputs is None else tuple(outputs)
   if not _are_outputs(found):
     raise ValueError(f'outputs {found}, want some of {", ".join(structures.OUTPUTS)}')
   return Description(
-      model_id=randomness.bytes(_ID_BYTES), mode=mode, outputs=found, **fields
+      model_id=randomness.bytes(_ID_BYTES), mode=mode, outputs=found, batch=1, **fields
   )
 
 
@@ -171,6 +175,8 @@ def _check(found: Description) -> None:
   need(found.mode in MODES, f'an unknown mode {found.mode[:20]!r}')
   need(_are_outputs(found.outputs), f'outputs {str(found.outputs)[:60]}')
   need(len(found.model_id) == _ID_BYTES, f'an id of {len(found.model_id)} bytes')
+  need(1 <= found.batch <= _MAX_FIELD, f'batches of {found.batch} images')
+  need(0 <= found.truncation_bits <= _MAX_BITS, f'2^-{found.truncation_bits} failures')
   need(1 <= found.precision.ring <= _MAX_RING, f'a ring of {found.precision.ring} bits')
   need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')
   bits = found.logit_bits

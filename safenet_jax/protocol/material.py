@@ -6,6 +6,7 @@ read from a file again is new to that check; whoever keeps files marks them as u
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from safenet_jax.crypto import garbled_block
 from safenet_jax.protocol import argmax
 from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import relu
+from safenet_jax.protocol.structure import Structure
 
 ClientBlock = relu.ClientBlock | max_pool.ClientBlock
 ServerBlock = relu.ServerBlock | max_pool.ServerBlock
@@ -188,3 +190,18 @@ class ServerMaterial(_Once):
         words = block.mask if isinstance(block, max_pool.ServerBlock) else block.product_share
         total += block.encoding.nbytes + words.nbytes
     return total
+
+  @classmethod
+  def size(cls, structure: Structure) -> int:
+    """`nbytes` of one image's, before there is any."""
+    words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
+    labels = structure.transfers  # the server's bits are as many as the client's
+    for layer in structure.activations:
+      if layer.powers:
+        words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
+      words += layer.instances
+      words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs(structure.bits))
+      labels += sum(len(layer.circuit.outputs) * block.size for block in layer.blocks)
+    if structure.comparison:
+      labels += structure.comparison.output_labels
+    return 8 * words + 16 * labels

@@ -1,11 +1,16 @@
 """How the linear layers are served: Delphi's way, or Gazelle's as a baseline."""
 
 from collections.abc import Mapping, Sequence
+import functools
 from typing import Any, NamedTuple
 
+from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol import gazelle
 from safenet_jax.protocol import gazelle_offline
 from safenet_jax.protocol import gazelle_online
+from safenet_jax.protocol import material
+from safenet_jax.protocol import offline
 from safenet_jax.protocol import offline_client
 from safenet_jax.protocol import offline_server
 from safenet_jax.protocol import online
@@ -18,7 +23,7 @@ from safenet_jax.protocol.structure import Structure
 
 
 class Mode(NamedTuple):
-  """Both parties' phases.
+  """Both parties' phases, and what the server keeps between them.
 
   encrypted_online: whether an inference needs the session's keys.
   """
@@ -27,17 +32,18 @@ class Mode(NamedTuple):
   client_online: type[online.ClientOnline]
   server_offline: type[offline_server.ServerOffline]
   server_online: type[online.ServerOnline]
+  server_material: type[material.ServerMaterial]
   encrypted_online: bool
 
 
 MODES = {
     'delphi': Mode(
         offline_client.ClientOffline, online.ClientOnline,
-        offline_server.ServerOffline, online.ServerOnline, False,
+        offline_server.ServerOffline, online.ServerOnline, material.ServerMaterial, False,
     ),
     'gazelle': Mode(
         gazelle_offline.ClientOffline, gazelle_online.ClientOnline,
-        gazelle_offline.ServerOffline, gazelle_online.ServerOnline, True,
+        gazelle_offline.ServerOffline, gazelle_online.ServerOnline, gazelle.ServerMaterial, True,
     ),
 }
 
@@ -72,12 +78,22 @@ class ClientSession:
         self._channel, self._model, self._structures[output], materials, *extra
     ).run(images)
 
+  @functools.cached_property
+  def lot(self) -> int:
+    """How many images share the flights of their offline phase."""
+    return min(
+        offline.lot(structure, self._contexts[0]) for structure in self._structures.values()
+    )
+
+  @functools.cached_property
+  def _contexts(self) -> dict[int, homomorphic.Context]:
+    # The same for every output.
+    return session.contexts(next(iter(self._structures.values())))
+
   def _own_keys(self) -> ClientKeys:
     if self._keys is None:
-      # The same for every output.
       structure = next(iter(self._structures.values()))
-      contexts = session.contexts(structure)
-      self._keys = session.client(self._channel, structure, contexts, self._randomness)
+      self._keys = session.client(self._channel, structure, self._contexts, self._randomness)
     return self._keys
 
 
@@ -107,9 +123,9 @@ class ServerSession:
   def infer(self, materials: Sequence, output: str) -> None:
     """As `ServerOnline.run`; ProtocolError for materials that are for another output."""
     structure = self._structure(output)
-    for material in materials:
-      if material.output != output:
-        raise ProtocolError(f'a preparation for {material.output}, want one for {output}')
+    for each in materials:
+      if each.output != output:
+        raise ProtocolError(f'a preparation for {each.output}, want one for {output}')
     extra = (self._own_keys(), self._linear) if self._mode.encrypted_online else ()
     self._mode.server_online(self._channel, self._model, structure, materials, *extra).run()
 

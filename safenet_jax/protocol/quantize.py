@@ -75,7 +75,11 @@ def quantize(
       f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '
       f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.precision.ring} bits'
     )
-  return model
+  if not report.truncation_failure:
+    return model
+  # A power of two, as all that formats say of calibration: clients are told.
+  bits = math.floor(-math.log2(report.truncation_failure))
+  return dataclasses.replace(model, truncation_bits=bits)
 
 
 def _logit_bits(logits: calibration.Value, precision: Precision) -> int:

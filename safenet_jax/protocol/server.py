@@ -1,6 +1,7 @@
 """Serves private inference of one model: the party that owns the weights."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import ssl
 import threading
 from typing import Any
@@ -64,7 +65,8 @@ class Server:
       workers: processes for homomorphic encryption; 0 computes in the sessions'
         threads, which share one core.
       sessions: clients at once.
-      memory_bytes: of prepared inferences, of all clients together.
+      memory_bytes: of prepared inferences, of all clients together; clients are told
+        how many at once would be their part of it.
       keep_seconds: for how long a prepared inference is kept.
       timeout: seconds until a client that owes a message is given up.
       idle_seconds: for how long one that owes none may stay.
@@ -72,12 +74,17 @@ class Server:
       **options: of `listener.Listener`.
     """
     randomness = SystemRandomness()
-    self.description = descriptions.describe(model, randomness, mode, outputs)
+    described = descriptions.describe(model, randomness, mode, outputs)
     self._model, self._structures = model, {
-        output: structures.structure(model, output) for output in self.description.outputs
+        output: structures.structure(model, output) for output in described.outputs
     }
     self._mode = modes.MODES[mode]
-    structure = self._structures[self.description.outputs[0]]  # linear layers are the same
+    sizes = map(self._mode.server_material.size, self._structures.values())
+    part = memory_bytes // max(1, sessions)  # the listener refuses none
+    self.description = dataclasses.replace(
+        described, batch=max(1, min(part // max(sizes), commands.MAX_IMAGES))
+    )
+    structure = self._structures[described.outputs[0]]  # linear layers are the same
     self._contexts = session.contexts(structure)
     self._linear: _Threads | _Processes
     if workers:
@@ -135,6 +142,7 @@ class Server:
         self._on_record(channel.ledger.record())
 
   def _answer(self, channel: Channel) -> None:
+    channel.ledger.truncation_failure = self._model.truncation_failure
     handshake.server(channel, self.description)
     # A source for each session: one that is shared would be waited for.
     parties = modes.ServerSession(

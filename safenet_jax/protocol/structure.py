@@ -144,6 +144,12 @@ class Comparison:
     """Label transfers: one for every bit of the client's share, padding included."""
     return self.bits * self.size
 
+  @property
+  def output_labels(self) -> int:
+    """Labels of the index that the garbler keeps, padding included."""
+    last = argmax.stages(self.count, self.bits)[-1]
+    return len(last.circuit.outputs) * last.size
+
   def entering(self, share: np.ndarray) -> np.ndarray:
     """The bits of a share uint64 [count], packed: uint8 [k, size / 8]."""
     words = np.zeros(self.size, np.uint64)

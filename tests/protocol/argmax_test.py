@@ -53,6 +53,7 @@ def test_it_is_the_class_of_the_integer_model(mode):
   run = parties.run(model, IMAGES, mode=mode, output='class')
   assert run.logits.dtype == np.int64
   np.testing.assert_array_equal(run.logits, logits(run, model).argmax(-1))
+  assert all(size == foreseen for size, foreseen in run.sizes)
   # Roundings at random move a logit by less than 0.05.
   plain = model.run(IMAGES) / 2.0**model.output_fraction
   top = np.sort(plain)[:, -2:]

@@ -76,8 +76,9 @@ def test_another_version_is_refused_on_both_sides(monkeypatch):
       return client.receive_bytes('description', 1 << 20)
 
     ours, theirs = peers.both(old_client, lambda: handshake.server(server, SERVED))
-  assert str(ours) == 'the server refused: protocol version 7, want 2'
-  assert str(theirs) == 'the client has protocol version 7, want 2'
+  reason = f'protocol version 7, want {handshake.PROTOCOL_VERSION}'
+  assert str(ours) == f'the server refused: {reason}'
+  assert str(theirs) == f'the client has {reason}'
 
 
 def test_a_nonsensical_description_is_refused_on_both_sides():
