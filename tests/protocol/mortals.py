@@ -8,21 +8,16 @@ import signal
 import pytest
 
 from safenet_jax.protocol import channel as channels
-from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import listener
-from safenet_jax.protocol import server as servers
-from safenet_jax.protocol import tls
 from safenet_jax.protocol.channel import Channel
-from safenet_jax.protocol.frames import ProtocolError
-from tests.protocol import journals
 
 # Called with the channel, how many messages were sent and received on it, which of the two
 # comes next, and the tag.
 Death = Callable[[Channel, int, str, str], None]
 
 
-class Killed(Exception):
-  """What a party ends with when it is killed in this process."""
+class KilledError(Exception):
+  """What a party ends with that is killed in this process."""
 
 
 def alive(channel: Channel, count: int, operation: str, tag: str) -> None:
@@ -35,7 +30,7 @@ def before(party: str, number: int) -> Death:
   def die(channel, count, operation, tag):
     if channel.party == party and count == number:
       channel.abort('killed')
-      raise Killed(f'{party} before it could {operation} {tag}')
+      raise KilledError(f'{party} before it could {operation} {tag}')
 
   return die
 
@@ -86,30 +81,3 @@ def dying(death: Death) -> Iterator[None]:
     for module in (channels, listener):
       patch.setattr(module, 'Channel', Mortal)
     yield
-
-
-def serve(pipe, model, files, journal, place=None) -> None:
-  """A server's process, until the other end of the pipe is closed; sends its address."""
-  with pytest.MonkeyPatch.context() as patch, dying(sigkill('server', place)):
-    journals.Journal(journal).watch(patch)
-    with servers.Server(model, context=tls.server_context(*files), timeout=20) as server:
-      pipe.send(server.address)
-      with contextlib.suppress(EOFError):
-        pipe.recv()
-
-
-def infer(pipe, address, authority, directory, journal, images, place=None) -> None:
-  """A client's process: prepares until there are three, infers.
-
-  Sends how many were left from its last life, and logits; or the error that it ends with.
-  """
-  with pytest.MonkeyPatch.context() as patch, dying(sigkill('client', place)):
-    journals.Journal(journal).watch(patch)
-    context = tls.client_context(authority)
-    try:
-      with clients.Client(*address, context=context, directory=directory, timeout=20) as client:
-        left = client.prepared
-        client.prepare(max(0, 3 - left))
-        pipe.send((left, client.infer(images)))
-    except ProtocolError as error:
-      pipe.send(error)
