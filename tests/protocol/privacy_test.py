@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import garbling
+from safenet_jax.crypto import ring
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
 from safenet_jax.protocol import description
 from safenet_jax.protocol import max_pool
@@ -14,6 +15,7 @@ from safenet_jax.protocol import online
 from tests.protocol import models
 from tests.protocol import views
 
+KINDS = [(models.model, 'delphi'), (models.model, 'gazelle'), (models.pooled, 'delphi')]
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 2), np.uint8)
 
 
@@ -68,9 +70,7 @@ def pairs(labels, delta):
   )
 
 
-@pytest.mark.parametrize('make, mode', [
-    (models.model, 'delphi'), (models.model, 'gazelle'), (models.pooled, 'delphi'),
-])
+@pytest.mark.parametrize('make, mode', KINDS)
 def test_the_client_has_one_label_of_every_wire(evaluated, make, mode):
   found = views.run(make(), IMAGES, mode=mode)
   labels, delta = held(found, evaluated), found.server_keys.delta
@@ -113,6 +113,21 @@ def test_a_second_encoding_would_give_both_labels_and_delta(evaluated, monkeypat
   for bits in (0, 255):
     labels |= rows(encoding.labels('server', np.full((width, size // 8), bits, np.uint8)))
   assert pairs(labels, delta) >= width * size
+
+
+@pytest.mark.parametrize('make, mode', KINDS)
+def test_the_clients_logits_are_all_that_is_ever_put_together(make, mode, monkeypatch):
+  """Neither party checks itself by a value that the protocol keeps in shares."""
+  found, reconstruct = [], ring.reconstruct
+
+  def record(one, other, bits):
+    found.append(np.shape(one))
+    return reconstruct(one, other, bits)
+
+  monkeypatch.setattr(ring, 'reconstruct', record)
+  seen = views.run(make(), IMAGES, mode=mode)
+  (shape,) = found
+  assert shape == seen.logits.shape == (2, 3)
 
 
 def numbers(thing, seen):
