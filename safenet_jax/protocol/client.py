@@ -179,9 +179,11 @@ class Client:
     """Says goodbye; what is prepared in a directory stays there."""
     if self._pool:
       self._pool.close()
-    with contextlib.suppress(ProtocolError):
-      commands.send(self._channel, commands.Command(commands.GOODBYE))
-    self._channel.close()
+    try:
+      with contextlib.suppress(ProtocolError):
+        commands.send(self._channel, commands.Command(commands.GOODBYE))
+    finally:
+      self._channel.close()
 
   def __enter__(self) -> 'Client':
     return self

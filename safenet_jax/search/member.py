@@ -215,9 +215,11 @@ def _loss(trainable, member, task, images, labels, blend):
 
 
 def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
-  """Replaces the batch-norm statistics by their mean over fresh training batches.
+  """Replaces the batch-norm statistics by their median over fresh training batches.
 
-  Running averages still remember the activations of an earlier plan.
+  Running averages still remember the activations of an earlier plan. The median, because
+  an image far out in the tail of the polynomials makes the variance of its batch, and the
+  mean over batches, many times that of the others.
   """
   if not member.batch_stats:
     return member  # a network without batch norm
@@ -228,7 +230,7 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
   # From zero statistics one update leaves (1 - momentum) times the batch's own.
   empty = jax.tree.map(jnp.zeros_like, member.batch_stats)
 
-  def one(total, batch):
+  def one(_, batch):
     _, state = task.network.apply(
       {'params': scored.params, 'batch_stats': empty},
       task.normalise(task.images[batch]),
@@ -236,11 +238,11 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
       train=True,
       mutable=['batch_stats'],
     )
-    return jax.tree.map(jnp.add, total, state['batch_stats']), None
+    return None, state['batch_stats']
 
-  total, _ = lax.scan(one, empty, batches)
-  scale = 1.0 / (count * (1 - BATCH_NORM_MOMENTUM))
-  return member.replace(batch_stats=jax.tree.map(lambda a: a * scale, total))
+  _, found = lax.scan(one, None, batches)
+  scale = 1.0 / (1 - BATCH_NORM_MOMENTUM)
+  return member.replace(batch_stats=jax.tree.map(lambda a: scale * jnp.median(a, 0), found))
 
 
 def accuracy(member: Member, task: Task, images: jax.Array, labels: jax.Array) -> jax.Array:

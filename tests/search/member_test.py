@@ -76,6 +76,19 @@ def test_recalibration_sets_the_statistics_of_the_training_images():
   np.testing.assert_allclose(found['var'], y.var((0, 1, 2)), rtol=0.4)
 
 
+def test_one_image_far_out_does_not_widen_the_statistics():
+  task, first = tiny_task()
+  task = task.replace(training=members.Training(batch_size=1, recalibration_batches=32))
+  grey = 120 + task.images % 8
+  # A few of the 32 batches are this image; a mean over them would follow it.
+  odd = grey.at[0].set(np.where(task.images[0] % 2, 0, 255).astype(np.uint8))
+  usual, found = (
+    recalibrate(jax.random.key(0), first, task.replace(images=images)).batch_stats['conv0_bn']
+    for images in (grey, odd)
+  )
+  np.testing.assert_allclose(found['var'], usual['var'], rtol=0.5)
+
+
 @pytest.mark.parametrize('count', [1, 7, 16])
 def test_accuracy_counts_every_image_once_whatever_the_batch(count):
   task, first = tiny_task()
