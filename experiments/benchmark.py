@@ -2,6 +2,7 @@
 
   python -m experiments.benchmark --suite=garbling,ot,he --out=FILE
 
+With --requests=200 two clients keep a server busy beside it (the suite `sustained`).
 --quick takes the smallest sizes once, to see that it runs. With the suite `activations` the
 file is also what a search with --config.search.cost=measured reads.
 """
@@ -18,6 +19,7 @@ import rich.table
 from experiments import benchmarks
 from experiments import environment
 from experiments import launcher
+from experiments import load
 
 KNOWN = tuple(sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__)))
 SUITE = flags.DEFINE_list('suite', None, f'Suites to run, of: {", ".join(KNOWN)}.')
@@ -26,6 +28,8 @@ OUT = flags.DEFINE_string('out', None, 'JSON file to write; one that is there is
 
 def main() -> None:
   suites = list(dict.fromkeys(SUITE.value or ()))
+  if suites and load.REQUESTS.value and 'sustained' not in suites:
+    suites.append('sustained')
   if not suites or not set(suites) <= set(KNOWN):
     raise ValueError(f"--suite='{','.join(suites)}', want some of: {','.join(KNOWN)}")
   if not OUT.value:

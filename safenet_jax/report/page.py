@@ -26,7 +26,7 @@ seconds are of both parties together.
 
 Values out of the range of their formats on {images} test images: {out_of_range}. Expected
 failures of local truncation per inference: {truncation_failure:.1e}. Private inferences a
-second, one after another: {images_per_second}.
+second, simulated in batches: {images_per_second}.
 """
 
 
