@@ -1,11 +1,13 @@
 """Measures the primitives beside their floors: a table, and one JSON object in a file.
 
   python -m experiments.benchmark --suite=garbling,ot,he --out=FILE
+  python -m experiments.benchmark --suite=all --out=FILE
 
 --quick takes the smallest sizes once, to see that it runs. With the suite `activations` the
 file is also what a search with --config.search.cost=measured reads.
 """
 
+from collections.abc import Sequence
 import importlib
 import json
 import pathlib
@@ -20,14 +22,22 @@ from experiments import environment
 from experiments import launcher
 
 KNOWN = tuple(sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__)))
-SUITE = flags.DEFINE_list('suite', None, f'Suites to run, of: {", ".join(KNOWN)}.')
+SUITE = flags.DEFINE_list('suite', None, f'Suites to run, of: {", ".join(KNOWN)}; or all.')
 OUT = flags.DEFINE_string('out', None, 'JSON file to write; one that is there is replaced.')
 
 
-def main() -> None:
-  suites = list(dict.fromkeys(SUITE.value or ()))
+def chosen(names: Sequence[str]) -> list[str]:
+  """The suites that --suite names, each once; ValueError if there is one that is unknown."""
+  suites = list(dict.fromkeys(names))
+  if suites == ['all']:
+    return list(KNOWN)
   if not suites or not set(suites) <= set(KNOWN):
-    raise ValueError(f"--suite='{','.join(suites)}', want some of: {','.join(KNOWN)}")
+    raise ValueError(f"--suite='{','.join(suites)}', want all, or some of: {','.join(KNOWN)}")
+  return suites
+
+
+def main() -> None:
+  suites = chosen(SUITE.value or ())
   if not OUT.value:
     raise ValueError('no --out, want --out=FILE')
   try:

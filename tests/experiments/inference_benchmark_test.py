@@ -26,11 +26,16 @@ def test_a_measured_inference_has_both_parties_in_it(mode):
 
 def test_rows_are_named_by_network_plan_and_quantity(monkeypatch):
   flags.FLAGS(['test'], known_only=True)
-  row = {'phase': 'online', 'party': 'client', 'bytes': 2e6, 'cpu_seconds': 3, 'wall_seconds': 4}
-  record = {'rows': [row, row | {'party': 'server'}], 'images': 4, 'agree': 3}
+  row = {
+    'phase': 'online', 'party': 'client', 'primitive': 'labels', 'bytes': 2e6, 'cpu_seconds': 3,
+    'wall_seconds': 3,
+  }
+  linear = row | {'primitive': 'linear', 'bytes': 0, 'cpu_seconds': 0, 'wall_seconds': 1}
+  record = {'rows': [row, linear, row | {'party': 'server'}], 'images': 4, 'agree': 3}
   monkeypatch.setattr(inference, 'measure', lambda *unused: record)
   rows = {row.name: row.value for row in inference.rows()}
   assert rows['cnn7/all_relu/online_mb'] == 1.0  # of both parties, each of four images
   assert rows['cnn7/channel_80/online_s'] == rows['cnn7/channel_80/total_s'] == 1.0
+  assert rows['cnn7/all_relu/online_linear_s'] == 0.25
   assert rows['cnn7/gazelle_all_relu/online_cpu_client_s'] == 0.75
   assert rows['cnn7/layerwise/offline_s'] == 0 and rows['cnn7/all_polynomial/agree'] == 0.75
