@@ -58,7 +58,7 @@ def main() -> None:
   found = benchmarks(BENCHMARK.value)
   for path in paths if launcher.CONFIG.value else ():
     _check(launcher.CONFIG.value, Workdir(path))
-  runs = [run for path in paths for run in runs_lib.load(path)]
+  runs = runs_lib.distinct([run for path in paths for run in runs_lib.load(path)])
   out = pathlib.Path(OUT.value or paths[0])
   page.write(out, runs, found)
   console = rich.console.Console()

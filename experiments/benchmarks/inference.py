@@ -2,10 +2,10 @@
 
 Rows `<network>/<plan>/<quantity>`, in Gazelle's mode `<network>/gazelle_<plan>/<quantity>`, for one
 image of 32 x 32. `offline_s`, `online_s` and `total_s` are wall seconds that the client waits,
-`<phase>_linear_s` the part of them in steps of linear
-layers, `offline_mb` and `online_mb` what goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree`
-the share of classes that equal the integer model's. Weights are random: neither bytes nor time
-depend on them. Homomorphic encryption runs in the server's session thread.
+`<phase>_linear_s` the part of them in steps of linear layers, `offline_mb` and `online_mb` what
+goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree` the share of classes that equal
+the integer model's. Weights are random: neither bytes nor time depend on them. Homomorphic
+encryption runs in the server's session thread.
 """
 
 from collections.abc import Container, Iterator, Mapping

@@ -177,7 +177,7 @@ def _cell(text: str) -> str:
     'none' if text in (NOT_RUN, NOTHING) else
     'longer' if len(text) > LONGER else 'long' if len(text) > LONG else ''
   )
-  return f'<td{f" class={kind}" if kind else ""}>{_inline(text)}</td>'
+  return (f'<td class="{kind}">' if kind else '<td>') + f'{_inline(text)}</td>'
 
 
 def _inline(text: str) -> str:

@@ -11,7 +11,8 @@ from safenet_jax.report.document import Block, Heading, NOTHING, Table, Text
 INFERENCE = {
   'offline_s': 'offline (s)', 'online_s': 'online (s)', 'total_s': 'total (s)',
   'offline_linear_s': 'offline, linear layers (s)',
-  'online_linear_s': 'online, linear layers (s)', 'offline_mb': 'offline (MB)', 'online_mb': 'online (MB)',
+  'online_linear_s': 'online, linear layers (s)',
+  'offline_mb': 'offline (MB)', 'online_mb': 'online (MB)',
   'offline_cpu_client_s': 'offline CPU, client (s)', 'offline_cpu_server_s': 'server (s)',
   'online_cpu_client_s': 'online CPU, client (s)', 'online_cpu_server_s': 'server (s) ',
   'agree': 'classes as in plaintext',

@@ -11,8 +11,11 @@ from safenet_jax.report.document import Block, Heading, NOTHING, NOT_RUN, Pictur
 from safenet_jax.report.runs import Run
 
 
-def blocks(run: Run) -> list[Block]:
-  """Everything that the run's workdir holds; what it does not hold is not run."""
+def blocks(run: Run, level: int = 3) -> list[Block]:
+  """Everything that the run's workdir holds; what it does not hold is not run.
+
+  Headings are of the given level.
+  """
   stem = re.sub(r'\W+', '_', run.name)
   found = _accuracy(run, stem)
   if run.plan is None:
@@ -20,7 +23,7 @@ def blocks(run: Run) -> list[Block]:
   plan = run.plan
   ratio = [r / plans.GRID for r in plan['ratio']]
   found += [
-    Heading(4, 'Plan'),
+    Heading(level, 'Plan'),
     Table(f'{stem}_layers', 'The plan, layer by layer', *tables.layers(plan)),
     Picture(
       f'{stem}_plan', 'Channels replaced in every layer, and the degree of their polynomials',
@@ -28,7 +31,7 @@ def blocks(run: Run) -> list[Block]:
       (max(6.4, 0.3 * len(ratio)), 3.6),
     ),
   ]
-  return found + _cost(run, stem)
+  return found + [Heading(level, 'Cost of one private inference'), *_cost(run, stem)]
 
 
 def _accuracy(run: Run, stem: str) -> list[Block]:
@@ -56,15 +59,13 @@ def _accuracy(run: Run, stem: str) -> list[Block]:
 
 
 def _cost(run: Run, stem: str) -> list[Block]:
-  found: list[Block] = [Heading(4, 'Cost of one private inference')]
   ledger = run.ledger
   if ledger is None:
-    return [*found, Text('not run: `experiments.infer`')]
+    return [Text('not run: `experiments.infer`')]
   names = list(dict.fromkeys(row['layer'] for row in ledger['rows']))
   by_layer = {phase: tables.bytes_by_layer(ledger, phase, names) for phase in ledger['phases']}
   speed = ledger['images_per_second']
   return [
-    *found,
     Text(
       f'Private inference ran as: {ledger["mode"]}. Garbled circuits, shares and online messages '
       'are real; seconds are of both parties together.'
@@ -92,7 +93,7 @@ def projections(run: Run, stem: str) -> Table:
   for phase in ('offline', 'online'):
     cost = phases.get(phase)
     if cost is None:
-      rows.append([phase, *[f'{NOT_RUN} by two processes'] * 1, *[NOTHING] * 4])
+      rows.append([phase, f'{NOT_RUN} by two processes', *[NOTHING] * 4])
       continue
     seconds = [cost.over(link) for link in (costs.LAN, costs.WAN)]
     rows.append([

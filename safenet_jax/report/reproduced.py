@@ -39,7 +39,7 @@ def breakdown(runs: Sequence[Run]) -> list[Block]:
   for run in runs:
     found = layerwise_accuracy(run)
     if found:
-      accuracies[f'measured, {run.title}'] = found
+      accuracies[f'measured, {run.title} ({run.name})'] = found
   picture = Picture(
     'figure_1b', 'Figure 1b: latency of CNN-7 with its last layers replaced, and accuracy',
     lambda axes: paper_figures.latency_breakdown(
@@ -65,7 +65,9 @@ def layerwise_accuracy(run: Run) -> dict[int, float]:
     found[0] = start[0]
   for cycle in run.log('search'):  # later cycles have trained longer
     for ratio, accuracy in zip(cycle['ratio'], cycle['accuracy']):
-      found[ratio.count(plans.GRID)] = accuracy
+      k = ratio.count(plans.GRID)
+      if ratio == [0] * (len(ratio) - k) + [plans.GRID] * k:
+        found[k] = accuracy
   return found
 
 

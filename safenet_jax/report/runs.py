@@ -61,11 +61,6 @@ class Run:
     narrow = '' if width == 1 else f' at width {width:g}'
     return f'{self.network}{narrow} on {self.dataset}'
 
-  @property
-  def label(self) -> str:
-    """Algorithm and what sets the run apart, in a few words."""
-    return f'{self.algorithm} ({self.name})'
-
   def is_full_size(self, network: str, dataset: str) -> bool:
     """Whether the run is of a network of the paper, as wide and on the same images."""
     if (self.network, self.dataset) != (network, dataset) or self.config['data'].get('limit'):
@@ -134,6 +129,16 @@ def load(path: str | pathlib.Path) -> list[Run]:
   if not found:
     raise FileNotFoundError(f'no search of the sweep in {workdir.path} has begun')
   return sorted(found, key=lambda run: run.plan is None)
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+  """The runs with names of their own: workdirs in several places may be called the same."""
+  seen: dict[str, int] = {}
+  found = []
+  for run in runs:
+    count = seen[run.name] = seen.get(run.name, 0) + 1
+    found.append(dataclasses.replace(run, name=f'{run.name} {count}') if count > 1 else run)
+  return found
 
 
 def _children(workdir: Workdir, settings: Sequence[dict[str, Any]]):

@@ -50,7 +50,8 @@ def test_a_quick_run_writes_rows_beside_their_floors(tmp_path):
 def test_unknown_suites_are_one_line_and_code_2(tmp_path, suites):
   out = tmp_path / 'rows.json'
   found = commands_test.run('benchmark', f'--suite={suites}', f'--out={out}', code=2)
-  assert re.fullmatch(r"error: --suite='.*', want all, or some of: .*garbling,he,.*ot.*\n", found.stderr)
+  wanted = r"error: --suite='.*', want all, or some of: .*garbling,he,.*ot.*\n"
+  assert re.fullmatch(wanted, found.stderr)
   assert not out.exists()
 
 
