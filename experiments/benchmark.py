@@ -45,25 +45,29 @@ def main() -> None:
     pathlib.Path(OUT.value).open('a').close()
   except OSError as error:
     raise ValueError(f'--out={OUT.value}: {error.strerror}') from error
-  rows = []
+  rows: list[benchmarks.Row] = []
   for suite in suites:
     for row in importlib.import_module(f'experiments.benchmarks.{suite}').rows():
       print(f'{row.name}: {row.setting}', flush=True)
       rows.append(row)
+    # After every suite: what was measured before an interruption is kept.
+    pathlib.Path(OUT.value).write_text(json.dumps(_record(rows), indent=2) + '\n')
   table = rich.table.Table('name', 'value', 'unit', 'floor', 'ratio')
   for row in rows:
     floor, ratio = ('' if n is None else f'{n:.4g}' for n in (row.floor, row.ratio))
     table.add_row(row.name, f'{row.value:.4g}', row.unit, floor, ratio)
   rich.console.Console().print(table)
+  print(f'benchmark: {len(rows)} rows in {OUT.value}')
+
+
+def _record(rows: Sequence[benchmarks.Row]) -> dict:
+  """What the file holds of these rows."""
   record = environment.record() | {'rows': [row.record() for row in rows]}
   costs = {
     row.name.removeprefix(benchmarks.COSTS): row.value
     for row in rows if row.name.startswith(benchmarks.COSTS)
   }
-  if costs:
-    record['seconds_per_activation'] = costs
-  pathlib.Path(OUT.value).write_text(json.dumps(record, indent=2) + '\n')
-  print(f'benchmark: {len(rows)} rows in {OUT.value}')
+  return record | ({'seconds_per_activation': costs} if costs else {})
 
 
 if __name__ == '__main__':

@@ -141,14 +141,14 @@ def approximation_ratio(
 
 
 def ablation(
-  axes: plt.Axes, plans: Sequence[Planned], totals: Sequence[str]
+  axes: plt.Axes, plans: Sequence[Planned], totals: Mapping[str, float]
 ) -> dict[str, list]:
   """Share of channels replaced by layer, a line a plan, marked by degree (Figure 5).
 
   Args:
     axes: to draw on.
     plans: what is known layer by layer.
-    totals: what is known in total only, as text.
+    totals: shares in 0..1 that are known in total only, by their text.
   """
   columns: dict[str, list] = {name: [] for name in ('plan', 'layer', 'ratio', 'degree')}
   for i, plan in enumerate(plans):
@@ -164,8 +164,10 @@ def ablation(
     columns['layer'] += layers.tolist()
     columns['ratio'] += plan.ratio
     columns['degree'] += plan.degree
-  for text in totals:
+  for text, share in totals.items():
     axes.plot([], [], ' ', label=text)
+    for column, value in zip(columns.values(), (text, 'all', share, '')):
+      column.append(value)
   if plans:
     longest = max(len(plan.ratio) for plan in plans)
     axes.set(

@@ -120,10 +120,10 @@ def ablations(runs: Sequence[Run]) -> list[Block]:
   for network in known:
     named = published.named('5', network)
     drawn = known_plans(network) + [_planned(run) for run in _one_of_each(runs, network)]
-    totals = [
-      f'{v.series} (paper): {v.value:g} % in all' for v in named
+    totals = {
+      f'{v.series} (paper): {v.value:g} % in all': v.value / 100 for v in named
       if not any(plan.published and plan.label.startswith(v.series) for plan in drawn)
-    ]
+    }
     letter = {'cnn7': 'Figure 5a: ', 'vgg16': 'Figure 5b: '}.get(network, '')
     found.append(Picture(
       f'figure_5_{network}', f'{letter}channels that plans for {network} replace; crosses are '

@@ -50,8 +50,9 @@ def test_series_of_one_published_value_share_a_line(axes):
 
 def test_figure_5_marks_degrees_and_says_what_was_not_run(axes):
   plan = paper_figures.Planned('mine', [0.5, 0.0, 1.0], [2, 2, 0])
-  columns = paper_figures.ablation(axes, [plan], ['Delphi (paper): 28 % in all'])
-  assert columns['ratio'] == [0.5, 0.0, 1.0] and lengths(columns) == {3}
+  columns = paper_figures.ablation(axes, [plan], {'Delphi (paper): 28 % in all': 0.28})
+  assert columns['ratio'] == [0.5, 0.0, 1.0, 0.28] and lengths(columns) == {4}
+  assert columns['layer'] == [1, 2, 3, 'all']
   marked = {line.get_marker(): list(line.get_xdata()) for line in axes.lines}
   # A layer of which nothing is replaced has no mark.
   assert marked['^'] == [1] and marked['x'] == [3] and marked['s'] == []
@@ -59,7 +60,7 @@ def test_figure_5_marks_degrees_and_says_what_was_not_run(axes):
 
 
 def test_nothing_to_draw_is_said_in_the_picture(axes):
-  assert lengths(paper_figures.ablation(axes, [], ['CW (paper): 40 % in all'])) == {0}
+  assert lengths(paper_figures.ablation(axes, [], {'CW (paper): 40 % in all': 0.4})) == {1}
   assert [text.get_text() for text in axes.texts] == ['not run']
 
 
