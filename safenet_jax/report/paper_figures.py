@@ -121,9 +121,9 @@ def approximation_ratio(
     line, = axes.plot(curve.budget, mean, label=f'{curve.label}, {seeds}')
     axes.fill_between(curve.budget, low, high, color=line.get_color(), alpha=0.2)
     count = len(curve.budget)
-    rows = [curve.label] * count, [curve.seeds] * count, *curve[2:]
-    for column, values in zip(columns.values(), rows, strict=True):
-      column += values
+    rows: list[Sequence] = [[curve.label] * count, [curve.seeds] * count, *curve[2:]]
+    for column, cells in zip(columns.values(), rows, strict=True):
+      column += cells
   levels: dict[float, list[Named]] = {}
   for value in named:
     levels.setdefault(value.value, []).append(value)
