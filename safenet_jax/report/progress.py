@@ -43,6 +43,9 @@ def curves(
   """Curves of (overrides, settings of the search, its log), one for all seeds of a setting.
 
   A curve goes as far as all its seeds do.
+
+  Raises:
+    ValueError: seeds of one setting with other populations or iterations.
   """
   groups: dict[str, list[tuple[int, list[float]]]] = {}
   for overrides, settings, cycles in runs:
