@@ -68,7 +68,7 @@ class Workdir:
     temporary.replace(self / name)
 
   def read_json(self, name: str, phase: str) -> Any:
-    """Reads a JSON file that `phase` writes; without it a FileNotFoundError says to run that first."""
+    """Reads a JSON file that `phase` writes; FileNotFoundError says to run that first."""
     try:
       return json.loads((self / name).read_text())
     except FileNotFoundError:

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from tests.experiments.commands_test import run, SMOKE
+from tests.experiments.commands_test import run, SMALL
 
 # Every option of polynomial training, on the smallest run there is.
 FLAGS = (
-  SMOKE,
+  *SMALL,
   '--config.model.width=0.125',
   '--config.pretrain.ema=0.9',
   '--config.search.finetune_ema=0.9',
