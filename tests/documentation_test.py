@@ -110,3 +110,12 @@ def test_the_api_page_is_built_without_a_warning(tmp_path):
     assert f'id="{name}"' in page, name
   for module in MODULES[1:]:
     assert (tmp_path / f'{module.replace(".", "/")}.html').exists(), module
+
+
+def test_links_between_documents_lead_somewhere():
+  links = [
+    (path, link) for path in (*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'))
+    for link in re.findall(r'\]\(([^)#\s]+)\)', path.read_text()) if '://' not in link
+  ]
+  assert len(links) > 5
+  assert [(path.name, link) for path, link in links if not (path.parent / link).exists()] == []
