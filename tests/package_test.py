@@ -64,21 +64,22 @@ def test_importing_the_package_imports_no_jax():
 
 def test_the_wheel_holds_the_package_and_the_embedded_images_and_nothing_else(built):
   archive, wheel = built
-  modules = {str(p.relative_to(ROOT)) for p in (ROOT / 'safenet_jax').rglob('*.py')}
-  images = {
-      f'safenet_jax/{p.relative_to(ROOT)}'
-      for p in (ROOT / 'third_party').rglob('*') if p.is_file()
-  }
+  package, images = (
+      {str(p.relative_to(ROOT)) for p in (ROOT / folder).rglob('*')
+       if p.is_file() and '__pycache__' not in p.parts}
+      for folder in ('safenet_jax', 'third_party')
+  )
+  inside = {f'safenet_jax/{name}' for name in images}
   with zipfile.ZipFile(wheel) as file:
     names = {name for name in file.namelist() if '.dist-info/' not in name}
     (metadata,) = (name for name in file.namelist() if name.endswith('.dist-info/METADATA'))
     metadata = email.message_from_bytes(file.read(metadata))
     licences = [name for name in file.namelist() if '.dist-info/licenses/' in name]
-  assert names == modules | images and len(images) >= 4
+  assert names == package | inside and len(images) >= 4
   assert len(licences) == 1 + len(list((ROOT / 'third_party').glob('*/LICENSE*'))) > 1
   assert {'report', 'serve', 'test'} == set(metadata.get_all('Provides-Extra'))
   with tarfile.open(archive) as file:
-    assert modules <= {name.partition('/')[2] for name in file.getnames()}
+    assert package | images <= {name.partition('/')[2] for name in file.getnames()}
 
 
 def test_quickstart_of_readme_runs_from_the_wheel(outside):
