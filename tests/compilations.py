@@ -19,9 +19,9 @@ def folder() -> str:
   return path
 
 
-def environment(**changes: str) -> dict[str, str]:
-  """That of a command: this one's, the folder, and what is given."""
+def environment() -> dict[str, str]:
+  """That of a command: this one's and the folder."""
   return os.environ | {
     'JAX_COMPILATION_CACHE_DIR': folder(),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
-  } | changes
+  }

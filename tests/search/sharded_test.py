@@ -1,5 +1,6 @@
 """Members over devices and processes: same digits, clear ends, the same command goes on."""
 
+import os
 import pathlib
 import socket
 import subprocess
@@ -14,7 +15,6 @@ from safenet_jax.search import member as members
 from safenet_jax.search import population
 from safenet_jax.search import strategy as strategies
 from safenet_jax.workdir import Workdir
-from tests import compilations
 from tests.search import small
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -25,7 +25,7 @@ def launch(path, *arguments, devices=1):
   return subprocess.Popen(
     [sys.executable, '-m', 'tests.search.sharded_run', str(path), *map(str, arguments)],
     cwd=ROOT,
-    env=compilations.environment(JAX_PLATFORMS='cpu', XLA_FLAGS=flags),
+    env=dict(os.environ, JAX_PLATFORMS='cpu', XLA_FLAGS=flags),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
