@@ -196,7 +196,11 @@ class FixedPointModel:
     return 2.0**-self.truncation_bits if polynomials else 0.0
 
   def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
-    """uint8 [B, H, W, C] to the client's int64 fixed-point input; `report` counts saturation."""
+    """The client's input: uint8 [B, H, W, C] to int64 fixed point; `report` counts saturation.
+
+    Raises:
+      ValueError: anything but uint8 [B, H, W, C] of the model's shape.
+    """
     if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
       raise ValueError(
           f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]'

@@ -61,7 +61,10 @@ class ClientOnline(online.ClientOnline):
     self._prepared, self._keys, self._randomness = materials, keys, randomness
 
   def run(self, images: np.ndarray) -> np.ndarray:
-    """Logits int64 [B, classes], or classes [B], of uint8 images, one material each."""
+    """Logits int64 [B, classes], or classes [B], of uint8 images [B, H, W, C], one material each.
+
+    ValueError for another number of images.
+    """
     if len(images) != len(self._prepared):
       raise ValueError(f'{len(images)} images for {len(self._prepared)} materials')
     x = ring.from_signed(self.model.encode(images), self.bits)

@@ -63,6 +63,7 @@ class Image:
     self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
   def send_masks(self) -> None:
+    """Sends Enc(r) of every linear layer."""
     walk = local.Masks(self.model, self.masks)
     records.run(self.model.layers, walk, self.mask)
     for name, layer in self.structure.linear.items():
@@ -74,6 +75,7 @@ class Image:
         self.channel.send('masks', upload)
 
   def receive_linear(self) -> None:
+    """Receives c = W r - u of every linear layer; the share of the logits follows."""
     outputs = {}
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):

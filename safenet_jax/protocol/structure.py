@@ -35,6 +35,7 @@ class Block:
 
   @property
   def count(self) -> int:
+    """Instances without the padding."""
     return self.end - self.first
 
 
@@ -101,6 +102,7 @@ class ActivationStructure:
 
   @property
   def polynomial_shape(self) -> tuple[int, ...]:
+    """(H, W, C) or (C,) of the polynomial channels, before a pool."""
     return (*self.form.map_shape, self.form.polynomial)
 
   @property
@@ -110,6 +112,7 @@ class ActivationStructure:
 
   @property
   def pooled_shape(self) -> tuple[int, ...]:
+    """(H, W) behind the pool, or () of a dense layer."""
     return self.form.pooled_shape
 
   def outputs(self, bits: int) -> list[tuple[tuple[int, ...], Rescale]]:

@@ -69,6 +69,9 @@ def curves(
 
   A curve goes as far as all its seeds do. It is of the best score, or, with the
   sizes of the network's activation layers, of the share that is replaced.
+
+  Raises:
+    ValueError: seeds of one setting with other populations or iterations.
   """
   groups: dict[str, list[tuple[int, list[float]]]] = {}
   for overrides, settings, cycles in runs:
