@@ -37,6 +37,7 @@ class Stage(NamedTuple):
 
   @property
   def ands(self) -> int:
+    """AND gates of all instances."""
     return self.circuit.and_count * self.instances
 
 

@@ -96,6 +96,9 @@ class Garbler:
     Returns:
       The message, and the garbler's secrets: labels of the shares, and `decoding`,
       whose first instance is the index.
+
+    Raises:
+      ValueError: labels of another type or shape.
     """
     sums, *_, last = argmax.stages(self._count, self._bits)
     shape = self._bits, sums.size, 2

@@ -63,6 +63,7 @@ class ServerState(NamedTuple):
 
   @property
   def nbytes(self) -> int:
+    """Bytes that a server keeps for one image."""
     return self.encoding.nbytes + self.zeros.nbytes
 
 

@@ -4,7 +4,11 @@ import csv
 import pathlib
 from typing import NamedTuple
 
-DIRECTORY = pathlib.Path(__file__).resolve().parents[2] / 'third_party' / 'published'
+# Inside of an installed package, or at the root of a checkout.
+_PLACES = [
+  root / 'third_party' / 'published' for root in pathlib.Path(__file__).resolve().parents[1:3]
+]
+DIRECTORY = next((place for place in _PLACES if place.is_dir()), _PLACES[-1])
 
 # The seconds of Tables 2 to 4, in their order.
 SECONDS = (
@@ -77,6 +81,7 @@ class Later(NamedTuple):
 
   @property
   def traced(self) -> bool:
+    """Whether the source of the value is known."""
     return self.source != 'not traced'
 
 

@@ -40,10 +40,12 @@ class Run:
 
   @property
   def network(self) -> str:
+    """Name of the architecture."""
     return self.config['model']['name']
 
   @property
   def dataset(self) -> str:
+    """Name of the images."""
     return self.config['data']['name']
 
   @property
@@ -57,6 +59,7 @@ class Run:
 
   @property
   def title(self) -> str:
+    """Network, width and images, as a heading."""
     width = self.config['model'].get('width', 1.0)
     narrow = '' if width == 1 else f' at width {width:g}'
     return f'{self.network}{narrow} on {self.dataset}'
