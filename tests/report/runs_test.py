@@ -70,6 +70,10 @@ def test_a_sweep_is_its_runs_and_their_names_may_have_commas(tmp_path):
 def test_a_directory_without_a_run_says_what_to_do(tmp_path):
   with pytest.raises(FileNotFoundError, match='run pretrain first'):
     runs.load(tmp_path)
+  # A phase that was refused may have left its settings.
+  workdirs.write(tmp_path, workdirs.config(), metrics=())
+  with pytest.raises(FileNotFoundError, match='nothing has been trained .* run pretrain first'):
+    runs.load(tmp_path)
   workdirs.write(tmp_path, {'sweep': {'settings': [{'seed': 0}]}})
   with pytest.raises(FileNotFoundError, match='has begun'):
     runs.load(tmp_path)

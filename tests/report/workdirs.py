@@ -60,8 +60,9 @@ def cycle(*members):
   }
 
 
-def write(path, settings, *, metrics=(), **files):
+def write(path, settings, *, metrics=None, **files):
   """Writes config.json, metrics.jsonl, and <name>.json of every other argument."""
+  metrics = log() if metrics is None else metrics
   path.mkdir(parents=True, exist_ok=True)
   for name, value in ({'config': settings} | files).items():
     (path / f'{name}.json').write_text(json.dumps(value))
