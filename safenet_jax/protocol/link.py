@@ -30,6 +30,8 @@ _PIECE_SECONDS = 0.5e-3
 _LEAST_PIECE, _MOST_PIECE = 1500, 1 << 20
 # Reading is so far ahead of sending, lest a thread that wakes late leave a gap.
 _AHEAD_SECONDS = 5e-3
+# For the last bytes of connections that have ended, beside two round trips.
+_LAST_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -139,20 +141,29 @@ def _connect(client: socket.socket, address: tuple[str, int], lines: list[_Line]
       stream.join()
 
 
-def _accept(listening: socket.socket, address: tuple[str, int], lines: list[_Line]) -> None:
+def _accept(
+    listening: socket.socket, address: tuple[str, int], lines: list[_Line],
+    connections: list[threading.Thread],
+) -> None:
   while True:
     client, _ = listening.accept()
-    threading.Thread(target=_connect, args=(client, address, lines), daemon=True).start()
+    thread = threading.Thread(target=_connect, args=(client, address, lines), daemon=True)
+    thread.start()
+    connections.append(thread)
 
 
 def main(host: str, port: str, rtt: str, bandwidth: str) -> None:
-  """Writes its port, and serves until its standard input ends."""
+  """Writes its port, and serves until its standard input and then its connections end."""
   lines = [_Line(float(rtt) / 2, float(bandwidth) / 8) for _ in range(2)]
   listening = socket.create_server((_HOST, 0), backlog=128)
-  arguments = listening, (host, int(port)), lines
+  connections: list[threading.Thread] = []
+  arguments = listening, (host, int(port)), lines, connections
   threading.Thread(target=_accept, args=arguments, daemon=True).start()
   print(listening.getsockname()[1], flush=True)
   sys.stdin.read()
+  end = time.monotonic() + 4 * lines[0].delay + _LAST_SECONDS
+  for thread in connections:
+    thread.join(max(0.0, end - time.monotonic()))
 
 
 if __name__ == '__main__':

@@ -139,6 +139,26 @@ def test_an_end_is_passed_on_after_all_bytes():
     assert client.recv(10) == b'answer' and client.recv(10) == b''
 
 
+def test_what_was_sent_last_still_arrives_when_the_link_is_closed():
+  with socket.create_server(('127.0.0.1', 0)) as listening:
+    with channels.shaped(0.2, 1e9, listening.getsockname()) as address:
+      client = socket.create_connection(address)
+      server, _ = listening.accept()
+      client.sendall(b'goodbye')
+      client.close()
+    with server:
+      assert server.recv(100) == b'goodbye' and server.recv(100) == b''
+
+
+def test_a_link_ends_although_a_connection_does_not():
+  with ends(rtt=0.001, bandwidth=1e9) as (client, _):
+    client.sendall(b'x')
+    duplicate = client.dup()
+  with duplicate:
+    duplicate.settimeout(20)
+    assert duplicate.recv(1) == b''
+
+
 def test_a_receiver_that_takes_nothing_stops_its_sender():
   with ends(rtt=0.001, bandwidth=1e9) as (client, server):
     client.settimeout(0.5)
