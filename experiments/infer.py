@@ -7,6 +7,7 @@ Or as the client of `experiments.serve`, with no config, no workdir and no weigh
 
   python -m experiments.infer --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
 
+--output=class asks for the classes alone: then not even this client sees the logits.
 With --requests=200 --clients=2, two of them at once ask for 100 of the images each, one by one: it
 prints requests a second, percentiles of their seconds, and how many answers are --labels.
 """

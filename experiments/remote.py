@@ -13,6 +13,7 @@ from experiments import load
 from experiments import serving
 from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import ledger as ledgers
+from safenet_jax.protocol import structure
 from safenet_jax.protocol import tls
 
 IMAGES = flags.DEFINE_string('images', None, 'uint8 [N, H, W, C] in an .npy file, with --host.')
@@ -23,6 +24,10 @@ COUNT = flags.DEFINE_integer(
 BATCH = flags.DEFINE_integer(
     'batch', 16, 'Images at once, which share their round trips; fewer where memory is short.',
     lower_bound=1,
+)
+OUTPUT = flags.DEFINE_enum(
+    'output', 'logits', structure.OUTPUTS,
+    'What leaves the protocol, with --host: the logits, or the class alone.'
 )
 PREPARED = flags.DEFINE_string(
     'prepared', None, 'Directory of prepared inferences; filled when it is empty.'
@@ -52,7 +57,7 @@ def main() -> None:
     return
   ledger = ledgers.Ledger()
   with clients.Client(
-      *address, context=context(), directory=PREPARED.value, ledger=ledger
+      *address, context=context(), directory=PREPARED.value, ledger=ledger, output=OUTPUT.value
   ) as client, bar:
     prepared = bar.add_task('prepare', total=max(0, len(images) - client.prepared))
     inferred = bar.add_task('infer', total=len(images))
@@ -64,12 +69,15 @@ def main() -> None:
       if missing:
         client.prepare(missing)
         bar.advance(prepared, missing)
-      for label in client.infer(batch).argmax(-1):
+      found = client.infer(batch)
+      for label in found if OUTPUT.value == 'class' else found.argmax(-1):
         print(label)
       bar.advance(inferred, len(batch))
   record = ledger.record()
   if OUT.value:
-    ledgers.save(record | {'mode': 'client', 'images': len(images)}, OUT.value)
+    ledgers.save(record | {
+        'mode': 'client', 'images': len(images), 'output': OUTPUT.value,
+    }, OUT.value)
   _summary(record, len(images), rich.console.Console(stderr=True))
 
 

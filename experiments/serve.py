@@ -4,7 +4,8 @@
     --host=127.0.0.1 --port=7341 --certificate=server.pem --key=server_key.pem
 
 --insecure_test_certificate=DIR writes a certificate that signs itself for --host, and its key,
-and serves with them. Logs are lines of key=value on standard error.
+and serves with them. --outputs=class lets clients have classes alone, never the logits. Logs are
+lines of key=value on standard error.
 """
 
 import logging
@@ -31,6 +32,10 @@ CLIENT_CA = flags.DEFINE_string(
 )
 MODE = flags.DEFINE_enum(
     'mode', 'delphi', descriptions.MODES, 'How linear layers are served; gazelle is a baseline.'
+)
+OUTPUTS = flags.DEFINE_list(
+    'outputs', None, 'What clients may have of logits and class, both by default; with class alone '
+    'the index of the largest logit is all that they learn.'
 )
 WORKERS = flags.DEFINE_integer(
     'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.',
@@ -74,8 +79,8 @@ def main() -> None:
   model = serving.served(launcher.CONFIG.value).model
   server = servers.Server(
       model, serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
-      mode=MODE.value or 'delphi', on_record=_save, workers=WORKERS.value or 0,
-      sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
+      mode=MODE.value or 'delphi', outputs=OUTPUTS.value, on_record=_save,
+      workers=WORKERS.value or 0, sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
   )
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())

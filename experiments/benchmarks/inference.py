@@ -2,16 +2,17 @@
 
 Rows `<network>/<plan>/<quantity>`, in Gazelle's mode `<network>/gazelle_<plan>/<quantity>`, for one
 image of 32 x 32. `offline_s`, `online_s` and `total_s` are wall seconds that the client waits,
-`offline_mb` and `online_mb` what goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree`
-the share of classes that equal the integer model's. Weights are random: neither bytes nor time
-depend on them. Homomorphic encryption runs in the server's session thread.
+`<phase>_linear_s` the part of them in steps of linear layers, `offline_mb` and `online_mb` what
+goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree` the share of classes that equal
+the integer model's. Weights are random: neither bytes nor time depend on them. Homomorphic
+encryption runs in the server's session thread.
 
 These are on the loopback. `lan_<quantity>` and `wan_<quantity>` are wall seconds over emulated
 links (`protocol.link`), measured as the others are; their floor is what the ledger's bytes take,
 in the direction that has more of them, and its rounds.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 import contextlib
 import multiprocessing
 import queue
@@ -37,6 +38,7 @@ from safenet_jax.protocol import quantize
 from safenet_jax.protocol import server as servers
 from safenet_jax.protocol import tls
 from safenet_jax.protocol.formats import FixedPointModel
+from safenet_jax.report import costs
 
 NETWORK = 'cnn7'
 # Ratios in twentieths and degrees by layer.
@@ -90,14 +92,19 @@ def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
   """Value and unit of what a joined record says of one image."""
   count = record['images']
 
-  def total(field: str, phase: str, *parties: str) -> float:
+  def total(field: str, phase: str, *parties: str, primitives: Container[str] = ()) -> float:
     return sum(
-        row[field] for row in record['rows'] if row['phase'] == phase and row['party'] in parties
+        row[field] for row in record['rows']
+        if row['phase'] == phase and row['party'] in parties
+        and (not primitives or row['primitive'] in primitives)
     ) / count
 
   found = {}
   for phase in ('offline', 'online'):
     found[f'{phase}_s'] = total('wall_seconds', phase, 'client'), 's'
+    found[f'{phase}_linear_s'] = (
+        total('wall_seconds', phase, 'client', primitives=costs.LINEAR), 's'
+    )
     found[f'{phase}_mb'] = total('bytes', phase, 'client', 'server') / 1e6, 'MB'
     for party in ('client', 'server'):
       found[f'{phase}_cpu_{party}_s'] = total('cpu_seconds', phase, party), 'CPU s'

@@ -111,6 +111,7 @@ class ClientMaterial(material.ClientMaterial):
   correlations: dict[str, ClientCorrelations]
 
   def arrays(self) -> dict[str, np.ndarray]:
+    """Raises ValueError: this material stays in memory."""
     raise ValueError('preparations of mode gazelle stay in memory')
 
 

@@ -44,6 +44,9 @@ def shaped(
     rtt: seconds of a round trip.
     bandwidth: bits a second, each way.
     address: host and port of the server.
+
+  Raises:
+    ValueError: a time or a rate that is not finite, or a rate of 0.
   """
   if not 0 <= rtt < math.inf or not 0 < bandwidth < math.inf:
     raise ValueError(f'a link of {rtt} s and {bandwidth} bit/s, want finite positive ones')

@@ -1,6 +1,6 @@
 """Serves private inference of one model: the party that owns the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import ssl
 import threading
@@ -42,6 +42,7 @@ class Server:
       *,
       context: ssl.SSLContext | None,
       mode: str = 'delphi',
+      outputs: Sequence[str] | None = None,
       workers: int = 0,
       sessions: int = 8,
       memory_bytes: int = 4 << 30,
@@ -59,6 +60,8 @@ class Server:
       context: from `tls.server_context`; None is in the clear, which has to be
         written out.
       mode: of `modes.MODES`.
+      outputs: what clients may have of `structure.OUTPUTS`, all by default; with
+        ('class',) no logits ever leave the protocol.
       workers: processes for homomorphic encryption; 0 computes in the sessions'
         threads, which share one core.
       sessions: clients at once.
@@ -71,20 +74,23 @@ class Server:
       **options: of `listener.Listener`.
     """
     randomness = SystemRandomness()
-    self._model, self._structure = model, structures.structure(model)
-    described = descriptions.describe(model, randomness, mode)
+    described = descriptions.describe(model, randomness, mode, outputs)
+    self._model, self._structures = model, {
+        output: structures.structure(model, output) for output in described.outputs
+    }
     self._mode = modes.MODES[mode]
+    sizes = map(self._mode.server_material.size, self._structures.values())
     part = memory_bytes // max(1, sessions)  # the listener refuses none
-    batch = part // self._mode.server_material.size(self._structure)
     self.description = dataclasses.replace(
-        described, batch=max(1, min(batch, commands.MAX_IMAGES))
+        described, batch=max(1, min(part // max(sizes), commands.MAX_IMAGES))
     )
-    self._contexts = session.contexts(self._structure)
+    structure = self._structures[described.outputs[0]]  # linear layers are the same
+    self._contexts = session.contexts(structure)
     self._linear: _Threads | _Processes
     if workers:
-      self._linear = _Processes(workers, model, self._structure)
+      self._linear = _Processes(workers, model, structure)
     else:
-      self._linear = _Threads(model, self._structure, self._contexts[0], randomness)
+      self._linear = _Threads(model, structure, self._contexts[0], randomness)
     self._store, self._idle = ServerStore(memory_bytes, keep_seconds), idle_seconds
     self._on_record = on_record
     try:
@@ -140,7 +146,7 @@ class Server:
     handshake.server(channel, self.description)
     # A source for each session: one that is shared would be waited for.
     parties = modes.ServerSession(
-        self._mode, channel, self._model, self._structure, self._contexts, self._linear,
+        self._mode, channel, self._model, self._structures, self._contexts, self._linear,
         SystemRandomness(),
     )
     while True:
@@ -149,10 +155,10 @@ class Server:
         if command.kind == commands.GOODBYE:
           return
         if command.kind == commands.PREPARE:
-          for material in parties.prepare(command.count):
+          for material in parties.prepare(command.count, command.output):
             self._store.put(material)
         else:
-          parties.infer(self._store.take(command.identifiers))
+          parties.infer(self._store.take(command.identifiers), command.output)
       except ProtocolError as error:
         channel.refuse(str(error))
         raise

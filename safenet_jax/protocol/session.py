@@ -13,6 +13,8 @@ live as long as the session. What these messages show is argued in
 `crypto.oblivious_transfer`; a public key is pseudorandom by ring-LWE.
 """
 
+from collections.abc import Iterator
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +62,7 @@ class ClientKeys(NamedTuple):
   labels: chooses labels of the server's garbler.
   words: sends words under `delta`, its own.
   nonce: of the session, in every tag.
+  numbers: of its images, in the tags too: each is given once.
   """
 
   secrets: dict[int, homomorphic.SecretKey]
@@ -67,6 +70,7 @@ class ClientKeys(NamedTuple):
   words: CorrelatedSender
   delta: np.ndarray
   nonce: bytes
+  numbers: Iterator[int]
 
 
 class ServerKeys(NamedTuple):
@@ -78,6 +82,7 @@ class ServerKeys(NamedTuple):
   words: CorrelatedReceiver
   delta: np.ndarray
   nonce: bytes
+  numbers: Iterator[int]
 
 
 def fresh_delta(randomness: Randomness) -> np.ndarray:
@@ -108,7 +113,7 @@ def client(
     channel.send('corrections', corrections, ours)
     (theirs,) = channel.receive('corrections', [(np.uint8, corrections_shape())])
     offline.checked(words.finish, theirs)
-  return ClientKeys(secrets, labels, words, delta, nonce)
+  return ClientKeys(secrets, labels, words, delta, nonce, itertools.count())
 
 
 def server(
@@ -141,4 +146,4 @@ def server(
     )
     offline.checked(labels.finish, corrections)
     channel.send('corrections', offline.checked(words.correct, theirs))
-  return ServerKeys(publics, raw, labels, words, delta, nonce)
+  return ServerKeys(publics, raw, labels, words, delta, nonce, itertools.count())

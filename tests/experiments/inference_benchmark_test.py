@@ -36,8 +36,12 @@ def test_a_measured_inference_has_both_parties_in_it(mode, records):
 
 def test_rows_are_named_by_network_plan_and_quantity(monkeypatch):
   flags.FLAGS(['test'], known_only=True)
-  row = {'phase': 'online', 'party': 'client', 'bytes': 2e6, 'cpu_seconds': 3, 'wall_seconds': 4}
-  record = {'rows': [row, row | {'party': 'server'}], 'images': 4, 'agree': 3}
+  row = {
+    'phase': 'online', 'party': 'client', 'primitive': 'labels', 'bytes': 2e6, 'cpu_seconds': 3,
+    'wall_seconds': 3,
+  }
+  linear = row | {'primitive': 'linear', 'bytes': 0, 'cpu_seconds': 0, 'wall_seconds': 1}
+  record = {'rows': [row, linear, row | {'party': 'server'}], 'images': 4, 'agree': 3}
   phases = {phase: {'sent': {'client': 5e6, 'server': 2e6}} for phase in ('offline', 'online')}
   record |= {'phases': phases, 'rounds': {'offline': 12, 'online': 32}}
   monkeypatch.setattr(
@@ -47,6 +51,7 @@ def test_rows_are_named_by_network_plan_and_quantity(monkeypatch):
   rows = {name: row.value for name, row in found.items()}
   assert rows['cnn7/all_relu/online_mb'] == 1.0  # of both parties, each of four images
   assert rows['cnn7/channel_80/online_s'] == rows['cnn7/channel_80/total_s'] == 1.0
+  assert rows['cnn7/all_relu/online_linear_s'] == 0.25
   assert rows['cnn7/gazelle_all_relu/online_cpu_client_s'] == 0.75
   assert rows['cnn7/layerwise/offline_s'] == 0 and rows['cnn7/all_polynomial/agree'] == 0.75
   # Over links: what was measured, beside bytes of the busier direction and rounds.

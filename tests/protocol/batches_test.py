@@ -24,7 +24,8 @@ def size(model, mode='delphi'):
 
 
 def serve(model, **options):
-  return servers.Server(model, context=None, **options)
+  # Beside classes, whose preparations are larger, the room is for those.
+  return servers.Server(model, context=None, outputs=('logits',), **options)
 
 
 def connect(server, **options):

@@ -54,6 +54,7 @@ OTHER = dataclasses.replace(FORMS['activation0'], degree=3)
         'formats: activation0 has degree 2, want 3',
     ),
     (Expectation(activations={}), 'formats of 2 activation layers, want 0'),
+    (Expectation(outputs=('class', 'top3')), 'outputs logits, class, want class, top3'),
 ])
 def test_a_mismatch_is_the_same_line_on_both_sides(expected, reason):
   client, server = shake(expected)

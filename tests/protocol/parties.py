@@ -70,11 +70,11 @@ class Run:
     return found
 
 
-def run(model, images, *, mode='delphi'):
+def run(model, images, *, mode='delphi', output='logits'):
   """Prepares for and infers a batch over a socket pair; the ledgers have each party's seconds."""
   public = description.describe(model, SystemRandomness()).client_model()
-  structure = structures.structure(model)
-  assert structures.structure(public) == structure
+  structure = structures.structure(model, output)
+  assert structures.structure(public, output) == structure
   contexts = {
       modulus: homomorphic.Context(parameters)
       for modulus, parameters in session.parameters(structure).items()
