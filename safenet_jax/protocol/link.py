@@ -86,6 +86,7 @@ class _Stream:
     self._source, self._sink, self._line = source, sink, line
     self._pieces: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
     self._held, self._changed = 0, threading.Condition()
+    self._alive = True
     self._threads = [
         threading.Thread(target=run, daemon=True) for run in (self._read, self._write)
     ]
@@ -102,7 +103,7 @@ class _Stream:
       with self._changed:
         self._changed.wait_for(lambda: self._held < self._line.window)
       try:
-        piece = self._source.recv(self._line.piece)
+        piece = self._source.recv(self._line.piece) if self._alive else b''
       except OSError:  # reset, which the other end gets to know as an end
         piece = b''
       with self._changed:
@@ -110,19 +111,19 @@ class _Stream:
       self._pieces.put((self._line.send(len(piece)) + self._line.delay, piece))
 
   def _write(self) -> None:
-    alive = True
     while True:
       due, piece = self._pieces.get()
       time.sleep(max(0.0, due - time.monotonic()))
       if not piece:
         _shut_down(self._sink, socket.SHUT_WR)
         return
-      if alive:
+      if self._alive:
         try:
           self._sink.sendall(piece)
-        except OSError:  # the receiver is gone: its sender gets to know when both ways end
-          alive = False
-          _shut_down(self._source, socket.SHUT_RD)
+        except OSError:  # the receiver is gone, and with it the connection
+          self._alive = False
+          for sock in (self._source, self._sink):
+            _shut_down(sock, socket.SHUT_RDWR)
       with self._changed:
         self._held -= len(piece)
         self._changed.notify_all()

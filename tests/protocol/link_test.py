@@ -47,6 +47,16 @@ def seconds(function, *args):
   return time.monotonic() - start
 
 
+def takes(least, most, function, *args):
+  """Never less; and no more at the best of a few times, for a machine may be busy."""
+  for _ in range(8):
+    found = seconds(function, *args)
+    assert found >= least
+    if found < most:
+      return True
+  return False
+
+
 def transfer(sender, receiver, size):
   peers.both(lambda: sender.sendall(bytes(size)), lambda: read(receiver, size))
 
@@ -83,20 +93,19 @@ def test_bytes_take_their_bandwidth_in_each_direction_at_once():
   size, rate = 500_000, 20e6
   wanted = 8 * size / rate
   with ends(rtt=0.0, bandwidth=rate) as (client, server):
-    up = seconds(transfer, client, server, size)
-    down = seconds(transfer, server, client, size)
-    both = seconds(
-        peers.both, lambda: transfer(client, server, size), lambda: transfer(server, client, size)
-    )
-  for found in (up, down, both):
-    assert 0.95 * wanted <= found < 1.7 * wanted
+    bounds = 0.95 * wanted, 1.7 * wanted
+    up, down = (client, server, size), (server, client, size)
+    assert takes(*bounds, transfer, *up)
+    assert takes(*bounds, transfer, *down)
+    assert takes(*bounds, peers.both, lambda: transfer(*up), lambda: transfer(*down))
 
 
 def test_connections_share_the_bandwidth():
   size, rate = 250_000, 20e6
   with ends(rtt=0.0, bandwidth=rate, count=2) as pairs:
-    found = seconds(peers.both, *(lambda pair=pair: transfer(*pair, size) for pair in pairs))
-  assert 2 * 0.95 * 8 * size / rate <= found < 1.7 * 2 * 8 * size / rate
+    both = [lambda pair=pair: transfer(*pair, size) for pair in pairs]
+    wanted = 2 * 8 * size / rate
+    assert takes(0.95 * wanted, 1.7 * wanted, peers.both, *both)
 
 
 def test_messages_are_under_way_together():
