@@ -49,7 +49,7 @@ def seconds(function, *args):
 
 def takes(least, most, function, *args):
   """Never less; and no more at the best of a few times, for a machine may be busy."""
-  for _ in range(8):
+  for _ in range(12):
     found = seconds(function, *args)
     assert found >= least
     if found < most:
@@ -93,7 +93,7 @@ def test_bytes_take_their_bandwidth_in_each_direction_at_once():
   size, rate = 500_000, 20e6
   wanted = 8 * size / rate
   with ends(rtt=0.0, bandwidth=rate) as (client, server):
-    bounds = 0.95 * wanted, 1.7 * wanted
+    bounds = 0.95 * wanted, 1.9 * wanted  # one after the other would take twice as long
     up, down = (client, server, size), (server, client, size)
     assert takes(*bounds, transfer, *up)
     assert takes(*bounds, transfer, *down)
@@ -105,7 +105,7 @@ def test_connections_share_the_bandwidth():
   with ends(rtt=0.0, bandwidth=rate, count=2) as pairs:
     both = [lambda pair=pair: transfer(*pair, size) for pair in pairs]
     wanted = 2 * 8 * size / rate
-    assert takes(0.95 * wanted, 1.7 * wanted, peers.both, *both)
+    assert takes(0.95 * wanted, 1.9 * wanted, peers.both, *both)
 
 
 def test_messages_are_under_way_together():
