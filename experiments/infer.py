@@ -53,9 +53,9 @@ def main() -> None:
   simulator.infer(model, test[:1], source)
   ledger = ledgers.Ledger()
   simulator.infer(model, test[:1], source, ledger=ledger)
-  with launcher.progress_bar('infer') as report:
+  with launcher.progress_bar('infer') as progress:
     private = simulation.run(
-        model, test, source, batch=remote.BATCH.value or 1, report=report
+        model, test, source, batch=remote.BATCH.value or 1, report=progress
     )
   classes, speed = private.logits.argmax(-1), private.images_per_second
   # All test images at once, by the plaintext network: scored once in a run, whoever asks.

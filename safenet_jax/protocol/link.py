@@ -30,6 +30,8 @@ _PIECE_SECONDS = 0.5e-3
 _LEAST_PIECE, _MOST_PIECE = 1500, 1 << 20
 # Reading is so far ahead of sending, lest a thread that wakes late leave a gap.
 _AHEAD_SECONDS = 5e-3
+# For the last bytes of connections that have ended, beside two round trips.
+_LAST_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -84,6 +86,7 @@ class _Stream:
     self._source, self._sink, self._line = source, sink, line
     self._pieces: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
     self._held, self._changed = 0, threading.Condition()
+    self._alive = True
     self._threads = [
         threading.Thread(target=run, daemon=True) for run in (self._read, self._write)
     ]
@@ -100,7 +103,7 @@ class _Stream:
       with self._changed:
         self._changed.wait_for(lambda: self._held < self._line.window)
       try:
-        piece = self._source.recv(self._line.piece)
+        piece = self._source.recv(self._line.piece) if self._alive else b''
       except OSError:  # reset, which the other end gets to know as an end
         piece = b''
       with self._changed:
@@ -108,19 +111,19 @@ class _Stream:
       self._pieces.put((self._line.send(len(piece)) + self._line.delay, piece))
 
   def _write(self) -> None:
-    alive = True
     while True:
       due, piece = self._pieces.get()
       time.sleep(max(0.0, due - time.monotonic()))
       if not piece:
         _shut_down(self._sink, socket.SHUT_WR)
         return
-      if alive:
+      if self._alive:
         try:
           self._sink.sendall(piece)
-        except OSError:  # the receiver is gone: its sender gets to know when both ways end
-          alive = False
-          _shut_down(self._source, socket.SHUT_RD)
+        except OSError:  # the receiver is gone, and with it the connection
+          self._alive = False
+          for sock in (self._source, self._sink):
+            _shut_down(sock, socket.SHUT_RDWR)
       with self._changed:
         self._held -= len(piece)
         self._changed.notify_all()
@@ -142,20 +145,29 @@ def _connect(client: socket.socket, address: tuple[str, int], lines: list[_Line]
       stream.join()
 
 
-def _accept(listening: socket.socket, address: tuple[str, int], lines: list[_Line]) -> None:
+def _accept(
+    listening: socket.socket, address: tuple[str, int], lines: list[_Line],
+    connections: list[threading.Thread],
+) -> None:
   while True:
     client, _ = listening.accept()
-    threading.Thread(target=_connect, args=(client, address, lines), daemon=True).start()
+    thread = threading.Thread(target=_connect, args=(client, address, lines), daemon=True)
+    thread.start()
+    connections.append(thread)
 
 
 def main(host: str, port: str, rtt: str, bandwidth: str) -> None:
-  """Writes its port, and serves until its standard input ends."""
+  """Writes its port, and serves until its standard input and then its connections end."""
   lines = [_Line(float(rtt) / 2, float(bandwidth) / 8) for _ in range(2)]
   listening = socket.create_server((_HOST, 0), backlog=128)
-  arguments = listening, (host, int(port)), lines
+  connections: list[threading.Thread] = []
+  arguments = listening, (host, int(port)), lines, connections
   threading.Thread(target=_accept, args=arguments, daemon=True).start()
   print(listening.getsockname()[1], flush=True)
   sys.stdin.read()
+  end = time.monotonic() + 4 * lines[0].delay + _LAST_SECONDS
+  for thread in connections:
+    thread.join(max(0.0, end - time.monotonic()))
 
 
 if __name__ == '__main__':

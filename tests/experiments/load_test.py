@@ -3,6 +3,9 @@
 import contextlib
 import functools
 import json
+import pathlib
+import subprocess
+import sys
 
 from absl import flags
 from absl.testing import flagsaver
@@ -114,6 +117,27 @@ def test_rows_of_a_sustained_load(monkeypatch):
   assert rows['server_peak_mb'].value >= environment.memory().resident / 1e6 > 50
   assert rows['server_growth_mb'].value < 100
   assert '4 requests by 2 clients' in rows['latency_p99_s'].setting
+
+
+WITHOUT_WORK = """
+import sys
+from experiments import benchmark, launcher
+from experiments.benchmarks import Row, inference, sustained
+for suite in (inference, sustained):
+  name = suite.__name__.rpartition('.')[-1]
+  suite.rows = lambda name=name: [Row(name, 'x', 'y', 1.0, 's')]
+launcher.run(benchmark.main, needs_config=False)
+"""
+
+
+def test_requests_add_their_suite_to_a_benchmark(tmp_path):
+  # In a process of its own: flags of two commands do not go together.
+  out = tmp_path / 'rows.json'
+  arguments = ['--suite=inference', '--requests=3', f'--out={out}']
+  command = [sys.executable, '-c', WITHOUT_WORK, *arguments]
+  subprocess.run(command, cwd=pathlib.Path(__file__).parent.parent.parent, check=True)
+  found = [row['suite'] for row in json.loads(out.read_text())['rows']]
+  assert found == ['inference', 'sustained']
 
 
 def test_a_load_is_summed_up_for_people_and_in_a_file(files, tmp_path, capsys):
