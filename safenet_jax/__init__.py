@@ -39,6 +39,8 @@ _NAMES = {
     'approximate': ('approximation.activation', 'approximate'),
     'quantize': ('protocol.quantize', 'quantize'),
     'quantization_report': ('protocol.quantize', 'quantization_report'),
+    'save_bundle': ('protocol.bundle', 'save'),
+    'load_bundle': ('protocol.bundle', 'load'),
     'Ledger': ('protocol.ledger', 'Ledger'),
     'simulate': ('protocol.simulator', 'infer'),
     'Server': ('protocol.server', 'Server'),
