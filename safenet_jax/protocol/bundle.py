@@ -190,14 +190,14 @@ def _model(
   for name, shape in wanted.items():
     array = arrays.get(name)
     if array is None or array.shape != shape or array.dtype != np.int64:
-      found = 'missing' if array is None else f'{array.dtype} {array.shape}'
-      raise ValueError(f'{name} is {found}, want int64 {shape}')
+      got = 'missing' if array is None else f'{array.dtype} {array.shape}'
+      raise ValueError(f'{name} is {got}, want int64 {shape}')
     _check_values(public, name, array)
   linear, polynomials = {}, {}
-  for shape in records.shapes(public.layers, public.input_shape):
-    name = shape.name
+  for found in records.shapes(public.layers, public.input_shape):
+    name = found.name
     if f'{name}/kernel' in arrays:
-      kernel, stride = arrays[f'{name}/kernel'], getattr(shape.layer, 'stride', 1)
+      kernel, stride = arrays[f'{name}/kernel'], getattr(found.layer, 'stride', 1)
       linear[name] = LinearWeights(
           kernel, arrays[f'{name}/bias'], stride, ring.limb_bits(kernel)
       )
