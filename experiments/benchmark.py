@@ -52,6 +52,12 @@ def main() -> None:
   }
   if costs:
     record['seconds_per_activation'] = costs
+  if 'units' in suites:
+    record['unit_costs'] = {
+      kind: {
+        row.name.removeprefix(prefix): row.value for row in rows if row.name.startswith(prefix)
+      } for kind, prefix in benchmarks.UNIT_COSTS.items()
+    }
   pathlib.Path(OUT.value).write_text(json.dumps(record, indent=2) + '\n')
   print(f'benchmark: {len(rows)} rows in {OUT.value}')
 

@@ -72,8 +72,7 @@ class Flow:
     sizes = session.message_parts(self._contexts)
     for i, (tag, parts) in enumerate(zip(('keys', 'points', *['corrections'] * 2), sizes)):
       self._send(scope, ('client', 'server')[i % 2], tag, parts)
-    once = {'base_transfers': 1, 'keys': len(self._contexts)}
-    self._both(scope, once, once)
+    self._both(scope, {'session': 1}, {'session': 1})
 
   def _linear(self, phase: str, name: str) -> None:
     scope, layer, context = (phase, name, 'linear'), self._structure.linear[name], self._contexts[0]
@@ -108,8 +107,8 @@ class Flow:
       self._tables(layer)
     self._products_reply()
     if structure.choices:
-      scope = 'offline', 'all', 'transfers'
-      self._send(scope, 'server', 'choices', offline.choice_message(offline.choice_parts(structure)))
+      scope, parts = ('offline', 'all', 'transfers'), offline.choice_parts(structure)
+      self._send(scope, 'server', 'choices', offline.choice_message(parts))
       choices = {'word_transfer': structure.choices}
       self._both(scope, choices, choices)
     for layer in structure.activations:
