@@ -52,11 +52,11 @@ def _estimate(console, config, net) -> None:
   mode = MODE.value or 'delphi'
   found = estimates.inference(untrained.model(net, plan), mode, costs)
   names = [shape.name for shape in records.shapes(net.layers, net.input_shape)]
-  title = f'one private inference under {PLAN.value}, {mode}, estimated'
+  title = f'one private inference under {PLAN.value}, {mode}, estimated: MB and seconds'
   _show(console, title, *reports.layers(found, names), left=1, total=False)
   _show(console, '', *reports.totals(found), left=1, total=True)
   for line in reports.lines(found):
-    console.print(line, highlight=False)
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -37,8 +37,8 @@ def server_material(structure: Structure) -> int:
     total += 2 * _WORD * _outputs(layer)
     if layer.powers:
       total += _WORD * (layer.powers + 1) * math.prod(layer.polynomial_shape)
-    drawn = sum(width for name, width in layer.circuit.inputs if name != 'client')
-    labels = drawn + len(layer.circuit.outputs)
+    # Others are sent offline, and not kept.
+    labels = dict(layer.circuit.inputs).get('server', 0) + len(layer.circuit.outputs)
     for block in layer.blocks:
       total += _LABEL * labels * block.size + _WORD * block.count
   return total

@@ -35,7 +35,7 @@ def layers(found: Estimate, names: Sequence[str]) -> tuple[list[str], list[list[
     entry[row['phase'], row['party']] += row['bytes'] / 1e6
     entry[row['phase'], 'seconds'] += row['cpu_seconds']
   header = ['layer'] + [
-    f'{phase} {text}' for phase in ('offline', 'online') for text in ('up MB', 'down MB', 's')
+    f'{phase} {text}' for phase in ('offline', 'online') for text in ('up', 'down', 's')
   ]
   order = [*names, 'all layers', 'image, logits']
   return header, [
