@@ -35,7 +35,8 @@ def main() -> None:
   workdir.claim({'plan': plans.record(plan, config.model.name)})
   first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
   options = pipeline.training(config.search, 'finetune')
-  planned = members.create(pipeline.variables(first), plan, 0.0, net, options)
+  planned = members.restart(pipeline.fitted(first, net, images), 0.0, net, options)
+  planned = planned.replace(plan=plan)
   pipeline.finish(config, net, images, workdir, first, planned, searched=0)
 
 

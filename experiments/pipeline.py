@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments import launcher
 from safenet_jax import data
+from safenet_jax.approximation import activation
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
@@ -19,6 +20,8 @@ from safenet_jax.search.member import Member, Task, Training
 from safenet_jax.workdir import Workdir
 
 
+# Images that polynomials are fitted to before they are trained.
+FIT_IMAGES = 256
 # Phases that train on from the pretrained network, with the settings of section `search`.
 TUNED = ('finetune', 'control')
 
@@ -115,6 +118,14 @@ def trained(config, net: Network, workdir: Workdir, phase: str, section: str) ->
   if found is None:
     raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
   return found[1]['member']
+
+
+def fitted(member: Member, net: Network, images: data.Dataset) -> Member:
+  """The all-ReLU member with polynomials fitted to the inputs of its activations."""
+  some = data.normalise(jnp.asarray(images.train.images[:FIT_IMAGES]), images.mean, images.std)
+  return member.replace(
+    coefficients=activation.fitted_coefficients(net, variables(member), some)
+  )
 
 
 def variables(member: Member):

@@ -45,7 +45,7 @@ def main() -> None:
   task = pipeline.task(net, images, options, teacher, teacher, settings.validation_images)
 
   baseline = fit.evaluate(first, task, task.validation_images, task.validation_labels)
-  start = members.restart(first, settings.learning_rate, net, options)
+  start = members.restart(pipeline.fitted(first, net, images), settings.learning_rate, net, options)
   start = start.replace(accuracy=baseline, score=baseline)
   evolution = pbt.Evolution(
     population=settings.population,

@@ -36,6 +36,7 @@ _NAMES = {
     'make_plan': ('approximation.plan', 'make'),
     'importance_ranks': ('approximation.importance', 'ranks'),
     'initial_coefficients': ('approximation.activation', 'initial_coefficients'),
+    'fitted_coefficients': ('approximation.activation', 'fitted_coefficients'),
     'approximate': ('approximation.activation', 'approximate'),
     'quantize': ('protocol.quantize', 'quantize'),
     'quantization_report': ('protocol.quantize', 'quantization_report'),

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
+from safenet_jax.models import network as networks
 
 # Least-squares fit of ReLU over N(0, 1): 1/(2 sqrt(2 pi)) + x/2 + x^2/(2 sqrt(2 pi)).
 # The cubic term of that fit is zero, so degree 3 starts from the same polynomial.
@@ -66,6 +67,47 @@ def initial_coefficients(channels: tuple[int, ...], *, per_channel: bool = False
   return tuple(jnp.tile(start, (c, 1)) if per_channel else start for c in channels)
 
 
+def fit(x: jax.Array) -> jax.Array:
+  """The quadratic nearest to ReLU over values x of any shape, float32 [4], constant term first."""
+  x = x.reshape(-1).astype(jnp.float32)
+  scale = jnp.sqrt(jnp.mean(jnp.square(x))) + 1e-6
+  z = x / scale
+  powers = jnp.stack([jnp.ones_like(z), z, jnp.square(z)])
+  # A ridge, or a layer whose inputs are all equal would have no solution.
+  moments = powers @ powers.T / z.size + 1e-6 * jnp.eye(3)
+  c = jnp.linalg.solve(moments, powers @ jax.nn.relu(z) / z.size)
+  return jnp.stack([c[0] * scale, c[1], c[2] / scale, jnp.zeros_like(scale)])
+
+
+def fitted_coefficients(network: networks.Network, variables, images: jax.Array) -> tuple[jax.Array, ...]:
+  """Tuple of float32 [4] per layer: fits of ReLU over what the network gives its activations.
+
+  Layer after layer with the polynomials of the layers before, because squares have heavy
+  tails: a layer's inputs are many deviations wide behind them, and its own square must be
+  the flatter.
+
+  Args:
+    network: whose activations are replaced.
+    variables: of the trained all-ReLU network.
+    images: normalised, float [B, H, W, C]; some hundred will do.
+  """
+
+  @jax.jit
+  def fitted(variables, images):
+    found = []
+
+    def activate(x):
+      found.append(fit(x))
+      c0, c1, c2, _ = found[-1]
+      return (c2 * x + c1) * x + c0
+
+    activations = [activate] * len(networks.activation_channels(network))
+    network.apply(variables, images, activations, train=True, mutable=['batch_stats'])
+    return tuple(found)
+
+  return fitted(variables, images)
+
+
 def approximate(
     plan: plans.Plan,
     channel_ranks: tuple[jax.Array, ...],
@@ -86,9 +128,13 @@ def range_penalty(
     approximation: tuple[Approximation, ...],
     limit: float,
 ) -> jax.Array:
-  """Mean square of |x| beyond `limit` over the replaced channels of all layers."""
+  """Mean over images of their largest |x| beyond `limit` in replaced channels, as shares squared.
+
+  Summed over layers. It is the largest value of an image that leaves the range and that
+  widens a batch's statistics; the mean over all values hardly sees it.
+  """
   def one(x, layer):
     excess = jnp.where(layer.mask, jax.nn.relu(jnp.abs(x) - limit), 0.0)
-    return jnp.mean(jnp.square(excess))
+    return jnp.mean(jnp.square(excess.max(tuple(range(1, x.ndim))) / limit))
 
   return sum(one(x, layer) for x, layer in zip(preactivations, approximation))

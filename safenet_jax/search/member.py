@@ -199,8 +199,11 @@ def _loss(trainable, member, task, images, labels, blend):
   targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), training.label_smoothing)
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if training.distillation:
-    # Hinton et al. 2015: soft labels of the teacher at a temperature.
-    taught = (task.teacher_network or task.network).apply(task.teacher, images)
+    # Hinton et al. 2015: soft labels of the teacher at a temperature. It normalises by the
+    # batch as the student does: its own statistics are those of images that are not augmented.
+    taught, _ = (task.teacher_network or task.network).apply(
+      task.teacher, images, train=True, mutable=['batch_stats']
+    )
     soft = jax.nn.softmax(taught / training.temperature)
     matched = optax.softmax_cross_entropy(logits / training.temperature, soft).mean()
     weight = training.distillation
@@ -212,9 +215,11 @@ def _loss(trainable, member, task, images, labels, blend):
 
 
 def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
-  """Replaces the batch-norm statistics by their mean over fresh training batches.
+  """Replaces the batch-norm statistics by their median over fresh training batches.
 
-  Running averages still remember the activations of an earlier plan.
+  Running averages still remember the activations of an earlier plan. The median, because
+  an image far out in the tail of the polynomials makes the variance of its batch, and the
+  mean over batches, many times that of the others.
   """
   if not member.batch_stats:
     return member  # a network without batch norm
@@ -225,7 +230,7 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
   # From zero statistics one update leaves (1 - momentum) times the batch's own.
   empty = jax.tree.map(jnp.zeros_like, member.batch_stats)
 
-  def one(total, batch):
+  def one(_, batch):
     _, state = task.network.apply(
       {'params': scored.params, 'batch_stats': empty},
       task.normalise(task.images[batch]),
@@ -233,11 +238,11 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
       train=True,
       mutable=['batch_stats'],
     )
-    return jax.tree.map(jnp.add, total, state['batch_stats']), None
+    return None, state['batch_stats']
 
-  total, _ = lax.scan(one, empty, batches)
-  scale = 1.0 / (count * (1 - BATCH_NORM_MOMENTUM))
-  return member.replace(batch_stats=jax.tree.map(lambda a: a * scale, total))
+  _, found = lax.scan(one, None, batches)
+  scale = 1.0 / (1 - BATCH_NORM_MOMENTUM)
+  return member.replace(batch_stats=jax.tree.map(lambda a: scale * jnp.median(a, 0), found))
 
 
 def accuracy(member: Member, task: Task, images: jax.Array, labels: jax.Array) -> jax.Array:

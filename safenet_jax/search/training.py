@@ -25,14 +25,14 @@ class Training:
   per_channel: bool = False  # a polynomial for every channel, not one for a layer
   leading_floor: float = activation.LEADING_FLOOR  # least leading coefficient of degree 2
   range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits
-  range_penalty: float = 0.01
+  range_penalty: float = 1.0
   label_smoothing: float = 0.0
   distillation: float = 0.0  # weight of the teacher's soft labels, 0..1
   temperature: float = 4.0
   augment: bool = True
   ema: float = 0.0  # decay of the average of the weights that is scored and served, 0 is off
   dtype: str = 'auto'  # of the computation: see compute_dtype
-  recalibration_batches: int = 4
+  recalibration_batches: int = 16
   evaluation_batch: int = 250
 
   def __post_init__(self):

@@ -89,9 +89,39 @@ def test_blend_moves_from_relu_to_the_polynomial():
   np.testing.assert_allclose(layer(2, blend=0.25)(x), 0.25 * relu + 0.75 * polynomial, rtol=1e-5)
 
 
-def test_range_penalty_counts_only_replaced_channels_beyond_the_limit():
-  x = jnp.asarray([[5.0, 100.0, -3.0]])
-  assert activation.range_penalty((x,), (layer(2),), 3.0) == pytest.approx((5 - 3) ** 2 / 3)
+def test_range_penalty_is_of_the_largest_replaced_value_of_an_image():
+  x = jnp.asarray([[[5.0, 100.0, -3.0], [-9.0, 0.0, 1.0]], [[1.0, 50.0, 2.0], [0.0, 0.0, 0.0]]])
+  # Channel 1 is kept; the images' excess beyond 3 is 6 and none.
+  assert activation.range_penalty((x,), (layer(2),), 3.0) == pytest.approx((6 / 3) ** 2 / 2)
+
+
+def test_a_fit_is_the_least_squares_quadratic():
+  x = jax.random.normal(jax.random.key(0), (200, 500))
+  np.testing.assert_allclose(activation.fit(x), activation.INITIAL, atol=5e-3)
+  wide = 7 * x + 3
+  a = np.stack([np.ones(wide.size), np.ravel(wide), np.square(np.ravel(wide))], 1)
+  expected = np.linalg.lstsq(a, np.maximum(np.ravel(wide), 0), rcond=None)[0]
+  np.testing.assert_allclose(activation.fit(wide)[:3], expected, rtol=2e-3, atol=1e-3)
+  assert np.isfinite(activation.fit(jnp.zeros((4, 3)))).all()
+
+
+def test_fitted_coefficients_follow_the_polynomials_before_them():
+  net = architectures.cnn7(width=0.25, input_shape=(8, 8, 1))
+  variables = net.init(jax.random.key(0))
+  images = jax.random.normal(jax.random.key(1), (32, 8, 8, 1))
+  found = activation.fitted_coefficients(net, variables, images)
+  inputs = []
+
+  def polynomial(t):
+    def activate(x):
+      inputs.append(x)
+      return found[t][0] + found[t][1] * x + found[t][2] * x * x
+    return activate
+
+  net.apply(
+    variables, images, [polynomial(t) for t in range(7)], train=True, mutable=['batch_stats'])
+  for x, coefficients in zip(inputs, found):
+    np.testing.assert_allclose(coefficients, activation.fit(x), rtol=1e-3, atol=1e-3)
 
 
 def test_plans_change_without_recompilation():

@@ -76,6 +76,19 @@ def test_recalibration_sets_the_statistics_of_the_training_images():
   np.testing.assert_allclose(found['var'], y.var((0, 1, 2)), rtol=0.4)
 
 
+def test_one_image_far_out_does_not_widen_the_statistics():
+  task, first = tiny_task()
+  task = task.replace(training=members.Training(batch_size=1, recalibration_batches=32))
+  grey = 120 + task.images % 8
+  # A few of the 32 batches are this image; a mean over them would follow it.
+  odd = grey.at[0].set(np.where(task.images[0] % 2, 0, 255).astype(np.uint8))
+  usual, found = (
+    recalibrate(jax.random.key(0), first, task.replace(images=images)).batch_stats['conv0_bn']
+    for images in (grey, odd)
+  )
+  np.testing.assert_allclose(found['var'], usual['var'], rtol=0.5)
+
+
 @pytest.mark.parametrize('count', [1, 7, 16])
 def test_accuracy_counts_every_image_once_whatever_the_batch(count):
   task, first = tiny_task()
@@ -110,6 +123,19 @@ def test_distillation_pulls_towards_the_teacher():
   trained, _ = members.train(jax.random.key(0), member, distilled, batches(80, task))
   trained = members.recalibrate(jax.random.key(1), trained, task)
   assert distance(trained) < distance(members.recalibrate(jax.random.key(1), member, task))
+
+
+def test_a_student_that_equals_its_teacher_stays_whatever_statistics_the_teacher_keeps():
+  task, first = tiny_task()
+  stale = jax.tree.map(lambda a: a + 5, first.batch_stats)
+  distilled = task.replace(
+    teacher={'params': first.params, 'batch_stats': stale},
+    training=members.Training(batch_size=8, distillation=1.0, weight_decay=0.0),
+  )
+  trained, _ = train(jax.random.key(0), first.replace(learning_rate=1.0), distilled, batches(3, task))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), trained.params, first.params
+  )
 
 
 def test_the_average_follows_the_weights_and_is_what_is_scored():
