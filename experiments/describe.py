@@ -46,13 +46,13 @@ def _show(console, title, header, rows, left: int, total: bool) -> None:
   console.print(table)
 
 
-def _estimate(console, config, net) -> None:
+def _estimate(console, config, net, path: str) -> None:
   costs = unit_costs.load(COSTS.value) if COSTS.value else unit_costs.DEFAULT
-  plan = plans.load(PLAN.value, config.model.name, len(networks.activation_channels(net)))
+  plan = plans.load(path, config.model.name, len(networks.activation_channels(net)))
   mode = MODE.value or 'delphi'
   found = estimates.inference(untrained.model(net, plan), mode, costs)
   names = [shape.name for shape in records.shapes(net.layers, net.input_shape)]
-  title = f'one private inference under {PLAN.value}, {mode}, estimated: MB and seconds'
+  title = f'one private inference under {path}, {mode}, estimated: MB and seconds'
   _show(console, title, *reports.layers(found, names), left=1, total=False)
   _show(console, '', *reports.totals(found), left=1, total=True)
   for line in reports.lines(found):
@@ -68,7 +68,7 @@ def main() -> None:
   title = f'{config.model.name} on {config.data.name}'
   _show(console, title, *tables.architecture(net), left=2, total=True)
   if PLAN.value:
-    _estimate(console, config, net)
+    _estimate(console, config, net, PLAN.value)
   elif COSTS.value:
     raise ValueError('--costs without --plan, want the plan whose inference to estimate')
   print(f'activations: {sum(networks.relu_counts(net))}')

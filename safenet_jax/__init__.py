@@ -42,6 +42,7 @@ _NAMES = {
     'quantization_report': ('protocol.quantize', 'quantization_report'),
     'save_bundle': ('protocol.bundle', 'save'),
     'load_bundle': ('protocol.bundle', 'load'),
+    'estimate_inference': ('protocol.estimate', 'inference'),
     'Ledger': ('protocol.ledger', 'Ledger'),
     'simulate': ('protocol.simulator', 'infer'),
     'Server': ('protocol.server', 'Server'),
