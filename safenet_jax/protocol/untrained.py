@@ -7,13 +7,15 @@ What a trained one may differ in are a bit or two of a garbled layer's width, an
 which channels go where an addition meets pruned ones.
 """
 
-import jax
-import jax.numpy as jnp
+import math
+
 import numpy as np
 
 from safenet_jax.approximation import activation
 from safenet_jax.approximation import importance
 from safenet_jax.approximation.plan import Plan
+from safenet_jax.crypto.randomness import InsecureSeededRandomness
+from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.protocol import calibration
 from safenet_jax.protocol import quantize
@@ -51,32 +53,14 @@ def model(network: Network, plan: Plan) -> FixedPointModel:
   Raises:
     ValueError: the network cannot be served under this plan.
   """
-  variables = _variables(network)
+  variables = weights.untrained_variables(network)
   approximation = activation.approximate(
     plan, importance.ranks(network, variables),
     activation.initial_coefficients(activation_channels(network)),
   )
-  key, channels = jax.random.key(1), network.input_shape[-1]
-  images = jax.random.randint(key, (_IMAGES, *network.input_shape), 0, 256, jnp.uint8)
+  shape, channels = (_IMAGES, *network.input_shape), network.input_shape[-1]
+  noise = InsecureSeededRandomness(0).words(-(-math.prod(shape) // 8)).view(np.uint8)
   return quantize.build(
-    network, _Normalised(network, variables, approximation, _PRECISION), np.asarray(images),
-    mean=(0.5,) * channels, std=(0.3,) * channels,
+    network, _Normalised(network, variables, approximation, _PRECISION),
+    noise[: math.prod(shape)].reshape(shape), mean=(0.5,) * channels, std=(0.3,) * channels,
   )
-
-
-def _variables(network: Network):
-  """He-normal kernels, and all else as a network starts; nothing is compiled but one draw."""
-  shapes = jax.eval_shape(network.init, jax.random.key(0))
-  flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
-  values = np.asarray(jax.random.normal(jax.random.key(0), (sum(x.size for _, x in flat),)))
-  found, start = [], 0
-  for path, x in flat:
-    kind = path[-1].key
-    if kind == 'kernel':
-      fan_in = x.size // x.shape[-1]
-      drawn = values[start : start + x.size].reshape(x.shape)
-      found.append(drawn * np.float32(np.sqrt(2 / fan_in)))
-    else:
-      found.append(np.full(x.shape, kind in ('scale', 'var'), np.float32))
-    start += x.size
-  return jax.tree_util.tree_unflatten(tree, found)
