@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 
 import safenet_jax
+from safenet_jax.approximation import plan as plans
 from safenet_jax.models import layers
+from safenet_jax.models import network as networks
 from safenet_jax.protocol import bundle as bundles
 from safenet_jax.protocol import formats
 from safenet_jax.protocol import record_codec
 from safenet_jax.protocol import server as servers
+from safenet_jax.protocol import untrained
 from tests.crypto import fresh
 from tests.protocol import models
 from tests.protocol import networks as small
@@ -30,17 +33,14 @@ PREFIX = struct.Struct('>8sII')
 
 def residual():
   """With shortcuts, general squares, cubics, and pruned channels."""
-  net, variables = small.trained(small.NETWORKS['padded'])
-  return small.quantised(
-      net, variables, small.planned(net, variables, [10] * 5, [0, 2, 3, 2, 2])
-  )
+  net = networks.Network(small.NETWORKS['padded'], small.SHAPE)
+  return untrained.model(net, plans.make([10] * 5, [0, 2, 3, 2, 2]))
 
 
 def pooled():
   """With max pools and a dense layer on a map."""
-  net, variables = small.trained(small.VGG)
-  plan = small.planned(net, variables, [0, 10, 10, 10], [0, 2, 0, 3])
-  return small.quantised(net, variables, plan)
+  net = networks.Network(small.VGG, small.SHAPE)
+  return untrained.model(net, plans.make([0, 10, 10, 10], [0, 2, 0, 3]))
 
 
 def assert_equal(found, wanted):
