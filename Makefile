@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 CONFIG := experiments/configs/cnn7_fashion.py
 RUN := runs/demo
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow lint docs clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ test-slow: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python -W error docs/api.py build/docs
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

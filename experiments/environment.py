@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from typing import NamedTuple
 
 PACKAGES = ('numpy', 'jax', 'jaxlib', 'cryptography', 'PyNaCl', 'seal-python')
 
@@ -21,6 +22,19 @@ def record() -> dict:
     'versions': {'python': platform.python_version()} | {p: _version(p) for p in PACKAGES},
     'commit': _commit(),
   }
+
+
+class Memory(NamedTuple):
+  """Bytes of a process in memory, now and at most."""
+
+  resident: int
+  peak: int
+
+
+def memory(process: int | str = 'self') -> Memory:
+  """Of a process by its id; zeros where there is no /proc."""
+  found = (_proc(f'{process}/status', key) for key in ('VmRSS', 'VmHWM'))
+  return Memory(*(1024 * int((value or '0').split()[0]) for value in found))
 
 
 def _proc(name: str, key: str) -> str | None:

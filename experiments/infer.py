@@ -2,13 +2,17 @@
 
   python -m experiments.infer --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 
+--count=10000 takes that many of them, and --batch at most so many at once.
 Or as the client of `experiments.serve`, with no config, no workdir and no weights:
 
   python -m experiments.infer --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
+
+--output=class asks for the classes alone: then not even this client sees the logits.
+With --requests=200 --clients=2, two of them at once ask for 100 of the images each, one by one: it
+prints requests a second, percentiles of their seconds, and how many answers are --labels.
 """
 
 import sys
-import time
 
 import numpy as np
 
@@ -24,6 +28,7 @@ def main() -> None:
   from experiments import evaluation
   from experiments import pipeline
   from experiments import planned as planned_
+  from experiments import simulation
   from safenet_jax.crypto import randomness
   from safenet_jax.protocol import formats
   from safenet_jax.protocol import ledger as ledgers
@@ -39,25 +44,26 @@ def main() -> None:
   )
   for line in report.lines():
     print(line)
-  count = config.secure.images
-  test, labels = (np.asarray(part[:count]) for part in images.test)
-  ranges = formats.RangeReport()
-  plain = model.run(test, ranges)
+  wanted = remote.COUNT.value or config.secure.images
+  test, labels = (np.asarray(part[:wanted]) for part in images.test)
+  count, ranges = len(test), formats.RangeReport()
+  plain = simulation.plain(model, test, ranges)
 
   source = randomness.SystemRandomness()
   # Compiled outside the ledger; the first image alone is the one that is counted.
   simulator.infer(model, test[:1], source)
   ledger = ledgers.Ledger()
-  private = [simulator.infer(model, test[:1], source, ledger=ledger)]
-  start = time.perf_counter()
-  private += [simulator.infer(model, test[i : i + 1], source) for i in range(1, count)]
-  seconds = time.perf_counter() - start
-  classes = np.concatenate(private).argmax(-1)
+  simulator.infer(model, test[:1], source, ledger=ledger)
+  with launcher.progress_bar('infer') as report:
+    private = simulation.run(
+        model, test, source, batch=remote.BATCH.value or 1, report=report
+    )
+  classes, speed = private.logits.argmax(-1), private.images_per_second
   # All test images at once, by the plaintext network: scored once in a run, whoever asks.
   evaluation.tested(workdir, 'finetune', planned, task, net, images)
   workdir.write_json('ledger.json', ledger.record() | {
       'mode': 'simulator, offline correlations from an insecure dealer',
-      'images': count, 'images_per_second': (count - 1) / seconds if count > 1 else None,
+      'images': count, 'images_per_second': speed,
       'agreement': int((classes == plain.argmax(-1)).sum()),
       'correct': int((classes == labels).sum()),
       'fixed_point_correct': int((plain.argmax(-1) == labels).sum()),
@@ -66,7 +72,8 @@ def main() -> None:
       'quantization': report.record(),
   })
   agree = (classes == plain.argmax(-1)).sum()
-  print(f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network')
+  print(f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network'
+        f'{f", {speed:.2f} images/s simulated" if speed else ""}')
 
 
 if __name__ == '__main__':

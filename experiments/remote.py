@@ -1,23 +1,41 @@
 """`experiments.infer --host`: predictions of a server for images that it does not see."""
 
+import functools
+import ssl
+
 from absl import flags
 import numpy as np
 import rich.console
 import rich.progress
 import rich.table
 
+from experiments import load
 from experiments import serving
 from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import ledger as ledgers
+from safenet_jax.protocol import structure
 from safenet_jax.protocol import tls
 
 IMAGES = flags.DEFINE_string('images', None, 'uint8 [N, H, W, C] in an .npy file, with --host.')
-COUNT = flags.DEFINE_integer('count', None, 'How many of --images, all by default.', lower_bound=1)
-BATCH = flags.DEFINE_integer('batch', 16, 'Images that share their round trips.', lower_bound=1)
+COUNT = flags.DEFINE_integer(
+    'count', None, 'How many images: of --images, all by default; without --host of the test set, '
+    'secure.images by default.', lower_bound=1,
+)
+BATCH = flags.DEFINE_integer(
+    'batch', 16, 'Images at once, which share their round trips; fewer where memory is short.',
+    lower_bound=1,
+)
+OUTPUT = flags.DEFINE_enum(
+    'output', 'logits', structure.OUTPUTS,
+    'What leaves the protocol, with --host: the logits, or the class alone.'
+)
 PREPARED = flags.DEFINE_string(
     'prepared', None, 'Directory of prepared inferences; filled when it is empty.'
 )
-OUT = flags.DEFINE_string('out', None, "JSON file for this party's ledger.")
+LABELS = flags.DEFINE_string(
+    'labels', None, 'Integers [N] in an .npy file: what --requests should be answered.'
+)
+OUT = flags.DEFINE_string('out', None, "JSON file for this party's ledger, or for the load.")
 
 
 def wanted(argv: list[str]) -> bool:
@@ -26,36 +44,77 @@ def wanted(argv: list[str]) -> bool:
 
 
 def main() -> None:
-  """Prints a class for every image, and where bytes and seconds went."""
-  context = None
-  if not serving.IN_THE_CLEAR.value:
-    context = tls.client_context(
-        serving.CA.value, serving.CERTIFICATE.value, serving.KEY.value
-    )
-  images = _images()
+  """Prints a class for every image, and where bytes and seconds went; or loads the server."""
+  images, console = _images(), rich.console.Console(stderr=True)
+  address = serving.HOST.value or '', serving.PORT.value or 0
+  context = functools.partial(
+      _context, serving.IN_THE_CLEAR.value, serving.CA.value, serving.CERTIFICATE.value,
+      serving.KEY.value,
+  )
+  bar = rich.progress.Progress(console=console, disable=not console.is_terminal)
+  if load.REQUESTS.value:
+    _load(address, context, images, bar)
+    return
   ledger = ledgers.Ledger()
-  console = rich.console.Console(stderr=True)
   with clients.Client(
-      serving.HOST.value or '', serving.PORT.value, context=context, directory=PREPARED.value,
-      ledger=ledger,
-  ) as client, rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
-    starts = range(0, len(images), BATCH.value)
-    missing = max(0, len(images) - client.prepared)
-    offline = bar.add_task('prepare', total=missing)
-    for first in range(0, missing, BATCH.value):
-      some = min(BATCH.value, missing - first)
-      client.prepare(some)
-      bar.advance(offline, some)
-    online = bar.add_task('infer', total=len(images))
-    for first in starts:
-      batch = images[first : first + BATCH.value]
-      for label in client.infer(batch).argmax(-1):
+      *address, context=context(), directory=PREPARED.value, ledger=ledger, output=OUTPUT.value
+  ) as client, bar:
+    prepared = bar.add_task('prepare', total=max(0, len(images) - client.prepared))
+    inferred = bar.add_task('infer', total=len(images))
+    # Neither party has room for preparations of any number of images: batch by batch.
+    size = min(BATCH.value or 1, max(client.batch, client.prepared))
+    for first in range(0, len(images), size):
+      batch = images[first : first + size]
+      missing = max(0, len(batch) - client.prepared)
+      if missing:
+        client.prepare(missing)
+        bar.advance(prepared, missing)
+      found = client.infer(batch)
+      for label in found if OUTPUT.value == 'class' else found.argmax(-1):
         print(label)
-      bar.advance(online, len(batch))
+      bar.advance(inferred, len(batch))
   record = ledger.record()
   if OUT.value:
-    ledgers.save(record | {'mode': 'client', 'images': len(images)}, OUT.value)
+    ledgers.save(record | {
+        'mode': 'client', 'images': len(images), 'output': OUTPUT.value,
+    }, OUT.value)
   _summary(record, len(images), rich.console.Console(stderr=True))
+
+
+def _context(
+    clear: bool | None, ca: str | None, certificate: str | None, key: str | None
+) -> ssl.SSLContext | None:
+  return None if clear else tls.client_context(ca, certificate, key)
+
+
+def _load(address: tuple[str, int], context, images: np.ndarray, bar) -> None:
+  """Sends --requests, and prints how fast and how steadily they were answered."""
+  labels = None
+  if LABELS.value:
+    labels = np.load(LABELS.value, allow_pickle=False)[: len(images)]
+    if labels.dtype.kind not in 'iu' or labels.shape != (len(images),):
+      raise ValueError(
+          f'{LABELS.value} holds {labels.dtype} {labels.shape}, want one integer per image'
+      )
+  requests, count = load.REQUESTS.value or 1, load.CLIENTS.value or 1
+  with bar:
+    task = bar.add_task('requests', total=requests)
+    found = load.run(
+        address, context, images, requests=requests, count=count,
+        done=lambda number: bar.update(task, completed=number),
+    )
+  quantities = found.quantities()
+  for name, (value, unit) in quantities.items():
+    print(f'{name}: {value:.4g} {unit}')
+  agree = found.steady() if labels is None else found.agreement(labels)
+  kind = 'what their image got first' if labels is None else 'the labels'
+  print(f'infer: {agree} of {requests} answers to {count} clients are {kind}')
+  if OUT.value:
+    record = {name: value for name, (value, _) in quantities.items()}
+    ledgers.save(record | {
+        'mode': 'load', 'requests': requests, 'clients': count, 'agree': agree,
+        'seconds': found.seconds, 'compared_with': kind,
+    }, OUT.value)
 
 
 def _images() -> np.ndarray:
@@ -68,12 +127,13 @@ def _images() -> np.ndarray:
 
 
 def _summary(record: dict, images: int, console: rich.console.Console) -> None:
-  """A table of the phases; bytes of both directions, seconds of this party."""
-  columns = 'phase', 'MB', 'messages', 'rounds', 'wall s', 'CPU s'
+  """A table of the phases; seconds are of this party."""
+  columns = 'phase', 'MB up', 'MB down', 'messages', 'rounds', 'wall s', 'CPU s'
   table = rich.table.Table(*columns, title=f'{images} images')
   for name, sums in record['phases'].items():
     table.add_row(
-        name, f'{sums["bytes"] / 1e6:.2f}', f'{sums["messages"]:,.0f}', f'{sums["rounds"]}',
+        name, *(f'{sums["sent"].get(party, 0) / 1e6:.2f}' for party in ('client', 'server')),
+        f'{sums["messages"]:,.0f}', f'{sums["rounds"]}',
         f'{sums["wall_seconds"]:.2f}', f'{sums["cpu_seconds"]:.2f}',
     )
   console.print(table)

@@ -1,32 +1,88 @@
-"""Writes a run's report: Markdown, figures as PNG, their data as csv.
+"""Writes the report of one or several runs: Markdown, one HTML page, pictures and csv.
 
-  python -m experiments.report --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
+  python -m experiments.report --workdir=runs/demo
+  python -m experiments.report --workdir=runs/demo,runs/figure4b --out=runs/comparison
+
+A workdir is a run or a sweep, finished or not: what is missing says so. It is written into
+--out, by default the first workdir. --benchmark names files of `experiments.benchmark`, by
+default those in experiments/results.
 """
 
+import json
+import pathlib
+import sys
+
+from absl import flags
 import rich.console
 import rich.table
 
 from experiments import launcher
+from safenet_jax.report import measurements
 from safenet_jax.report import page
+from safenet_jax.report import runs as runs_lib
 from safenet_jax.report import tables
+from safenet_jax.workdir import Workdir
+
+OUT = flags.DEFINE_string('out', None, 'Directory of the report; the first workdir by default.')
+BENCHMARK = flags.DEFINE_list('benchmark', None, 'Files of experiments.benchmark to show.')
+RESULTS = pathlib.Path(__file__).parent / 'results'
+
+
+def workdirs(arguments: list[str]) -> list[str]:
+  """The directories of --workdir, which may be repeated and hold several with commas between."""
+  values = [
+    value or following
+    for argument, following in zip(arguments, [*arguments[1:], ''])
+    for name, _, value in [argument.lstrip('-').partition('=')]
+    if argument.startswith('-') and name == 'workdir'
+  ]
+  found: list[str] = []
+  for value in values:
+    # The folders of a sweep have commas in their names.
+    found += [value] if pathlib.Path(value).is_dir() else value.split(',')
+  return list(dict.fromkeys(filter(None, found)))
+
+
+def benchmarks(names: list[str] | None) -> dict[str, dict]:
+  """The benchmark files to show, by name."""
+  if names is not None:
+    return {pathlib.Path(name).name: measurements.load(pathlib.Path(name)) for name in names}
+  files = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob('*.json'))}
+  return {name: file for name, file in files.items() if 'rows' in file}
 
 
 def main() -> None:
-  config = launcher.CONFIG.value
-  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search', 'secure')
-  page.write(workdir, f'{config.model.name} on {config.data.name}')
-  plan = workdir.read_json('plan.json', 'search')
+  paths = workdirs(sys.argv[1:])
+  if not paths:
+    raise ValueError('no --workdir, want the directory of a run, or several with commas between')
+  found = benchmarks(BENCHMARK.value)
+  for path in paths if launcher.CONFIG.value else ():
+    _check(launcher.CONFIG.value, Workdir(path))
+  runs = runs_lib.distinct([run for path in paths for run in runs_lib.load(path)])
+  out = pathlib.Path(OUT.value or paths[0])
+  page.write(out, runs, found)
   console = rich.console.Console()
-  for title, header, rows in (
-    ('plan', *tables.layers(plan)),
-    ('result', ('quantity', 'value'), page.summary(workdir)),
-  ):
-    table = rich.table.Table(*header, title=title)
-    for row in rows:
-      table.add_row(*map(str, row))
-    console.print(table)
-  print(f'report: {workdir / "report.md"}')
+  for run in runs if len(runs) == 1 else ():
+    if run.plan:
+      _print(console, 'plan', *tables.layers(run.plan))
+      summary = tables.summary(run.plan, run.ledger, run.evaluations, run.thin)
+      _print(console, 'result', ('quantity', 'value'), summary)
+  print(f'report: {out / "report.md"}, {out / "report.html"}')
+
+
+def _check(config, workdir: Workdir) -> None:
+  """Refuses a config that the run was not made with; writes nothing."""
+  recorded = workdir.read_json('config.json', 'pretrain')
+  sections = ('model', 'data', 'pretrain', 'search', 'secure')
+  workdir.claim({name: config[name].to_dict() for name in sections if name in recorded})
+
+
+def _print(console: rich.console.Console, title: str, header, rows) -> None:
+  table = rich.table.Table(*header, title=title)
+  for row in rows:
+    table.add_row(*map(str, row))
+  console.print(table)
 
 
 if __name__ == '__main__':
-  launcher.run(main)
+  launcher.run(main, needs_config=False)

@@ -5,7 +5,8 @@
 
 --bundle=FILE serves what `experiments.export` wrote, with no config, no workdir and no JAX.
 --insecure_test_certificate=DIR writes a certificate that signs itself for --host, and its key,
-and serves with them. Logs are lines of key=value on standard error.
+and serves with them. --outputs=class lets clients have classes alone, never the logits. Logs are
+lines of key=value on standard error.
 """
 
 import logging
@@ -17,6 +18,7 @@ import time
 
 from absl import flags
 
+from experiments import environment
 from experiments import launcher
 from experiments import serving
 from safenet_jax.protocol import bundle as bundles
@@ -34,6 +36,10 @@ CLIENT_CA = flags.DEFINE_string(
 )
 MODE = flags.DEFINE_enum(
     'mode', 'delphi', descriptions.MODES, 'How linear layers are served; gazelle is a baseline.'
+)
+OUTPUTS = flags.DEFINE_list(
+    'outputs', None, 'What clients may have of logits and class, both by default; with class alone '
+    'the index of the largest logit is all that they learn.'
 )
 WORKERS = flags.DEFINE_integer(
     'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.',
@@ -71,7 +77,8 @@ def _save(record: dict) -> None:
   if LEDGERS.value:
     path = pathlib.Path(LEDGERS.value)
     path.mkdir(parents=True, exist_ok=True)
-    ledgers.save(record | {'mode': 'server'}, path / f'{time.time_ns()}.json')
+    memory = environment.memory()._asdict()
+    ledgers.save(record | {'mode': 'server', 'memory': memory}, path / f'{time.time_ns()}.json')
 
 
 def main() -> None:
@@ -84,8 +91,8 @@ def main() -> None:
   logging.getLogger('safenet_jax').setLevel(logging.INFO)
   server = servers.Server(
       _model(), serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
-      mode=MODE.value or 'delphi', on_record=_save, workers=WORKERS.value or 0,
-      sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
+      mode=MODE.value or 'delphi', outputs=OUTPUTS.value, on_record=_save,
+      workers=WORKERS.value or 0, sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
   )
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())

@@ -16,8 +16,10 @@ import numpy as np
 from safenet_jax import archives
 from safenet_jax import image_files
 
-# A checkout carries Fashion-MNIST; an installed wheel does not.
-_EMBEDDED = pathlib.Path(__file__).resolve().parents[1] / 'third_party' / 'fashion_mnist'
+# Inside of an installed package, and at the root of a checkout.
+_EMBEDDED = [
+    root / 'third_party' / 'fashion_mnist' for root in pathlib.Path(__file__).resolve().parents[:2]
+]
 
 _FASHION_NAMES = (
     'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
@@ -138,7 +140,7 @@ def _statistics(images: np.ndarray | jax.Array) -> tuple[tuple[float, ...], tupl
 
 
 def _fashion_mnist(name: str, root: pathlib.Path | None) -> Dataset:
-  folders = [_EMBEDDED] + ([root / name, root] if root else [])
+  folders = _EMBEDDED + ([root / name, root] if root else [])
   for folder in folders:
     if all((folder / file).is_file() for file in image_files.IDX_FILES):
       break
@@ -194,7 +196,10 @@ def _npz(path: pathlib.Path) -> Dataset:
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-  """(pixel / 255 - mean) / std as float32, from uint8 [..., C] and C statistics."""
+  """(pixel / 255 - mean) / std as float32, from uint8 [..., C] and C statistics.
+
+  ValueError for others.
+  """
   matching = images.shape[-1:] == np.shape(mean) == np.shape(std)
   if images.dtype != jnp.uint8 or not matching:
     raise ValueError(f'images {images.dtype} {images.shape}, mean {mean}, std {std}; '
@@ -247,6 +252,9 @@ def epoch_order(key: jax.Array, size: int, batch_size: int) -> jax.Array:
   """A random order of all images in batches: indices int32 [steps, B].
 
   The `size` modulo `batch_size` images that fill no batch sit this epoch out.
+
+  Raises:
+    ValueError: a batch size below 1 or above `size`.
   """
   if not 1 <= batch_size <= size:
     raise ValueError(f'batch size {batch_size}, want 1 to {size}')

@@ -68,7 +68,10 @@ def check_labels(labels: np.ndarray, classes: int, path: pathlib.Path) -> np.nda
 
 
 def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-  """The uint8 array of `shape` in an idx.gz file (yann.lecun.com/exdb/mnist)."""
+  """The uint8 array of `shape` in an idx.gz file (yann.lecun.com/exdb/mnist).
+
+  ValueError if it holds anything else.
+  """
   header = struct.pack(f'>BBBB{len(shape)}I', 0, 0, 8, len(shape), *shape)
   size = math.prod(shape)
   try:
@@ -88,7 +91,10 @@ def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def read_cifar_binary(path: pathlib.Path, layout: Cifar,
                       records: int) -> tuple[np.ndarray, np.ndarray]:
-  """Images uint8 [records, 32, 32, 3] and labels int32 of a binary CIFAR file."""
+  """Images uint8 [records, 32, 32, 3] and labels int32 of a binary CIFAR file.
+
+  ValueError for another size.
+  """
   record = layout.label_bytes + _PIXELS
   size = path.stat().st_size
   if size != records * record:
@@ -100,7 +106,10 @@ def read_cifar_binary(path: pathlib.Path, layout: Cifar,
 
 def read_cifar_python(path: pathlib.Path, layout: Cifar,
                       records: int) -> tuple[np.ndarray, np.ndarray]:
-  """Images uint8 [records, 32, 32, 3] and labels int32 of a pickled CIFAR batch."""
+  """Images uint8 [records, 32, 32, 3] and labels int32 of a pickled CIFAR batch.
+
+  ValueError for another content.
+  """
   with open(path, 'rb') as file:
     try:
       # Python 2 wrote these files: its strings are bytes to Python 3.
@@ -178,6 +187,9 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     where the file has them, `test_images` and `test_labels` of the same form.
     Files may hold grey images [N, H, W], labels of any integer type, and no
     class names: the classes are then numbered up to the largest of `labels`.
+
+  Raises:
+    ValueError: names an array that is missing, or of another type or shape.
   """
   with open(path, 'rb') as file:
     try:

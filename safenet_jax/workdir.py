@@ -68,7 +68,7 @@ class Workdir:
     temporary.replace(self / name)
 
   def read_json(self, name: str, phase: str) -> Any:
-    """Reads a JSON file that `phase` writes, or says that it has to be run first."""
+    """Reads a JSON file that `phase` writes; FileNotFoundError says to run that first."""
     try:
       return json.loads((self / name).read_text())
     except FileNotFoundError:
@@ -142,4 +142,5 @@ class Checkpoints:
     return step, jax.tree.map(uncommitted, found, like)
 
   def close(self) -> None:
+    """Ends the background work of the checkpoint library."""
     self._manager.close()

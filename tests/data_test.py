@@ -23,9 +23,9 @@ def no_ambient_directory(monkeypatch):
 
 
 @pytest.fixture
-def installed(monkeypatch, tmp_path):
-  """As in a wheel, which brings no images."""
-  monkeypatch.setattr(data, '_EMBEDDED', tmp_path / 'absent')
+def stripped(monkeypatch, tmp_path):
+  """As where somebody packaged the library without the images."""
+  monkeypatch.setattr(data, '_EMBEDDED', [tmp_path / 'absent'])
 
 
 def digest(array):
@@ -76,7 +76,7 @@ def test_statistics_are_those_of_the_training_images():
 
 
 @pytest.mark.parametrize('folder', ['fashion_mnist', '.'])
-def test_fashion_mnist_is_found_in_a_directory(installed, tmp_path, folder):
+def test_fashion_mnist_is_found_in_a_directory(stripped, tmp_path, folder):
   (tmp_path / folder).mkdir(exist_ok=True)
   for file in image_files.IDX_FILES:
     (tmp_path / folder / file).write_bytes((archives_test.EMBEDDED / file).read_bytes())
@@ -84,7 +84,7 @@ def test_fashion_mnist_is_found_in_a_directory(installed, tmp_path, folder):
 
 
 @pytest.mark.parametrize('name', archives.SOURCES)
-def test_missing_data_says_what_where_and_how(installed, monkeypatch, tmp_path, name):
+def test_missing_data_says_what_where_and_how(stripped, monkeypatch, tmp_path, name):
   with pytest.raises(FileNotFoundError) as error:
     data.load(name)
   assert 'SAFENET_DATA_DIR' in one_line(error)
@@ -103,7 +103,7 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
     data.load('mnist', tmp_path)
 
 
-def test_download_fetches_and_repairs(installed, tmp_path, monkeypatch):
+def test_download_fetches_and_repairs(stripped, tmp_path, monkeypatch):
   sources = []
   for (name, content), source in zip(archives_test.published_fashion_mnist(),
                                      archives.SOURCES['fashion_mnist']):

@@ -1,18 +1,24 @@
-"""Private inference by two processes over TLS on the loopback: seconds and bytes.
+"""Private inference by two processes over TLS: seconds and bytes.
 
 Rows `<network>/<plan>/<quantity>`, in Gazelle's mode `<network>/gazelle_<plan>/<quantity>`, for one
 image of 32 x 32. `offline_s`, `online_s` and `total_s` are wall seconds that the client waits,
-`offline_mb` and `online_mb` what goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree`
-the share of classes that equal the integer model's. Weights are random: neither bytes nor time
-depend on them. Homomorphic encryption runs in the server's session thread.
+`<phase>_linear_s` the part of them in steps of linear layers, `offline_mb` and `online_mb` what
+goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree` the share of classes that equal
+the integer model's. Weights are random: neither bytes nor time depend on them. Homomorphic
+encryption runs in the server's session thread.
+
+These are on the loopback. `lan_<quantity>` and `wan_<quantity>` are wall seconds over emulated
+links (`protocol.link`), measured as the others are; their floor is what the ledger's bytes take,
+in the direction that has more of them, and its rounds.
 """
 
-from collections.abc import Iterator, Mapping
-import json
+from collections.abc import Container, Iterator, Mapping
+import contextlib
 import multiprocessing
-import pathlib
+import queue
 import tempfile
-from typing import Any
+import threading
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +31,14 @@ from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
+from safenet_jax.protocol import channel
 from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import quantize
 from safenet_jax.protocol import server as servers
 from safenet_jax.protocol import tls
 from safenet_jax.protocol.formats import FixedPointModel
+from safenet_jax.report import costs
 
 NETWORK = 'cnn7'
 # Ratios in twentieths and degrees by layer.
@@ -41,34 +49,62 @@ PLANS = {
     'all_polynomial': ([20] * 7, [2] * 7),
     'all_cubic': ([20] * 7, [3] * 7),
 }
+# Seconds of a round trip, and bits a second.
+LINKS = {'loopback': (0.0, float('inf')), 'lan': (1e-3, 1e9), 'wan': (40e-3, 100e6)}
 _SEED = 0
 _HOST = '127.0.0.1'
 
 
 def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
-  width, count = (0.125, 1) if quick else (1.0, 4)
+  width = 0.125 if quick else 1.0
+  counts = dict.fromkeys(LINKS, 1) if quick else {'loopback': 4, 'lan': 2, 'wan': 2}
   cases = [('delphi', name) for name in PLANS] + [('gazelle', name) for name in list(PLANS)[:2]]
   for mode, name in cases[1:2] if quick else cases:
-    record = measure(mode, name, width, count)
-    setting = f'{NETWORK} at width {width:g}, {name}, {mode}, mean of {count} images, loopback, TLS'
     at = f'{NETWORK}/{"" if mode == "delphi" else f"{mode}_"}{name}'
-    for quantity, (value, unit) in quantities(record).items():
-      yield Row('inference', f'{at}/{quantity}', setting, value, unit)
+    what = f'{NETWORK} at width {width:g}, {name}, {mode}'
+    for link, record in measure(mode, name, width, counts):
+      setting = f'{what}, mean of {record["images"]} images, {link}, TLS'
+      if link == 'loopback':
+        for quantity, (value, unit) in quantities(record).items():
+          yield Row('inference', f'{at}/{quantity}', setting, value, unit)
+      else:
+        yield from _over(link, record, at, setting)
+
+
+def _over(link: str, record: dict[str, Any], at: str, setting: str) -> Iterator[Row]:
+  """Wall seconds over a link beside what its bytes and rounds take."""
+  floors = {phase: floor(record, phase, *LINKS[link]) for phase in ('offline', 'online')}
+  floors['total'] = sum(floors.values())
+  found = quantities(record)
+  for phase, least in floors.items():
+    value, unit = found[f'{phase}_s']
+    yield Row('inference', f'{at}/{link}_{phase}_s', setting, value, unit, least)
+
+
+def floor(record: dict[str, Any], phase: str, rtt: float, bandwidth: float) -> float:
+  """Seconds that a phase of one image takes on a link where nobody computes."""
+  sent = max(record['phases'][phase]['sent'].values())
+  return (8 * sent / bandwidth + record['rounds'][phase] * rtt) / record['images']
 
 
 def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
   """Value and unit of what a joined record says of one image."""
   count = record['images']
 
-  def total(field: str, phase: str, *parties: str) -> float:
+  def total(field: str, phase: str, *parties: str, primitives: Container[str] = ()) -> float:
     return sum(
-        row[field] for row in record['rows'] if row['phase'] == phase and row['party'] in parties
+        row[field] for row in record['rows']
+        if row['phase'] == phase and row['party'] in parties
+        and (not primitives or row['primitive'] in primitives)
     ) / count
 
   found = {}
   for phase in ('offline', 'online'):
     found[f'{phase}_s'] = total('wall_seconds', phase, 'client'), 's'
+    found[f'{phase}_linear_s'] = (
+        total('wall_seconds', phase, 'client', primitives=costs.LINEAR), 's'
+    )
     found[f'{phase}_mb'] = total('bytes', phase, 'client', 'server') / 1e6, 'MB'
     for party in ('client', 'server'):
       found[f'{phase}_cpu_{party}_s'] = total('cpu_seconds', phase, party), 'CPU s'
@@ -77,30 +113,64 @@ def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
   return found
 
 
-def measure(mode: str, plan: str, width: float, count: int) -> dict[str, Any]:
-  """Both parties' ledgers, joined, of `count` images, one after another; and `agree`."""
+def measure(
+    mode: str, plan: str, width: float, counts: Mapping[str, int]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Link and record of so many images over each of `LINKS`, one image after another.
+
+  A record is both parties' ledgers, joined, with `images`, `agree`, and the
+  `rounds` of each phase as the client counts them.
+  """
+  with serving(mode, plan, width, max(counts.values())) as server:
+    for link, count in counts.items():
+      ledger, agree = ledgers.Ledger(), 0
+      with contextlib.ExitStack() as stack:
+        address = server.address
+        if link != 'loopback':
+          address = stack.enter_context(channel.shaped(*LINKS[link], address))
+        context = tls.client_context(server.files.certificate)
+        client = stack.enter_context(clients.Client(*address, context=context, ledger=ledger))
+        for image, expected in zip(server.images[:count], server.classes):
+          client.prepare(1)
+          agree += int(client.infer(image[None]).argmax() == expected)
+      record = ledger.record()
+      rounds = {phase: sums['rounds'] for phase, sums in record['phases'].items()}
+      joined = ledgers.join(record, server.pipe.recv())
+      yield link, joined | {'images': count, 'agree': agree, 'rounds': rounds}
+
+
+class Serving(NamedTuple):
+  """A server in a process of its own, and what it should answer.
+
+  files: its certificate. images, classes: random ones, by the integer model.
+  pipe: gives the server's record of every session that has ended.
+  """
+
+  process: Any
+  pipe: Any
+  files: tls.CertificateFiles
+  address: tuple[str, int]
+  images: np.ndarray
+  classes: list[int]
+
+
+@contextlib.contextmanager
+def serving(mode: str, plan: str, width: float, count: int) -> Iterator[Serving]:
+  """A server of a random model until the end of the block."""
   with tempfile.TemporaryDirectory() as directory:
     files = tls.insecure_test_certificate(directory)
     spawn = multiprocessing.get_context('spawn')
     ours, theirs = spawn.Pipe()
-    path = pathlib.Path(directory, 'server.json')
-    arguments = theirs, mode, plan, width, count, files, path
+    arguments = theirs, mode, plan, width, count, files
     process = spawn.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     theirs.close()
     try:
       port, shape, classes = ours.recv()
-      agree, context = 0, tls.client_context(files.certificate)
-      with clients.Client(_HOST, port, context=context) as client:
-        for image, expected in zip(_images(count, shape), classes):
-          client.prepare(1)
-          agree += int(client.infer(image[None]).argmax() == expected)
-      record = client.ledger.record()
+      yield Serving(process, ours, files, (_HOST, port), _images(count, shape), classes)
     finally:
       ours.close()
       process.join()
-    joined = ledgers.join(record, json.loads(path.read_text()))
-    return joined | {'images': count, 'agree': agree}
 
 
 def _images(count: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,23 +178,26 @@ def _images(count: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _serve(
-    pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles,
-    path: pathlib.Path,
+    pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles
 ) -> None:
-  """The server's process: one session, until the other end of the pipe is closed."""
+  """The server's process: sessions until the other end of the pipe is closed."""
   model = random_model(plan, width)
   classes = model.run(_images(count, model.input_shape)).argmax(-1).tolist()
-
-  def save(record: Mapping[str, Any]) -> None:
-    ledgers.save(record, path)
-
   context = tls.server_context(*files)
-  with servers.Server(model, context=context, mode=mode, on_record=save) as server:
+  ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+  with servers.Server(model, context=context, mode=mode, on_record=ended.put) as server:
     pipe.send((server.address[1], model.input_shape, classes))
+    threading.Thread(target=_hand_out, args=(ended, pipe), daemon=True).start()
     try:
       pipe.recv()
     except EOFError:
       return
+
+
+def _hand_out(ended: queue.SimpleQueue, pipe) -> None:
+  with contextlib.suppress(OSError):  # nobody reads any more
+    while True:
+      pipe.send(ended.get())
 
 
 def random_model(plan: str, width: float) -> FixedPointModel:

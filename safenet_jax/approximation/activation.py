@@ -79,7 +79,9 @@ def fit(x: jax.Array) -> jax.Array:
   return jnp.stack([c[0] * scale, c[1], c[2] / scale, jnp.zeros_like(scale)])
 
 
-def fitted_coefficients(network: networks.Network, variables, images: jax.Array) -> tuple[jax.Array, ...]:
+def fitted_coefficients(
+    network: networks.Network, variables, images: jax.Array
+) -> tuple[jax.Array, ...]:
   """Tuple of float32 [4] per layer: fits of ReLU over what the network gives its activations.
 
   Layer after layer with the polynomials of the layers before, because squares have heavy

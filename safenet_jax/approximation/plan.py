@@ -67,7 +67,10 @@ def record(plan: Plan, network: str, **extra) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str], network: str, layers: int) -> Plan:
-  """Reads plan.json; ValueError if it is malformed or for another network."""
+  """Reads plan.json.
+
+  ValueError if it is malformed or for another network, FileNotFoundError without it.
+  """
   try:
     loaded = json.loads(pathlib.Path(path).read_text())
     found, ratio, degree = loaded['network'], loaded['ratio'], loaded['degree']

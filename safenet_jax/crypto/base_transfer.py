@@ -131,6 +131,9 @@ def grow_punctured_trees(
 
   Returns:
     uint8 [trees, 2^depth, 16], zero at the missing leaf.
+
+  Raises:
+    ValueError: corrections of another type or shape.
   """
   keys = keys.reshape(-1, depth, KEY_BYTES)
   bits = choices.reshape(-1, depth).astype(np.intp)

@@ -171,6 +171,9 @@ def transpose(planes: np.ndarray, labels: np.ndarray) -> None:
       j % 64 of planes[i, j // 64]. Columns from w on are ignored.
     labels: uint64 [64 w, 2], the output; bit i of label j is bit i % 64 of
       labels[j, i // 64].
+
+  Raises:
+    ValueError: planes or labels of another type, shape or layout.
   """
   words = len(labels) // 64
   if planes.dtype != np.uint64 or planes.ndim != 2 or len(planes) != ROWS:

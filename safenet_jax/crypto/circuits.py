@@ -51,10 +51,12 @@ class Circuit:
 
   @property
   def input_width(self) -> int:
+    """Bits of all input words together."""
     return sum(width for _, width in self.inputs)
 
   @property
   def and_count(self) -> int:
+    """AND gates: what garbling costs."""
     return sum(gate.op == AND for gate in self.gates)
 
   def numbered_gates(self) -> Iterator[tuple[int, Gate]]:
@@ -72,16 +74,18 @@ class Builder:
     self._fresh = itertools.count()
 
   def input(self, name: str, width: int) -> list[Bit]:
-    """A new input word of `width` bits."""
+    """A new input word of `width` bits; ValueError for a known name or no bit."""
     if name in self._inputs or width < 1:
       raise ValueError(f'input {name!r} of {width} bits, want a new name and a width of at least 1')
     self._inputs[name] = [Wire(next(self._fresh)) for _ in range(width)]
     return list(self._inputs[name])
 
   def not_(self, bit: Bit) -> Bit:
+    """The inverted bit; free."""
     return (not bit) if isinstance(bit, bool) else Wire(bit.number, not bit.inverted)
 
   def xor(self, left: Bit, right: Bit) -> Bit:
+    """left XOR right; free."""
     if isinstance(left, bool):
       return self.not_(right) if left else right
     if isinstance(right, bool):
@@ -93,6 +97,7 @@ class Builder:
     return Wire(out.number, inverted)
 
   def and_(self, left: Bit, right: Bit) -> Bit:
+    """left AND right: a gate, unless an operand is known or both are one wire."""
     if isinstance(left, bool):
       return right if left else False
     if isinstance(right, bool):
@@ -102,9 +107,11 @@ class Builder:
     return self._gate(AND, left, right)
 
   def or_(self, left: Bit, right: Bit) -> Bit:
+    """left OR right, for one AND."""
     return self.not_(self.and_(self.not_(left), self.not_(right)))
 
   def select(self, condition: Bit, if_true: Bit, if_false: Bit) -> Bit:
+    """One of two bits, for one AND."""
     if isinstance(condition, bool):
       return if_true if condition else if_false
     return self.xor(if_false, self.and_(condition, self.xor(if_true, if_false)))
@@ -242,7 +249,10 @@ def _check_ring(bits: int, dropped: int) -> None:
 
 
 def evaluate_plain(circuit: Circuit, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-  """Runs a circuit in the clear: bool [width, N] per input to bool [outputs, N]."""
+  """Runs a circuit in the clear: bool [width, N] per input to bool [outputs, N].
+
+  ValueError for other inputs.
+  """
   if inputs.keys() != dict(circuit.inputs).keys():
     raise ValueError(f'inputs {sorted(inputs)}, want {sorted(dict(circuit.inputs))}')
   wires: list[np.ndarray] = []

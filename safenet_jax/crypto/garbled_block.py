@@ -27,6 +27,7 @@ CHECK_BYTES = 2 * messages.BYTES
 
 
 def tables_shape(circuit: circuits.Circuit, block: int) -> tuple[int, int, int, int]:
+  """Shape of a block's tables: two rows of two words for each AND and instance."""
   return circuit.and_count, 2, block, 2
 
 
@@ -47,6 +48,7 @@ class GarbledBlock:
 
   @property
   def block(self) -> int:
+    """Instances, padding included."""
     return self.tables.shape[2]
 
   @property
@@ -55,6 +57,7 @@ class GarbledBlock:
     return SEED_BYTES + CHECK_BYTES + self.tables.nbytes
 
   def to_bytes(self) -> bytes:
+    """Seed, check and tables, one after another; `from_bytes` reads them."""
     return self.seed + self.check + self.tables.tobytes()
 
   @classmethod

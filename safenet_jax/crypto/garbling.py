@@ -91,6 +91,9 @@ class Encoding:
 
     Returns:
       uint64 [width, block, 2].
+
+    Raises:
+      ValueError: no fresh labels of that name, or they were given before.
     """
     if name not in self._inputs:
       raise ValueError(
@@ -148,6 +151,9 @@ class Garbler:
         where the evaluator has its labels from correlated OT.
       tables: uint64 [ands, 2, block, 2] to use for the message, such as those of
         a block already sent: touching new memory takes time.
+
+    Raises:
+      ValueError: tables that are not contiguous, or labels of an unknown input.
     """
     shape = garbled_block.tables_shape(self.circuit, self.block)
     if tables is None:
@@ -244,6 +250,9 @@ def garble_many(
 
   Yields the instances of each block with its results, under one delta.
   `zero_labels` is asked for those of each block's instances.
+
+  Raises:
+    ValueError: another number of instances.
   """
   if instances % 64 or instances < 64:
     raise ValueError(f'{instances} instances, want a multiple of 64')

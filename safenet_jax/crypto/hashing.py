@@ -32,6 +32,9 @@ def hash_labels(labels: np.ndarray, key: bytes) -> np.ndarray:
   Returns:
     uint64 [n], the low words of `H`. The row number enters the hash, so equal
     labels in different rows hash differently.
+
+  Raises:
+    ValueError: labels or a key of another type or size.
   """
   if labels.dtype != np.uint64 or labels.ndim != 2 or labels.shape[1] != 2:
     raise ValueError(

@@ -41,7 +41,7 @@ def ring_parameters(bits: int = 56) -> Parameters:
 
 
 def slot_parameters(modulus: int) -> Parameters:
-  """For products in F_p, p = 1 mod 2^14 a prime of at most 50 bits.
+  """For products in F_p, p = 1 mod 2^14 a prime of at most 50 bits; ValueError for others.
 
   All N slots of a product are wrong when one coefficient is: probability 2^-42
   for the 41-bit p, 2^-60 for a 50-bit p.

@@ -113,7 +113,10 @@ class CorrelatedSender(_Party):
   def choose(
       self, announcement: bytes, randomness: randomness_lib.Randomness
   ) -> bytes:
-    """The points of the base OTs, 4096 bytes, delta's bits the choices."""
+    """The points of the base OTs, 4096 bytes, delta's bits the choices.
+
+    ValueError the second time.
+    """
     self._check_process()
     if self._keys is not None:
       raise ValueError('choose was called before, want once per session')
@@ -124,7 +127,10 @@ class CorrelatedSender(_Party):
     return points
 
   def finish(self, corrections: np.ndarray) -> None:
-    """Takes the trees' corrections, uint8 [128 / k, k - 1, 2, 16]."""
+    """Takes the trees' corrections, uint8 [128 / k, k - 1, 2, 16].
+
+    ValueError the second time, or before `choose`.
+    """
     self._check_process()
     if self._keys is None:
       raise ValueError('finish before choose')
@@ -177,7 +183,10 @@ class CorrelatedReceiver(_Party):
     self._secret, self.announcement = base_transfer.announce(randomness)
 
   def correct(self, points: bytes) -> np.ndarray:
-    """The trees' corrections, uint8 [128 / k, k - 1, 2, 16], empty for k = 1."""
+    """The trees' corrections, uint8 [128 / k, k - 1, 2, 16], empty for k = 1.
+
+    ValueError the second time.
+    """
     self._check_process()
     if self._streams is not None:
       raise ValueError('correct was called before, want once per session')
@@ -211,6 +220,9 @@ class CorrelatedReceiver(_Party):
     Returns:
       message: its words are uint64 [128 / k, 2 ceil(count / 128)], for the sender.
       labels: t, uint64 [count, 2].
+
+    Raises:
+      ValueError: before `correct`, or choices of another type or shape.
     """
     if self._streams is None:
       raise ValueError('extend before correct')

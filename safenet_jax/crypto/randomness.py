@@ -43,7 +43,7 @@ class Randomness(abc.ABC):
     return np.unpackbits(packed, count=count).reshape(shape)
 
   def ring(self, bits: int, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Uniform elements of Z_2^bits as uint64; 1 <= bits <= 64."""
+    """Uniform elements of Z_2^bits as uint64; ValueError unless 1 <= bits <= 64."""
     if not 1 <= bits <= 64:
       raise ValueError(f'ring of {bits} bits, want 1 to 64')
     words = self.words(shape)
@@ -51,7 +51,7 @@ class Randomness(abc.ABC):
     return words
 
   def residues(self, modulus: int, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Exactly uniform residues below `modulus` as uint64, by rejection."""
+    """Exactly uniform residues as uint64, by rejection; ValueError unless 2 <= modulus <= 2^64."""
     if not 2 <= modulus <= 1 << 64:
       raise ValueError(f'modulus {modulus}, want 2 to 2^64')
     bits = (modulus - 1).bit_length()

@@ -108,7 +108,7 @@ def from_residue(x: Array, modulus: int) -> Array:
 
 
 def multiply_mod(xp: ModuleType, a: Array, b: Array, modulus: int) -> Array:
-  """a b mod p of residues, for p < 2^50.
+  """a b mod p of residues, for p < 2^50, else ValueError.
 
   The float64 quotient is off by at most one, since a b / p < 2^50 and three
   roundings are below 3/8; the remainder mod 2^64 is then in [-p, 2 p).
@@ -124,7 +124,10 @@ def multiply_mod(xp: ModuleType, a: Array, b: Array, modulus: int) -> Array:
 
 
 def limb_bits(kernel: np.ndarray) -> int:
-  """Width of the limbs with which `multiply` by this kernel [..., O] is exact."""
+  """Width of the limbs with which `multiply` by this kernel [..., O] is exact.
+
+  ValueError where its L1 norm is 2^52 or more.
+  """
   norm = int(np.abs(kernel.astype(np.int64)).reshape(-1, kernel.shape[-1]).sum(0).max())
   bits = 53 - max(norm, 1).bit_length()
   if bits < 1:
@@ -196,7 +199,10 @@ def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1)
 
 
 def window_bits(window: int) -> int:
-  """log2 of the window's size, by which a sum exceeds the mean."""
+  """log2 of the window's size, by which a sum exceeds the mean.
+
+  ValueError if that is no power of two.
+  """
   bits = math.log2(window**2)
   if bits != int(bits):
     raise ValueError(f'pool of window {window}, want a power of two: its mean is a shift')

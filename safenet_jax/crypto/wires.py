@@ -7,7 +7,10 @@ import numpy as np
 
 
 def decode(colours: np.ndarray, decoding: np.ndarray) -> np.ndarray:
-  """Packed output values, uint8 [outputs, block / 8]."""
+  """Packed output values, uint8 [outputs, block / 8].
+
+  ValueError for colours of another type or shape.
+  """
   if colours.dtype != np.uint8 or colours.shape != decoding.shape:
     raise ValueError(
         f'colours are {colours.dtype} {colours.shape}, want uint8 {decoding.shape}'
@@ -16,7 +19,10 @@ def decode(colours: np.ndarray, decoding: np.ndarray) -> np.ndarray:
 
 
 def pack(words: np.ndarray, width: int) -> np.ndarray:
-  """The low `width` bits of words, uint64 [block]: uint8 [width, block / 8]."""
+  """The low `width` bits of words, uint64 [block]: uint8 [width, block / 8].
+
+  ValueError for others.
+  """
   if words.dtype != np.uint64 or words.ndim != 1 or words.size % 8 or not 1 <= width <= 64:
     raise ValueError(
         f'{width} bits of words {words.dtype} {words.shape}, want 1 to 64 of uint64 [8 n]'
@@ -31,7 +37,7 @@ def pack(words: np.ndarray, width: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray) -> np.ndarray:
-  """The inverse of `pack`: uint8 [width, block / 8] to uint64 [block]."""
+  """The inverse of `pack`: uint8 [width, block / 8] to uint64 [block]; ValueError for others."""
   if packed.dtype != np.uint8 or packed.ndim != 2 or not 1 <= len(packed) <= 64:
     raise ValueError(f'bits are {packed.dtype} {packed.shape}, want uint8 [1 to 64, block / 8]')
   words = np.zeros(8 * packed.shape[1], np.uint64)

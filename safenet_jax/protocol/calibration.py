@@ -95,6 +95,7 @@ class Calibration:
     self.additions = 0
 
   def start(self, normal: np.ndarray) -> Value:
+    """The value at the input: normalised images, float64 [B, H, W, C]."""
     fraction = self._fraction(normal, self.precision.activation)
     return Value(normal, np.arange(normal.shape[-1]), normal.shape[-1], fraction)
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from safenet_jax.protocol import frames
+from safenet_jax.protocol import link
 from safenet_jax.protocol import outbox as outboxes
 from safenet_jax.protocol import stream as streams
 from safenet_jax.protocol.frames import ProtocolError
@@ -253,6 +254,20 @@ def connect(
       raise
   except OSError as error:
     raise ProtocolError(f'{host}:{port}: {streams.describe(error)}') from None
+
+
+def shaped(
+    rtt: float, bandwidth: float, address: tuple[str, int]
+) -> contextlib.AbstractContextManager[tuple[str, int]]:
+  """A link of `rtt` seconds and `bandwidth` bits a second to the server at `address`.
+
+    with shaped(40e-3, 100e6, server.address) as (host, port):
+      connect(host, port, ...)
+
+  Bytes really wait, see `link`. TLS goes through it: the server's certificate has
+  to be for 127.0.0.1, where the link is.
+  """
+  return link.shaped(rtt, bandwidth, address)
 
 
 def _verifies(context: ssl.SSLContext) -> bool:

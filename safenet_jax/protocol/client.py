@@ -31,6 +31,7 @@ class Client:
     with Client(host, port, context=tls.client_context(ca)) as client:
       client.prepare(10)              # needs no image: whenever there is time
       logits = client.infer(images)   # uint8 [B, H, W, C]
+      classes = client.infer(images, output='class')  # the logits stay hidden
 
   After a ProtocolError the connection is closed; make a new client.
   """
@@ -44,6 +45,7 @@ class Client:
       expected: Expectation | None = None,
       directory: str | os.PathLike[str] | None = None,
       keep_prepared: int = 0,
+      output: str | None = None,
       ledger: Ledger | None = None,
       timeout: float = 60.0,
   ):
@@ -57,6 +59,9 @@ class Client:
       directory: where to keep prepared inferences, else in memory.
       keep_prepared: inferences that a thread with a connection of its own keeps
         prepared in the background.
+      output: of `structure.OUTPUTS`: what `prepare`, `infer` and the background are
+        for where they are not told, and what the server has to have. By default
+        the logits, and a server that has none of them is taken too.
       ledger: gets every byte and second of this connection.
       timeout: seconds until a silent server is given up.
 
@@ -69,9 +74,14 @@ class Client:
     )
     self._channel = self._connect(self.ledger)
     with self._ending_on_error():
+      if output is not None:
+        expected = (expected or Expectation())._replace(outputs=(output,))
       self.description = handshake.client(self._channel, expected)
-      self._model = self.description.client_model()
-      self._structure = _structure(self._model)
+      self._model, self._output = self.description.client_model(), output or structures.OUTPUTS[0]
+      self.ledger.truncation_failure = self._model.truncation_failure
+      self._structures = _structures(self._model, self.description.outputs)
+      if keep_prepared:
+        self._served(None)
       if directory is not None and self.description.mode != 'delphi':
         raise ValueError(f'preparations of mode {self.description.mode} stay in memory')
       self._store = ClientStore(self.description.model_id, directory)
@@ -80,44 +90,82 @@ class Client:
 
   @property
   def prepared(self) -> int:
-    """Inferences that are prepared and not used yet."""
-    return len(self._store)
+    """Inferences that are prepared and not used yet, for the client's own output."""
+    return self._store.count(self._output)
 
-  def prepare(self, count: int) -> None:
-    """Runs the offline phase for `count` inferences."""
+  @property
+  def batch(self) -> int:
+    """Images that are prepared and inferred at once.
+
+    As many as share the flights of their offline phase; more would hardly be faster,
+    and both parties would need more memory. Fewer if the server has no room for them.
+    """
+    return min(self._session.lot, self.description.batch, commands.MAX_IMAGES)
+
+  def prepare(self, count: int, output: str | None = None) -> None:
+    """Runs the offline phase for `count` inferences.
+
+    Args:
+      count: of images.
+      output: what they are for; one for logits is never used for a class.
+
+    Raises:
+      ValueError: the server does not have this output; nothing was sent.
+      ProtocolError: the server did not do its part, or has no room for so many.
+    """
+    output = self._served(output)
     with self._ending_on_error():
-      prepare(self._channel, self._session, count, self._store)
+      prepare(self._channel, self._session, count, self._store, output)
+
+  def _served(self, output: str | None) -> str:
+    """The output that is meant, if the server has it."""
+    output = output or self._output
+    if output not in self.description.outputs:
+      raise ValueError(
+          f'output {output!r}, want what this server gives: {", ".join(self.description.outputs)}'
+      )
+    return output
 
   def _new_session(self, channel: Channel) -> modes.ClientSession:
     mode = modes.MODES[self.description.mode]
-    return modes.ClientSession(mode, channel, self._model, self._structure, SystemRandomness())
+    return modes.ClientSession(mode, channel, self._model, self._structures, SystemRandomness())
 
-  def infer(self, images: np.ndarray) -> np.ndarray:
-    """Logits float64 [B, classes] of uint8 images [B, H, W, C].
+  def infer(self, images: np.ndarray, output: str | None = None) -> np.ndarray:
+    """Logits float64 [B, classes], or classes int64 [B], of uint8 images [B, H, W, C].
 
-    Prepares what is missing first.
+    Prepares what is missing first: `batch` images at a time, or as many as are prepared.
+
+    Args:
+      images: to predict.
+      output: 'logits'; or 'class', their argmax, and nothing else of them is learnt.
 
     Raises:
-      ValueError: images of another type or shape; nothing was used.
+      ValueError: images of another type or shape, or the server does not have this
+        output; nothing was used.
       ProtocolError: the server did not do its part.
     """
+    output = self._served(output)
     self._model.encode(images[:1])  # raises before anything is used
-    found = []
-    for first in range(0, len(images), commands.MAX_IMAGES):
-      found.append(self._infer(images[first : first + commands.MAX_IMAGES]))
-    return np.concatenate(found) / 2.0**self._model.output_fraction
+    alone, first = output == 'class', 0
+    found = [np.empty(0, np.int64) if alone else np.empty((0, self._structures[output].logits))]
+    while first < len(images):
+      count = min(max(self.batch, self._store.count(output)), commands.MAX_IMAGES)
+      found.append(self._infer(images[first : first + count], output))
+      first += count
+    result = np.concatenate(found)
+    return result if alone else result / 2.0**self._model.output_fraction
 
-  def _infer(self, images: np.ndarray) -> np.ndarray:
+  def _infer(self, images: np.ndarray, output: str) -> np.ndarray:
     with self._ending_on_error():
-      missing = len(images) - len(self._store)
+      missing = len(images) - self._store.count(output)
       if missing > 0:
-        prepare(self._channel, self._session, missing, self._store)
-      materials = self._store.take(len(images))
+        prepare(self._channel, self._session, missing, self._store, output)
+      materials = self._store.take(len(images), output)
       if self._pool:
         self._pool.wake()
       names = [material.identifier for material in materials]
-      commands.send(self._channel, commands.Command(commands.INFER, len(names), names))
-      return self._session.infer(materials, images)
+      commands.send(self._channel, commands.Command(commands.INFER, len(names), names, output))
+      return self._session.infer(materials, images, output)
 
   @contextlib.contextmanager
   def _ending_on_error(self):
@@ -131,9 +179,11 @@ class Client:
     """Says goodbye; what is prepared in a directory stays there."""
     if self._pool:
       self._pool.close()
-    with contextlib.suppress(ProtocolError):
-      commands.send(self._channel, commands.Command(commands.GOODBYE))
-    self._channel.close()
+    try:
+      with contextlib.suppress(ProtocolError):
+        commands.send(self._channel, commands.Command(commands.GOODBYE))
+    finally:
+      self._channel.close()
 
   def __enter__(self) -> 'Client':
     return self
@@ -142,9 +192,11 @@ class Client:
     self.close()
 
 
-def _structure(model: FixedPointModel) -> structures.Structure:
+def _structures(
+    model: FixedPointModel, outputs: tuple[str, ...]
+) -> dict[str, structures.Structure]:
   try:
-    return structures.structure(model)
+    return {output: structures.structure(model, output) for output in outputs}
   except ValueError as error:
     raise ProtocolError(f'the description of the model: {error}') from None
 
@@ -194,16 +246,16 @@ class _Pool:
       handshake.client(channel, Expectation(model_id=client.description.model_id))
       session = client._new_session(channel)
       while not self._closing and client.prepared < self._count:
-        prepare(channel, session, 1, client._store)
+        prepare(channel, session, 1, client._store, client._output)
       commands.send(channel, commands.Command(commands.GOODBYE))
 
 
 def prepare(
-    channel: Channel, session: modes.ClientSession, count: int, store: ClientStore
+    channel: Channel, session: modes.ClientSession, count: int, store: ClientStore, output: str
 ) -> None:
-  """Asks for `count` preparations and keeps them."""
+  """Asks for `count` preparations for an output and keeps them."""
   for first in range(0, count, commands.MAX_IMAGES):
     some = min(commands.MAX_IMAGES, count - first)
-    commands.send(channel, commands.Command(commands.PREPARE, some))
-    for material in session.prepare(some):
+    commands.send(channel, commands.Command(commands.PREPARE, some, output=output))
+    for material in session.prepare(some, output):
       store.put(material)

@@ -5,6 +5,7 @@ which degree, the formats, and how images are normalised. Kernels, biases,
 coefficients and the limbs that follow from their sizes stay with the server.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import math
 from typing import NamedTuple
@@ -13,12 +14,15 @@ from safenet_jax.crypto import ring
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.models import layers as records
 from safenet_jax.protocol import record_codec
+from safenet_jax.protocol import structure as structures
 from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel, Precision
 from safenet_jax.protocol.frames import ProtocolError
 
 # How linear layers are served, see `modes`.
 MODES = ('delphi', 'gazelle')
 _ID_BYTES = 16
+# Fields that no model has.
+_OF_THE_SERVER = 'model_id', 'mode', 'outputs', 'batch'
 # What a description may make a client allocate: a feature map of 1024 x 1024 x 16, and
 # all maps of a network (a ResNet-50 on 224 x 224 has 2^25 values).
 _MAX_VALUES = 1 << 24
@@ -26,6 +30,8 @@ _MAX_TOTAL = 1 << 26
 # SEAL takes plaintexts of 60 bits, and 2^59 is one.
 _MAX_RING = 59
 _MAX_FIELD = 1 << 16
+# An exponent that a float holds.
+_MAX_BITS = 1000
 _MAX_LAYERS = 4096
 
 
@@ -35,6 +41,10 @@ class Description:
 
   model_id: 16 random bytes drawn when the server loads the model. A hash of the
     weights would let clients confirm guesses.
+  mode: how linear layers are served, of `MODES`.
+  outputs: those of `structure.OUTPUTS` that clients get.
+  batch: images that a client is to prepare at once, so that the server has room for
+    those of as many clients as it takes.
   """
 
   model_id: bytes
@@ -47,12 +57,17 @@ class Description:
   absorbed: frozenset[str]
   input_fraction: int
   output_fraction: int
+  truncation_bits: int
+  logit_bits: int | None
   mode: str
+  outputs: tuple[str, ...]
+  batch: int
 
   def client_model(self) -> FixedPointModel:
     """The model as its client has it: without weights and coefficients."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    del fields['model_id'], fields['mode']
+    for name in _OF_THE_SERVER:
+      del fields[name]
     return FixedPointModel(linear={}, polynomials={}, **fields)
 
 
@@ -66,16 +81,30 @@ _RECORDS = (Description, *RECORDS)
 
 
 def describe(
-    model: FixedPointModel, randomness: Randomness, mode: str = 'delphi'
+    model: FixedPointModel, randomness: Randomness, mode: str = 'delphi',
+    outputs: Sequence[str] | None = None,
 ) -> Description:
-  """The description of a model that a server has loaded, under a new id; ValueError for a mode."""
+  """The description of a model that a server has loaded, under a new id.
+
+  Clients may have all outputs that there are, or those of `outputs`. ValueError for
+  modes or outputs that do not exist.
+  """
   if mode not in MODES:
     raise ValueError(f'mode {mode!r}, want one of {", ".join(MODES)}')
   fields = {
       f.name: getattr(model, f.name)
-      for f in dataclasses.fields(Description) if f.name not in ('model_id', 'mode')
+      for f in dataclasses.fields(Description) if f.name not in _OF_THE_SERVER
   }
-  return Description(model_id=randomness.bytes(_ID_BYTES), mode=mode, **fields)
+  found = structures.outputs(model) if outputs is None else tuple(outputs)
+  if not _are_outputs(found):
+    raise ValueError(f'outputs {found}, want some of {", ".join(structures.OUTPUTS)}')
+  return Description(
+      model_id=randomness.bytes(_ID_BYTES), mode=mode, outputs=found, batch=1, **fields
+  )
+
+
+def _are_outputs(found: tuple[str, ...]) -> bool:
+  return 0 < len(found) == len(set(found)) and set(found) <= set(structures.OUTPUTS)
 
 
 def encode(description: Description) -> bytes:
@@ -89,8 +118,12 @@ def decode(raw: bytes) -> Description:
   try:
     if found.mode not in MODES:
       raise ValueError(f'an unknown mode {found.mode[:20]!r}')
+    if not _are_outputs(found.outputs):
+      raise ValueError(f'outputs {str(found.outputs)[:60]}')
     if len(found.model_id) != _ID_BYTES:
       raise ValueError(f'an id of {len(found.model_id)} bytes')
+    if not 1 <= found.batch <= _MAX_FIELD:
+      raise ValueError(f'batches of {found.batch} images')
     check(found)
   except ValueError as error:
     raise ProtocolError(f'the description of the model: {error}') from None
@@ -98,25 +131,31 @@ def decode(raw: bytes) -> Description:
 
 
 class Expectation(NamedTuple):
-  """What a client insists on; None is anything. Fields are those of `Description`."""
+  """What a client insists on; None is anything. Fields are those of `Description`.
+
+  outputs: all of them have to be served, beside others.
+  """
 
   model_id: bytes | None = None
   layers: tuple[records.Layer, ...] | None = None
   input_shape: tuple[int, int, int] | None = None
   precision: Precision | None = None
   activations: dict[str, ActivationFormat] | None = None
+  outputs: tuple[str, ...] | None = None
 
   def mismatch(self, found: Description) -> str | None:
     """The first thing that is not as expected, in one line."""
     if self.model_id is not None and self.model_id != found.model_id:
       return f'model {found.model_id.hex()}, want {self.model_id.hex()}'
+    if self.outputs is not None and not set(self.outputs) <= set(found.outputs):
+      return f'outputs {", ".join(found.outputs)}, want {", ".join(self.outputs)}'
     if self.layers is not None and self.layers != found.layers:
       if len(self.layers) != len(found.layers):
         return f'architecture of {len(found.layers)} layers, want {len(self.layers)}'
       i = next(i for i, pair in enumerate(zip(self.layers, found.layers)) if pair[0] != pair[1])
       return f'architecture: layer {i} is {found.layers[i]}, want {self.layers[i]}'
     for name, wanted in self._asdict().items():
-      if wanted is not None and name not in ('model_id', 'layers', 'activations'):
+      if wanted is not None and name not in ('model_id', 'layers', 'activations', 'outputs'):
         got = getattr(found, name)
         if got != wanted:
           return f'formats: {name} {got}, want {wanted}'
@@ -143,8 +182,11 @@ def check(found: Description | FixedPointModel) -> None:
     if not condition:
       raise ValueError(message)
 
+  need(0 <= found.truncation_bits <= _MAX_BITS, f'2^-{found.truncation_bits} failures')
   need(1 <= found.precision.ring <= _MAX_RING, f'a ring of {found.precision.ring} bits')
   need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')
+  bits = found.logit_bits
+  need(bits is None or 1 <= bits <= found.precision.ring, f'logits of {bits} bits')
   _check_records(found.layers, 0)
   shapes = records.shapes(found.layers, found.input_shape)
   for shape in shapes:

@@ -169,6 +169,10 @@ class FixedPointModel:
   absorbed: names of pools that are part of the activation before them; every
     max pool is.
   input_fraction, output_fraction: fraction bits of the image and the logits.
+  logit_bits: k, logits are compared mod 2^k where the client gets the class alone;
+    None where nothing is known of their size, and the whole ring is compared.
+  truncation_bits: public; calibration images expect at most 2^-truncation_bits failures
+    of local truncation each, and none where there are no polynomials.
   """
 
   layers: tuple[records.Layer, ...]
@@ -182,9 +186,21 @@ class FixedPointModel:
   absorbed: frozenset[str]
   input_fraction: int
   output_fraction: int
+  logit_bits: int | None = None
+  truncation_bits: int = 0
+
+  @property
+  def truncation_failure(self) -> float:
+    """Expected failures of local truncation per inference, rounded up to a power of two."""
+    polynomials = any(form.polynomial for form in self.activations.values())
+    return 2.0**-self.truncation_bits if polynomials else 0.0
 
   def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
-    """uint8 [B, H, W, C] to the client's int64 fixed-point input; `report` counts saturation."""
+    """The client's input: uint8 [B, H, W, C] to int64 fixed point; `report` counts saturation.
+
+    Raises:
+      ValueError: anything but uint8 [B, H, W, C] of the model's shape.
+    """
     if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
       raise ValueError(
           f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]'
@@ -210,4 +226,8 @@ class FixedPointModel:
     """
     report = report or RangeReport()
     operations = integer_model.Plain(self, report)
-    return records.run(self.layers, operations, self.encode(images, report))
+    logits = records.run(self.layers, operations, self.encode(images, report))
+    if self.logit_bits is not None:
+      outside = np.sum(np.abs(logits) >= 1 << (self.logit_bits - 1))
+      report.count('logits', exceeded=int(outside))
+    return logits

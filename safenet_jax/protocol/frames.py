@@ -57,6 +57,7 @@ class Part(NamedTuple):
 
 
 class Header(NamedTuple):
+  """What a frame says of itself before its payload."""
   tag: str
   parts: tuple[Part, ...]
 

@@ -52,6 +52,7 @@ Delphi, and Enc(r) could have gone offline: that difference is what a baseline s
 
 from collections.abc import Sequence
 import dataclasses
+import math
 
 import numpy as np
 
@@ -63,7 +64,7 @@ from safenet_jax.protocol import material
 from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
 from safenet_jax.protocol import wire
-from safenet_jax.protocol.structure import ActivationStructure
+from safenet_jax.protocol.structure import ActivationStructure, Structure
 
 
 @dataclasses.dataclass
@@ -110,6 +111,7 @@ class ClientMaterial(material.ClientMaterial):
   correlations: dict[str, ClientCorrelations]
 
   def arrays(self) -> dict[str, np.ndarray]:
+    """Raises ValueError: this material stays in memory."""
     raise ValueError('preparations of mode gazelle stay in memory')
 
 
@@ -125,6 +127,13 @@ class ServerMaterial(material.ServerMaterial):
     for layer in self.correlations.values():
       total += layer.zeros.nbytes + sum(encoding.nbytes for encoding, _ in layer.circuits)
     return total
+
+  @classmethod
+  def size(cls, structure: Structure) -> int:
+    # Labels of the client's bits and q too; u and the shares of products come online.
+    later = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
+    later += sum(layer.instances for layer in structure.activations)
+    return super().size(structure) + 32 * structure.transfers - 8 * later
 
 
 def product_words(layer: ActivationStructure) -> wire.Words:

@@ -59,8 +59,12 @@ class _Image(offline_client.Image):
           name, gazelle.ClientCorrelations(np.empty(0, np.uint8), np.empty((0, 2), np.uint64), [])
       )
       found.pads = self.pads.get(name)
+    form, compared = self.structure.comparison, plain.argmax
+    if form is not None:
+      first, end = form.offset // 8, (form.offset + form.transfers) // 8
+      compared = compared._replace(choices=self.choices[first:end].reshape(form.bits, -1))
     return gazelle.ClientMaterial(
-        plain.identifier, _NOTHING, _NOTHING, plain.layers, self.correlations
+        plain.identifier, _NOTHING, _NOTHING, plain.layers, self.correlations, argmax=compared
     )
 
 
@@ -97,6 +101,7 @@ class ServerOffline(offline_server.ServerOffline):
     garbled = {
         layer.name: self._garble(layer, zeros) for layer in self._structure.activations
     }
+    compared = self._compare(zeros)
     self._reply_products(tag, requests, layers)
     pads, bits = iter(()), iter(())
     if self._structure.choices:
@@ -110,5 +115,7 @@ class ServerOffline(offline_server.ServerOffline):
       self._keep_wraps(layer, layers[layer.name], pads, bits)
       correlations[layer.name] = mine
     identifier = self._randomness.bytes(offline.ID_BYTES)
-    material = gazelle.ServerMaterial(identifier, self._keys.delta, u, layers, correlations)
+    material = gazelle.ServerMaterial(
+        identifier, self._keys.delta, u, layers, correlations, argmax=compared
+    )
     return lambda: material

@@ -10,6 +10,7 @@
              --- as in `online` ----------------------------->
     at last
              <-- share of the logits -----------------------
+    or, for the class alone, corrections and labels as in `argmax`
 
 A client's last message of an activation layer and its first of the linear layer
 behind it are one flight: a linear layer and an activation layer take two round
@@ -25,6 +26,7 @@ from safenet_jax.crypto import encrypted_convolution
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.models import layers as records
+from safenet_jax.protocol import argmax
 from safenet_jax.protocol import gazelle
 from safenet_jax.protocol import linear
 from safenet_jax.protocol import offline
@@ -59,13 +61,20 @@ class ClientOnline(online.ClientOnline):
     self._prepared, self._keys, self._randomness = materials, keys, randomness
 
   def run(self, images: np.ndarray) -> np.ndarray:
-    """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each."""
+    """Logits int64 [B, classes], or classes [B], of uint8 images [B, H, W, C], one material each.
+
+    ValueError for another number of images.
+    """
     if len(images) != len(self._prepared):
       raise ValueError(f'{len(images)} images for {len(self._prepared)} materials')
     x = ring.from_signed(self.model.encode(images), self.bits)
     for mine in self._prepared:
-      mine.spend()
+      mine.spend(self._structure.output)
     c = records.run(self.model.layers, self, x)
+    form = self._structure.comparison
+    if form is not None:
+      states = [mine.argmax for mine in self._prepared]
+      return argmax.correcting_client(self._channel, form, states, c)
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
       (s,) = wire.receive(self._channel, 'logits', [wire.Words(c.shape, self.bits)])
       return ring.reconstruct(c, s, self.bits)
@@ -124,9 +133,14 @@ class ServerOnline(online.ServerOnline):
   def run(self) -> None:
     """Serves one batch, one material for each image."""
     for mine in self._prepared:
-      mine.spend()
+      mine.spend(self._structure.output)
     x = np.zeros((len(self._prepared), *self._structure.input_shape), np.uint64)
     s = records.run(self.model.layers, self, x)
+    form = self._structure.comparison
+    if form is not None:
+      states = [mine.argmax for mine in self._prepared]
+      argmax.correcting_server(self._channel, form, states, s)
+      return
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
       wire.send(self._channel, 'logits', [wire.Words(s.shape, self.bits)], [s])
 

@@ -18,7 +18,7 @@ from safenet_jax.protocol.description import Description, Expectation
 from safenet_jax.protocol.frames import ProtocolError
 
 # Of the messages that follow; frames have a version of their own.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 _VERSION = struct.Struct('!I')
 # A ResNet's description takes about 20 kB.
 _MAX_DESCRIPTION = 1 << 20

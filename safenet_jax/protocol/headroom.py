@@ -36,6 +36,7 @@ class Choice:
 
   @property
   def window(self) -> int:
+    """Side of the pool behind the activation, 1 without one."""
     return self.pool.window if self.pool else 1
 
   def formats(self) -> tuple[ActivationFormat, np.ndarray | None]:

@@ -28,6 +28,10 @@ class Ledger:
 
   Steps may be nested: what an inner one takes is not counted again in the outer.
   Wall seconds include the wait for the peer, CPU seconds do not.
+
+  Attributes:
+    truncation_failure: expected failures of local truncation per inference, by the
+      model's own account (`FixedPointModel`); None before a model is known.
   """
 
   def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
@@ -41,6 +45,7 @@ class Ledger:
     if cpu_clock not in _CLOCKS:
       raise ValueError(f'cpu_clock {cpu_clock!r}, want time.process_time or time.thread_time')
     self.cpu_clock = cpu_clock
+    self.truncation_failure: float | None = None
     self._lock = threading.Lock()
     self._rows: dict[tuple[str, str, str, str], dict[str, float]] = collections.defaultdict(
       lambda: dict.fromkeys((*_FIELDS, 'flights'), 0)
@@ -94,19 +99,32 @@ class Ledger:
         outer[1] += cpu
 
   def record(self) -> dict[str, Any]:
-    """Everything counted, JSON-like: `rows`, `phases` with their sums, `cpu_clock`."""
+    """Everything counted, JSON-like.
+
+    `rows` are what was counted, by the four keys; `phases` their sums, the bytes of
+    each sender and rounds; `cpu_clock` says whose CPU seconds these are, and
+    `truncation_failure` is that of every inference.
+    """
     with self._lock:
       rows: list[dict[str, Any]] = [dict(zip(_KEYS, key)) | row for key, row in self._rows.items()]
-    return _record(rows, _CLOCKS[self.cpu_clock])
+    return _record(rows, _CLOCKS[self.cpu_clock], self.truncation_failure)
 
 
-def _record(rows: list[dict[str, Any]], clock: str) -> dict[str, Any]:
+def _record(
+  rows: list[dict[str, Any]], clock: str, truncation_failure: float | None
+) -> dict[str, Any]:
   phases: dict[str, dict[str, Any]] = {}
   for name in dict.fromkeys(row['phase'] for row in rows):
     mine = [row for row in rows if row['phase'] == name]
     phases[name] = {f: sum(row[f] for row in mine) for f in _FIELDS}
     phases[name]['rounds'] = math.ceil(sum(row['flights'] for row in mine) / 2)
-  return {'rows': rows, 'phases': phases, 'cpu_clock': clock}
+    sent: collections.Counter[str] = collections.Counter()
+    for row in mine:
+      sent[row['party']] += row['bytes']
+    phases[name]['sent'] = {party: size for party, size in sent.items() if size}
+  return {
+    'rows': rows, 'phases': phases, 'cpu_clock': clock, 'truncation_failure': truncation_failure,
+  }
 
 
 def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +140,8 @@ def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]
     if row['party'] == party
   ]
   clocks = {client['cpu_clock'], server['cpu_clock']}
-  return _record(rows, clocks.pop() if len(clocks) == 1 else 'mixed')
+  clock = clocks.pop() if len(clocks) == 1 else 'mixed'
+  return _record(rows, clock, client['truncation_failure'])
 
 
 def save(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

@@ -6,12 +6,16 @@ read from a file again is new to that check; whoever keeps files marks them as u
 """
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 
 from safenet_jax.crypto import garbled_block
+from safenet_jax.protocol import argmax
 from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import relu
+from safenet_jax.protocol.structure import Structure
 
 ClientBlock = relu.ClientBlock | max_pool.ClientBlock
 ServerBlock = relu.ServerBlock | max_pool.ServerBlock
@@ -37,9 +41,21 @@ class ClientLayer:
 @dataclasses.dataclass
 class _Once:
   used: bool = dataclasses.field(default=False, init=False)
+  argmax: Any = dataclasses.field(default=None, kw_only=True)
 
-  def spend(self) -> None:
-    """Raises ValueError when called again: every pad in here hides one message."""
+  @property
+  def output(self) -> str:
+    """What it was made for, one of `structure.OUTPUTS`."""
+    return 'logits' if self.argmax is None else 'class'
+
+  def spend(self, output: str) -> None:
+    """Raises ValueError when called again: every pad in here hides one message.
+
+    And for another output than it was made for: for a class it has no share of the
+    logits, for logits no comparison of them.
+    """
+    if self.output != output:
+      raise ValueError(f'a preparation for {self.output}, want one for {output}')
     if self.used:
       raise ValueError('a preparation was used before, want a fresh one for every image')
     self.used = True
@@ -47,7 +63,10 @@ class _Once:
 
 @dataclasses.dataclass
 class ClientMaterial(_Once):
-  """identifier: what both parties call it; mask: of the image; share: of the logits."""
+  """identifier: what both parties call it; mask: of the image; share: of the logits.
+
+  argmax: `argmax.ClientState` where it is for a class; then `share` is empty.
+  """
 
   identifier: bytes
   mask: np.ndarray
@@ -65,6 +84,8 @@ class ClientMaterial(_Once):
         found[f'{name}/keys/{i}'] = keys
       for i, block in enumerate(layer.blocks):
         found |= {f'{name}/block/{i}/{part}': array for part, array in _arrays(block).items()}
+    if self.argmax is not None:
+      found |= {f'argmax/{part}': array for part, array in _arrays(self.argmax).items()}
     return found
 
   @classmethod
@@ -88,16 +109,24 @@ class ClientMaterial(_Once):
           arrays[f'{name}/mask'], blocks, arrays.get(f'{name}/powers'),
           arrays.get(f'{name}/alphas'), [arrays[key] for key in numbered('keys/{}')],
       )
-    return cls(identifier, arrays['mask'], arrays['share'], layers)
+    start = 'argmax/'
+    last = {key.removeprefix(start): v for key, v in arrays.items() if key.startswith(start)}
+    return cls(
+        identifier, arrays['mask'], arrays['share'], layers,
+        argmax=argmax.ClientState(_garbled(last), last['labels'], last['decoding'])
+        if last else None,
+    )
 
 
-def _arrays(block: ClientBlock) -> dict[str, np.ndarray]:
+def _arrays(block: ClientBlock | argmax.ClientState) -> dict[str, np.ndarray]:
   """A block's parts by name."""
   garbled = block.garbled
   found = {
       'head': np.frombuffer(garbled.seed + garbled.check, np.uint8), 'tables': garbled.tables,
       'labels': block.labels,
   }
+  if isinstance(block, argmax.ClientState):
+    return found | {'decoding': block.decoding}
   if isinstance(block, max_pool.ClientBlock):
     return found | {'mask_labels': block.mask_labels, 'decoding': block.decoding}
   return found | {
@@ -107,9 +136,8 @@ def _arrays(block: ClientBlock) -> dict[str, np.ndarray]:
 
 
 def _block(arrays: dict[str, np.ndarray]) -> ClientBlock:
-  """The inverse of `_arrays`."""
-  raw, seed = arrays['head'].tobytes(), garbled_block.SEED_BYTES
-  garbled = garbled_block.GarbledBlock(raw[:seed], raw[seed:], arrays['tables'])
+  """The inverse of `_arrays` for a block of a layer."""
+  garbled = _garbled(arrays)
   if 'decoding' in arrays:
     return max_pool.ClientBlock(
         garbled, arrays['labels'], arrays['mask_labels'], arrays['decoding']
@@ -117,6 +145,11 @@ def _block(arrays: dict[str, np.ndarray]) -> ClientBlock:
   return relu.ClientBlock(
       garbled, arrays['labels'], arrays['share'], arrays['product'], arrays['key'].tobytes()
   )
+
+
+def _garbled(arrays: dict[str, np.ndarray]) -> garbled_block.GarbledBlock:
+  raw, seed = arrays['head'].tobytes(), garbled_block.SEED_BYTES
+  return garbled_block.GarbledBlock(raw[:seed], raw[seed:], arrays['tables'])
 
 
 @dataclasses.dataclass
@@ -135,7 +168,10 @@ class ServerLayer:
 
 @dataclasses.dataclass
 class ServerMaterial(_Once):
-  """u: by linear layer, uint64 [1, ...]; delta: of the garbler in that session."""
+  """u: by linear layer, uint64 [1, ...]; delta: of the garbler in that session.
+
+  argmax: `argmax.ServerState` where it is for a class.
+  """
 
   identifier: bytes
   delta: np.ndarray
@@ -146,6 +182,7 @@ class ServerMaterial(_Once):
   def nbytes(self) -> int:
     """Memory that it holds, but for small change."""
     total = sum(u.nbytes for u in self.u.values())
+    total += 0 if self.argmax is None else self.argmax.nbytes
     for layer in self.layers.values():
       for array in (layer.pads, layer.betas, *layer.choices, *layer.chosen):
         total += 0 if array is None else array.nbytes
@@ -153,3 +190,18 @@ class ServerMaterial(_Once):
         words = block.mask if isinstance(block, max_pool.ServerBlock) else block.product_share
         total += block.encoding.nbytes + words.nbytes
     return total
+
+  @classmethod
+  def size(cls, structure: Structure) -> int:
+    """`nbytes` of one image's, before there is any."""
+    words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
+    labels = structure.transfers  # the server's bits are as many as the client's
+    for layer in structure.activations:
+      if layer.powers:
+        words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
+      words += layer.instances
+      words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs(structure.bits))
+      labels += sum(len(layer.circuit.outputs) * block.size for block in layer.blocks)
+    if structure.comparison:
+      labels += structure.comparison.output_labels
+    return 8 * words + 16 * labels

@@ -1,23 +1,29 @@
 """How the linear layers are served: Delphi's way, or Gazelle's as a baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import functools
 from typing import Any, NamedTuple
 
+from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol import gazelle
 from safenet_jax.protocol import gazelle_offline
 from safenet_jax.protocol import gazelle_online
+from safenet_jax.protocol import material
+from safenet_jax.protocol import offline
 from safenet_jax.protocol import offline_client
 from safenet_jax.protocol import offline_server
 from safenet_jax.protocol import online
 from safenet_jax.protocol import session
 from safenet_jax.protocol.channel import Channel
 from safenet_jax.protocol.formats import FixedPointModel
+from safenet_jax.protocol.frames import ProtocolError
 from safenet_jax.protocol.session import ClientKeys, ServerKeys
 from safenet_jax.protocol.structure import Structure
 
 
 class Mode(NamedTuple):
-  """Both parties' phases.
+  """Both parties' phases, and what the server keeps between them.
 
   encrypted_online: whether an inference needs the session's keys.
   """
@@ -26,81 +32,110 @@ class Mode(NamedTuple):
   client_online: type[online.ClientOnline]
   server_offline: type[offline_server.ServerOffline]
   server_online: type[online.ServerOnline]
+  server_material: type[material.ServerMaterial]
   encrypted_online: bool
 
 
 MODES = {
     'delphi': Mode(
         offline_client.ClientOffline, online.ClientOnline,
-        offline_server.ServerOffline, online.ServerOnline, False,
+        offline_server.ServerOffline, online.ServerOnline, material.ServerMaterial, False,
     ),
     'gazelle': Mode(
         gazelle_offline.ClientOffline, gazelle_online.ClientOnline,
-        gazelle_offline.ServerOffline, gazelle_online.ServerOnline, True,
+        gazelle_offline.ServerOffline, gazelle_online.ServerOnline, gazelle.ServerMaterial, True,
     ),
 }
 
 
 class ClientSession:
-  """The client's side of one connection; its keys are made when they are first needed."""
+  """The client's side of one connection; its keys are made when they are first needed.
+
+  `structures` are by output, those of `structure.OUTPUTS` that are served.
+  """
 
   def __init__(
-      self, mode: Mode, channel: Channel, model: FixedPointModel, structure: Structure,
-      randomness: Randomness,
+      self, mode: Mode, channel: Channel, model: FixedPointModel,
+      structures: Mapping[str, Structure], randomness: Randomness,
   ):
     self._mode, self._randomness = mode, randomness
-    self._parts = channel, model, structure
+    self._channel, self._model, self._structures = channel, model, structures
     self._keys: ClientKeys | None = None
-    self._phase: offline_client.ClientOffline | None = None
+    self._phases: dict[str, offline_client.ClientOffline] = {}
 
-  def prepare(self, count: int):
+  def prepare(self, count: int, output: str):
     """As `ClientOffline.prepare`, once the server is asked to."""
-    if self._phase is None:
-      self._phase = self._mode.client_offline(*self._parts, self._own_keys(), self._randomness)
-    return self._phase.prepare(count)
+    if output not in self._phases:
+      self._phases[output] = self._mode.client_offline(
+          self._channel, self._model, self._structures[output], self._own_keys(), self._randomness
+      )
+    return self._phases[output].prepare(count)
 
-  def infer(self, materials: Sequence, images) -> Any:
+  def infer(self, materials: Sequence, images, output: str) -> Any:
     """As `ClientOnline.run`, once the server is asked to."""
     extra = (self._own_keys(), self._randomness) if self._mode.encrypted_online else ()
-    return self._mode.client_online(*self._parts, materials, *extra).run(images)
+    return self._mode.client_online(
+        self._channel, self._model, self._structures[output], materials, *extra
+    ).run(images)
+
+  @functools.cached_property
+  def lot(self) -> int:
+    """How many images share the flights of their offline phase."""
+    return min(
+        offline.lot(structure, self._contexts[0]) for structure in self._structures.values()
+    )
+
+  @functools.cached_property
+  def _contexts(self) -> dict[int, homomorphic.Context]:
+    # The same for every output.
+    return session.contexts(next(iter(self._structures.values())))
 
   def _own_keys(self) -> ClientKeys:
     if self._keys is None:
-      channel, _, structure = self._parts
-      contexts = session.contexts(structure)
-      self._keys = session.client(channel, structure, contexts, self._randomness)
+      structure = next(iter(self._structures.values()))
+      self._keys = session.client(self._channel, structure, self._contexts, self._randomness)
     return self._keys
 
 
 class ServerSession:
-  """The server's side of one connection."""
+  """The server's side of one connection; `structures` as for `ClientSession`."""
 
   def __init__(
-      self, mode: Mode, channel: Channel, model: FixedPointModel, structure: Structure,
-      contexts: dict, linear: offline_server.LinearReplies, randomness: Randomness,
+      self, mode: Mode, channel: Channel, model: FixedPointModel,
+      structures: Mapping[str, Structure], contexts: dict,
+      linear: offline_server.LinearReplies, randomness: Randomness,
   ):
     self._mode, self._randomness = mode, randomness
-    self._channel, self._model, self._structure = channel, model, structure
+    self._channel, self._model, self._structures = channel, model, structures
     self._contexts, self._linear = contexts, linear
     self._keys: ServerKeys | None = None
-    self._phase: offline_server.ServerOffline | None = None
+    self._phases: dict[str, offline_server.ServerOffline] = {}
 
-  def prepare(self, count: int):
-    """As `ServerOffline.prepare`."""
-    if self._phase is None:
-      self._phase = self._mode.server_offline(
-          self._channel, self._structure, self._own_keys(), self._linear, self._randomness
+  def prepare(self, count: int, output: str):
+    """As `ServerOffline.prepare`; ProtocolError for an output that is not served."""
+    structure = self._structure(output)
+    if output not in self._phases:
+      self._phases[output] = self._mode.server_offline(
+          self._channel, structure, self._own_keys(), self._linear, self._randomness
       )
-    return self._phase.prepare(count)
+    return self._phases[output].prepare(count)
 
-  def infer(self, materials: Sequence) -> None:
-    """As `ServerOnline.run`."""
+  def infer(self, materials: Sequence, output: str) -> None:
+    """As `ServerOnline.run`; ProtocolError for materials that are for another output."""
+    structure = self._structure(output)
+    for each in materials:
+      if each.output != output:
+        raise ProtocolError(f'a preparation for {each.output}, want one for {output}')
     extra = (self._own_keys(), self._linear) if self._mode.encrypted_online else ()
-    self._mode.server_online(
-        self._channel, self._model, self._structure, materials, *extra
-    ).run()
+    self._mode.server_online(self._channel, self._model, structure, materials, *extra).run()
+
+  def _structure(self, output: str) -> Structure:
+    if output not in self._structures:
+      raise ProtocolError(f'output {output}, want {" or ".join(self._structures)}')
+    return self._structures[output]
 
   def _own_keys(self) -> ServerKeys:
     if self._keys is None:
-      self._keys = session.server(self._channel, self._structure, self._contexts, self._randomness)
+      structure = next(iter(self._structures.values()))
+      self._keys = session.server(self._channel, structure, self._contexts, self._randomness)
     return self._keys

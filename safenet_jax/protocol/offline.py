@@ -41,20 +41,24 @@ def checked(function: Callable, *args: Any, **options: Any) -> Any:
     raise ProtocolError(str(error)) from None
 
 
-def lots(structure: Structure, context: homomorphic.Context, count: int) -> Iterator[int]:
-  """How many of `count` images go in the same flights, the same for both parties.
+def lot(structure: Structure, context: homomorphic.Context) -> int:
+  """How many images at most go in the same flights, the same for both parties.
 
   Args:
     structure: of the network.
     context: of its linear layers.
-    count: images to prepare.
   """
   size = structure.transfers * _TRANSFER_BYTES + sum(
       encrypted_convolution.upload_size(context, layer)
       + encrypted_convolution.reply_size(context, layer)
       for layer in structure.linear.values()
   )
-  most = max(1, _LOT_BYTES // max(1, size))
+  return max(1, _LOT_BYTES // max(1, size))
+
+
+def lots(structure: Structure, context: homomorphic.Context, count: int) -> Iterator[int]:
+  """How many of `count` images go in the same flights, lot by lot."""
+  most = lot(structure, context)
   for first in range(0, count, most):
     yield min(most, count - first)
 

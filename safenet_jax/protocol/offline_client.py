@@ -26,6 +26,7 @@ from safenet_jax.crypto import ring
 from safenet_jax.crypto import word_transfer
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.models import layers as records
+from safenet_jax.protocol import argmax
 from safenet_jax.protocol import local
 from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import offline
@@ -58,9 +59,11 @@ class Image:
     self.share = np.empty(0, np.uint64)
     self.labels = np.empty((0, 2), np.uint64)
     self.garbled: dict[str, list[tuple]] = {}
+    self.compared: tuple[garbling.GarbledBlock, np.ndarray] | None = None
     self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
   def send_masks(self) -> None:
+    """Sends Enc(r) of every linear layer."""
     walk = local.Masks(self.model, self.masks)
     records.run(self.model.layers, walk, self.mask)
     for name, layer in self.structure.linear.items():
@@ -72,6 +75,7 @@ class Image:
         self.channel.send('masks', upload)
 
   def receive_linear(self) -> None:
+    """Receives c = W r - u of every linear layer; the share of the logits follows."""
     outputs = {}
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
@@ -106,11 +110,14 @@ class Image:
 
   def _label_choices(self) -> np.ndarray:
     """Of all label transfers, packed."""
-    return np.concatenate([
+    parts = [
         packed.reshape(-1)
         for layer in self.structure.activations
         for packed in layer.entering(self.inputs[layer.name][..., : layer.form.relu])
-    ])
+    ]
+    if self.structure.comparison:
+      parts.append(self.structure.comparison.entering(self.share[0]).reshape(-1))
+    return np.concatenate(parts)
 
   def _factors(self, layer: ActivationStructure) -> np.ndarray:
     """The client's factors of a layer's products, uint64 [products, 1, ...]."""
@@ -130,6 +137,8 @@ class Image:
         layer.name: [self._receive_tables(layer, block) for block in layer.blocks]
         for layer in self.structure.activations
     }
+    if self.structure.comparison:
+      self.compared = argmax.offline_client(self.channel, self.structure.comparison)
     self._receive_products()
     self.sender_pads = self._receive_choices() if self.structure.choices else iter(())
 
@@ -153,7 +162,19 @@ class Image:
     """The material, once the server has its part."""
     with self.channel.scope(phase='offline', layer='session', primitive='identifier'):
       (identifier,) = self.channel.receive('prepared', [(bytes, (offline.ID_BYTES,))])
-    return ClientMaterial(identifier, self.mask, self.share, self.layers)
+    if not self.structure.comparison:
+      return ClientMaterial(identifier, self.mask, self.share, self.layers)
+    # Its labels stand for the share.
+    nothing = np.empty(0, np.uint64)
+    return ClientMaterial(identifier, self.mask, nothing, self.layers, argmax=self._comparison())
+
+  def _comparison(self) -> argmax.ClientState:
+    form = self.structure.comparison
+    if form is None or self.compared is None:
+      raise ValueError('no garbled comparison was received')
+    labels = self.labels[form.offset : form.offset + form.transfers]
+    garbled, decoding = self.compared
+    return argmax.ClientState(garbled, labels.reshape(form.bits, form.size, 2), decoding)
 
   def _block_labels(self, layer: ActivationStructure) -> Iterator[np.ndarray]:
     """The labels of the client's bits in each block."""
@@ -232,7 +253,6 @@ class ClientOffline:
   ):
     self._channel, self._model, self._structure = channel, model, structure
     self._keys, self._randomness = keys, randomness
-    self._images = 0
 
   def prepare(self, count: int) -> Iterator[ClientMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready."""
@@ -240,10 +260,8 @@ class ClientOffline:
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ClientMaterial]:
-    images = [
-        self._image(number) for number in range(self._images, self._images + count)
-    ]
-    self._images += count  # a number is never taken again, whatever happens below
+    # A number is never taken again, whatever happens below.
+    images = [self._image(next(self._keys.numbers)) for _ in range(count)]
     # One flight after the other: a round trip is waited for once, not for every image.
     for flight in self._flights:
       for image in images:

@@ -6,12 +6,14 @@ from typing import Protocol
 import numpy as np
 
 from safenet_jax.crypto import encrypted_convolution
+from safenet_jax.crypto import garbled_argmax
 from safenet_jax.crypto import garbling
 from safenet_jax.crypto import messages
 from safenet_jax.crypto import ole
 from safenet_jax.crypto import ring
 from safenet_jax.crypto import word_transfer
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol import argmax
 from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import offline
 from safenet_jax.protocol import relu
@@ -44,8 +46,8 @@ class ServerOffline:
   ):
     self._channel, self._structure, self._keys = channel, structure, keys
     self._linear, self._randomness = linear, randomness
-    self._images = 0
     self._garblers: dict[tuple, garbling.Garbler] = {}
+    self._comparison: garbled_argmax.Garbler | None = None
 
   def prepare(self, count: int) -> Iterator[ServerMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready.
@@ -57,9 +59,7 @@ class ServerOffline:
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ServerMaterial]:
-    numbers = range(self._images, self._images + count)
-    self._images += count
-    tags = [offline.Tag(self._keys.nonce, number) for number in numbers]
+    tags = [offline.Tag(self._keys.nonce, next(self._keys.numbers)) for _ in range(count)]
     linear = [self._reply_linear(tag, self._receive_masks()) for tag in tags]
     choices = [self._receive_choices() for _ in tags]
     started = [self._start(*parts) for parts in zip(tags, linear, choices)]
@@ -110,6 +110,7 @@ class ServerOffline:
     garbled = {
         layer.name: self._garble(layer, labels) for layer in self._structure.activations
     }
+    compared = self._compare(labels)
     self._reply_products(tag, requests, mine)
     pads, bits = iter(()), iter(())
     if self._structure.choices:
@@ -125,7 +126,7 @@ class ServerOffline:
           mine[layer.name].blocks = garbled[layer.name]
         self._keep_wraps(layer, mine[layer.name], pads, bits)
       identifier = self._randomness.bytes(offline.ID_BYTES)
-      return ServerMaterial(identifier, self._keys.delta, u, mine)
+      return ServerMaterial(identifier, self._keys.delta, u, mine, argmax=compared)
 
     return finish
 
@@ -154,6 +155,20 @@ class ServerOffline:
         self._channel.send('tables', garbled.seed, garbled.check, garbled.tables, *rest)
         found.append(kept)
     return found
+
+  def _compare(self, labels: np.ndarray) -> argmax.ServerState | None:
+    """Garbles and sends the comparison of the logits, if it is for a class."""
+    form = self._structure.comparison
+    if form is None:
+      return None
+    if self._comparison is None:
+      self._comparison = garbled_argmax.Garbler(
+          form.count, form.bits, self._randomness, self._keys.delta
+      )
+    zeros = labels[form.offset : form.offset + form.transfers].reshape(form.bits, form.size, 2)
+    given = self._given(zeros)
+    state = argmax.ServerState(argmax.offline_server(self._channel, self._comparison, given))
+    return state if given else state._replace(zeros=zeros)
 
   def _keep(self, layer: ActivationStructure, block: Block, encoding: garbling.Encoding):
     """What is kept of a garbled block, and what goes out with its tables."""

@@ -7,6 +7,8 @@
              --- corrections E, masked words B ------------->
     at last
              <-- share of the logits -----------------------
+    or, for the class alone
+             <-- labels of s, as in `argmax` ---------------
 
 A batch of images takes one preparation each and the same round trips. What every
 message shows is argued in `linear`, `relu`, `polynomial` and `truncation`.
@@ -19,6 +21,7 @@ import numpy as np
 from safenet_jax.crypto import garbling
 from safenet_jax.crypto import ring
 from safenet_jax.models import layers as records
+from safenet_jax.protocol import argmax
 from safenet_jax.protocol import linear
 from safenet_jax.protocol import local
 from safenet_jax.protocol import max_pool
@@ -72,9 +75,11 @@ class ClientOnline(local.Local):
   def run(self, images: np.ndarray) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each.
 
+    Where the structure is for a class, classes int64 [B].
+
     Raises:
       ValueError: there are more or fewer images than materials, or a material was
-        used before; nothing is sent.
+        used before or is for another output; nothing is sent.
     """
     count, bits = len(self._materials), self.bits
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
@@ -83,10 +88,13 @@ class ClientOnline(local.Local):
       if len(x) != count:
         raise ValueError(f'{len(x)} images for {count} preparations, want one for each')
       for material in self._materials:
-        material.spend()
+        material.spend(self._structure.output)
       masked = ring.reduce(x - _join(m.mask for m in self._materials), bits)
       wire.send(self._channel, 'input', [wire.Words(masked.shape, bits)], [masked])
     records.run(self.model.layers, self, None)
+    if self._structure.comparison:
+      states = [material.argmax for material in self._materials]
+      return argmax.online_client(self._channel, self._structure.comparison, states)
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
       words = wire.Words((count, self._structure.logits), bits)
       (share,) = wire.receive(self._channel, 'logits', [words])
@@ -174,11 +182,15 @@ class ServerOnline(local.Local):
     """Serves one batch, one material for each image; ValueError if one was used before."""
     count, bits = len(self._materials), self.bits
     for material in self._materials:
-      material.spend()
+      material.spend(self._structure.output)
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
       words = wire.Words((count, *self._structure.input_shape), bits)
       (m,) = wire.receive(self._channel, 'input', [words])
     s = records.run(self.model.layers, self, m)
+    if self._structure.comparison:
+      states = [material.argmax for material in self._materials]
+      argmax.online_server(self._channel, self._structure.comparison, states, s)
+      return
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
       wire.send(self._channel, 'logits', [wire.Words(s.shape, bits)], [s])
 

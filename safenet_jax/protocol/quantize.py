@@ -57,7 +57,11 @@ def quantize(
       f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '
       f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.precision.ring} bits'
     )
-  return model
+  if not report.truncation_failure:
+    return model
+  # A power of two, as all that formats say of calibration: clients are told.
+  bits = math.floor(-math.log2(report.truncation_failure))
+  return dataclasses.replace(model, truncation_bits=bits)
 
 
 def build(
@@ -82,7 +86,14 @@ def build(
     absorbed=operations.absorbed,
     input_fraction=start.fraction,
     output_fraction=end.fraction,
+    logit_bits=_logit_bits(end, operations.precision),
   )
+
+
+def _logit_bits(logits: calibration.Value, precision: Precision) -> int:
+  """Bits that hold the logits with a sign and the margin, at most the ring's."""
+  largest = float(np.abs(logits.x).max(initial=0.0)) * 2.0**logits.fraction
+  return min(math.ceil(math.log2(precision.margin * largest + 1)) + 1, precision.ring)
 
 
 @dataclasses.dataclass(frozen=True)

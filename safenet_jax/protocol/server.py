@@ -1,6 +1,7 @@
 """Serves private inference of one model: the party that owns the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import dataclasses
 import ssl
 import threading
 from typing import Any
@@ -41,6 +42,7 @@ class Server:
       *,
       context: ssl.SSLContext | None,
       mode: str = 'delphi',
+      outputs: Sequence[str] | None = None,
       workers: int = 0,
       sessions: int = 8,
       memory_bytes: int = 4 << 30,
@@ -58,10 +60,13 @@ class Server:
       context: from `tls.server_context`; None is in the clear, which has to be
         written out.
       mode: of `modes.MODES`.
+      outputs: what clients may have of `structure.OUTPUTS`, all by default; with
+        ('class',) no logits ever leave the protocol.
       workers: processes for homomorphic encryption; 0 computes in the sessions'
         threads, which share one core.
       sessions: clients at once.
-      memory_bytes: of prepared inferences, of all clients together.
+      memory_bytes: of prepared inferences, of all clients together; clients are told
+        how many at once would be their part of it.
       keep_seconds: for how long a prepared inference is kept.
       timeout: seconds until a client that owes a message is given up.
       idle_seconds: for how long one that owes none may stay.
@@ -69,15 +74,23 @@ class Server:
       **options: of `listener.Listener`.
     """
     randomness = SystemRandomness()
-    self._model, self._structure = model, structures.structure(model)
-    self.description = descriptions.describe(model, randomness, mode)
+    described = descriptions.describe(model, randomness, mode, outputs)
+    self._model, self._structures = model, {
+        output: structures.structure(model, output) for output in described.outputs
+    }
     self._mode = modes.MODES[mode]
-    self._contexts = session.contexts(self._structure)
+    sizes = map(self._mode.server_material.size, self._structures.values())
+    part = memory_bytes // max(1, sessions)  # the listener refuses none
+    self.description = dataclasses.replace(
+        described, batch=max(1, min(part // max(sizes), commands.MAX_IMAGES))
+    )
+    structure = self._structures[described.outputs[0]]  # linear layers are the same
+    self._contexts = session.contexts(structure)
     self._linear: _Threads | _Processes
     if workers:
-      self._linear = _Processes(workers, model, self._structure)
+      self._linear = _Processes(workers, model, structure)
     else:
-      self._linear = _Threads(model, self._structure, self._contexts[0], randomness)
+      self._linear = _Threads(model, structure, self._contexts[0], randomness)
     self._store, self._idle = ServerStore(memory_bytes, keep_seconds), idle_seconds
     self._on_record = on_record
     try:
@@ -129,10 +142,11 @@ class Server:
         self._on_record(channel.ledger.record())
 
   def _answer(self, channel: Channel) -> None:
+    channel.ledger.truncation_failure = self._model.truncation_failure
     handshake.server(channel, self.description)
     # A source for each session: one that is shared would be waited for.
     parties = modes.ServerSession(
-        self._mode, channel, self._model, self._structure, self._contexts, self._linear,
+        self._mode, channel, self._model, self._structures, self._contexts, self._linear,
         SystemRandomness(),
     )
     while True:
@@ -141,10 +155,10 @@ class Server:
         if command.kind == commands.GOODBYE:
           return
         if command.kind == commands.PREPARE:
-          for material in parties.prepare(command.count):
+          for material in parties.prepare(command.count, command.output):
             self._store.put(material)
         else:
-          parties.infer(self._store.take(command.identifiers))
+          parties.infer(self._store.take(command.identifiers), command.output)
       except ProtocolError as error:
         channel.refuse(str(error))
         raise

@@ -13,6 +13,8 @@ live as long as the session. What these messages show is argued in
 `crypto.oblivious_transfer`; a public key is pseudorandom by ring-LWE.
 """
 
+from collections.abc import Iterator
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +74,7 @@ class ClientKeys(NamedTuple):
   labels: chooses labels of the server's garbler.
   words: sends words under `delta`, its own.
   nonce: of the session, in every tag.
+  numbers: of its images, in the tags too: each is given once.
   """
 
   secrets: dict[int, homomorphic.SecretKey]
@@ -79,6 +82,7 @@ class ClientKeys(NamedTuple):
   words: CorrelatedSender
   delta: np.ndarray
   nonce: bytes
+  numbers: Iterator[int]
 
 
 class ServerKeys(NamedTuple):
@@ -90,6 +94,7 @@ class ServerKeys(NamedTuple):
   words: CorrelatedReceiver
   delta: np.ndarray
   nonce: bytes
+  numbers: Iterator[int]
 
 
 def fresh_delta(randomness: Randomness) -> np.ndarray:
@@ -119,7 +124,7 @@ def client(
     channel.send('corrections', corrections, ours)
     (theirs,) = channel.receive('corrections', last)
     offline.checked(words.finish, theirs)
-  return ClientKeys(secrets, labels, words, delta, nonce)
+  return ClientKeys(secrets, labels, words, delta, nonce, itertools.count())
 
 
 def server(
@@ -146,4 +151,4 @@ def server(
     corrections, theirs = channel.receive('corrections', third)
     offline.checked(labels.finish, corrections)
     channel.send('corrections', offline.checked(words.correct, theirs))
-  return ServerKeys(publics, raw, labels, words, delta, nonce)
+  return ServerKeys(publics, raw, labels, words, delta, nonce, itertools.count())

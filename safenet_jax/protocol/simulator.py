@@ -7,6 +7,7 @@ and the arithmetic are those of the protocol.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,23 @@ from safenet_jax.protocol import truncation
 from safenet_jax.protocol.formats import FixedPointModel
 from safenet_jax.protocol.ledger import Ledger
 from safenet_jax.protocol.local import Local
+
+# What `batch` images take at once; on a CPU more of them are hardly faster.
+_BATCH_BYTES = 1 << 29
+# Of a garbled value by its bits: an AND's table, and both parties' labels. Of a polynomial one:
+# shares, powers and products.
+_BIT_BYTES, _WORD_BYTES = 32 + 2 * 16, 128
+
+
+def batch(model: FixedPointModel) -> int:
+  """How many images to infer at once: what is prepared for all of them stays below half a GiB."""
+  size = sum(
+      math.prod(form.map_shape) * (
+          form.relu * (form.sign_bits - form.dropped) * _BIT_BYTES + form.polynomial * _WORD_BYTES
+      )
+      for form in model.activations.values()
+  )
+  return max(1, _BATCH_BYTES // max(1, size))
 
 
 def infer(
@@ -50,6 +68,7 @@ def infer(
     int64 [B, classes], with `model.output_fraction` fraction bits.
   """
   ledger = ledger or Ledger()
+  ledger.truncation_failure = model.truncation_failure
   bits = model.precision.ring
   with jax.enable_x64(True):
     x = model.encode(images)

@@ -37,10 +37,18 @@ class ClientStore:
           path.unlink(missing_ok=True)
 
   def __len__(self) -> int:
-    return len(self._paths()) if self._directory else len(self._memory)
+    return len(self._paths('*')) if self._directory else len(self._memory)
 
-  def _paths(self) -> list[pathlib.Path]:
-    return sorted(self._directory.glob(f'{self._model}-*{_SUFFIX}')) if self._directory else []
+  def count(self, output: str) -> int:
+    """Preparations for one of `structure.OUTPUTS`."""
+    return len(self._paths(output)) if self._directory else len(self._names(output))
+
+  def _names(self, output: str) -> list[bytes]:
+    return [name for name, kept in list(self._memory.items()) if kept.output == output]
+
+  def _paths(self, output: str) -> list[pathlib.Path]:
+    pattern = f'{self._model}-{output}-*{_SUFFIX}'
+    return sorted(self._directory.glob(pattern)) if self._directory else []
 
   def put(self, material: ClientMaterial) -> None:
     """Keeps a preparation."""
@@ -48,7 +56,8 @@ class ClientStore:
       with self._lock:
         self._memory[material.identifier] = material
       return
-    path = self._directory / f'{self._model}-{material.identifier.hex()}{_SUFFIX}'
+    name = f'{self._model}-{material.output}-{material.identifier.hex()}{_SUFFIX}'
+    path = self._directory / name
     partial = path.with_suffix('.partial')
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, 'wb') as file:
@@ -59,18 +68,18 @@ class ClientStore:
     partial.replace(path)
     self._sync()
 
-  def take(self, count: int) -> list[ClientMaterial]:
-    """`count` preparations, which are then used, whatever becomes of them.
+  def take(self, count: int, output: str = 'logits') -> list[ClientMaterial]:
+    """`count` preparations for an output, which are then used, whatever becomes of them.
 
     Raises:
       ValueError: there are fewer; none is used.
     """
     with self._lock:
       if self._directory is None:
-        names = list(self._memory)[:count]
+        names = self._names(output)[:count]
         self._enough(len(names), count)
         return [self._memory.pop(name) for name in names]
-      paths = self._paths()[:count]
+      paths = self._paths(output)[:count]
       self._enough(len(paths), count)
       used = [path.with_suffix('.used') for path in paths]
       for path, marked in zip(paths, used):
@@ -91,7 +100,7 @@ class ClientStore:
 
 
 def _load(path: pathlib.Path) -> ClientMaterial:
-  identifier = bytes.fromhex(path.stem.split('-')[1])
+  identifier = bytes.fromhex(path.stem.split('-')[-1])
   with np.load(path, allow_pickle=False) as file:
     material = ClientMaterial.from_arrays(identifier, dict(file))
   path.unlink()

@@ -6,8 +6,12 @@ import math
 
 import numpy as np
 
+from safenet_jax.crypto import argmax
 from safenet_jax.crypto import circuits
+from safenet_jax.crypto import hashing
 from safenet_jax.crypto import packing
+from safenet_jax.crypto import ring
+from safenet_jax.crypto import wires
 from safenet_jax.models import layers as records
 from safenet_jax.protocol import local
 from safenet_jax.protocol import max_pool
@@ -15,6 +19,10 @@ from safenet_jax.protocol import polynomial
 from safenet_jax.protocol import relu
 from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel
 from safenet_jax.protocol.truncation import Rescale
+
+
+# What the client gets: the logits, or nothing but the index of the largest.
+OUTPUTS = ('logits', 'class')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Block:
 
   @property
   def count(self) -> int:
+    """Instances without the padding."""
     return self.end - self.first
 
 
@@ -93,6 +102,7 @@ class ActivationStructure:
 
   @property
   def polynomial_shape(self) -> tuple[int, ...]:
+    """(H, W, C) or (C,) of the polynomial channels, before a pool."""
     return (*self.form.map_shape, self.form.polynomial)
 
   @property
@@ -102,6 +112,7 @@ class ActivationStructure:
 
   @property
   def pooled_shape(self) -> tuple[int, ...]:
+    """(H, W) behind the pool, or () of a dense layer."""
     return self.form.pooled_shape
 
   def outputs(self, bits: int) -> list[tuple[tuple[int, ...], Rescale]]:
@@ -114,6 +125,42 @@ class ActivationStructure:
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+  """The garbled comparison of one image's logits, see `argmax`.
+
+  count: of logits.
+  bits: k, of each.
+  offset: where its label transfers start among those of the image.
+  """
+
+  count: int
+  bits: int
+  offset: int
+
+  @property
+  def size(self) -> int:
+    """Words with padding."""
+    return argmax.stages(self.count, self.bits)[0].size
+
+  @property
+  def transfers(self) -> int:
+    """Label transfers: one for every bit of the client's share, padding included."""
+    return self.bits * self.size
+
+  @property
+  def output_labels(self) -> int:
+    """Labels of the index that the garbler keeps, padding included."""
+    last = argmax.stages(self.count, self.bits)[-1]
+    return len(last.circuit.outputs) * last.size
+
+  def entering(self, share: np.ndarray) -> np.ndarray:
+    """The bits of a share uint64 [count], packed: uint8 [k, size / 8]."""
+    words = np.zeros(self.size, np.uint64)
+    words[: self.count] = ring.reduce(share, self.bits)
+    return wires.pack(words, self.bits)
+
+
+@dataclasses.dataclass(frozen=True)
 class Structure:
   """The public shape of one inference of one image.
 
@@ -121,6 +168,7 @@ class Structure:
   linear: by name, the layers as convolutions.
   activations: in walking order.
   logits: how many.
+  comparison: of the logits, where the client gets the class alone.
   """
 
   bits: int
@@ -128,11 +176,18 @@ class Structure:
   linear: dict[str, packing.Convolution]
   activations: tuple[ActivationStructure, ...]
   logits: int
+  comparison: Comparison | None = None
+
+  @property
+  def output(self) -> str:
+    """One of `OUTPUTS`."""
+    return 'class' if self.comparison else 'logits'
 
   @property
   def transfers(self) -> int:
     """Label transfers of an image."""
-    return sum(layer.transfers for layer in self.activations)
+    last = self.comparison.transfers if self.comparison else 0
+    return sum(layer.transfers for layer in self.activations) + last
 
   @property
   def choices(self) -> int:
@@ -151,12 +206,21 @@ class Structure:
     return groups
 
 
-def structure(model: FixedPointModel) -> Structure:
-  """The structure of a model, with or without its weights.
+def outputs(model: FixedPointModel) -> tuple[str, ...]:
+  """Those of `OUTPUTS` that a model can give: one logit alone has no class."""
+  logits = records.shapes(model.layers, model.input_shape)[-1].output_shape[0]
+  return OUTPUTS if 2 <= logits <= hashing.MAX_ROWS else OUTPUTS[:1]
+
+
+def structure(model: FixedPointModel, output: str = 'logits') -> Structure:
+  """The structure of a model, with or without its weights, for one of `OUTPUTS`.
 
   Raises:
-    ValueError: a linear layer reads another one's output, or a sum of them.
+    ValueError: a linear layer reads another one's output, or a sum of them; or
+      there is only one logit to get a class from.
   """
+  if output not in OUTPUTS:
+    raise ValueError(f'output {output!r}, want one of {", ".join(OUTPUTS)}')
   # Raises where a linear layer's mask would depend on another linear layer.
   mask = np.zeros((1, *model.input_shape), np.uint64)
   masks = {
@@ -182,7 +246,10 @@ def structure(model: FixedPointModel) -> Structure:
         layer = ActivationStructure(shape.name, model.activations[shape.name], offset)
         activations.append(layer)
         offset += layer.transfers
+  (logits,), comparison = shapes[-1].output_shape, None
+  if output == 'class':
+    comparison = Comparison(logits, model.logit_bits or model.precision.ring, offset)
+    argmax.stages(comparison.count, comparison.bits)  # raises where they cannot be compared
   return Structure(
-      model.precision.ring, model.input_shape, linear, tuple(activations),
-      shapes[-1].output_shape[0],
+      model.precision.ring, model.input_shape, linear, tuple(activations), logits, comparison
   )

@@ -69,6 +69,7 @@ class Rescale:
     return (x >= np.uint64((self.modulus + 1) // 2)).astype(np.uint64)
 
   def add_offset(self, v: Array) -> Array:
+    """The client's share, moved so that the shared value is not negative."""
     return (v + np.uint64(self.offset)) % np.uint64(self.modulus)
 
 

@@ -17,18 +17,22 @@ from safenet_jax.report.progress import Curve  # noqa: E402
 DEGREE_MARKERS = {0: 'x', 2: '^', 3: 's'}
 PHASE_COLOURS = {'offline': '#9ecae1', 'online': '#08519c'}
 
+# Draws on an Axes and returns the columns of what it drew.
+Draw = Callable[[plt.Axes], Mapping[str, Sequence]]
+
 
 def save(
     path: pathlib.Path,
-    draw: Callable[[plt.Axes], Mapping[str, Sequence]],
+    draw: Draw,
     *,
     figure_size: tuple[float, float] = (6.4, 3.6),
 ) -> None:
   """Draws one Axes to path.png, and the columns that `draw` returns to path.csv."""
-  figure, axes = plt.subplots(figsize=figure_size, layout='constrained')
-  columns = draw(axes)
-  axes.spines[['top', 'right']].set_visible(False)
-  figure.savefig(path.with_suffix('.png'), dpi=150)
+  with plt.rc_context({'font.size': 12}):
+    figure, axes = plt.subplots(figsize=figure_size, layout='constrained')
+    columns = draw(axes)
+    axes.spines[['top', 'right']].set_visible(False)
+    figure.savefig(path.with_suffix('.png'), dpi=150)
   plt.close(figure)
   with open(path.with_suffix('.csv'), 'w', newline='') as file:
     writer = csv.writer(file)

@@ -1,70 +1,114 @@
-"""The report of one run: Markdown, with figures as PNG and their data as csv."""
+"""The report: what the paper prints beside what its cost model says and what was measured."""
 
-from safenet_jax.approximation import plan as plans
-from safenet_jax.report import figures
+from collections.abc import Mapping, Sequence
+import pathlib
+from typing import Any
+
+from safenet_jax.report import budgets
+from safenet_jax.report import comparison
+from safenet_jax.report import costs
+from safenet_jax.report import document
+from safenet_jax.report import measurements
+from safenet_jax.report import one_run
+from safenet_jax.report import published
+from safenet_jax.report import reproduced
+from safenet_jax.report import runs as runs_lib
+from safenet_jax.report import systems
 from safenet_jax.report import tables
-from safenet_jax.workdir import Workdir
+from safenet_jax.report.document import Block, Details, Heading, NOTHING, NOT_RUN, Table, Text
+from safenet_jax.report.runs import Run
 
-TEXT = """# {title}
-
-{summary}
-The all-ReLU network was trained for as many steps as the planned one. Private
-inference ran as: {mode}. Garbled circuits, shares and online messages are real;
-seconds are of both parties together.
-
-![learning curve](learning_curve.png)
-
-## Plan
-
-{layers}
-![plan](plan.png)
-
-## Cost of one private inference
-
-{costs}
-![cost by layer](cost.png)
-
-Values out of the range of their formats on {images} test images: {out_of_range}. Expected
-failures of local truncation per inference: {truncation_failure:.1e}. Private inferences a
-second, one after another: {images_per_second}.
-"""
+INTRODUCTION = (
+  'Published is what others print. Modelled is the published cost model (20.1 µs a ReLU, 0.2 µs '
+  'degree 3, 0.105 µs degree 2, nothing for a pruned channel) applied to plans found here. '
+  'Measured is what ran here: seconds and bytes from ledgers, accuracy on the images that are '
+  'named. A cell says “not run” where a run would fill it, and “–” where nothing could.'
+)
 
 
-def summary(workdir: Workdir) -> list[tuple[str, str]]:
-  """The rows of `tables.summary` from what a workdir holds."""
-  plan, ledger = workdir.read_json('plan.json', 'search'), workdir.read_json('ledger.json', 'infer')
-  evaluations, thin = (
-    workdir.read_json(name, 'evaluate') if (workdir / name).exists() else None
-    for name in ('evaluations.json', 'thin/thin.json')
+def write(
+  directory: pathlib.Path, runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]
+) -> None:
+  """Writes report.md, report.html and the folder `report` of pictures and csv files.
+
+  Args:
+    directory: where to, made if need be.
+    runs: of one or several workdirs.
+    benchmarks: files of `experiments.benchmark` by name.
+  """
+  title = runs[0].title if len(runs) == 1 else 'SAFENet: published, modelled, measured'
+  document.write(directory, title, blocks(runs, benchmarks))
+
+
+def blocks(
+  runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]
+) -> list[Block]:
+  """All of the report."""
+  rows = [row for file in benchmarks.values() for row in file['rows']]
+  return [
+    Text(INTRODUCTION),
+    *_runs(runs),
+    Heading(2, 'Systems'),
+    systems.table(runs, rows),
+    Heading(2, 'Latency and accuracy'),
+    Text(
+      'Modelled MPC-Act is Gazelle’s printed cell times the share of time that the cost model '
+      'leaves a plan, so that Gazelle itself is not modelled; linear layers are Delphi’s printed '
+      'cells, as the model says nothing of them. Only runs of the paper’s networks at full size on '
+      'its images fill these tables.'
+    ),
+    *(comparison.table(number, runs, rows) for number in (2, 3, 4)),
+    Table(
+      'slips', 'Where the paper does not agree with itself', published.Slip._fields,
+      published.slips(),
+    ),
+    Heading(2, 'Figures'),
+    Text(
+      'The paper publishes no data of its figures. Values drawn as published are those that its '
+      'text, captions or legends name.'
+    ),
+    *reproduced.breakdown(runs),
+    *reproduced.neuron_ratio(),
+    *reproduced.learning_curves(runs),
+    *reproduced.ablations(runs),
+    *reproduced.search_order(),
+    *budgets.blocks(runs),
+    *measurements.blocks(benchmarks),
+  ]
+
+
+def _runs(runs: Sequence[Run]) -> list[Block]:
+  if len(runs) == 1:
+    return [Heading(2, f'Run {runs[0].name}'), *one_run.blocks(runs[0])]
+  return [
+    Heading(2, 'Runs'), _summary(runs),
+    *(Details(f'{run.name}: {systems.result(run)}', one_run.blocks(run, 4)) for run in runs),
+  ]
+
+
+def _summary(runs: Sequence[Run]) -> Table:
+  header = (
+    'run', 'network', 'plan', 'ReLUs left', 'replaced', 'accuracy', 'all-ReLU control',
+    'A_t', 'activations, modelled (s)', 'online, measured',
   )
-  return tables.summary(plan, ledger, evaluations or (), thin)
-
-
-def write(workdir: Workdir, title: str) -> None:
-  """Writes report.md and its figures into a workdir that has a plan and a ledger."""
-  plan, ledger = workdir.read_json('plan.json', 'search'), workdir.read_json('ledger.json', 'infer')
-  curves = {}
-  for phase in ('pretrain', 'finetune', 'control'):
-    points = [(line['epoch'], line['validation_accuracy']) for line in workdir.metrics(phase)]
-    if points:
-      curves[phase] = points
-  figures.save(workdir / 'learning_curve', lambda axes: figures.learning_curve(axes, curves))
-  ratio = [r / plans.GRID for r in plan['ratio']]
-  figures.save(workdir / 'plan', lambda axes: figures.plan(axes, ratio, plan['degree']))
-  names = list(dict.fromkeys(row['layer'] for row in ledger['rows']))
-  costs = {phase: tables.bytes_by_layer(ledger, phase, names) for phase in ledger['phases']}
-  figures.save(workdir / 'cost', lambda axes: figures.cost_by_layer(axes, names, costs))
-  speed = ledger['images_per_second']
-  (workdir / 'report.md').write_text(
-    TEXT.format(
-      title=title,
-      summary=tables.markdown(('quantity', 'value'), summary(workdir)),
-      layers=tables.markdown(*tables.layers(plan)),
-      costs=tables.markdown(*tables.costs(ledger)),
-      mode=ledger['mode'],
-      images=ledger['images'],
-      truncation_failure=ledger['truncation_failure'],
-      images_per_second=f'{speed:.2f}' if speed else 'one image only',
-      out_of_range=sum(ledger['out_of_range'].values()),
-    )
-  )
+  rows = []
+  for run in runs:
+    found, plan = runs_lib.best_accuracy(run), run.plan
+    accuracy = f'{found[0]:.2%} ({found[1]})' if found else NOT_RUN
+    cells = [NOT_RUN] * 2 + [accuracy] + [NOT_RUN] * 2 + [NOT_RUN]
+    if plan:
+      left = sum(plan['activations']) - sum(plan['replaced'])
+      wanted = plan.get('threshold')
+      cells = [
+        f'{left:,}', f'{runs_lib.replaced_share(plan):.1%}', accuracy,
+        f'{plan["validation_accuracy"]["control"]:.2%} (validation)',
+        NOTHING if not wanted else 'met' if wanted['feasible'] else 'MISSED',
+        f'{runs_lib.seconds_of(plan):.3g}',
+      ]
+    measured = costs.of_run(run)
+    online = NOT_RUN
+    if measured and 'online' in measured[1]:
+      cost = measured[1]['online']
+      online = f'{cost.seconds:.3f} s, {tables.size(cost.bytes)} ({measured[0]})'
+    rows.append([run.name, run.title, run.algorithm, *cells, online])
+  return Table('runs', 'What was run', header, rows)

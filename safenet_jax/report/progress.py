@@ -1,11 +1,15 @@
-"""How fast searches find a good plan: the best feasible score against the budget (Figure 4b)."""
+"""How fast searches find a good plan: the best feasible score, or its plan, against the budget."""
 
 from collections.abc import Mapping, Sequence
 import math
 import statistics
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from safenet_jax.approximation import plan as plans
 from safenet_jax.report import pareto
+from safenet_jax.search import score as score_lib
 
 
 class Curve(NamedTuple):
@@ -25,29 +29,55 @@ class Curve(NamedTuple):
 
 def best_so_far(cycles: Sequence[Mapping[str, Any]], literal: bool = False) -> list[float]:
   """The best feasible score up to every cycle of a search's log, NaN before there is one."""
-  found, best = [], math.nan
+  return [score for score, _ in _best(cycles, literal)]
+
+
+def replaced_so_far(
+  cycles: Sequence[Mapping[str, Any]], sizes: score_lib.Activations, literal: bool = False
+) -> list[float]:
+  """The share of activations that the member of the best score so far replaces (Figure 4b)."""
+  counts, channels = np.asarray(sizes.counts), np.asarray(sizes.channels)
+
+  def share(ratio: Sequence[int] | None) -> float:
+    if ratio is None:
+      return math.nan
+    replaced = (np.asarray(ratio) * channels + plans.GRID // 2) // plans.GRID
+    return float((replaced * (counts // channels)).sum() / counts.sum())
+
+  return [share(ratio) for _, ratio in _best(cycles, literal)]
+
+
+def _best(
+  cycles: Sequence[Mapping[str, Any]], literal: bool
+) -> list[tuple[float, Sequence[int] | None]]:
+  """Score and ratios of the best feasible member up to every cycle."""
+  found, best, ratio = [], math.nan, None
   for cycle in cycles:
     # `score.selection_key` puts feasible members above 1, unless it is Eq. 4 itself.
-    scores = [
-      score for score, key in zip(cycle['score'], cycle['key'], strict=True)
-      if math.isfinite(score) and (literal or key > 1)
-    ]
-    best = max([s for s in (best, *scores) if not math.isnan(s)], default=math.nan)
-    found.append(best)
+    for i, (score, key) in enumerate(zip(cycle['score'], cycle['key'], strict=True)):
+      if math.isfinite(score) and (literal or key > 1) and not score <= best:
+        best, ratio = score, cycle['ratio'][i] if 'ratio' in cycle else None
+    found.append((best, ratio))
   return found
 
 
 def curves(
-  runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+  runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Sequence[Mapping[str, Any]]]],
+  sizes: score_lib.Activations | None = None,
 ) -> list[Curve]:
   """Curves of (overrides, settings of the search, its log), one for all seeds of a setting.
 
-  A curve goes as far as all its seeds do.
+  A curve goes as far as all its seeds do. It is of the best score, or, with the
+  sizes of the network's activation layers, of the share that is replaced.
+
+  Raises:
+    ValueError: seeds of one setting with other populations or iterations.
   """
   groups: dict[str, list[tuple[int, list[float]]]] = {}
   for overrides, settings, cycles in runs:
     step = settings['population'] * settings['iterations']
-    best = best_so_far(cycles, settings['literal'])
+    literal = settings['literal']
+    best = replaced_so_far(cycles, sizes, literal) if sizes else best_so_far(cycles, literal)
     groups.setdefault(pareto.label(overrides), []).append((step, best))
   found = []
   for label, seeds in groups.items():

@@ -43,12 +43,12 @@ def _thin(thin: dict[str, Any] | None, evaluations) -> list[tuple[str, str]]:
 
 
 def summary(
-  plan: dict[str, Any], ledger: dict[str, Any], evaluations: Sequence[dict[str, Any]] = (),
-  thin: dict[str, Any] | None = None,
+  plan: dict[str, Any], ledger: dict[str, Any] | None,
+  evaluations: Sequence[dict[str, Any]] = (), thin: dict[str, Any] | None = None,
 ) -> list[tuple[str, str]]:
   """What a run achieved, as (quantity, value).
 
-  From plan.json, ledger.json, evaluations.json, and thin.json where there is one.
+  From plan.json, evaluations.json, and ledger.json and thin.json where there are any.
   """
   total = sum(plan['activations'])
   pruned = sum(r for r, d in zip(plan['replaced'], plan['degree']) if d == 0)
@@ -68,6 +68,8 @@ def summary(
     ('- pruned', f'{pruned / total:.1%}'),
     *_thin(thin, evaluations),
   ]
+  if ledger is None:
+    return [*rows, ('one private inference', 'not run')]
   for phase, sums in ledger['phases'].items():
     cost = f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s'
     # Dealt correlations have no rounds.

@@ -16,6 +16,9 @@ def schedule(layers: int, node_cycles: int, joint_cycles: int) -> list[Step]:
   Groups are named by their first layer. The left child takes the first
   floor(n / 2) layers of a node of n. There are T runs of `node_cycles` (the
   root and T - 1 pairs of siblings) and one joint run of `joint_cycles`.
+
+  Raises:
+    ValueError: without a layer.
   """
   if layers < 1:
     raise ValueError(f'{layers} activation layers, want at least 1')

@@ -10,7 +10,10 @@ from safenet_jax.search.pbt import Step
 
 
 def schedule(sizes: score.Activations, relus: int, cycles: int) -> list[Step]:
-  """Plain PBT among plans that leave at most `relus` ReLUs per image."""
+  """Plain PBT among plans that leave at most `relus` ReLUs per image.
+
+  ValueError for more than there are, or fewer than none.
+  """
   total, layers = sum(sizes.counts), len(sizes.counts)
   if not 0 <= relus <= total:
     raise ValueError(f'a budget of {relus} ReLUs, want 0..{total}')

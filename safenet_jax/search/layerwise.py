@@ -71,7 +71,10 @@ def subsets(layers: int, count: int) -> Subsets:
 
 
 def schedule(layers: int, members: int, cycles: int, past_cycles: int = 0) -> list[Step]:
-  """Rounds enough to try every k with P `members`, then `past_cycles` one layer past A_t."""
+  """Rounds enough to try every k with P `members`, then `past_cycles` one layer past A_t.
+
+  ValueError if the cycles do not reach.
+  """
   rounds = -(-layers // members)
   searched = cycles - past_cycles
   if searched < rounds:

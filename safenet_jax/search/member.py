@@ -41,6 +41,7 @@ class Task(struct.PyTreeNode):
   teacher_network: Network | None = struct.field(pytree_node=False, default=None)
 
   def normalise(self, images: jax.Array) -> jax.Array:
+    """float32 [..., C] of uint8 images, by the statistics of the training set."""
     return data.normalise(images, self.mean, self.std)
 
 

@@ -37,6 +37,9 @@ def over_members(function: Callable, strategy: str) -> Callable:
   fastest on CPU, together with the canonical convolution), 'unroll' a loop
   written out. 'vmap' batches the members; their convolutions become batched
   matrix products (`models.gemm_convolution`).
+
+  Raises:
+    ValueError: another strategy.
   """
   if strategy == 'map':
     return lambda *trees: lax.map(lambda args: function(*args), trees)

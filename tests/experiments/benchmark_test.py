@@ -10,6 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 import pytest
 
+from experiments import benchmark
 from experiments import benchmarks
 from experiments.benchmarks import he
 from experiments.benchmarks import transport
@@ -49,8 +50,17 @@ def test_a_quick_run_writes_rows_beside_their_floors(tmp_path):
 def test_unknown_suites_are_one_line_and_code_2(tmp_path, suites):
   out = tmp_path / 'rows.json'
   found = commands_test.run('benchmark', f'--suite={suites}', f'--out={out}', code=2)
-  assert re.fullmatch(r"error: --suite='.*', want some of: .*garbling,he,.*ot.*\n", found.stderr)
+  wanted = r"error: --suite='.*', want all, or some of: .*garbling,he,.*ot.*\n"
+  assert re.fullmatch(wanted, found.stderr)
   assert not out.exists()
+
+
+def test_all_is_every_suite():
+  assert benchmark.chosen(['all']) == list(benchmark.KNOWN)
+  assert {'garbling', 'he', 'inference', 'ot', 'training', 'transport'} <= set(benchmark.KNOWN)
+  assert benchmark.chosen(['ot', 'he', 'ot']) == ['ot', 'he']
+  with pytest.raises(ValueError, match='all'):
+    benchmark.chosen(['all', 'none'])
 
 
 def test_a_file_that_cannot_be_written_is_one_line_and_code_2(tmp_path):

@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 
-from tests.experiments.commands_test import run, SMOKE
+from safenet_jax.approximation import plan as plans
+from tests.experiments.commands_test import run, SMALL, SMOKE
 
 # Every option of polynomial training, on the smallest run there is.
 FLAGS = (
-  SMOKE,
+  *SMALL,
   '--config.model.width=0.125',
   '--config.pretrain.ema=0.9',
   '--config.search.finetune_ema=0.9',
@@ -172,7 +173,7 @@ def test_validation_images_score_as_often_as_one_likes(run_of_a_plan):
 
 @pytest.mark.parametrize('change, message', [
   ({'network': 'vgg16'}, 'is a plan for vgg16, want one for cnn7'),
-  ({'ratio': [10] * 6}, 'plans 6 layers, want 7'),
+  ({'ratio': [10] * 6, 'degree': [2] * 6}, 'plans 6 layers, want 7'),
   ({'degree': [2] * 6}, '7 ratios and 6 degrees'),
   ({'ratio': [21] * 7}, r'ratio 21, want an integer in 0\.\.20'),
   ({'ratio': [0.5] * 7}, r'ratio 0\.5, want an integer in 0\.\.20'),
@@ -180,13 +181,19 @@ def test_validation_images_score_as_often_as_one_likes(run_of_a_plan):
   ({'ratio': 10}, 'has ratio 10, want a list of integers'),
   ({'degree': ['two'] * 7}, 'want a list of integers'),
 ])
-def test_a_plan_that_does_not_fit_is_one_line_and_code_2(tmp_path, change, message):
+def test_a_plan_that_does_not_fit_says_what_would(tmp_path, change, message):
   (tmp_path / 'plan.json').write_text(json.dumps(PLAN | change))
+  with pytest.raises(ValueError, match=message) as error:
+    plans.load(tmp_path / 'plan.json', 'cnn7', 7)
+  assert '\n' not in str(error.value)
+
+
+def test_a_plan_that_does_not_fit_is_one_line_and_code_2(tmp_path):
+  (tmp_path / 'plan.json').write_text(json.dumps(PLAN | {'ratio': [10] * 6, 'degree': [2] * 6}))
   found = run(
-    'finetune', '--config=experiments/configs/cnn7_fashion.py:smoke',
-    f'--workdir={tmp_path / "run"}', f'--plan={tmp_path / "plan.json"}', code=2,
+    'finetune', SMOKE, f'--workdir={tmp_path / "run"}', f'--plan={tmp_path / "plan.json"}', code=2
   )
-  assert re.search(message, found.stderr) and found.stderr.count('\n') == 1
+  assert 'plans 6 layers, want 7' in found.stderr and found.stderr.count('\n') == 1
   assert not (tmp_path / 'run').exists()
 
 

@@ -54,6 +54,7 @@ OTHER = dataclasses.replace(FORMS['activation0'], degree=3)
         'formats: activation0 has degree 2, want 3',
     ),
     (Expectation(activations={}), 'formats of 2 activation layers, want 0'),
+    (Expectation(outputs=('class', 'top3')), 'outputs logits, class, want class, top3'),
 ])
 def test_a_mismatch_is_the_same_line_on_both_sides(expected, reason):
   client, server = shake(expected)
@@ -75,8 +76,9 @@ def test_another_version_is_refused_on_both_sides(monkeypatch):
       return client.receive_bytes('description', 1 << 20)
 
     ours, theirs = peers.both(old_client, lambda: handshake.server(server, SERVED))
-  assert str(ours) == 'the server refused: protocol version 7, want 1'
-  assert str(theirs) == 'the client has protocol version 7, want 1'
+  reason = f'protocol version 7, want {handshake.PROTOCOL_VERSION}'
+  assert str(ours) == f'the server refused: {reason}'
+  assert str(theirs) == f'the client has {reason}'
 
 
 def test_a_nonsensical_description_is_refused_on_both_sides():
@@ -94,7 +96,7 @@ def test_an_endless_description_is_not_read():
 
 def test_a_client_that_accepts_another_model_is_not_served():
   with peers.channels(timeout=5) as (client, server):
-    client.send('hello', (1).to_bytes(4, 'big'))
+    client.send('hello', handshake.PROTOCOL_VERSION.to_bytes(4, 'big'))
     client.send('accept', bytes(16))
     with pytest.raises(ProtocolError, match='accepted another model'):
       handshake.server(server, SERVED)

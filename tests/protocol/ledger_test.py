@@ -99,6 +99,12 @@ def test_messages_and_rounds_are_counted_by_phase_layer_and_primitive(tmp_path):
     assert record['phases']['offline']['messages'] == 4
     assert record['phases']['offline']['rounds'] == 2
     assert record['phases']['online']['rounds'] == 1
+    rows_ = [r for r in record['rows'] if r['phase'] == 'offline']
+    assert record['phases']['offline']['sent'] == {
+        party: sum(r['bytes'] for r in rows_ if r['party'] == party)
+        for party in ('client', 'server')
+    }
+    assert record['truncation_failure'] is None  # no model is known
 
 
 def test_seconds_are_those_of_the_party_that_spends_them():

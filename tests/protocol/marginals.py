@@ -5,6 +5,8 @@ import collections
 import numpy as np
 
 from safenet_jax.crypto import residues
+from safenet_jax.protocol import gazelle
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import online
 from safenet_jax.protocol import wire
 from tests.protocol import views as views_
@@ -70,15 +72,17 @@ def _messages(views):
   bits = structure.bits
   layers = [online.Messages(layer, bits, images) for layer in structure.activations]
   shares = [
-      [None, wire.Words((layer.instances,), layer.form.select_bits)]
-      for layer in structure.activations if layer.blocks
+      [None, wire.Words((layer.selected,), layer.form.select_bits)]
+      for layer in structure.activations if layer.selected
   ]
+  corrections = [_corrections(layer) for layer in structure.activations for _ in range(images)]
   parts = {
       'activation': iter([layer.down for layer in layers]),
       'masked': iter([layer.up for layer in layers]),
       'input': iter([[wire.Words((images, *structure.input_shape), bits)]]),
       'logits': iter([[wire.Words((images, structure.logits), bits)]]),
       'shares': iter(shares * images),
+      'differences': iter(corrections),
   }
   for party, tag, values in views.sent:
     seen = 'server' if party == 'client' else 'client'
@@ -89,6 +93,9 @@ def _messages(views):
         for k, modulus in enumerate(context.key_moduli):
           yield f'{seen}: public key', scaled(rows[:, k], int(modulus))
       values = values[len(keys.secrets) :]
+    if tag == 'class tables':
+      *values, decoding = values
+      yield f'{seen}: decoding bit', 8 * decoding
     for i, value in enumerate(values):
       if tag in parts and i == 0:
         wanted = next(parts[tag])
@@ -99,17 +106,30 @@ def _messages(views):
         yield f'{seen}: {tag} {i}', halves(value if isinstance(value, bytes) else value.tobytes())
 
 
+def _corrections(layer):
+  """What `gazelle.correct` gives: d and an identifier, which are bytes, e; and g."""
+  parts = [None, None, gazelle.product_words(layer)] if layer.blocks else []
+  return parts + ([gazelle.power_words(layer)] if layer.powers else [])
+
+
 def _kept(views):
   """What a party computes from messages and keeps."""
   bits = views.structure.bits
   forms = {layer.name: layer.form for layer in views.structure.activations}
   for material in views.client:
-    yield 'client: share of logits', digits(material.share, bits)
+    if material.argmax is not None:
+      yield 'client: labels of logits', digits(material.argmax.labels, 64)
+    elif material.share.size:  # in Gazelle's mode it is known online only
+      yield 'client: share of logits', digits(material.share, bits)
     for name, layer in material.layers.items():
       for block in layer.blocks:
-        yield 'client: c', digits(block.share, bits)
-        yield "client: v'", digits(block.product_share, forms[name].select_bits)
         yield 'client: labels', digits(block.labels, 64)
+        if isinstance(block, max_pool.ClientBlock):
+          yield 'client: labels of M', digits(block.mask_labels, 64)
+          yield 'client: decoding', halves(block.decoding.tobytes())
+        else:
+          yield 'client: c', digits(block.share, bits)
+          yield "client: v'", digits(block.product_share, forms[name].select_bits)
       if layer.alphas is not None:
         yield 'client: alpha', scaled(layer.alphas, forms[name].modulus)
         yield "client: c'", scaled(layer.powers[0], forms[name].modulus)
@@ -119,10 +139,19 @@ def _kept(views):
     for name, layer in material.layers.items():
       rescales = forms[name].rescales(bits)
       for block in layer.blocks:
-        yield "server: u'", digits(block.product_share, forms[name].select_bits)
+        if isinstance(block, max_pool.ServerBlock):
+          yield 'server: M', digits(block.mask, forms[name].select_bits)
+        else:
+          yield "server: u'", digits(block.product_share, forms[name].select_bits)
       for chosen, rescale in zip(layer.chosen, rescales):
         yield 'server: K', digits(chosen, rescale.wrap_bits)
       if layer.betas is not None:
         yield 'server: beta', scaled(layer.betas, forms[name].modulus)
+  for name, v in views.v.items():
+    yield 'client: v', digits(v, forms[name].select_bits)
+  # In Gazelle's mode the server's share of the image is zero, which is no message.
   for m in views.m.values():
-    yield 'server: m', digits(m, bits)
+    if m.any():
+      yield 'server: m', digits(m, bits)
+  for s in views.s.values():
+    yield 'server: s', digits(s, bits)

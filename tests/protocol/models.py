@@ -1,5 +1,6 @@
 """Small fixed-point models, made without training."""
 
+import dataclasses
 import functools
 
 import jax
@@ -57,22 +58,45 @@ def model(seed=0, features=6):
   )
 
 
+def pooled(seed=0):
+  """As `model`, with maxima of the first activation layer's channels, all of them garbled."""
+  plain = model(seed)
+  found = list(plain.layers)
+  found[2] = layers.MaxPool(2)
+  form = dataclasses.replace(
+      activation(6, 0, 0, (8, 8), window=2), select_bits=24 - 8 + 1, maximum=True
+  )
+  return dataclasses.replace(
+      plain, layers=tuple(found), activations=plain.activations | {'activation0': form},
+      polynomials={}, absorbed=frozenset({'max_pool0'}),
+  )
+
+
 @functools.cache
 def calibrated():
   """A small planned network whose values fit its formats: half squares, then ReLUs."""
-  net = network.Network(
-      (
-          layers.Conv(6), layers.Activation(), layers.AveragePool(2),
-          layers.Conv(4, stride=2), layers.Activation(), layers.Flatten(), layers.Dense(3),
-      ),
-      input_shape=(8, 8, 2),
+  return _calibrated((
+      layers.Conv(6), layers.Activation(), layers.AveragePool(2),
+      layers.Conv(4, stride=2), layers.Activation(), layers.Flatten(), layers.Dense(3),
+  ), (8, 8, 2), [10, 0])
+
+
+@functools.cache
+def smallest():
+  """One activation layer of squares and ReLUs, for sessions of few messages."""
+  return _calibrated(
+      (layers.Conv(4), layers.Activation(), layers.Flatten(), layers.Dense(3)), (4, 4, 2), [10]
   )
+
+
+def _calibrated(records, shape, ratios):
+  net = network.Network(records, input_shape=shape)
   variables = net.init(jax.random.key(0))
   approximation = activation_.approximate(
-      plans.make([10, 0], [2, 2]), importance.ranks(net, variables),
-      activation_.initial_coefficients((6, 4)),
+      plans.make(ratios, [2] * len(ratios)), importance.ranks(net, variables),
+      activation_.initial_coefficients(network.activation_channels(net)),
   )
-  images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 2), dtype=np.uint8)
+  images = np.random.default_rng(0).integers(0, 256, (64, *shape), dtype=np.uint8)
   return quantize.quantize(
       net, variables, approximation, images, mean=(0.5, 0.5), std=(0.3, 0.3)
   )

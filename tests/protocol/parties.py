@@ -44,7 +44,10 @@ class Linear:
 
 @dataclasses.dataclass
 class Run:
-  """What a session leaves: materials, logits, and every share by layer name."""
+  """What a session leaves: materials, logits, and every share by layer name.
+
+  sizes: bytes of the server's materials before they were used, and as they were foreseen.
+  """
 
   client: list
   server: list
@@ -53,6 +56,7 @@ class Run:
   s: dict
   m: dict
   ledgers: tuple
+  sizes: list
 
   def trace(self, bits):
     """What the shares of every linear and activation layer stand for, by name."""
@@ -66,16 +70,17 @@ class Run:
     return found
 
 
-def run(model, images, *, mode='delphi'):
+def run(model, images, *, mode='delphi', output='logits'):
   """Prepares for and infers a batch over a socket pair; the ledgers have each party's seconds."""
   public = description.describe(model, SystemRandomness()).client_model()
-  structure = structures.structure(model)
-  assert structures.structure(public) == structure
+  structure = structures.structure(model, output)
+  assert structures.structure(public, output) == structure
   contexts = {
       modulus: homomorphic.Context(parameters)
       for modulus, parameters in session.parameters(structure).items()
   }
   client, server, shares, s, m = _observed(mode, len(images))
+  sizes: list[tuple[int, int]] = []
 
   with peers.channels(timeout=600) as (ours, theirs):
     ours.ledger, theirs.ledger = Ledger(time.thread_time), Ledger(time.thread_time)
@@ -94,6 +99,7 @@ def run(model, images, *, mode='delphi'):
       linear = Linear(model, structure, contexts[0], randomness)
       phase = server.offline(theirs, structure, keys, linear, randomness)
       prepared = list(phase.prepare(len(images)))
+      sizes.extend((each.nbytes, type(each).size(structure)) for each in prepared)
       extra = (keys, linear) if mode == 'gazelle' else ()
       server.online(theirs, model, structure, prepared, *extra).run()
       return prepared
@@ -108,7 +114,7 @@ def run(model, images, *, mode='delphi'):
     for error in sorted(errors, key=lambda error: isinstance(error, ProtocolError)):
       raise error
     (mine, logits), prepared = results
-    return Run(mine, prepared, logits, shares, s, m, (ours.ledger, theirs.ledger))
+    return Run(mine, prepared, logits, shares, s, m, (ours.ledger, theirs.ledger), sizes)
 
 
 def _ending(channel, function):

@@ -33,6 +33,7 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
   _, _, _, model = simulator_test.served(images, PLANS[name])
   test = images.test.images[:2]
   run = parties.run(model, test, mode=mode)
+  assert all(size == foreseen for size, foreseen in run.sizes)
   bits = model.precision.ring
   for n in range(len(test)):
     x = model.encode(test[n : n + 1])[0]
@@ -70,6 +71,7 @@ def test_shortcuts_and_max_pools_are_served(name):
   ratios = [10] * count if name != 'VGG' else [0, 10, 10, 10]
   model = small.quantised(net, variables, small.planned(net, variables, ratios, degrees))
   run = parties.run(model, small.IMAGES[:2])
+  assert all(size == foreseen for size, foreseen in run.sizes)
   trace = run.trace(model.precision.ring)
   for n in range(2):
     follower = reference.Follower(model, trace, n)

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import garbling
+from safenet_jax.crypto import ring
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
 from safenet_jax.protocol import description
+from safenet_jax.protocol import max_pool
 from safenet_jax.protocol import online
 from tests.protocol import models
 from tests.protocol import views
 
+KINDS = [(models.model, 'delphi'), (models.model, 'gazelle'), (models.pooled, 'delphi')]
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 2), np.uint8)
 
 
@@ -44,9 +47,17 @@ def held(found, evaluated):
       np.frombuffer(values[0].tobytes(), '<u8').reshape(-1, 2)
       for values in found.messages('server', 'activation')
   ]
+  masks = [block.mask_labels for block in blocks if isinstance(block, max_pool.ClientBlock)]
+  # In Gazelle's mode, by layer and then by image: what was sent, and what was transferred before.
+  own = iter([
+      block.labels.reshape(-1, 2) for layer in found.structure.activations
+      for m in found.client for block in m.layers[layer.name].blocks
+  ])
+  corrected = [values[0] for values in found.messages('server', 'client labels')]
+  corrected += [sent ^ labels for sent, labels in zip(corrected, own)]
   return rows(
       *(block.labels for block in blocks), *(block.garbled.tables for block in blocks), *sent,
-      *(outputs.labels for outputs in evaluated),
+      *masks, *corrected, *(outputs.labels for outputs in evaluated),
   )
 
 
@@ -59,8 +70,9 @@ def pairs(labels, delta):
   )
 
 
-def test_the_client_has_one_label_of_every_wire(evaluated):
-  found = views.run(models.model(), IMAGES)
+@pytest.mark.parametrize('make, mode', KINDS)
+def test_the_client_has_one_label_of_every_wire(evaluated, make, mode):
+  found = views.run(make(), IMAGES, mode=mode)
   labels, delta = held(found, evaluated), found.server_keys.delta
   instances = sum(
       layer.width * 2 * block.size + block.size
@@ -78,6 +90,7 @@ def test_the_client_has_one_label_of_every_wire(evaluated):
         colour = np.unpackbits(out.colours[0], bitorder='little').astype(np.uint64)
         zero = block.encoding.output_labels[0]
         np.testing.assert_array_equal(out.labels[0], zero ^ colour[:, None] * delta)
+  assert next(outputs, None) is None
 
 
 def test_a_second_encoding_would_give_both_labels_and_delta(evaluated, monkeypatch):
@@ -100,6 +113,21 @@ def test_a_second_encoding_would_give_both_labels_and_delta(evaluated, monkeypat
   for bits in (0, 255):
     labels |= rows(encoding.labels('server', np.full((width, size // 8), bits, np.uint8)))
   assert pairs(labels, delta) >= width * size
+
+
+@pytest.mark.parametrize('make, mode', KINDS)
+def test_the_clients_logits_are_all_that_is_ever_put_together(make, mode, monkeypatch):
+  """Neither party checks itself by a value that the protocol keeps in shares."""
+  found, reconstruct = [], ring.reconstruct
+
+  def record(one, other, bits):
+    found.append(np.shape(one))
+    return reconstruct(one, other, bits)
+
+  monkeypatch.setattr(ring, 'reconstruct', record)
+  seen = views.run(make(), IMAGES, mode=mode)
+  (shape,) = found
+  assert shape == seen.logits.shape == (2, 3)
 
 
 def numbers(thing, seen):

@@ -15,8 +15,11 @@ from safenet_jax.crypto import randomness
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models import weights
+from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import quantize
 from safenet_jax.protocol import simulator
+from safenet_jax.protocol import tls
+from tests.protocol import party_processes
 
 
 @pytest.fixture(scope='module')
@@ -60,3 +63,15 @@ def test_an_image_is_classified_in_private(served):
   plain = model.run(images[:1])
   assert private.argmax() == plain.argmax()
   assert np.abs(private - plain).max() < 0.05 * np.abs(plain).max()
+
+
+@pytest.mark.slow
+def test_two_processes_classify_images_as_the_integer_model_does(served, tmp_path):
+  model, _, (images, _) = served
+  expected = model.run(images[:2]) / 2.0**model.output_fraction
+  with party_processes.serving(model, tmp_path) as (address, files):
+    context = tls.client_context(files.certificate)
+    with clients.Client(*address, context=context, timeout=300) as client:
+      private = client.infer(images[:2])
+  np.testing.assert_array_equal(private.argmax(-1), expected.argmax(-1))
+  assert np.abs(private - expected).max() < 0.05 * np.abs(expected).max()

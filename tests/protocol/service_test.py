@@ -201,7 +201,8 @@ def test_wrong_images_use_nothing_up(server, files, bad):
 
 
 @pytest.mark.parametrize('raw', [
-    b'', b'P', b'X' + bytes(4), b'P' + bytes(4), b'I\0\0\0\2' + bytes(16), b'P\xff\xff\xff\xff',
+    b'', b'P', b'XL' + bytes(4), b'PL' + bytes(4), b'IL\0\0\0\2' + bytes(16),
+    b'PL\xff\xff\xff\xff', b'PX\0\0\0\1',
 ])
 def test_a_nonsense_command_ends_the_session_only(server, files, model, raw):
   with connect(server, files) as client:

@@ -83,6 +83,16 @@ def test_every_message_is_uniform_in_a_small_ring():
       assert (counts == counts[0]).all()
 
 
+def test_without_keys_or_mask_the_messages_show_the_clients_share():
+  """So the test above fails without K and without r."""
+  rescale = truncation.Rescale(16, 1, 5)
+  v, zeros, d = np.arange(16, dtype=np.uint64), np.zeros(16, np.uint64), np.zeros(16, np.uint64)
+  correction, word = truncation.online_client(np, v, np.stack([zeros] * 2), d, zeros, rescale)
+  shifted = (v + np.uint64(rescale.offset)) % np.uint64(16)
+  np.testing.assert_array_equal(correction, 1 - rescale.upper(shifted))
+  assert len(set(zip(word.tolist(), correction.tolist()))) == 8  # all bits but the dropped one
+
+
 def test_constants_that_leave_no_room_are_refused():
   with pytest.raises(ValueError, match='want M = 1 mod'):
     truncation.Rescale(ring.PRIME_50, 33, 56)

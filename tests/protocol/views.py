@@ -8,9 +8,7 @@ import numpy as np
 from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol import description
-from safenet_jax.protocol import offline_client
-from safenet_jax.protocol import offline_server
-from safenet_jax.protocol import online
+from safenet_jax.protocol import modes
 from safenet_jax.protocol import session
 from safenet_jax.protocol import structure as structures
 from tests.protocol import parties
@@ -25,8 +23,8 @@ class Views:
   """What a session leaves.
 
   sent: (party, tag, values) of every message, in the order in which a party sends.
-  c, s, m: by layer, one entry per image: what the client keeps of W r, what the
-    server keeps of W x, and what it is given of x.
+  s, m: by layer, of all images: what the server keeps of W x, and what it has of x.
+  v: by layer, of all images: the client's share of what its circuits give.
   """
 
   structure: structures.Structure | None = None
@@ -38,6 +36,7 @@ class Views:
   logits: np.ndarray | None = None
   s: dict = dataclasses.field(default_factory=dict)
   m: dict = dataclasses.field(default_factory=dict)
+  v: dict = dataclasses.field(default_factory=dict)
   ledgers: tuple = ()
 
   def messages(self, party, tag):
@@ -56,25 +55,27 @@ class Views:
 
 
 def run(
-    model, images, *, prepares=None, client=None, server=None, lie=None, serve=online.ServerOnline,
-    views=None,
+    model, images, *, mode='delphi', prepares=None, client=None, server=None, lie=None, serve=None,
+    views=None, output='logits',
 ):
   """Prepares for a batch of images and infers it.
 
   Args:
     model: of the server.
     images: uint8 [B, H, W, C]; None ends after the offline phase.
+    mode: of `modes.MODES`.
     prepares: counts of images per offline phase; all at once by default.
     client, server: randomness of the parties.
     lie: function of (party, tag, values) that gives the values to send instead.
-    serve: the server's online phase.
+    serve: the server's online phase, by default that of the mode.
     views: filled from the start on, for a `lie` that depends on them.
+    output: of `structure.OUTPUTS`.
 
   Raises:
     Exception: what ended the party that failed first.
   """
   public = description.describe(model, SystemRandomness()).client_model()
-  structure = structures.structure(model)
+  structure, phases = structures.structure(model, output), modes.MODES[mode]
   views = views or Views()
   views.structure = structure
   contexts = {
@@ -91,22 +92,25 @@ def run(
     def client_party():
       randomness = client or SystemRandomness()
       keys = views.client_keys = session.client(ours, structure, contexts, randomness)
-      phase = offline_client.ClientOffline(ours, public, structure, keys, randomness)
+      phase = phases.client_offline(ours, public, structure, keys, randomness)
       for count in counts:
         views.client += phase.prepare(count)
       if images is not None:
-        walk = online.ClientOnline(ours, public, structure, views.client)
+        extra = (keys, randomness) if phases.encrypted_online else ()
+        walk = _opened(phases.client_online, views)(ours, public, structure, views.client, *extra)
         views.logits = walk.run(images)
 
     def server_party():
       randomness = server or SystemRandomness()
       keys = views.server_keys = session.server(theirs, structure, contexts, randomness)
       linear = parties.Linear(model, structure, contexts[0], randomness)
-      phase = offline_server.ServerOffline(theirs, structure, keys, linear, randomness)
+      phase = phases.server_offline(theirs, structure, keys, linear, randomness)
       for count in counts:
         views.server += phase.prepare(count)
       if images is not None:
-        _recorded(serve, views)(theirs, model, structure, views.server).run()
+        extra = (keys, linear) if phases.encrypted_online else ()
+        walk = _recorded(serve or phases.server_online, views)
+        walk(theirs, model, structure, views.server, *extra).run()
 
     def guarded(party):
       try:
@@ -148,3 +152,14 @@ def _recorded(serve, views):
     dense = conv
 
   return Recorded
+
+
+def _opened(infer, views):
+  class Opened(infer):
+    """Keeps what the client has after each garbled layer."""
+
+    def _garbled(self, layer, *args):
+      views.v[layer.name] = super()._garbled(layer, *args)
+      return views.v[layer.name]
+
+  return Opened

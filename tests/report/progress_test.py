@@ -48,6 +48,19 @@ def test_a_curve_is_the_mean_and_the_range_over_seeds():
   assert other.seeds == 1 and other.low[1:] == other.mean[1:] == other.high[1:]
 
 
+def test_what_is_replaced_is_the_best_members_in_whole_channels():
+  sizes = score.Activations((800, 100), (8, 10))
+  first = cycle((0.6, 0.7), (0.6, 0.9)) | {'ratio': [[20, 20], [10, 1]]}
+  worse = cycle((0.6, 0.8), (0.4, 1.0)) | {'ratio': [[20, 0], [20, 20]]}
+  infeasible = cycle((0.4, 0.5), (0.4, 0.6)) | {'ratio': [[5, 5], [5, 5]]}
+  # Half of eight channels, and of ten one twentieth, which rounds to one.
+  expected = (400 + 10) / 900
+  found = progress.replaced_so_far([infeasible, first, worse], sizes)
+  assert math.isnan(found[0]) and found[1:] == pytest.approx([expected] * 2)
+  curve, = progress.curves([({'seed': 0}, SETTINGS, [first, worse])], sizes)
+  assert curve.budget == (20, 40) and curve.mean == pytest.approx((expected,) * 2)
+
+
 def test_seeds_of_different_populations_are_not_averaged():
   runs = [({'seed': s}, SETTINGS | {'population': 2 + s}, [cycle((0.6, 0.7))]) for s in range(2)]
   with pytest.raises(ValueError, match=r'\[20, 30\] member-iterations'):

@@ -36,6 +36,7 @@ def test_ledger_adds_up_bytes_messages_and_rounds():
     'wall_seconds': 0,
     'cpu_seconds': 0,
     'rounds': 1,
+    'sent': {'server': 1000},
   }
   online = record['phases']['online']
   assert online['bytes'] == 50 + 11 and online['messages'] == 2 and online['rounds'] == 1

@@ -1,0 +1,83 @@
+"""What `experiments.benchmark` measured: where, and the rows beside their floors."""
+
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+from typing import Any
+
+from safenet_jax.report.document import Block, Heading, NOTHING, Table, Text
+
+# Columns of the table of private inference, by the quantity of a row's name.
+INFERENCE = {
+  'offline_s': 'offline (s)', 'online_s': 'online (s)', 'total_s': 'total (s)',
+  'offline_linear_s': 'offline, linear layers (s)',
+  'online_linear_s': 'online, linear layers (s)',
+  'offline_mb': 'offline (MB)', 'online_mb': 'online (MB)',
+  'offline_cpu_client_s': 'offline CPU, client (s)', 'offline_cpu_server_s': 'server (s)',
+  'online_cpu_client_s': 'online CPU, client (s)', 'online_cpu_server_s': 'server (s) ',
+  'agree': 'classes as in plaintext',
+}
+
+
+def load(path: pathlib.Path) -> dict[str, Any]:
+  """A file of `experiments.benchmark`; ValueError if it is none."""
+  try:
+    found = json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{path} is not JSON: {error}') from None
+  if not isinstance(found, dict) or not {'machine', 'versions', 'rows'} <= found.keys():
+    raise ValueError(f'{path} has no machine, versions and rows, want a file of the benchmark')
+  return found
+
+
+def blocks(files: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+  """Of files by name: where they were measured, private inference, and all other rows."""
+  found: list[Block] = [Heading(2, 'Benchmarks')]
+  if not files:
+    return [*found, Text('not run: `python -m experiments.benchmark --suite=all --out=FILE`')]
+  found.append(Table(
+    'benchmark_machines', 'Where it was measured', ('file', 'machine', 'versions', 'commit'),
+    [[name, _machine(file['machine']), _versions(file['versions']), file.get('commit') or 'unknown']
+     for name, file in files.items()],
+  ))
+  rows = [row for file in files.values() for row in file['rows']]
+  inference = [row for row in rows if row['suite'] == 'inference']
+  if inference:
+    found.append(_inference(inference))
+  others = [row for row in rows if row['suite'] != 'inference']
+  if others:
+    found.append(Table(
+      'benchmark', 'Other measurements; the floor is a limit or a peer measured in the same run',
+      ('name', 'suite', 'value', 'unit', 'floor', 'ratio', 'setting'),
+      [[row['name'], row['suite'], _number(row['value']), row['unit'], _number(row['floor']),
+        _number(row['ratio']), row['setting']] for row in others],
+    ))
+  return found
+
+
+def _inference(rows: Sequence[Mapping[str, Any]]) -> Table:
+  plans: dict[str, dict[str, float]] = {}
+  for row in rows:
+    plan, quantity = row['name'].rsplit('/', 1)
+    plans.setdefault(plan, {})[quantity] = row['value']
+  settings = {row['name'].rsplit('/', 1)[0]: row['setting'] for row in rows}
+  return Table(
+    'benchmark_inference', 'One private inference by two processes, weights random',
+    ('network/plan', *INFERENCE.values(), 'setting'),
+    [[plan, *(_number(values.get(name)) for name in INFERENCE), settings[plan]]
+     for plan, values in plans.items()],
+  )
+
+
+def _number(value: float | None) -> str:
+  return NOTHING if value is None else f'{value:,.0f}' if value >= 1e4 else f'{value:.3g}'
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+  memory = str(machine.get('memory') or '')
+  size = f', {int(memory.split()[0]) / 2**20:.0f} GiB' if memory.endswith('kB') else ''
+  return f'{machine.get("processor")}, {machine.get("cores")} cores{size}, {machine.get("system")}'
+
+
+def _versions(versions: Mapping[str, Any]) -> str:
+  return ', '.join(f'{name} {version}' for name, version in versions.items() if version)

@@ -1,0 +1,107 @@
+"""The section of one run: its accuracy, its plan, and the cost of an inference."""
+
+from collections.abc import Sequence
+import re
+
+from safenet_jax.approximation import plan as plans
+from safenet_jax.report import costs
+from safenet_jax.report import figures
+from safenet_jax.report import tables
+from safenet_jax.report.document import Block, Heading, NOTHING, NOT_RUN, Picture, Table, Text
+from safenet_jax.report.runs import Run
+
+
+def blocks(run: Run, level: int = 3) -> list[Block]:
+  """Everything that the run's workdir holds; what it does not hold is not run.
+
+  Headings are of the given level.
+  """
+  stem = re.sub(r'\W+', '_', run.name)
+  found = _accuracy(run, stem)
+  if run.plan is None:
+    return [*found, Text('Plan: not run.')]
+  plan = run.plan
+  ratio = [r / plans.GRID for r in plan['ratio']]
+  found += [
+    Heading(level, 'Plan'),
+    Table(f'{stem}_layers', 'The plan, layer by layer', *tables.layers(plan)),
+    Picture(
+      f'{stem}_plan', 'Channels replaced in every layer, and the degree of their polynomials',
+      lambda axes: figures.plan(axes, ratio, plan['degree']),
+      (max(6.4, 0.3 * len(ratio)), 3.6),
+    ),
+  ]
+  return found + [Heading(level, 'Cost of one private inference'), *_cost(run, stem)]
+
+
+def _accuracy(run: Run, stem: str) -> list[Block]:
+  found: list[Block] = []
+  if run.plan:
+    found.append(Table(
+      f'{stem}_summary', 'What the run achieved', ('quantity', 'value'),
+      tables.summary(run.plan, run.ledger, run.evaluations, run.thin),
+    ))
+    found.append(Text('The all-ReLU network was trained for as many steps as the planned one.'))
+  curves = {}
+  for phase in ('pretrain', 'finetune', 'control'):
+    points = [
+      (line['epoch'], line['validation_accuracy']) for line in run.log(phase)
+      if 'validation_accuracy' in line
+    ]
+    if points:
+      curves[phase] = points
+  if curves:
+    found.append(Picture(
+      f'{stem}_learning_curve', 'Validation accuracy while the networks train',
+      lambda axes: figures.learning_curve(axes, curves),
+    ))
+  return found
+
+
+def _cost(run: Run, stem: str) -> list[Block]:
+  ledger = run.ledger
+  if ledger is None:
+    return [Text('not run: `experiments.infer`')]
+  names = list(dict.fromkeys(row['layer'] for row in ledger['rows']))
+  by_layer = {phase: tables.bytes_by_layer(ledger, phase, names) for phase in ledger['phases']}
+  speed = ledger['images_per_second']
+  return [
+    Text(
+      f'Private inference ran as: {ledger["mode"]}. Garbled circuits, shares and online messages '
+      'are real; seconds are of both parties together.'
+    ),
+    projections(run, stem),
+    Table(f'{stem}_costs', 'By phase, primitive and party', *tables.costs(ledger)),
+    Picture(
+      f'{stem}_cost', 'Bytes of every layer',
+      lambda axes: figures.cost_by_layer(axes, names, by_layer),
+      (max(6.4, 0.3 * len(names)), 3.6),
+    ),
+    Text(
+      f'Values out of the range of their formats on {ledger["images"]} test images: '
+      f'{sum(ledger["out_of_range"].values())}. Expected failures of local truncation per '
+      f'inference: {ledger["truncation_failure"]:.1e}. Private inferences a second, simulated in '
+      f'batches: {f"{speed:.2f}" if speed else "one image only"}.'
+    ),
+  ]
+
+
+def projections(run: Run, stem: str) -> Table:
+  """Seconds as measured, and what the same bytes and rounds would take over two links."""
+  source, phases = costs.of_run(run) or (NOT_RUN, {})
+  rows: list[Sequence[str]] = []
+  for phase in ('offline', 'online'):
+    cost = phases.get(phase)
+    if cost is None:
+      rows.append([phase, f'{NOT_RUN} by two processes', *[NOTHING] * 4])
+      continue
+    seconds = [cost.over(link) for link in (costs.LAN, costs.WAN)]
+    rows.append([
+      phase, f'{cost.seconds:.3f}', tables.size(cost.bytes), f'{cost.rounds:g}',
+      *(f'{s:.3f}' for s in seconds if s is not None),
+    ])
+  return Table(
+    f'{stem}_links', f'Measured ({source}), and over a network: seconds + bytes / rate + rounds x '
+    'round trip',
+    ('phase', 'seconds', 'traffic', 'rounds', costs.LAN.name, costs.WAN.name), rows,
+  )

@@ -1,0 +1,171 @@
+"""The paper's figures from its named values, its cost model, and our runs."""
+
+from collections.abc import Sequence
+import functools
+import re
+
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.models import network as networks
+from safenet_jax.report import paper_figures
+from safenet_jax.report import progress
+from safenet_jax.report import published
+from safenet_jax.report import runs as runs_lib
+from safenet_jax.report.document import Block, Picture, Text
+from safenet_jax.report.paper_figures import Planned
+from safenet_jax.report.runs import Run
+from safenet_jax.search import btpbt
+from safenet_jax.search import pbt
+from safenet_jax.search import score
+
+
+def breakdown(runs: Sequence[Run]) -> list[Block]:
+  """Figure 1b: the cost model applied to the last k layers, and accuracies."""
+  printed = {row.system: row.seconds for row in published.tables() if row.table == 2}
+  counts = networks.relu_counts(architectures.cnn7(pool_before_activation=True))
+  total = len(counts)
+  replaced = [sum(counts[total - k :]) / sum(counts) for k in range(total + 1)]
+  saved = score.PUBLISHED.reduction()[plans.DEGREES.index(2)]
+  linear = [printed['delphi']['offline_he_linear_s']] * len(replaced)
+  offline, online = (
+    [(1 - share * saved) * printed['gazelle'][f'{phase}_mpc_act_s'] for share in replaced]
+    for phase in ('offline', 'online')
+  )
+  named = {
+    int(value.series.split()[0]): value.value / 100
+    for value in published.named('1b') if value.quantity == 'accuracy'
+  }
+  accuracies = {'published (6L: at least)': named}
+  for run in runs:
+    found = layerwise_accuracy(run)
+    if found:
+      accuracies[f'measured, {run.title} ({run.name})'] = found
+  picture = Picture(
+    'figure_1b', 'Figure 1b: latency of CNN-7 with its last layers replaced, and accuracy',
+    lambda axes: paper_figures.latency_breakdown(
+      axes, range(total + 1), replaced, linear, offline, online, accuracies,
+    ), (6.4, 4.6),
+  )
+  measured = any(source.startswith('measured') for source in accuracies)
+  return [picture, Text(
+    'Seconds are the published cost model applied to Table 2; shares are those with pooling '
+    'before the activation, with which the last six layers are the 41 % of the text. The text '
+    'names 72.5 % for the share of activations in the first bar. '
+    + ('' if measured else 'Measured accuracy: not run (`search.algorithm=layerwise`, CNN-7).')
+  )]
+
+
+def layerwise_accuracy(run: Run) -> dict[int, float]:
+  """Validation accuracy of CNN-7 by number of last layers replaced, from a search's log."""
+  if run.network != 'cnn7' or run.config.get('search', {}).get('algorithm') != 'layerwise':
+    return {}
+  found = {}
+  start = runs_lib.accuracy(run, 'pretrain')
+  if start:
+    found[0] = start[0]
+  for cycle in run.log('search'):  # later cycles have trained longer
+    for ratio, accuracy in zip(cycle['ratio'], cycle['accuracy']):
+      k = ratio.count(plans.GRID)
+      if ratio == [0] * (len(ratio) - k) + [plans.GRID] * k:
+        found[k] = accuracy
+  return found
+
+
+def neuron_ratio() -> list[Block]:
+  """Figure 2: where the activations of CNN-7 are, with its pools after or before them."""
+  counts = {}
+  for before in (True, False):
+    mine = networks.relu_counts(architectures.cnn7(pool_before_activation=before))
+    counts[f'pools {"before" if before else "after"} activations ({sum(mine):,})'] = mine
+  return [Picture(
+    'figure_2', 'Figure 2: share of every layer in the activations of CNN-7',
+    lambda axes: paper_figures.neuron_ratio(axes, counts, published.named('2')),
+  )]
+
+
+def learning_curves(runs: Sequence[Run]) -> list[Block]:
+  """Figure 4b: a picture of each network and data set that was searched."""
+  named = published.named('4b')
+  groups: dict[tuple, list[Run]] = {}
+  for run in runs:
+    if run.plan and run.log('search'):
+      groups.setdefault((run.title, tuple(run.plan['activations'])), []).append(run)
+  if not groups:
+    return [_curves('figure_4b', 'not run', [], named)]
+  found: list[Block] = []
+  for (title, counts), mine in groups.items():
+    channels = mine[0].plan['channels']  # type: ignore[index]
+    sizes = score.Activations(counts, tuple(channels))
+    curves = progress.curves([
+      # Runs of a sweep differ in what it sets, others in everything.
+      (run.overrides or {'search.algorithm': run.algorithm, 'run': run.name},
+       run.config['search'], run.log('search')) for run in mine
+    ], sizes)
+    slug = re.sub(r'\W+', '_', title)
+    found.append(_curves(f'figure_4b_{slug}', title, curves, named))
+  return found
+
+
+def _curves(name: str, title: str, curves, named) -> Picture:
+  return Picture(
+    name, f'Figure 4b: activations that the best feasible member replaces, {title}',
+    lambda axes: paper_figures.approximation_ratio(axes, curves, named), (6.4, 4.6),
+  )
+
+
+def ablations(runs: Sequence[Run]) -> list[Block]:
+  """Figure 5: a picture of each of the paper's networks, and of others that were searched."""
+  found: list[Block] = []
+  known = list(dict.fromkeys(['cnn7', 'vgg16', *(run.network for run in runs if run.plan)]))
+  for network in known:
+    named = published.named('5', network)
+    drawn = known_plans(network) + [_planned(run) for run in _one_of_each(runs, network)]
+    totals = {
+      f'{v.series} (paper): {v.value:g} % in all': v.value / 100 for v in named
+      if not any(plan.published and plan.label.startswith(v.series) for plan in drawn)
+    }
+    letter = {'cnn7': 'Figure 5a: ', 'vgg16': 'Figure 5b: '}.get(network, '')
+    found.append(Picture(
+      f'figure_5_{network}', f'{letter}channels that plans for {network} replace; crosses are '
+      'pruned, triangles of degree 2, squares of degree 3',
+      functools.partial(paper_figures.ablation, plans=drawn, totals=totals),
+      (6.4, 4.6 if drawn else 2.6),
+    ))
+  return found
+
+
+def known_plans(network: str) -> list[Planned]:
+  """The plans that the paper's text gives layer by layer: two for CNN-7."""
+  if network != 'cnn7':
+    return []
+  return [
+    Planned('Delphi (paper): ~41 % in all', [0.0] + [1.0] * 6, [2] * 7, True),
+    Planned('CW (paper): 50 % in all', [0.5] * 7, [2] * 7, True),
+  ]
+
+
+def _one_of_each(runs: Sequence[Run], network: str) -> list[Run]:
+  """The first run of every algorithm, network and data set."""
+  first: dict[tuple[str, str], Run] = {}
+  for run in runs:
+    if run.plan and run.network == network:
+      first.setdefault((run.algorithm, run.title), run)
+  return list(first.values())
+
+
+def _planned(run: Run) -> Planned:
+  plan = run.plan or {}
+  share = runs_lib.replaced_share(plan)
+  return Planned(
+    f'{run.algorithm}, {run.title}: {share:.0%} in all',
+    [ratio / plans.GRID for ratio in plan['ratio']], plan['degree'],
+  )
+
+
+def search_order() -> list[Block]:
+  """Figure 6: PBT and BTPBT on a network of four layers, from the code that searches."""
+  searches = {'PBT': pbt.schedule(4, 1), 'BTPBT': btpbt.schedule(4, 1, 1)}
+  return [Picture(
+    'figure_6', 'Figure 6: PBT and BTPBT on a network of four layers; joined layers share a ratio '
+    'and a degree', lambda axes: paper_figures.search_order(axes, searches), (6.4, 3.4),
+  )]
