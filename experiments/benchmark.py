@@ -71,6 +71,12 @@ def _record(rows: Sequence[benchmarks.Row]) -> dict:
     row.name.removeprefix(benchmarks.COSTS): row.value
     for row in rows if row.name.startswith(benchmarks.COSTS)
   }
+  units = {
+    kind: {
+      row.name.removeprefix(prefix): row.value for row in rows if row.name.startswith(prefix)
+    } for kind, prefix in benchmarks.UNIT_COSTS.items()
+  }
+  record |= {'unit_costs': units} if units['seconds'] else {}
   return record | ({'seconds_per_activation': costs} if costs else {})
 
 

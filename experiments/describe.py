@@ -2,35 +2,75 @@
 
   python -m experiments.describe --config=experiments/configs/cnn7_cifar10.py
 
-It needs neither images nor a workdir. The last line is the total of activations.
+It needs neither images nor a workdir. The last line is the total of activations. With a plan it
+also says what a private inference will take, in bytes, seconds and memory:
+
+  python -m experiments.describe --config=experiments/configs/cnn7_cifar10.py --plan=plan.json \
+    [--mode=gazelle] [--costs=FILE of experiments.benchmark --suite=units]
 """
 
+from absl import flags
 import rich.box
 import rich.console
 import rich.table
 
 from experiments import launcher
 from experiments import pipeline
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import layers as records
 from safenet_jax.models import network as networks
+from safenet_jax.protocol import description
+from safenet_jax.protocol import estimate as estimates
+from safenet_jax.protocol import unit_costs
+from safenet_jax.protocol import untrained
+from safenet_jax.report import estimates as reports
 from safenet_jax.report import tables
+
+PLAN = flags.DEFINE_string('plan', None, 'A plan.json: what an inference under it costs.')
+MODE = flags.DEFINE_enum(
+    'mode', 'delphi', description.MODES, 'How linear layers are served, with --plan.'
+)
+COSTS = flags.DEFINE_string(
+    'costs', None, 'JSON file of experiments.benchmark --suite=units on your machine, with --plan.'
+)
+
+
+def _show(console, title, header, rows, left: int, total: bool) -> None:
+  table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, pad_edge=False)
+  for n, name in enumerate(header):
+    table.add_column(name, justify='left' if n < left else 'right')
+  for n, row in enumerate(rows):
+    if total and n == len(rows) - 1:
+      table.add_section()
+    table.add_row(*row)
+  console.print(table)
+
+
+def _estimate(console, config, net, path: str) -> None:
+  costs = unit_costs.load(COSTS.value) if COSTS.value else unit_costs.DEFAULT
+  plan = plans.load(path, config.model.name, len(networks.activation_channels(net)))
+  mode = MODE.value or 'delphi'
+  found = estimates.inference(untrained.model(net, plan), mode, costs)
+  names = [shape.name for shape in records.shapes(net.layers, net.input_shape)]
+  title = f'one private inference under {path}, {mode}, estimated: MB and seconds'
+  _show(console, title, *reports.layers(found, names), left=1, total=False)
+  _show(console, '', *reports.totals(found), left=1, total=True)
+  for line in reports.lines(found):
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
   config = launcher.CONFIG.value
   net = pipeline.network(config)
-  header, rows = tables.architecture(net)
-  title = f'{config.model.name} on {config.data.name}'
-  table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, pad_edge=False)
-  for n, name in enumerate(header):
-    table.add_column(name, justify='left' if n < 2 else 'right')
-  for row in rows[:-1]:
-    table.add_row(*row)
-  table.add_section()
-  table.add_row(*rows[-1])
   console = rich.console.Console()
   if not console.is_terminal:
     console.width = 100  # a file has no width of its own
-  console.print(table)
+  title = f'{config.model.name} on {config.data.name}'
+  _show(console, title, *tables.architecture(net), left=2, total=True)
+  if PLAN.value:
+    _estimate(console, config, net, PLAN.value)
+  elif COSTS.value:
+    raise ValueError('--costs without --plan, want the plan whose inference to estimate')
   print(f'activations: {sum(networks.relu_counts(net))}')
 
 

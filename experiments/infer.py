@@ -16,26 +16,27 @@ import sys
 
 import numpy as np
 
-from experiments import evaluation
 from experiments import launcher
-from experiments import pipeline
 from experiments import remote
-from experiments import serving
-from experiments import simulation
-from safenet_jax.crypto import randomness
-from safenet_jax.protocol import formats
-from safenet_jax.protocol import ledger as ledgers
-from safenet_jax.protocol import quantize
-from safenet_jax.protocol import simulator
-from safenet_jax.search import member as members
 
 
 def main() -> None:
   if remote.wanted(sys.argv):
     remote.main()
     return
+  # Only here: a client needs no JAX.
+  from experiments import evaluation
+  from experiments import pipeline
+  from experiments import planned as planned_
+  from experiments import simulation
+  from safenet_jax.crypto import randomness
+  from safenet_jax.protocol import formats
+  from safenet_jax.protocol import ledger as ledgers
+  from safenet_jax.protocol import quantize
+  from safenet_jax.protocol import simulator
+  from safenet_jax.search import member as members
   config = launcher.CONFIG.value
-  model, net, images, workdir, planned, task = serving.served(config)
+  model, net, images, workdir, planned, task = planned_.served(config)
   # On the last validation images: the first set the formats, and the test set has one record.
   report = quantize.quantization_report(
       model, net, pipeline.variables(planned), members.approximation(planned, task),

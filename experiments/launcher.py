@@ -1,4 +1,7 @@
-"""What every command shares: flags, one-line errors, a progress bar."""
+"""What every command shares: flags, one-line errors, a progress bar.
+
+JAX is imported where it is used: those who serve a bundle, and their clients, run without it.
+"""
 
 from collections.abc import Callable
 import contextlib
@@ -7,20 +10,20 @@ import os
 import pathlib
 import runpy
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from absl import app
 from absl import flags
 from absl import logging
-import jax
-from jax.experimental import multihost_utils
 from ml_collections import config_flags
 import rich.console
 import rich.progress
 import rich.table
 
 from safenet_jax.protocol.frames import ProtocolError
-from safenet_jax.workdir import Workdir
+
+if TYPE_CHECKING:
+  from safenet_jax.workdir import Workdir
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment config: path.py or path.py:preset.', lock_config=True
@@ -66,6 +69,7 @@ def config_path() -> str:
 
 def connect(place: str) -> None:
   """Joins the processes of a run, see --distributed; nothing may have used a device before."""
+  import jax
   options: dict[str, Any] = {}
   if place != 'auto':
     address, *numbers = place.split(',')
@@ -76,8 +80,11 @@ def connect(place: str) -> None:
   jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT, **options)
 
 
-def workdir(config, *sections: str) -> Workdir:
+def workdir(config, *sections: str) -> 'Workdir':
   """The run's workdir, claimed for these sections of the config and the seed."""
+  import jax
+  from jax.experimental import multihost_utils
+  from safenet_jax.workdir import Workdir
   directory = Workdir(WORKDIR.value or '.')
   if jax.process_index():  # process 0 writes the claim that the others check
     multihost_utils.sync_global_devices('claim')
@@ -98,7 +105,8 @@ def guarded(main: Callable[[], None]) -> None:
     main()
   except USER_ERRORS as error:
     logging.debug('trace of the error below', exc_info=True)
-    if jax.distributed.is_initialized():
+    jax = sys.modules.get('jax')
+    if jax is not None and jax.distributed.is_initialized():
       # The others wait for this process: it may not wait for them at its exit.
       print(f'error: process {jax.process_index()} ended: {" ".join(str(error).split())}; '
             'the same command continues the run', file=sys.stderr, flush=True)
@@ -154,6 +162,7 @@ def preset(name: str, known: tuple[str, ...]) -> str:
 @contextlib.contextmanager
 def progress_bar(title: str, console: rich.console.Console | None = None):
   """Yields report(done, total, metrics): a bar on a terminal, nothing elsewhere."""
+  import jax
   console = console or rich.console.Console(stderr=True)
   columns = (
       '{task.description}', rich.progress.BarColumn(10), rich.progress.MofNCompleteColumn(),

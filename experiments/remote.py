@@ -40,7 +40,7 @@ OUT = flags.DEFINE_string('out', None, "JSON file for this party's ledger, or fo
 
 def wanted(argv: list[str]) -> bool:
   """Whether a command line asks for a server."""
-  return any(a.lstrip('-').partition('=')[0] == 'host' for a in argv)
+  return serving.asked('host', argv)
 
 
 def main() -> None:

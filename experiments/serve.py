@@ -3,6 +3,7 @@
   python -m experiments.serve --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo \
     --host=127.0.0.1 --port=7341 --certificate=server.pem --key=server_key.pem
 
+--bundle=FILE serves what `experiments.export` wrote, with no config, no workdir and no JAX.
 --insecure_test_certificate=DIR writes a certificate that signs itself for --host, and its key,
 and serves with them. --outputs=class lets clients have classes alone, never the logits. Logs are
 lines of key=value on standard error.
@@ -12,6 +13,7 @@ import logging
 import os
 import pathlib
 import signal
+import sys
 import time
 
 from absl import flags
@@ -19,11 +21,13 @@ from absl import flags
 from experiments import environment
 from experiments import launcher
 from experiments import serving
+from safenet_jax.protocol import bundle as bundles
 from safenet_jax.protocol import description as descriptions
 from safenet_jax.protocol import ledger as ledgers
 from safenet_jax.protocol import server as servers
 from safenet_jax.protocol import tls
 
+BUNDLE = flags.DEFINE_string('bundle', None, 'File of experiments.export, instead of a run.')
 TEST_CERTIFICATE = flags.DEFINE_string(
     'insecure_test_certificate', None, 'Directory for a certificate to try things with.'
 )
@@ -60,6 +64,15 @@ def _context():
   return tls.server_context(certificate, serving.needed('key', serving.KEY.value), CLIENT_CA.value)
 
 
+def _model():
+  if BUNDLE.value:
+    if launcher.CONFIG.value is not None:
+      raise ValueError('--bundle and --config, want one of them')
+    return bundles.load(BUNDLE.value)
+  from experiments import planned
+  return planned.served(launcher.CONFIG.value).model
+
+
 def _save(record: dict) -> None:
   if LEDGERS.value:
     path = pathlib.Path(LEDGERS.value)
@@ -76,9 +89,8 @@ def main() -> None:
   )
   # Our own lines only: checkpoint libraries tell at length how they read.
   logging.getLogger('safenet_jax').setLevel(logging.INFO)
-  model = serving.served(launcher.CONFIG.value).model
   server = servers.Server(
-      model, serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
+      _model(), serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
       mode=MODE.value or 'delphi', outputs=OUTPUTS.value, on_record=_save,
       workers=WORKERS.value or 0, sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
   )
@@ -91,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launcher.run(main)
+  launcher.run(main, needs_config=not serving.asked('bundle', sys.argv))

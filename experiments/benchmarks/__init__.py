@@ -18,6 +18,8 @@ BANDWIDTH = flags.DEFINE_float(
 )
 # Rows of this name are a search's costs, by kind of activation: see `activations`.
 COSTS = 'seconds_per_activation/'
+# Rows of these names are what `experiments.describe --costs` reads: see `units`.
+UNIT_COSTS = {'seconds': 'unit/', 'memory': 'memory/'}
 
 
 class Row(NamedTuple):

@@ -66,6 +66,26 @@ def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any
   }
 
 
+def untrained_variables(network: Network) -> dict[str, Any]:
+  """He-normal kernels, the same every time, and all else as a network starts.
+
+  As `network.init`, but compiles nothing that depends on the network.
+  """
+  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
+  drawn = np.asarray(jax.random.normal(jax.random.key(0), (sum(x.size for _, x in flat),)))
+  found, start = [], 0
+  for path, x in flat:
+    kind, end = path[-1].key, start + x.size
+    if kind == 'kernel':
+      scale = np.float32(np.sqrt(2 / (x.size // x.shape[-1])))
+      found.append(drawn[start:end].reshape(x.shape) * scale)
+    else:
+      found.append(np.full(x.shape, kind in ('scale', 'var'), np.float32))
+    start = end
+  return jax.tree_util.tree_unflatten(tree, found)
+
+
 def convert_torch_resnet(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """A PyTorch state_dict of a CIFAR ResNet of basic blocks, for `load_variables`.
 

@@ -71,11 +71,13 @@ class Description:
     return FixedPointModel(linear={}, polynomials={}, **fields)
 
 
-_RECORDS = (
-    Description, Precision, ActivationFormat, records.Conv, records.Dense, records.Activation,
+# What the public part of a model is made of.
+RECORDS = (
+    Precision, ActivationFormat, records.Conv, records.Dense, records.Activation,
     records.AveragePool, records.MaxPool, records.Flatten, records.PadShortcut, records.Residual,
     records.Gather,
 )
+_RECORDS = (Description, *RECORDS)
 
 
 def describe(
@@ -114,7 +116,15 @@ def decode(raw: bytes) -> Description:
   """The description that a server sent, or ProtocolError where it makes no sense."""
   found = record_codec.decode(raw, Description, _RECORDS)
   try:
-    _check(found)
+    if found.mode not in MODES:
+      raise ValueError(f'an unknown mode {found.mode[:20]!r}')
+    if not _are_outputs(found.outputs):
+      raise ValueError(f'outputs {str(found.outputs)[:60]}')
+    if len(found.model_id) != _ID_BYTES:
+      raise ValueError(f'an id of {len(found.model_id)} bytes')
+    if not 1 <= found.batch <= _MAX_FIELD:
+      raise ValueError(f'batches of {found.batch} images')
+    check(found)
   except ValueError as error:
     raise ProtocolError(f'the description of the model: {error}') from None
   return found
@@ -166,16 +176,12 @@ def _formats(wanted: dict[str, ActivationFormat], found: dict[str, ActivationFor
   return f'formats: {name} has {field} {got}, want {want}'
 
 
-def _check(found: Description) -> None:
-  """ValueError where the parts contradict each other, or ask for too much."""
+def check(found: Description | FixedPointModel) -> None:
+  """ValueError where the public parts of a model contradict each other, or ask for too much."""
   def need(condition: bool, message: str) -> None:
     if not condition:
       raise ValueError(message)
 
-  need(found.mode in MODES, f'an unknown mode {found.mode[:20]!r}')
-  need(_are_outputs(found.outputs), f'outputs {str(found.outputs)[:60]}')
-  need(len(found.model_id) == _ID_BYTES, f'an id of {len(found.model_id)} bytes')
-  need(1 <= found.batch <= _MAX_FIELD, f'batches of {found.batch} images')
   need(0 <= found.truncation_bits <= _MAX_BITS, f'2^-{found.truncation_bits} failures')
   need(1 <= found.precision.ring <= _MAX_RING, f'a ring of {found.precision.ring} bits')
   need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')

@@ -82,6 +82,11 @@ def expect(tag: str, parts: Iterable[tuple]) -> Header:
   ))
 
 
+def wire_size(header: Header) -> int:
+  """Bytes of a whole message."""
+  return PREFIX.size + len(msgpack.packb(header)) + header.size
+
+
 def encode(tag: str, values: Sequence) -> tuple[Header, bytes, list[memoryview]]:
   """A message's header, its first bytes, and views of its payload.
 

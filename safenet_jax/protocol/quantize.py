@@ -49,12 +49,32 @@ def quantize(
   operations = calibration.Calibration(
     network, variables, approximation, precision or Precision()
   )
+  model = build(network, operations, images, mean=mean, std=std)
+  report = RangeReport()
+  model.run(images[:16], report)
+  if report.truncation_failure > _TRUNCATION_FAILURE:
+    raise ValueError(
+      f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '
+      f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.precision.ring} bits'
+    )
+  if not report.truncation_failure:
+    return model
+  # A power of two, as all that formats say of calibration: clients are told.
+  bits = math.floor(-math.log2(report.truncation_failure))
+  return dataclasses.replace(model, truncation_bits=bits)
+
+
+def build(
+  network: Network, operations: calibration.Calibration, images: np.ndarray, *,
+  mean: tuple[float, ...], std: tuple[float, ...],
+) -> FixedPointModel:
+  """The model that these operations make of images, not run yet; see `quantize`."""
   normal = (images / 255.0 - np.asarray(mean)) / np.asarray(std)
   start = operations.start(normal)
   end = records.run(network.layers, operations, start)
   if end.x.shape[-1] == end.channels.size:
     end = end.arranged(np.arange(end.total))
-  model = FixedPointModel(
+  return FixedPointModel(
     layers=calibration.layers_since(end.step, None),
     input_shape=network.input_shape,
     mean=tuple(mean),
@@ -68,18 +88,6 @@ def quantize(
     output_fraction=end.fraction,
     logit_bits=_logit_bits(end, operations.precision),
   )
-  report = RangeReport()
-  model.run(images[:16], report)
-  if report.truncation_failure > _TRUNCATION_FAILURE:
-    raise ValueError(
-      f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '
-      f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.precision.ring} bits'
-    )
-  if not report.truncation_failure:
-    return model
-  # A power of two, as all that formats say of calibration: clients are told.
-  bits = math.floor(-math.log2(report.truncation_failure))
-  return dataclasses.replace(model, truncation_bits=bits)
 
 
 def _logit_bits(logits: calibration.Value, precision: Precision) -> int:

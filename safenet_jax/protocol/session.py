@@ -55,6 +55,18 @@ def contexts(structure: Structure) -> dict[int, homomorphic.Context]:
   }
 
 
+def message_parts(contexts: dict[int, homomorphic.Context]) -> list[list[tuple]]:
+  """Of the four messages in turn, the client's first."""
+  keys = [residues.size(context.key_moduli, 2 * context.degree) for context in contexts.values()]
+  corrections = np.uint8, corrections_shape()
+  return [
+      [(bytes, (size,)) for size in (*keys, _ANNOUNCEMENT)],
+      [(bytes, (_POINTS,)), (bytes, (_ANNOUNCEMENT,)), (bytes, (NONCE_BYTES,))],
+      [corrections, (bytes, (_POINTS,))],
+      [corrections],
+  ]
+
+
 class ClientKeys(NamedTuple):
   """The client's side of a session.
 
@@ -105,13 +117,12 @@ def client(
     labels = CorrelatedReceiver(randomness, extension=_EXTENSION)
     words = CorrelatedSender(delta, extension=_EXTENSION)
     channel.send('keys', *(key.public_key() for key in secrets.values()), labels.announcement)
-    points, announcement, nonce = channel.receive(
-        'points', [(bytes, (_POINTS,)), (bytes, (_ANNOUNCEMENT,)), (bytes, (NONCE_BYTES,))]
-    )
+    _, wanted, _, last = message_parts(contexts)
+    points, announcement, nonce = channel.receive('points', wanted)
     corrections = offline.checked(labels.correct, points)
     ours = offline.checked(words.choose, announcement, randomness)
     channel.send('corrections', corrections, ours)
-    (theirs,) = channel.receive('corrections', [(np.uint8, corrections_shape())])
+    (theirs,) = channel.receive('corrections', last)
     offline.checked(words.finish, theirs)
   return ClientKeys(secrets, labels, words, delta, nonce, itertools.count())
 
@@ -128,12 +139,8 @@ def server(
     labels = CorrelatedSender(delta, extension=_EXTENSION)
     words = CorrelatedReceiver(randomness, extension=_EXTENSION)
     nonce = randomness.bytes(NONCE_BYTES)
-    sizes = [
-        residues.size(context.key_moduli, 2 * context.degree) for context in contexts.values()
-    ]
-    *keys, announcement = channel.receive(
-        'keys', [(bytes, (size,)) for size in (*sizes, _ANNOUNCEMENT)]
-    )
+    first, _, third, _ = message_parts(contexts)
+    *keys, announcement = channel.receive('keys', first)
     raw = dict(zip(contexts, keys))
     publics = {
         modulus: offline.checked(homomorphic.PublicKey, contexts[modulus], key)
@@ -141,9 +148,7 @@ def server(
     }
     points = offline.checked(labels.choose, announcement, randomness)
     channel.send('points', points, words.announcement, nonce)
-    corrections, theirs = channel.receive(
-        'corrections', [(np.uint8, corrections_shape()), (bytes, (_POINTS,))]
-    )
+    corrections, theirs = channel.receive('corrections', third)
     offline.checked(labels.finish, corrections)
     channel.send('corrections', offline.checked(words.correct, theirs))
   return ServerKeys(publics, raw, labels, words, delta, nonce, itertools.count())

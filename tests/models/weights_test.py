@@ -162,3 +162,18 @@ def test_a_public_resnet32_keeps_its_accuracy(count, right):
   hits = sum((np.asarray(classify(images[part])) == labels[part]).sum() for part in parts)
   # Another machine's rounding may turn an image in a thousand.
   assert abs(hits - right) <= max(1, count // 1000)
+
+
+def test_untrained_variables_are_those_of_an_initialised_network_but_for_the_draw():
+  records = layers.Conv(32), layers.Activation(), layers.Flatten(), layers.Dense(3)
+  net = networks.Network(records, (6, 6, 8))
+  found, initial = weights.untrained_variables(net), net.init(jax.random.key(1))
+  assert jax.tree.structure(found) == jax.tree.structure(initial)
+  for (path, ours), theirs in zip(
+      jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(initial)
+  ):
+    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    if path[-1].key != 'kernel':
+      np.testing.assert_array_equal(ours, theirs)
+    elif ours.size > 1000:
+      np.testing.assert_allclose(ours.std(), theirs.std(), rtol=0.1)

@@ -1,0 +1,166 @@
+"""What every operation of a private inference takes on this machine: `describe --costs=FILE`.
+
+Two processes over TLS on the loopback serve CNN-7, half of every layer's channels of degree 2
+and 3 in turn, with weights that mean nothing, in both modes. Each row of the ledger is the
+fastest of several sessions: other tenants of a machine only ever add time. Rows `unit/<party>
+<operation>` are CPU seconds that together come nearest to those rows, `memory/<what>` bytes.
+"""
+
+from collections.abc import Iterator, Mapping
+import json
+import multiprocessing
+import pathlib
+import tempfile
+from typing import Any, NamedTuple
+
+from experiments import benchmarks
+from experiments.benchmarks import Row
+from safenet_jax.protocol import bundle
+from safenet_jax.protocol import client as clients
+from safenet_jax.protocol import flow as flows
+from safenet_jax.protocol import ledger as ledgers
+from safenet_jax.protocol import memory
+from safenet_jax.protocol import server as servers
+from safenet_jax.protocol import session
+from safenet_jax.protocol import structure as structures
+from safenet_jax.protocol import tls
+from safenet_jax.protocol import unit_costs
+from safenet_jax.protocol.formats import FixedPointModel
+
+UNIT, MEMORY = benchmarks.UNIT_COSTS['seconds'], benchmarks.UNIT_COSTS['memory']
+# Plans whose peaks are measured: ratio in twentieths and degree of every layer.
+PEAKS = ('all_relu', 0, 2), ('channel_80', 16, 2), ('all_cubic', 20, 3)
+_HOST = '127.0.0.1'
+
+
+class Measured(NamedTuple):
+  """seconds: by row of the ledger; process, peaks: bytes of each party."""
+
+  seconds: dict[flows.Row, float]
+  process: dict[str, int]
+  peaks: dict[str, int]
+
+
+def rows() -> Iterator[Row]:
+  quick = benchmarks.QUICK.value
+  # Not at the top: the processes that are measured have no JAX in them.
+  from safenet_jax.approximation import plan as plans
+  from safenet_jax.models import architectures
+  from safenet_jax.protocol import untrained
+  width = 0.125 if quick else 1.0
+  net = architectures.cnn7(width=width)
+  model = untrained.model(net, plans.make([10] * 7, [2, 3] * 3 + [2]))
+  sessions = 1 if quick else 8
+  structure = structures.structure(model)
+  contexts = session.contexts(structure)
+  operations: dict[tuple, Mapping[str, float]] = {}
+  seconds: dict[tuple, float] = {}
+  for mode in ('delphi', 'gazelle'):
+    measured = measure(model, mode, 1 + sessions)
+    flow = flows.Flow(model, structure, contexts, mode)
+    operations |= {(mode, *row): counts for row, counts in flow.operations.items()}
+    seconds |= {(mode, *row): spent for row, spent in measured.seconds.items()}
+  setting = f'cnn7 at width {width:g}, fastest of {sessions} sessions'
+  for name, value in unit_costs.fit(operations, seconds).items():
+    yield Row('units', f'{UNIT}{name}', setting, value, 'CPU s')
+  # Of one inference: allocators keep some of what earlier sessions used.
+  held, size = measure(model, 'delphi', 1), _context_size()
+  process = min(held.process.values())
+  yield Row('units', f'{MEMORY}process', 'after importing a party', process, 'bytes')
+  yield Row('units', f'{MEMORY}context', 'of homomorphic encryption', size, 'bytes')
+  # What is left of the peaks once everything else is counted.
+  known = {'process': process, 'context': size, 'client': 0, 'server': 0}
+  for party, least in memory.peaks(structure, contexts, 'delphi', known).items():
+    rest = max(0, held.peaks[party] - least)
+    yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
+  # Of other plans, for comparison alone.
+  for name, ratio, degree in () if quick else PEAKS:
+    found = measure(untrained.model(net, plans.make([ratio] * 7, [degree] * 7)), 'delphi', 1)
+    for party, peak in found.peaks.items():
+      yield Row('units', f'peak/{name}/{party}', 'cnn7, one inference', peak, 'bytes')
+
+
+def measure(model: FixedPointModel, mode: str, sessions: int) -> Measured:
+  """Rows of one inference, each the fastest of several sessions; the first counts if alone."""
+  spawn = multiprocessing.get_context('spawn')
+  with tempfile.TemporaryDirectory() as directory:
+    path = pathlib.Path(directory, 'model.safenet')
+    bundle.save(path, model)
+    files = tls.insecure_test_certificate(directory)
+    ends, started = {}, []
+    for party, function, rest in (
+        ('server', _serve, (path, mode, files)),
+        ('client', _ask, (files.certificate, model.input_shape, sessions)),
+    ):
+      ends[party], theirs = spawn.Pipe()
+      process = spawn.Process(target=function, args=(theirs, directory, *rest), daemon=True)
+      process.start()
+      theirs.close()
+      started.append(process)
+    held = {party: end.recv() for party, end in ends.items()}
+    ends['client'].send(ends['server'].recv())
+    peaks = {'client': ends['client'].recv()}
+    ends['server'].send(None)
+    peaks['server'] = ends['server'].recv()
+    for process in started:
+      process.join()
+    found: dict[flows.Row, float] = {}
+    for party in ends:
+      records = sorted(pathlib.Path(directory).glob(f'{party}-*.json'))
+      for record in map(_load, records[1:] or records):
+        for row in record['rows']:
+          key = row['phase'], row['layer'], row['primitive'], row['party']
+          if row['party'] == party:
+            found[key] = min(found.get(key, float('inf')), row['cpu_seconds'])
+  return Measured(found, held, peaks)
+
+
+def _load(path: pathlib.Path) -> dict[str, Any]:
+  return json.loads(path.read_text())
+
+
+def _serve(pipe, directory: str, path: pathlib.Path, mode: str, files) -> None:
+  """The server's process, until it is told to stop."""
+  pipe.send(_status('VmRSS'))
+  served = []
+
+  def save(record: dict[str, Any]) -> None:
+    served.append(record)
+    ledgers.save(record, pathlib.Path(directory, f'server-{len(served):03}.json'))
+
+  context = tls.server_context(*files)
+  with servers.Server(bundle.load(path), context=context, mode=mode, on_record=save) as server:
+    pipe.send(server.address[1])
+    pipe.recv()
+  pipe.send(_status('VmHWM'))
+
+
+def _ask(pipe, directory: str, authority: pathlib.Path, shape, sessions: int) -> None:
+  """The client's process: an inference for each connection."""
+  import numpy as np
+  image = np.zeros((1, *shape), np.uint8)
+  pipe.send(_status('VmRSS'))
+  port = pipe.recv()
+  for number in range(sessions):
+    context = tls.client_context(authority)
+    with clients.Client(_HOST, port, context=context) as client:
+      client.infer(image)
+    ledgers.save(client.ledger.record(), pathlib.Path(directory, f'client-{number:03}.json'))
+  pipe.send(_status('VmHWM'))
+
+
+def _status(name: str) -> int:
+  """Bytes that Linux says of this process."""
+  with open('/proc/self/status') as status:
+    line = next(line for line in status if line.startswith(name))
+  return int(line.split()[1]) * 1024
+
+
+def _context_size() -> int:
+  """What a process grows by with a context for products."""
+  from safenet_jax.crypto import homomorphic
+  from safenet_jax.crypto import ring
+  before, kept = _status('VmRSS'), []
+  for _ in range(4):
+    kept.append(homomorphic.Context(homomorphic.slot_parameters(ring.PRIME_41)))
+  return max(0, _status('VmRSS') - before) // len(kept)

@@ -1,0 +1,124 @@
+"""What operations of a private inference take on one machine.
+
+`experiments.benchmark --suite=units` measures them: a real inference's ledger says how
+long every row took, `flow` how often each operation is done there.
+"""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+
+class UnitCosts(NamedTuple):
+  """seconds: of one core, by operation of `flow`; memory: bytes, see `estimate`."""
+
+  seconds: Mapping[str, float]
+  memory: Mapping[str, float]
+
+
+def fit(
+    operations: Mapping[tuple, Mapping[str, float]], seconds: Mapping[tuple, float]
+) -> dict[str, float]:
+  """Seconds of every operation, none below zero, with which rows' sums are nearest.
+
+  Args:
+    operations: by row, how often each is done.
+    seconds: what each row took; rows that are not there took none.
+  """
+  found: dict[str, float] = {}
+  for names in _groups(operations):
+    rows = [row for row, counts in operations.items() if counts.keys() & set(names)]
+    taken = np.array([seconds.get(row, 0.0) for row in rows])
+    # Errors in proportion to what was measured, but not of the smallest rows.
+    weights = 1 / np.sqrt(taken + taken.max() / 100 + 1e-12)
+    while True:
+      counts = np.array([[operations[row].get(name, 0) for name in names] for row in rows])
+      scale = np.abs(counts).max(0)
+      x = np.linalg.lstsq(counts / scale * weights[:, None], taken * weights, rcond=None)[0]
+      found |= dict(zip(names, (x / scale).tolist()))
+      if x.min() >= 0 or len(names) == 1:
+        break
+      found[names.pop(int(x.argmin()))] = 0.0
+  return {name: max(value, 0.0) for name, value in sorted(found.items())}
+
+
+def _groups(operations: Mapping[tuple, Mapping[str, float]]) -> list[list[str]]:
+  """Operations that share rows, and so have to be found together."""
+  groups: list[set[str]] = []
+  for counts in operations.values():
+    names = set(counts)
+    touched = [group for group in groups if group & names]
+    groups = [group for group in groups if not group & names]
+    groups.append(names.union(*touched))
+  return [sorted(group) for group in groups if group]
+
+
+def load(path: str | os.PathLike[str]) -> UnitCosts:
+  """The costs in a file of `experiments.benchmark --suite=units`.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it has no such costs.
+  """
+  try:
+    found = json.loads(pathlib.Path(path).read_text())['unit_costs']
+    costs = UnitCosts(found['seconds'], found['memory'])
+    numbers = [*costs.seconds.values(), *costs.memory.values()]
+  except FileNotFoundError:
+    raise FileNotFoundError(f'no costs at {path}') from None
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(f'{path} has no unit costs, want those of suite units: {error!r}') from None
+  if not all(isinstance(n, (int, float)) and 0 <= n < float('inf') for n in numbers):
+    raise ValueError(f'{path} has costs that are no numbers of at least zero')
+  return costs
+
+
+# experiments/results/benchmark_units.json: a core of an x86-64 server that was busy elsewhere too.
+DEFAULT = UnitCosts(
+    seconds={
+        'client activation byte': 1.21e-09,
+        'client activation layer': 0.0002,
+        'client corrected byte': 4.04e-09,
+        'client corrected label': 1.79e-08,
+        'client decryption': 0.000691,
+        'client encryption': 0.000616,
+        'client evaluated and': 1.86e-08,
+        'client evaluated block': 0.000702,
+        'client label transfer': 3.01e-08,
+        'client polynomial product': 1.74e-08,
+        'client selected product': 1.02e-08,
+        'client session': 0.0471,
+        'client slot ciphertext': 0.00227,
+        'client table byte': 9.3e-10,
+        'client truncated layer': 0.000209,
+        'client truncation': 3.15e-08,
+        'client word transfer': 5.68e-08,
+        'server activation byte': 7.88e-10,
+        'server activation layer': 0.000412,
+        'server chosen block': 0.000138,
+        'server chosen label': 8.58e-09,
+        'server corrected byte': 1.26e-09,
+        'server corrected label': 1.85e-08,
+        'server drawn label': 2.96e-09,
+        'server garbled and': 4.53e-08,
+        'server garbled block': 0.000796,
+        'server input': 0.000203,
+        'server label transfer': 3.16e-08,
+        'server linear layer': 0,
+        'server multiply accumulate': 7.46e-10,
+        'server output': 0.0017,
+        'server polynomial product': 6.67e-08,
+        'server product': 6.94e-05,
+        'server selected product': 2.2e-08,
+        'server session': 0.0393,
+        'server slot ciphertext': 0.00297,
+        'server truncated layer': 5.62e-05,
+        'server truncation': 1.22e-08,
+        'server word transfer': 4.79e-08,
+    },
+    memory={'process': 5.82e+07, 'context': 8.72e+06, 'client': 2.26e+07, 'server': 7.75e+07},
+)
