@@ -116,14 +116,7 @@ def decode(raw: bytes) -> Description:
   """The description that a server sent, or ProtocolError where it makes no sense."""
   found = record_codec.decode(raw, Description, _RECORDS)
   try:
-    if found.mode not in MODES:
-      raise ValueError(f'an unknown mode {found.mode[:20]!r}')
-    if not _are_outputs(found.outputs):
-      raise ValueError(f'outputs {str(found.outputs)[:60]}')
-    if len(found.model_id) != _ID_BYTES:
-      raise ValueError(f'an id of {len(found.model_id)} bytes')
-    if not 1 <= found.batch <= _MAX_FIELD:
-      raise ValueError(f'batches of {found.batch} images')
+    _check_service(found)
     check(found)
   except ValueError as error:
     raise ProtocolError(f'the description of the model: {error}') from None
