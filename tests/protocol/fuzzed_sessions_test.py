@@ -26,8 +26,9 @@ from tests.protocol import replay
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 2), np.uint8)
 CASES = {
-    'delphi': (models.model, 'delphi'), 'gazelle': (models.model, 'gazelle'),
-    'max pools': (models.pooled, 'delphi'),
+    'delphi': (models.model, 'delphi', 'logits'), 'gazelle': (models.model, 'gazelle', 'logits'),
+    'max pools': (models.pooled, 'delphi', 'class'),
+    'gazelle class': (models.model, 'gazelle', 'class'),
 }
 # Of all cases and parties together. The network's time for a message is milliseconds.
 QUICK, FULL = 900, 100_000
@@ -36,9 +37,9 @@ _SECONDS, _GROWTH = 10.0, 48 << 20
 
 @pytest.fixture(scope='module', params=CASES)
 def recording(request):
-  make, mode = CASES[request.param]
+  make, mode, output = CASES[request.param]
   with servers.Server(make(), context=None, mode=mode) as server:
-    yield replay.Recording(server, IMAGES)
+    yield replay.Recording(server, IMAGES, output)
 
 
 @pytest.mark.parametrize('resumed', [False, True])
@@ -50,7 +51,7 @@ def test_an_unchanged_recording_is_replayed_to_its_end(recording, party, resumed
     outcome = recording.replay(party, _kept(heard, resumed), resumed=resumed)
     assert outcome.error is None and all(outcome.reached)
     if party == 'client':
-      np.testing.assert_array_equal(outcome.result, recording.logits)
+      np.testing.assert_array_equal(outcome.result, recording.result)
 
 
 def _kept(messages, resumed):

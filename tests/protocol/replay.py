@@ -33,6 +33,7 @@ SETUP = ('keys', 'points', 'corrections')
 LAYERS = (
     'masks', 'linear', 'labels', 'powers', 'tables', 'products', 'choices', 'shares', 'prepared',
     'input', 'activation', 'masked', 'logits', 'share', 'differences', 'client labels',
+    'class tables', 'class choices', 'class labels',
 )
 
 
@@ -118,7 +119,7 @@ def _messages(heard: bytes) -> list[Message]:
 class Outcome(NamedTuple):
   """What became of a replay.
 
-  result: of the client, its logits.
+  result: of the client, its logits or classes.
   error: what ended the party, None if nothing did.
   begun, reached: for every message, whether the party read of it, and whether it was given to
     whatever reads its payload: its tag, types and shapes were those that were due.
@@ -133,8 +134,8 @@ class Outcome(NamedTuple):
 class Recording:
   """A session of both parties, from the handshake to the goodbye: what each of them hears."""
 
-  def __init__(self, server: servers.Server, images: np.ndarray):
-    self._server, self._images = server, images
+  def __init__(self, server: servers.Server, images: np.ndarray, output: str = 'logits'):
+    self._server, self._images, self._output = server, images, output
     self._channel: Any = None
     self._coins: dict[type, int] = {}
     self.keys: dict[str, Any] = {}
@@ -143,9 +144,9 @@ class Recording:
       patch.setattr(streams, 'Stream', _Recorder)
       ours, theirs = (Channel(end, party=party) for end, party in zip(ends, PARTIES))
       with self._replayable():
-        self.logits, served = peers.both(lambda: self._client(ours), lambda: self._serve(theirs))
-    if isinstance(self.logits, Exception) or isinstance(served, Exception):
-      raise AssertionError(f'{self.logits!r}, {served!r}')
+        self.result, served = peers.both(lambda: self._client(ours), lambda: self._serve(theirs))
+    if isinstance(self.result, Exception) or isinstance(served, Exception):
+      raise AssertionError(f'{self.result!r}, {served!r}')
     self.heard = {
         'client': _messages(bytes(ours._stream.heard)),
         'server': _messages(bytes(theirs._stream.heard)),
@@ -174,7 +175,7 @@ class Recording:
 
   def _client(self, channel: Channel) -> np.ndarray:
     self._channel = channel
-    with clients.Client('recorded', 0, context=None) as client:
+    with clients.Client('recorded', 0, context=None, output=self._output) as client:
       client.prepare(len(self._images))
       return client.infer(self._images)
 
@@ -208,7 +209,7 @@ class Recording:
       found = self.keys[party]
       for transfers in (found.labels, found.words):
         transfers._streams._nonces.clear()
-      return found
+      return found._replace(numbers=itertools.count())
 
     return keys
 
