@@ -112,6 +112,18 @@ def encode(description: Description) -> bytes:
   return record_codec.encode(description, _RECORDS)
 
 
+def _check_service(found: Description) -> None:
+  """ValueError where what a server says of itself makes no sense."""
+  if found.mode not in MODES:
+    raise ValueError(f'an unknown mode {found.mode[:20]!r}')
+  if not _are_outputs(found.outputs):
+    raise ValueError(f'outputs {str(found.outputs)[:60]}')
+  if len(found.model_id) != _ID_BYTES:
+    raise ValueError(f'an id of {len(found.model_id)} bytes')
+  if not 1 <= found.batch <= _MAX_FIELD:
+    raise ValueError(f'batches of {found.batch} images')
+
+
 def decode(raw: bytes) -> Description:
   """The description that a server sent, or ProtocolError where it makes no sense."""
   found = record_codec.decode(raw, Description, _RECORDS)
