@@ -31,7 +31,7 @@ CASES = {
     'gazelle class': (models.model, 'gazelle', 'class'),
 }
 # Of all cases and parties together. The network's time for a message is milliseconds.
-QUICK, FULL = 900, 100_000
+QUICK, FULL = 2_000, 100_000
 _SECONDS, _GROWTH = 10.0, 48 << 20
 
 
