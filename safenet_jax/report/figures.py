@@ -113,7 +113,7 @@ def search_progress(axes: plt.Axes, curves: Sequence[Curve]):
     line, = axes.plot(curve.budget, curve.mean, label=curve.label)
     axes.fill_between(curve.budget, curve.low, curve.high, color=line.get_color(), alpha=0.2)
     count = len(curve.budget)
-    rows = [curve.label] * count, [curve.seeds] * count, *curve[2:]
+    rows: list[Sequence] = [[curve.label] * count, [curve.seeds] * count, *curve[2:]]
     for column, values in zip(columns.values(), rows, strict=True):
       column += values
   axes.set(xlabel='iterations, all members together', ylabel='best feasible score')
