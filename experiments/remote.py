@@ -9,6 +9,7 @@ import rich.console
 import rich.progress
 import rich.table
 
+from experiments import environment
 from experiments import load
 from experiments import serving
 from safenet_jax.protocol import client as clients
@@ -77,6 +78,7 @@ def main() -> None:
   if OUT.value:
     ledgers.save(record | {
         'mode': 'client', 'images': len(images), 'output': OUTPUT.value,
+        'memory': environment.memory()._asdict(),
     }, OUT.value)
   _summary(record, len(images), rich.console.Console(stderr=True))
 

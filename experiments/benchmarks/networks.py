@@ -1,0 +1,105 @@
+"""The paper's networks, and ResNet-18, with 60 % of every layer's channels square: two commands.
+
+Rows `<network>/channel_60/<quantity>`, for one image: what the client waits (`offline_s`,
+`online_s`, `total_s`), what goes both ways (`offline_mb`, `online_mb`), the most memory of
+either process (`client_peak_mb`, `server_peak_mb`), and `agree`, the share of classes that equal
+the integer model's. `experiments.serve` serves a bundle, and `experiments.infer` asks it, one image
+after another, over TLS on the loopback: processes without JAX, as they would be deployed. Weights
+are random: neither bytes nor time depend on them.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any, cast, IO
+
+import numpy as np
+
+from experiments import benchmarks
+from experiments import environment
+from experiments.benchmarks import Row
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.models.network import activation_channels
+from safenet_jax.protocol import bundle
+from safenet_jax.protocol import untrained
+from safenet_jax.protocol.formats import FixedPointModel
+
+# Name and classes.
+NETWORKS = {'cnn7': 10, 'vgg16': 10, 'resnet32': 100, 'resnet18': 100}
+PLAN, RATIO = 'channel_60', 12
+_IMAGES = 2
+
+
+def rows() -> Iterator[Row]:
+  quick = benchmarks.QUICK.value
+  width = 0.125 if quick else 1.0
+  for name, classes in list(NETWORKS.items())[: 1 if quick else None]:
+    network = architectures.build(name, classes=classes, width=width)
+    layers = len(activation_channels(network))
+    model = untrained.model(network, plans.make([RATIO] * layers, [2] * layers))
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *model.input_shape), np.uint8)
+    setting = f'{name} at width {width:g}, {PLAN}, mean of {_IMAGES} images, loopback, TLS'
+    for quantity, (value, unit) in _measure(model, images).items():
+      yield Row('networks', f'{name}/{PLAN}/{quantity}', setting, value, unit)
+
+
+def _measure(model: FixedPointModel, images: np.ndarray) -> dict[str, tuple[float, str]]:
+  """Value and unit of every quantity.
+
+  Raises:
+    RuntimeError: the client failed.
+  """
+  expected = model.run(images).argmax(-1).tolist()
+  with tempfile.TemporaryDirectory() as folder:
+    root = pathlib.Path(folder)
+    bundle.save(root / 'model', model)
+    np.save(root / 'images.npy', images)
+    with _process(
+        'serve', f'--bundle={root / "model"}', f'--insecure_test_certificate={root}',
+        '--host=127.0.0.1', '--port=0', '--workers=0',
+    ) as server:
+      output = cast(IO[str], server.stdout)
+      authority = output.readline().split('--ca=')[1].strip()
+      port = output.readline().rpartition(':')[2].strip()
+      with _process(
+          'infer', '--host=127.0.0.1', f'--port={port}', f'--ca={authority}', '--batch=1',
+          f'--images={root / "images.npy"}', f'--out={root / "ledger.json"}',
+      ) as client:
+        found = [int(line) for line in cast(IO[str], client.stdout)]
+      if client.wait():
+        raise RuntimeError(f'infer ended with code {client.returncode}')
+      memory = environment.memory(server.pid)
+    record = json.loads((root / 'ledger.json').read_text())
+  return quantities(record) | {
+      'client_peak_mb': (record['memory']['peak'] / 1e6, 'MB'),
+      'server_peak_mb': (memory.peak / 1e6, 'MB'),
+      'agree': (float(np.mean(np.equal(found, expected))), 'share'),
+  }
+
+
+def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
+  """What a client's ledger says of one image."""
+  found = {}
+  for phase in ('offline', 'online'):
+    sums = record['phases'][phase]
+    found[f'{phase}_s'] = sums['wall_seconds'] / record['images'], 's'
+    found[f'{phase}_mb'] = sums['bytes'] / 1e6 / record['images'], 'MB'
+  return found | {'total_s': (found['offline_s'][0] + found['online_s'][0], 's')}
+
+
+@contextlib.contextmanager
+def _process(command: str, *flags: str) -> Iterator[subprocess.Popen]:
+  """One of our commands, which is killed if it is still there at the end of the block."""
+  with subprocess.Popen(
+      [sys.executable, '-m', f'experiments.{command}', *flags],
+      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+  ) as process:
+    try:
+      yield process
+    finally:
+      process.kill()
