@@ -7,6 +7,7 @@ from safenet_jax.crypto import garbled_block
 from safenet_jax.crypto import homomorphic
 from safenet_jax.crypto import packing
 from safenet_jax.protocol import online
+from safenet_jax.protocol.material import ServerMaterial
 from safenet_jax.protocol.structure import ActivationStructure, Structure
 
 _WORD, _LABEL = 8, 16
@@ -27,20 +28,6 @@ def client_material(structure: Structure) -> int:
         total += layer.form.select_bits * (_LABEL * block.size + block.size // 8)
       else:
         total += 2 * _WORD * block.count
-  return total
-
-
-def server_material(structure: Structure) -> int:
-  """Of a prepared inference, as `material.ServerMaterial.nbytes` counts it."""
-  total = sum(_WORD * math.prod(layer.output_shape) for layer in structure.linear.values())
-  for layer in structure.activations:
-    total += 2 * _WORD * _outputs(layer)
-    if layer.powers:
-      total += _WORD * (layer.powers + 1) * math.prod(layer.polynomial_shape)
-    # Others are sent offline, and not kept.
-    labels = dict(layer.circuit.inputs).get('server', 0) + len(layer.circuit.outputs)
-    for block in layer.blocks:
-      total += _LABEL * labels * block.size + _WORD * block.count
   return total
 
 
@@ -71,7 +58,7 @@ def peaks(
   for layer in structure.linear.values():
     layout = packing.layout(layer, contexts[0].degree)
     weights += layout.inputs * layout.outputs * contexts[0].degree * contexts[0].moduli.size * _WORD
-  server = fixed + costs['server'] + weights + server_material(structure) + labels
+  server = fixed + costs['server'] + weights + ServerMaterial.size(structure) + labels
   if mode == 'gazelle':
     # Circuits are garbled under labels of their own, and the client's are corrected online.
     server, client = server + labels, client + labels // _LABEL // 8
