@@ -36,7 +36,7 @@ _PREFIX = struct.Struct('>8sII')
 _MAGIC = b'safenet\x00'
 _DIGEST = hashlib.sha256().digest_size
 # A ResNet's takes 20 kB.
-_MAX_HEADER = 1 << 24
+_MAX_HEADER = 1 << 20
 # The narrowest that holds an array's values is taken.
 _DTYPES = 'int16', 'int32', 'int64'
 

@@ -213,6 +213,28 @@ def check(found: Description | FixedPointModel) -> None:
   need(activations.keys() == found.activations.keys(), 'formats of other activations')
   for name, form in found.activations.items():
     _check_format(name, form, activations[name].input_shape, found.precision.ring)
+  _check_pools(found, shapes)
+
+
+def _check_pools(
+    found: Description | FixedPointModel, shapes: tuple[records.LayerShape, ...]
+) -> None:
+  for before, shape in zip([None, *shapes], shapes):
+    layer = shape.layer
+    if isinstance(layer, records.Gather) and layer.stride > 1 and len(shape.input_shape) != 3:
+      raise ValueError(f'{shape.name} has a stride over {shape.input_shape}')
+    after_activation = before is not None and isinstance(before.layer, records.Activation)
+    if shape.name in found.absorbed and not after_activation:
+      raise ValueError(f'{shape.name} is absorbed by no activation')
+  for shape, after in zip(shapes, [*shapes[1:], None]):
+    if isinstance(shape.layer, records.Activation):
+      form, wanted = found.activations[shape.name], (1, False)
+      pool = after.layer if after is not None and after.name in found.absorbed else None
+      if after is not None and isinstance(pool, records.Pool):
+        window = records.window(pool, *after.input_shape[:2])
+        wanted = window, isinstance(pool, records.MaxPool)
+      if (form.window, form.maximum) != wanted:
+        raise ValueError(f'{shape.name} pools by {form.window}, {form.maximum}, want {wanted}')
 
 
 def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safenet_jax.crypto import ring
+from safenet_jax.models import layers as records
 
 if TYPE_CHECKING:
   from safenet_jax.protocol.formats import ActivationFormat, FixedPointModel, RangeReport
@@ -62,7 +63,9 @@ class Plain:
     return _round(value, form.polynomial_shift), outside
 
   def average_pool(self, name, layer, x):
-    return x if name in self.model.absorbed else ring.sum_pool(x, layer.window)
+    return x if name in self.model.absorbed else ring.sum_pool(
+      x, records.window(layer, *x.shape[-3:-1])
+    )
 
   def max_pool(self, name, layer, x):
     del name, layer  # always part of the activation

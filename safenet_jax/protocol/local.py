@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto import ring
+from safenet_jax.models import layers as records
 from safenet_jax.protocol.formats import FixedPointModel
 
 
@@ -26,7 +27,7 @@ class Local:
   def average_pool(self, name: str, layer, share: Any) -> Any:
     if name in self.model.absorbed or share is None:
       return share
-    return ring.reduce(ring.sum_pool(share, layer.window), self.bits)
+    return ring.reduce(ring.sum_pool(share, records.window(layer, *share.shape[-3:-1])), self.bits)
 
   def max_pool(self, name: str, layer, share: Any) -> Any:
     del name, layer  # always part of the activation before it

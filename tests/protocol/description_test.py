@@ -261,3 +261,14 @@ def test_only_whitelisted_records_are_made():
   allowed = [kind for kind in descriptions._RECORDS if kind is not layers.Conv]
   with pytest.raises(ProtocolError, match='of class Conv, want Activation, AveragePool, Dense'):
     record_codec.decode(descriptions.encode(described()), descriptions.Description, allowed)
+
+
+@pytest.mark.parametrize('change', [{'window': 4}, {'window': 1}, {'maximum': True}])
+def test_an_activation_pools_as_the_pool_behind_it(change):
+  model = models.model()
+  (name, form), *_ = ((n, f) for n, f in model.activations.items() if f.window > 1)
+  changed = dataclasses.replace(form, **change)
+  with pytest.raises(ValueError, match=f'{name} '):
+    descriptions.check(
+        dataclasses.replace(model, activations=model.activations | {name: changed})
+    )
