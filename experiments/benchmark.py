@@ -25,7 +25,6 @@ from experiments import load
 
 KNOWN = tuple(sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__)))
 SUITE = flags.DEFINE_list('suite', None, f'Suites to run, of: {", ".join(KNOWN)}; or all.')
-OUT = flags.DEFINE_string('out', None, 'JSON file to write; one that is there is replaced.')
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -42,26 +41,26 @@ def main() -> None:
   suites = chosen(SUITE.value or ())
   if load.REQUESTS.value and 'sustained' not in suites:
     suites.append('sustained')
-  if not OUT.value:
+  if not launcher.OUT.value:
     raise ValueError('no --out, want --out=FILE')
   try:
     # Before minutes of measuring.
-    pathlib.Path(OUT.value).open('a').close()
+    pathlib.Path(launcher.OUT.value).open('a').close()
   except OSError as error:
-    raise ValueError(f'--out={OUT.value}: {error.strerror}') from error
+    raise ValueError(f'--out={launcher.OUT.value}: {error.strerror}') from error
   rows: list[benchmarks.Row] = []
   for suite in suites:
     for row in importlib.import_module(f'experiments.benchmarks.{suite}').rows():
       print(f'{row.name}: {row.setting}', flush=True)
       rows.append(row)
     # After every suite: what was measured before an interruption is kept.
-    pathlib.Path(OUT.value).write_text(json.dumps(_record(rows), indent=2) + '\n')
+    pathlib.Path(launcher.OUT.value).write_text(json.dumps(_record(rows), indent=2) + '\n')
   table = rich.table.Table('name', 'value', 'unit', 'floor', 'ratio')
   for row in rows:
     floor, ratio = ('' if n is None else f'{n:.4g}' for n in (row.floor, row.ratio))
     table.add_row(row.name, f'{row.value:.4g}', row.unit, floor, ratio)
   rich.console.Console().print(table)
-  print(f'benchmark: {len(rows)} rows in {OUT.value}')
+  print(f'benchmark: {len(rows)} rows in {launcher.OUT.value}')
 
 
 def _record(rows: Sequence[benchmarks.Row]) -> dict:

@@ -10,26 +10,23 @@ validation images, as `experiments.serve` chooses them.
 
 import pathlib
 
-from absl import flags
-
 from experiments import launcher
 from experiments import planned
 from safenet_jax.protocol import bundle as bundles
 
-OUT = flags.DEFINE_string('out', None, 'File to write; one that is there is replaced.')
 
 
 def main() -> None:
-  if not OUT.value:
+  if not launcher.OUT.value:
     raise ValueError('no --out, want a file for the model')
-  if not pathlib.Path(OUT.value).parent.is_dir():
+  if not pathlib.Path(launcher.OUT.value).parent.is_dir():
     # Before calibration.
-    raise ValueError(f'--out={OUT.value}: no such directory')
-  bundles.save(OUT.value, planned.served(launcher.CONFIG.value).model)
-  model = bundles.load(OUT.value)
-  size = pathlib.Path(OUT.value).stat().st_size
+    raise ValueError(f'--out={launcher.OUT.value}: no such directory')
+  bundles.save(launcher.OUT.value, planned.served(launcher.CONFIG.value).model)
+  model = bundles.load(launcher.OUT.value)
+  size = pathlib.Path(launcher.OUT.value).stat().st_size
   print(f'export: {len(model.linear)} linear and {len(model.activations)} activation layers, '
-        f'{size / 1e6:.2f} MB in {OUT.value}')
+        f'{size / 1e6:.2f} MB in {launcher.OUT.value}')
 
 
 if __name__ == '__main__':

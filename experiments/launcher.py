@@ -29,6 +29,10 @@ CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment config: path.py or path.py:preset.', lock_config=True
 )
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
+OUT = flags.DEFINE_string(
+    'out', None, 'What to write; what is there is replaced. benchmark: JSON file; export: bundle; '
+    'infer --host: JSON file of the ledger or the load; report: directory, by default the workdir.',
+)
 DISTRIBUTED = flags.DEFINE_string(
     'distributed', None,
     "Several processes, one command each: 'auto' on a TPU pod or under SLURM, else "

@@ -10,6 +10,7 @@ import rich.progress
 import rich.table
 
 from experiments import environment
+from experiments import launcher
 from experiments import load
 from experiments import serving
 from safenet_jax.protocol import client as clients
@@ -36,7 +37,6 @@ PREPARED = flags.DEFINE_string(
 LABELS = flags.DEFINE_string(
     'labels', None, 'Integers [N] in an .npy file: what --requests should be answered.'
 )
-OUT = flags.DEFINE_string('out', None, "JSON file for this party's ledger, or for the load.")
 
 
 def wanted(argv: list[str]) -> bool:
@@ -75,11 +75,11 @@ def main() -> None:
         print(label)
       bar.advance(inferred, len(batch))
   record = ledger.record()
-  if OUT.value:
+  if launcher.OUT.value:
     ledgers.save(record | {
         'mode': 'client', 'images': len(images), 'output': OUTPUT.value,
         'memory': environment.memory()._asdict(),
-    }, OUT.value)
+    }, launcher.OUT.value)
   _summary(record, len(images), rich.console.Console(stderr=True))
 
 
@@ -111,12 +111,12 @@ def _load(address: tuple[str, int], context, images: np.ndarray, bar) -> None:
   agree = found.steady() if labels is None else found.agreement(labels)
   kind = 'what their image got first' if labels is None else 'the labels'
   print(f'infer: {agree} of {requests} answers to {count} clients are {kind}')
-  if OUT.value:
+  if launcher.OUT.value:
     record = {name: value for name, (value, _) in quantities.items()}
     ledgers.save(record | {
         'mode': 'load', 'requests': requests, 'clients': count, 'agree': agree,
         'seconds': found.seconds, 'compared_with': kind,
-    }, OUT.value)
+    }, launcher.OUT.value)
 
 
 def _images() -> np.ndarray:

@@ -23,7 +23,6 @@ from safenet_jax.report import runs as runs_lib
 from safenet_jax.report import tables
 from safenet_jax.workdir import Workdir
 
-OUT = flags.DEFINE_string('out', None, 'Directory of the report; the first workdir by default.')
 BENCHMARK = flags.DEFINE_list('benchmark', None, 'Files of experiments.benchmark to show.')
 RESULTS = pathlib.Path(__file__).parent / 'results'
 
@@ -59,7 +58,7 @@ def main() -> None:
   for path in paths if launcher.CONFIG.value else ():
     _check(launcher.CONFIG.value, Workdir(path))
   runs = runs_lib.distinct([run for path in paths for run in runs_lib.load(path)])
-  out = pathlib.Path(OUT.value or paths[0])
+  out = pathlib.Path(launcher.OUT.value or paths[0])
   page.write(out, runs, found)
   console = rich.console.Console()
   for run in runs if len(runs) == 1 else ():
