@@ -17,7 +17,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 2), dtype=np.uint8)
 
 def test_images_are_inferred_batch_by_batch(tmp_path, capsys):
   model = models.calibrated()
-  size = modes.MODES['delphi'].server_material.size(structures.structure(model))
+  size = max(
+      modes.MODES['delphi'].server_material.size(structures.structure(model, output))
+      for output in structures.OUTPUTS
+  )
   images, out = tmp_path / 'images.npy', tmp_path / 'ledger.json'
   np.save(images, IMAGES)
   flags.FLAGS(['test'], known_only=True)
