@@ -30,7 +30,7 @@ from safenet_jax.approximation import activation
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
-from safenet_jax.models.network import activation_channels
+from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.protocol import channel
 from safenet_jax.protocol import client as clients
 from safenet_jax.protocol import ledger as ledgers
@@ -181,7 +181,7 @@ def _serve(
     pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles
 ) -> None:
   """The server's process: sessions until the other end of the pipe is closed."""
-  model = random_model(plan, width)
+  model = random_model(architectures.build(NETWORK, width=width), plans.make(*PLANS[plan]))
   classes = model.run(_images(count, model.input_shape)).argmax(-1).tolist()
   context = tls.server_context(*files)
   ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -200,17 +200,20 @@ def _hand_out(ended: queue.SimpleQueue, pipe) -> None:
       pipe.send(ended.get())
 
 
-def random_model(plan: str, width: float) -> FixedPointModel:
-  """A network with random weights and the batch statistics of random images."""
-  net = architectures.build(NETWORK, width=width)
+def random_model(net: Network, plan: plans.Plan, *, fitted: bool = False) -> FixedPointModel:
+  """The network with random weights and the batch statistics of random images.
+
+  Its polynomials are those that training starts from, or fitted to their inputs: in a deep
+  network values that nothing has trained would leave every format else.
+  """
   variables = net.init(jax.random.key(0))
-  approximation = activation.approximate(
-      plans.make(*PLANS[plan]), importance.ranks(net, variables),
-      activation.initial_coefficients(activation_channels(net)),
-  )
   images = np.random.default_rng(1).integers(0, 256, (32, *net.input_shape), dtype=np.uint8)
   mean, std = (0.5,) * 3, (0.3,) * 3
   normal = jnp.asarray((images / 255 - np.array(mean)) / np.array(std), jnp.float32)
+  start = activation.initial_coefficients(activation_channels(net))
+  if fitted:
+    start = activation.fitted_coefficients(net, variables, normal)
+  approximation = activation.approximate(plan, importance.ranks(net, variables), start)
 
   @jax.jit
   def update(variables):

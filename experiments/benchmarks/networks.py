@@ -21,12 +21,12 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments import environment
+from experiments.benchmarks import inference
 from experiments.benchmarks import Row
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
 from safenet_jax.protocol import bundle
-from safenet_jax.protocol import untrained
 from safenet_jax.protocol.formats import FixedPointModel
 
 # Name and classes.
@@ -41,7 +41,8 @@ def rows() -> Iterator[Row]:
   for name, classes in list(NETWORKS.items())[: 1 if quick else None]:
     network = architectures.build(name, classes=classes, width=width)
     layers = len(activation_channels(network))
-    model = untrained.model(network, plans.make([RATIO] * layers, [2] * layers))
+    plan = plans.make([RATIO] * layers, [2] * layers)
+    model = inference.random_model(network, plan, fitted=True)
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *model.input_shape), np.uint8)
     setting = f'{name} at width {width:g}, {PLAN}, mean of {_IMAGES} images, loopback, TLS'
     for quantity, (value, unit) in _measure(model, images).items():

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from experiments.benchmarks import inference
 from experiments.benchmarks import networks
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.protocol import estimate
-from safenet_jax.protocol import untrained
 
 
 def test_two_commands_serve_a_bundle_and_ask_for_classes():
   network = architectures.cnn7(width=0.0625, input_shape=(8, 8, 3))
-  model = untrained.model(network, plans.make([12] * 7, [2] * 7))
+  model = inference.random_model(network, plans.make([12] * 7, [2] * 7), fitted=True)
   images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
   found = {name: value for name, (value, _) in networks._measure(model, images).items()}
   assert found['agree'] == 1
