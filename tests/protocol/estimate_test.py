@@ -158,7 +158,8 @@ def test_seconds_are_within_30_percent_of_the_measured_ones(cnn7, measured):
     assert 0.7 < total / measured[f'{at}/total_s'] < 1.3, (at, total)
     for phase in ('offline', 'online'):
       # Gazelle's parties garble and receive at the same time, which is counted one after the other.
-      assert 0.7 < found.seconds(phase) / measured[f'{at}/{phase}_s'] < 1.5, (at, phase)
+      # Waking a process for each of 16 flights is not counted: a third of the shortest phases.
+      assert 0.6 < found.seconds(phase) / measured[f'{at}/{phase}_s'] < 1.5, (at, phase)
 
 
 def test_memory_is_within_30_percent_of_the_measured_peaks(cnn7):
