@@ -26,6 +26,11 @@ class Link(NamedTuple):
   bits_per_second: float
   round_trip: float
 
+  def __str__(self) -> str:
+    size, unit = (1e9, 'Gbit/s') if self.bits_per_second >= 1e9 else (1e6, 'Mbit/s')
+    rate = f'{self.bits_per_second / size:g} {unit}'
+    return f'{self.name}, {rate}, {self.round_trip * 1e3:g} ms'
+
 
 LAN = Link('LAN', 1e9, 1e-3)
 WAN = Link('WAN', 100e6, 40e-3)

@@ -3,22 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from safenet_jax.protocol.estimate import Link
 from safenet_jax.report.runs import Run
 
 # Primitives of linear layers; every other one belongs to the activations between them.
 LINEAR = ('linear', 'dealt linear', 'mask', 'masked input')
-
-
-class Link(NamedTuple):
-  """A network between the parties."""
-
-  name: str
-  bits_per_second: float
-  round_trip: float
-
-
-LAN = Link('LAN, 1 Gbit/s, 1 ms', 1e9, 1e-3)
-WAN = Link('WAN, 100 Mbit/s, 40 ms', 1e8, 40e-3)
 
 
 class Cost(NamedTuple):

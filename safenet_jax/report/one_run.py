@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import re
 
 from safenet_jax.approximation import plan as plans
+from safenet_jax.protocol import estimate
 from safenet_jax.report import costs
 from safenet_jax.report import figures
 from safenet_jax.report import tables
@@ -95,7 +96,7 @@ def projections(run: Run, stem: str) -> Table:
     if cost is None:
       rows.append([phase, f'{NOT_RUN} by two processes', *[NOTHING] * 4])
       continue
-    seconds = [cost.over(link) for link in (costs.LAN, costs.WAN)]
+    seconds = [cost.over(link) for link in (estimate.LAN, estimate.WAN)]
     rows.append([
       phase, f'{cost.seconds:.3f}', tables.size(cost.bytes), f'{cost.rounds:g}',
       *(f'{s:.3f}' for s in seconds if s is not None),
@@ -103,5 +104,5 @@ def projections(run: Run, stem: str) -> Table:
   return Table(
     f'{stem}_links', f'Measured ({source}), and over a network: seconds + bytes / rate + rounds x '
     'round trip',
-    ('phase', 'seconds', 'traffic', 'rounds', costs.LAN.name, costs.WAN.name), rows,
+    ('phase', 'seconds', 'traffic', 'rounds', str(estimate.LAN), str(estimate.WAN)), rows,
   )
