@@ -55,10 +55,7 @@ class Estimate(NamedTuple):
     )
 
   def seconds(self, phase: str, link: Link | None = None) -> float:
-    """What a client waits for a phase; without a link on the same machine.
-
-    Waking a process for what has come, a millisecond or so each time, is not in it.
-    """
+    """What a client waits for a phase; without a link on the same machine."""
     rows = [row for row in self.record['rows'] if row['phase'] == phase]
     total = sum(row['cpu_seconds'] for row in rows)
     if link is not None:
