@@ -39,7 +39,7 @@ MODE = flags.DEFINE_enum(
 )
 OUTPUTS = flags.DEFINE_list(
     'outputs', None, 'What clients may have of logits and class, both by default; with class alone '
-    'the index of the largest logit is all that they learn.'
+    'the index of the largest logit is all that one who follows the protocol learns.'
 )
 WORKERS = flags.DEFINE_integer(
     'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.',

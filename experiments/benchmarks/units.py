@@ -2,8 +2,9 @@
 
 Two processes over TLS on the loopback serve CNN-7, half of every layer's channels of degree 2
 and 3 in turn, with weights that mean nothing, in both modes. Each row of the ledger is the
-median of several sessions: the fastest ones are a third below what short phases usually take. Rows `unit/<party>
-<operation>` are CPU seconds that together come nearest to those rows, `memory/<what>` bytes.
+median of several sessions: the fastest are a third below what short phases usually take. Rows
+`unit/<party> <operation>` are CPU seconds that together come nearest to those rows,
+`memory/<what>` bytes.
 """
 
 from collections.abc import Iterator, Mapping
