@@ -26,7 +26,8 @@ def main() -> None:
   images = pipeline.dataset(config)
   net = pipeline.network(config, images)
   section = 'pretrain' if phase == 'pretrain' else 'search'
-  workdir = launcher.workdir(config, 'model', 'data', *dict.fromkeys(('pretrain', section)))
+  sections = dict.fromkeys(('pretrain', section))
+  workdir = launcher.workdir(config, 'model', 'data', 'teacher', *sections)
   folder, trained_as = workdir, phase
   if phase == 'thin':
     config, net, folder, _ = thin.of(config, images, workdir)

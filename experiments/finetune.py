@@ -31,7 +31,7 @@ def main() -> None:
   if not PLAN.value:
     raise ValueError('no --plan, want --plan=plan.json')
   plan = plans.load(PLAN.value, config.model.name, len(networks.activation_channels(net)))
-  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
+  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
   workdir.claim({'plan': plans.record(plan, config.model.name)})
   first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
   options = pipeline.training(config.search, 'finetune')

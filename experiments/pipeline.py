@@ -12,11 +12,13 @@ from safenet_jax.approximation import activation
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
+from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.search import fit
 from safenet_jax.search import member as members
 from safenet_jax.search import score
 from safenet_jax.search.member import Member, Task, Training
+from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 
 
@@ -73,7 +75,12 @@ def training(section, phase: str = '') -> Training:
 
 
 def task(
-  net: Network, images: data.Dataset, options: Training, variables, teacher=None, limit=None
+  net: Network,
+  images: data.Dataset,
+  options: Training,
+  variables,
+  teacher: Teacher | None = None,
+  limit: int | None = None,
 ) -> Task:
   """The task of a phase; `limit` keeps the first validation images only."""
   return Task(
@@ -87,6 +94,44 @@ def task(
     options,
     images.mean,
     images.std,
+  )
+
+
+def teacher(config, images: data.Dataset, options: Training, own=None) -> Teacher | None:
+  """Who distils in a phase: the network of section `teacher`, else the run's own all-ReLU one.
+
+  Args:
+    config: with the section.
+    images: of the run.
+    options: of the phase.
+    own: (network, member) of the run's pretrained network, None before there is one.
+
+  Raises:
+    ValueError: options ask for distillation, and nobody is there to teach.
+  """
+  if not options.distillation:
+    return None
+  dtype = members.compute_dtype(options)
+  settings = config.teacher
+  if not settings.weights:
+    if own is None:
+      raise ValueError(
+        f'pretrain.distillation {options.distillation} and no teacher.weights, want the .npz of a '
+        'trained network'
+      )
+    net, first = own
+    return Teacher(variables(first), net.clone(dtype=dtype), images.mean, images.std)
+  net = architectures.build(
+    settings.network, classes=images.classes, input_shape=images.train.images.shape[1:]
+  )
+  with np.load(settings.weights) as arrays:
+    torch = any(name.endswith('running_mean') for name in arrays)
+    found = weights.convert_torch_resnet(arrays) if torch else arrays
+    trained = weights.load_variables(net, found)
+  # A network from elsewhere keeps the statistics of the augmented images it was trained on.
+  return Teacher(
+    trained, net.clone(dtype=dtype), tuple(settings.mean) or images.mean,
+    tuple(settings.std) or images.std, by_batch=False,
   )
 
 
@@ -162,8 +207,9 @@ def finish(config, net, images, workdir, first, planned, searched: int) -> None:
   `planned` has seen that `first` has not.
   """
   settings = config.search
-  teacher = variables(first)
-  shared = task(net, images, training(settings, 'finetune'), teacher, teacher)
+  options = training(settings, 'finetune')
+  taught = teacher(config, images, options, (net, first))
+  shared = task(net, images, options, variables(first), taught)
   epochs = settings.finetune_epochs
   planned = tune(config, 'finetune', planned, shared, workdir, epochs)
   extra = round(searched / fit.steps_per_epoch(shared))

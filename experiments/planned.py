@@ -30,7 +30,7 @@ def served(config) -> Served:
   """The fixed-point model of a finished run, its formats from validation images."""
   images = pipeline.dataset(config)
   net = pipeline.network(config, images)
-  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search', 'secure')
+  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search', 'secure')
   pretrained = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
   planned = pipeline.trained(config, net, workdir, 'finetune', 'search')
   task = pipeline.task(

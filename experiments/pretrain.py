@@ -1,6 +1,14 @@
-"""Trains the all-ReLU network.
+r"""Trains the all-ReLU network.
 
   python -m experiments.pretrain --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
+
+A larger network may teach it, and its plans later: `teacher.weights` is an .npz of
+`safenet_jax.flatten_variables`, or the state_dict of a PyTorch ResNet as
+`safenet_jax.convert_torch_resnet` takes it. For example, for a public ResNet-32,
+
+  --config.teacher.network=resnet32 --config.teacher.weights=resnet32.npz \
+  --config.teacher.mean='(0.485,0.456,0.406)' --config.teacher.std='(0.229,0.224,0.225)' \
+  --config.pretrain.distillation=0.9 --config.search.distillation=0.9
 """
 
 from experiments import launcher
@@ -14,9 +22,10 @@ def main() -> None:
   net = pipeline.network(config, images)
   options = pipeline.training(config.pretrain)
   member = pipeline.start(config, net, options)
-  task = pipeline.task(net, images, options, pipeline.variables(member))
+  teacher = pipeline.teacher(config, images, options)
+  task = pipeline.task(net, images, options, pipeline.variables(member), teacher)
   fit.steps_per_epoch(task)
-  workdir = launcher.workdir(config, 'model', 'data', 'pretrain')
+  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain')
   member = pipeline.pretrain(config, member, task, workdir)
   print(f'pretrain: all-ReLU validation accuracy {float(member.accuracy):.2%} in {workdir.path}')
 

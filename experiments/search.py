@@ -37,12 +37,14 @@ def main() -> None:
   algorithm(pbt.Evolution(settings.population))  # refuses bad settings before any work
   mesh = population.mesh(settings.population) if settings.mesh else None
   cost = score.cost_model(settings.cost, settings.cost_ledger)
-  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
+  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
   workdir.claim({'plan': {'source': 'search'}})
   first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
-  teacher = pipeline.variables(first)
   options = pipeline.training(settings)
-  task = pipeline.task(net, images, options, teacher, teacher, settings.validation_images)
+  teacher = pipeline.teacher(config, images, options, (net, first))
+  task = pipeline.task(
+    net, images, options, pipeline.variables(first), teacher, settings.validation_images
+  )
 
   baseline = fit.evaluate(first, task, task.validation_images, task.validation_labels)
   start = members.restart(pipeline.fitted(first, net, images), settings.learning_rate, net, options)

@@ -17,7 +17,6 @@ from safenet_jax.data import Dataset
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.network import Network
-from safenet_jax.search import member as members
 from safenet_jax.workdir import Workdir
 
 
@@ -48,12 +47,12 @@ def main() -> None:
   config = launcher.CONFIG.value
   images = pipeline.dataset(config)
   full = pipeline.network(config, images)
-  workdir = launcher.workdir(config, 'model', 'data', 'pretrain', 'search')
-  teacher = pipeline.trained(config, full, workdir, 'pretrain', 'pretrain')
+  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
+  first = pipeline.trained(config, full, workdir, 'pretrain', 'pretrain')
   thin, net, folder, budget = of(config, images, workdir)
   # The control was trained for as many steps as the plan: its length is not in the config.
   epochs = workdir.metrics('control')[-1]['epoch']
-  sections = ('model', 'data', 'pretrain', 'search')
+  sections = ('model', 'data', 'teacher', 'pretrain', 'search')
   folder.claim(
     {'seed': {'seed': thin.seed}, 'thin': {'budget': budget, 'epochs': epochs}}
     | {name: thin[name].to_dict() for name in sections}
@@ -61,12 +60,12 @@ def main() -> None:
 
   options = pipeline.training(thin.pretrain)
   member = pipeline.start(thin, net, options)
-  task = pipeline.task(net, images, options, pipeline.variables(member))
+  teacher = pipeline.teacher(thin, images, options)
+  task = pipeline.task(net, images, options, pipeline.variables(member), teacher)
   member = pipeline.pretrain(thin, member, task, folder)
   options = pipeline.training(thin.search, 'control')
-  task = pipeline.task(
-    net, images, options, pipeline.variables(member), pipeline.variables(teacher)
-  ).replace(teacher_network=full.clone(dtype=members.compute_dtype(options)))
+  teacher = pipeline.teacher(thin, images, options, (full, first))
+  task = pipeline.task(net, images, options, pipeline.variables(member), teacher)
   member = pipeline.tune(thin, 'control', member, pipeline.all_relu(task), folder, epochs)
 
   counts = networks.relu_counts(net)

@@ -8,10 +8,9 @@ from ml_collections import config_dict
 from experiments import launcher
 from safenet_jax.search.training import Training
 
-# Options of polynomials and of their teacher: the all-ReLU network has neither.
+# Options of polynomials: the all-ReLU network has none.
 POLYNOMIAL = (
     'coefficient_rate', 'per_channel', 'leading_floor', 'range_limit', 'range_penalty',
-    'distillation', 'temperature',
 )
 
 
@@ -39,6 +38,9 @@ def create(
       'seed': 0,
       'model': model,
       'data': {'name': data, 'directory': '', 'download': False, 'limit': 0},
+      # Who distils in every phase; without weights it is the run's own all-ReLU network, once
+      # there is one. An .npz of `models.weights` or a PyTorch ResNet, and its normalisation.
+      'teacher': {'network': 'resnet32', 'weights': '', 'mean': (), 'std': ()},
       'pretrain': {name: value for name, value in options.items() if name not in POLYNOMIAL} | {
           'epochs': 200,
           'warmup_epochs': 5.0,

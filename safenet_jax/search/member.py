@@ -15,6 +15,7 @@ from safenet_jax import data
 from safenet_jax.approximation import activation
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models.network import activation_channels, BATCH_NORM_MOMENTUM, Network
+from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import compute_dtype as compute_dtype
 from safenet_jax.search.training import optimizer, Training
 
@@ -25,7 +26,7 @@ class Task(struct.PyTreeNode):
   images, labels: training set, uint8 [N, H, W, C] and int32 [N], on device.
   validation_images, validation_labels: what members are scored on.
   channel_ranks: per layer int32 [C], see `importance.ranks`.
-  teacher: variables of the all-ReLU network (`teacher_network` if that is another), or None.
+  teacher: who distils, or None.
   """
 
   images: jax.Array
@@ -33,12 +34,11 @@ class Task(struct.PyTreeNode):
   validation_images: jax.Array
   validation_labels: jax.Array
   channel_ranks: tuple[jax.Array, ...]
-  teacher: Any
+  teacher: Teacher | None
   network: Network = struct.field(pytree_node=False)
   training: Training = struct.field(pytree_node=False)
   mean: tuple[float, ...] = struct.field(pytree_node=False)
   std: tuple[float, ...] = struct.field(pytree_node=False)
-  teacher_network: Network | None = struct.field(pytree_node=False, default=None)
 
   def normalise(self, images: jax.Array) -> jax.Array:
     """float32 [..., C] of uint8 images, by the statistics of the training set."""
@@ -166,7 +166,7 @@ def train(
       images = data.augment(step_key, images)
     trainable = _trainable(member)
     (loss, batch_stats), gradients = jax.value_and_grad(_loss, has_aux=True)(
-      trainable, member, task, task.normalise(images), labels, blend
+      trainable, member, task, images, labels, blend
     )
     updates, state = update(gradients, member.optimizer_state, trainable)
     scale = -member.learning_rate * rate
@@ -192,7 +192,7 @@ def _loss(trainable, member, task, images, labels, blend):
   layers = approximation(member, task, blend)
   logits, state = task.network.apply(
     {'params': member.params, 'batch_stats': member.batch_stats},
-    images,
+    task.normalise(images),
     layers,
     train=True,
     mutable=['batch_stats', 'preactivations'],
@@ -200,12 +200,7 @@ def _loss(trainable, member, task, images, labels, blend):
   targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), training.label_smoothing)
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if training.distillation:
-    # Hinton et al. 2015: soft labels of the teacher at a temperature. It normalises by the
-    # batch as the student does: its own statistics are those of images that are not augmented.
-    taught, _ = (task.teacher_network or task.network).apply(
-      task.teacher, images, train=True, mutable=['batch_stats']
-    )
-    soft = jax.nn.softmax(taught / training.temperature)
+    soft = jax.nn.softmax(task.teacher.logits(images) / training.temperature)
     matched = optax.softmax_cross_entropy(logits / training.temperature, soft).mean()
     weight = training.distillation
     loss = (1 - weight) * loss + weight * training.temperature**2 * matched

@@ -8,6 +8,7 @@ import pytest
 from safenet_jax.approximation import plan as plans
 from safenet_jax.search import fit
 from safenet_jax.search import member as members
+from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 from tests.search.btpbt_test import tiny_task
 
@@ -106,7 +107,7 @@ def test_distillation_pulls_towards_the_teacher():
   task, first = tiny_task()
   teacher = {'params': first.params, 'batch_stats': first.batch_stats}
   distilled = task.replace(
-    teacher=teacher,
+    teacher=Teacher(teacher, task.network, task.mean, task.std),
     training=members.Training(batch_size=8, augment=False, distillation=1.0, range_penalty=0.0),
   )
   member = with_plan(first, 20, 2).replace(learning_rate=jnp.float32(0.01))
@@ -129,7 +130,9 @@ def test_a_student_that_equals_its_teacher_stays_whatever_statistics_the_teacher
   task, first = tiny_task()
   stale = jax.tree.map(lambda a: a + 5, first.batch_stats)
   distilled = task.replace(
-    teacher={'params': first.params, 'batch_stats': stale},
+    teacher=Teacher(
+      {'params': first.params, 'batch_stats': stale}, task.network, task.mean, task.std
+    ),
     training=members.Training(batch_size=8, distillation=1.0, weight_decay=0.0),
   )
   fast = first.replace(learning_rate=1.0)
@@ -137,6 +140,17 @@ def test_a_student_that_equals_its_teacher_stays_whatever_statistics_the_teacher
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), trained.params, first.params
   )
+
+
+def test_a_teacher_from_elsewhere_keeps_its_statistics_and_its_normalisation():
+  task, first = tiny_task()
+  moved = jax.tree.map(lambda a: a + 0.5, first.batch_stats)
+  known = {'params': first.params, 'batch_stats': moved}
+  teacher = Teacher(known, task.network, (0.25,), (0.5,), by_batch=False)
+  images = task.images[:4]
+  expected = task.network.apply(known, (np.asarray(images, np.float32) / 255 - 0.25) / 0.5)
+  np.testing.assert_allclose(teacher.logits(images), expected, atol=1e-5)
+  assert not np.allclose(teacher.replace(by_batch=True).logits(images), expected, atol=1e-2)
 
 
 def test_the_average_follows_the_weights_and_is_what_is_scored():
