@@ -5,15 +5,21 @@
   python -m experiments.serve --bundle=model.safenet --certificate=server.pem --key=server_key.pem
 
 The file holds the weights, and is for its owner's eyes only. Its formats are chosen from
-validation images, as `experiments.serve` chooses them.
+validation images, as `experiments.serve` chooses them. With --out=model.npz it is the network in
+float32, which `safenet_jax.load_planned` reads.
 """
 
 import pathlib
+from typing import Any
+
+import numpy as np
 
 from experiments import launcher
+from experiments import pipeline
 from experiments import planned
+from safenet_jax.approximation import planned_weights
 from safenet_jax.protocol import bundle as bundles
-
+from safenet_jax.search import member as members
 
 
 def main() -> None:
@@ -22,11 +28,18 @@ def main() -> None:
   if not pathlib.Path(launcher.OUT.value).parent.is_dir():
     # Before calibration.
     raise ValueError(f'--out={launcher.OUT.value}: no such directory')
-  bundles.save(launcher.OUT.value, planned.served(launcher.CONFIG.value).model)
-  model = bundles.load(launcher.OUT.value)
+  run = planned.served(launcher.CONFIG.value)
+  if launcher.OUT.value.endswith('.npz'):
+    arrays: dict[str, Any] = planned_weights.flatten_planned(
+        pipeline.variables(run.planned), members.approximation(run.planned, run.task)
+    )
+    np.savez(launcher.OUT.value, **arrays)
+  else:
+    bundles.save(launcher.OUT.value, run.model)
+    bundles.load(launcher.OUT.value)
   size = pathlib.Path(launcher.OUT.value).stat().st_size
-  print(f'export: {len(model.linear)} linear and {len(model.activations)} activation layers, '
-        f'{size / 1e6:.2f} MB in {launcher.OUT.value}')
+  print(f'export: {len(run.model.linear)} linear and {len(run.model.activations)} activation '
+        f'layers, {size / 1e6:.2f} MB in {launcher.OUT.value}')
 
 
 if __name__ == '__main__':

@@ -38,6 +38,8 @@ _NAMES = {
     'initial_coefficients': ('approximation.activation', 'initial_coefficients'),
     'fitted_coefficients': ('approximation.activation', 'fitted_coefficients'),
     'approximate': ('approximation.activation', 'approximate'),
+    'flatten_planned': ('approximation.planned_weights', 'flatten_planned'),
+    'load_planned': ('approximation.planned_weights', 'load_planned'),
     'quantize': ('protocol.quantize', 'quantize'),
     'quantization_report': ('protocol.quantize', 'quantization_report'),
     'save_bundle': ('protocol.bundle', 'save'),

@@ -1,0 +1,71 @@
+"""A planned network as a flat mapping of names to arrays, and back.
+
+Beside the arrays of `models.weights`, every activation layer has
+
+    activation0/mask bool [C], True where the channel is a polynomial
+    activation0/degree int32 [], 0, 2 or 3
+    activation0/coefficients float32 [4] or [C, 4], constant term first, as they are used
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from safenet_jax.approximation import activation
+from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation.activation import Approximation
+from safenet_jax.models import network as networks
+from safenet_jax.models import weights
+
+
+def flatten_planned(
+    variables, approximation: tuple[Approximation, ...]
+) -> dict[str, np.ndarray]:
+  """The inverse of `load_planned`, for numpy.savez.
+
+  ValueError where ReLU is still mixed in: the annealed switch has to be done.
+  """
+  found = weights.flatten_variables(variables)
+  for t, layer in enumerate(approximation):
+    if np.asarray(layer.blend).any():
+      raise ValueError(f'activation{t} has blend {layer.blend}, want 0: ReLU is still mixed in')
+    used = activation.effective(layer.coefficients, layer.degree, layer.floor)
+    for name, value in (('mask', layer.mask), ('degree', layer.degree), ('coefficients', used)):
+      found[f'activation{t}/{name}'] = np.asarray(value)
+  return found
+
+
+def load_planned(
+    network: networks.Network, arrays: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[Approximation, ...]]:
+  """Variables and approximation of a planned network, such as those of an opened .npz.
+
+  Args:
+    network: whose they are.
+    arrays: under the names and in the layouts of this module.
+
+  Raises:
+    ValueError: names arrays that are missing, unknown, or not of the network.
+  """
+  layers, others = [], {name: arrays[name] for name in arrays}
+  for t, channels in enumerate(networks.activation_channels(network)):
+    names = [f'activation{t}/{part}' for part in ('mask', 'degree', 'coefficients')]
+    missing = [name for name in names if name not in others]
+    if missing:
+      raise ValueError(f'missing {", ".join(missing)}: no planned network of this architecture')
+    mask, degree, coefficients = (np.asarray(others.pop(name)) for name in names)
+    if mask.shape != (channels,) or mask.dtype != bool:
+      raise ValueError(f'{names[0]} {mask.dtype} {mask.shape}, want bool ({channels},)')
+    if degree.shape or degree not in plans.DEGREES:
+      raise ValueError(f'{names[1]} {degree}, want one of {plans.DEGREES}')
+    if coefficients.shape not in ((4,), (channels, 4)) or not np.isfinite(coefficients).all():
+      raise ValueError(
+          f'{names[2]} of shape {coefficients.shape}, want finite (4,) or ({channels}, 4)'
+      )
+    layers.append(Approximation(
+        jnp.asarray(mask), jnp.asarray(degree, jnp.int32), jnp.asarray(coefficients, jnp.float32),
+        floor=0.0,
+    ))
+  return weights.load_variables(network, others), tuple(layers)
