@@ -3,13 +3,18 @@
 JAX is imported where it is used: those who serve a bundle, and their clients, run without it.
 """
 
+import atexit
 from collections.abc import Callable
 import contextlib
+import datetime
 import functools
+import json
 import os
 import pathlib
 import runpy
+import shlex
 import sys
+import time
 from typing import Any, TYPE_CHECKING
 
 from absl import app
@@ -20,6 +25,7 @@ import rich.console
 import rich.progress
 import rich.table
 
+from experiments import environment
 from safenet_jax.protocol.frames import ProtocolError
 
 if TYPE_CHECKING:
@@ -85,7 +91,10 @@ def connect(place: str) -> None:
 
 
 def workdir(config, *sections: str) -> 'Workdir':
-  """The run's workdir, claimed for these sections of the config and the seed."""
+  """The run's workdir, claimed for these sections of the config and the seed.
+
+  When the process ends, commands.jsonl there gets the command, its seconds and the machine.
+  """
   import jax
   from jax.experimental import multihost_utils
   from safenet_jax.workdir import Workdir
@@ -95,7 +104,23 @@ def workdir(config, *sections: str) -> 'Workdir':
   directory.claim({'seed': {'seed': config.seed}} | {s: config[s].to_dict() for s in sections})
   if jax.process_count() > 1 and not jax.process_index():
     multihost_utils.sync_global_devices('claim')
+  if not jax.process_index():
+    started = datetime.datetime.now(datetime.UTC)
+    atexit.register(_log_command, directory.path, started, time.perf_counter())
   return directory
+
+
+def _log_command(path: pathlib.Path, started: datetime.datetime, begun: float) -> None:
+  """Says where a run came from; one that is killed says nothing."""
+  if path.is_dir():
+    name = pathlib.Path(sys.argv[0]).stem
+    line = {
+        'command': shlex.join(['python', '-m', f'experiments.{name}', *sys.argv[1:]]),
+        'started': started.isoformat(timespec='seconds'),
+        'seconds': round(time.perf_counter() - begun, 1),
+    } | environment.record()
+    with open(path / 'commands.jsonl', 'a') as file:
+      file.write(json.dumps(line) + '\n')
 
 
 def _fail(message: str) -> None:
