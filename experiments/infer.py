@@ -2,7 +2,9 @@
 
   python -m experiments.infer --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 
---count=10000 takes that many of them, and --batch at most so many at once.
+--count=10000 takes that many of them, and --batch at most so many at once. With --two_processes
+the commands of both parties do it over TLS (--batch=1: one image after another), and the client's
+ledger is left in the workdir.
 Or as the client of `experiments.serve`, with no config, no workdir and no weights:
 
   python -m experiments.infer --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
@@ -14,10 +16,15 @@ prints requests a second, percentiles of their seconds, and how many answers are
 
 import sys
 
+from absl import flags
 import numpy as np
 
 from experiments import launcher
 from experiments import remote
+
+TWO_PROCESSES = flags.DEFINE_bool(
+    'two_processes', False, 'Ask a server process over TLS instead of simulating both parties.'
+)
 
 
 def main() -> None:
@@ -48,6 +55,9 @@ def main() -> None:
   test, labels = (np.asarray(part[:wanted]) for part in images.test)
   count, ranges = len(test), formats.RangeReport()
   plain = simulation.plain(model, test, ranges)
+  if TWO_PROCESSES.value:
+    _ask(model, test, labels, plain.argmax(-1), workdir)
+    return
 
   source = randomness.SystemRandomness()
   # Compiled outside the ledger; the first image alone is the one that is counted.
@@ -74,6 +84,25 @@ def main() -> None:
   agree = (classes == plain.argmax(-1)).sum()
   print(f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network'
         f'{f", {speed:.2f} images/s simulated" if speed else ""}')
+
+
+def _ask(model, images, labels, plain, workdir) -> None:
+  """Two processes: their classes beside those of the fixed-point network and the labels."""
+  from experiments import two_processes
+  from safenet_jax.report import runs
+  answers = two_processes.ask(model, images, batch=remote.BATCH.value or 1)
+  found = np.array(answers.classes)
+  workdir.write_json(runs.CLIENT_LEDGER, answers.ledger | {
+      'agreement': int((found == plain).sum()),
+      'correct': int((found == labels).sum()),
+      'fixed_point_correct': int((plain == labels).sum()),
+      'server_memory': answers.server._asdict(),
+  })
+  phases = answers.ledger['phases']
+  offline, online = (phases[phase]['wall_seconds'] / len(found) for phase in ('offline', 'online'))
+  print(f'infer: {(found == plain).sum()} of {len(found)} private classes of two processes equal '
+        f'the plaintext fixed-point network, {(found == labels).sum()} are right; '
+        f'{offline:.2f} s offline and {online:.3f} s online per image')
 
 
 if __name__ == '__main__':

@@ -9,24 +9,17 @@ are random: neither bytes nor time depend on them.
 """
 
 from collections.abc import Iterator
-import contextlib
-import json
-import pathlib
-import subprocess
-import sys
-import tempfile
-from typing import Any, cast, IO
+from typing import Any
 
 import numpy as np
 
 from experiments import benchmarks
-from experiments import environment
+from experiments import two_processes
 from experiments.benchmarks import inference
 from experiments.benchmarks import Row
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
-from safenet_jax.protocol import bundle
 from safenet_jax.protocol.formats import FixedPointModel
 
 # Name and classes.
@@ -50,36 +43,13 @@ def rows() -> Iterator[Row]:
 
 
 def _measure(model: FixedPointModel, images: np.ndarray) -> dict[str, tuple[float, str]]:
-  """Value and unit of every quantity.
-
-  Raises:
-    RuntimeError: the client failed.
-  """
+  """Value and unit of every quantity."""
   expected = model.run(images).argmax(-1).tolist()
-  with tempfile.TemporaryDirectory() as folder:
-    root = pathlib.Path(folder)
-    bundle.save(root / 'model', model)
-    np.save(root / 'images.npy', images)
-    with _process(
-        'serve', f'--bundle={root / "model"}', f'--insecure_test_certificate={root}',
-        '--host=127.0.0.1', '--port=0', '--workers=0',
-    ) as server:
-      output = cast(IO[str], server.stdout)
-      authority = output.readline().split('--ca=')[1].strip()
-      port = output.readline().rpartition(':')[2].strip()
-      with _process(
-          'infer', '--host=127.0.0.1', f'--port={port}', f'--ca={authority}', '--batch=1',
-          f'--images={root / "images.npy"}', f'--out={root / "ledger.json"}',
-      ) as client:
-        found = [int(line) for line in cast(IO[str], client.stdout)]
-      if client.wait():
-        raise RuntimeError(f'infer ended with code {client.returncode}')
-      memory = environment.memory(server.pid)
-    record = json.loads((root / 'ledger.json').read_text())
-  return quantities(record) | {
-      'client_peak_mb': (record['memory']['peak'] / 1e6, 'MB'),
-      'server_peak_mb': (memory.peak / 1e6, 'MB'),
-      'agree': (float(np.mean(np.equal(found, expected))), 'share'),
+  found = two_processes.ask(model, images)
+  return quantities(found.ledger) | {
+      'client_peak_mb': (found.ledger['memory']['peak'] / 1e6, 'MB'),
+      'server_peak_mb': (found.server.peak / 1e6, 'MB'),
+      'agree': (float(np.mean(np.equal(found.classes, expected))), 'share'),
   }
 
 
@@ -92,15 +62,3 @@ def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
     found[f'{phase}_mb'] = sums['bytes'] / 1e6 / record['images'], 'MB'
   return found | {'total_s': (found['offline_s'][0] + found['online_s'][0], 's')}
 
-
-@contextlib.contextmanager
-def _process(command: str, *flags: str) -> Iterator[subprocess.Popen]:
-  """One of our commands, which is killed if it is still there at the end of the block."""
-  with subprocess.Popen(
-      [sys.executable, '-m', f'experiments.{command}', *flags],
-      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-  ) as process:
-    try:
-      yield process
-    finally:
-      process.kill()

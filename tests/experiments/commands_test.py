@@ -1,5 +1,6 @@
 """The commands as a user runs them: a whole small run, its resumption, and bad input."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -9,10 +10,14 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from safenet_jax import data
+from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import planned_weights
+from safenet_jax.models import architectures
 from safenet_jax.protocol import bundle
 from tests import compilations
 
@@ -92,6 +97,16 @@ def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
   assert ledger['phases']['online']['rounds'] == 2 * 8
 
 
+def test_two_processes_leave_the_ledger_of_the_client(workdir):
+  found = run('infer', *SMALL, f'--workdir={workdir}', '--two_processes', '--count=3')
+  assert 'infer: 3 of 3 private classes of two processes equal' in found.stdout
+  ledger = json.loads((workdir / 'client_ledger.json').read_text())
+  assert ledger['agreement'] == ledger['images'] == 3 >= ledger['correct']
+  assert ledger['phases']['offline']['bytes'] > ledger['phases']['online']['bytes'] > 0
+  run('report', *SMALL, f'--workdir={workdir}')
+  assert 'two processes, mean of 3 images' in (workdir / 'report.md').read_text()
+
+
 def test_a_run_is_exported_to_a_file_that_is_a_model(workdir, tmp_path):
   path = tmp_path / 'model.safenet'
   found = run('export', *SMALL, f'--workdir={workdir}', f'--out={path}')
@@ -103,6 +118,14 @@ def test_a_run_is_exported_to_a_file_that_is_a_model(workdir, tmp_path):
     assert form.degree == (degree if form.polynomial else 0) and (ratio or not form.polynomial)
   missing = run('export', *SMALL, f'--workdir={workdir}', f'--out={tmp_path}/a/b', code=2)
   assert 'no such directory' in missing.stderr and missing.stderr.count('\n') == 1
+  run('export', *SMALL, f'--workdir={workdir}', f'--out={tmp_path / "model.npz"}')
+  with np.load(tmp_path / 'model.npz') as arrays:
+    net = architectures.cnn7(width=0.25, input_shape=(28, 28, 1))
+    _, approximation = planned_weights.load_planned(net, arrays)
+  masked = [int(layer.mask.sum()) for layer in approximation]
+  channels = jnp.asarray(plan['channels'])
+  planned = plans.replaced_channels(plans.make(plan['ratio'], plan['degree']), channels)
+  assert masked == planned.tolist()
 
 
 def test_the_control_is_trained_for_as_many_steps(workdir):
@@ -111,6 +134,18 @@ def test_the_control_is_trained_for_as_many_steps(workdir):
   # Eight nodes of one cycle of two iterations are no whole epoch of 40.
   assert last['finetune'] == last['control'] == 40
   assert last['search'] == 8
+
+
+def test_a_workdir_says_which_commands_made_it_and_where(workdir):
+  lines = [json.loads(line) for line in (workdir / 'commands.jsonl').read_text().splitlines()]
+  commands = [line['command'].split() for line in lines]
+  assert [c[:3] for c in commands[:3]] == [
+    ['python', '-m', f'experiments.{phase}'] for phase in ('pretrain', 'search', 'infer')
+  ]
+  assert commands[0][3:] == [*SMALL, f'--workdir={workdir}']
+  for line in lines:
+    assert line['seconds'] > 0 and line['machine']['cores'] and line['versions']['jax']
+    datetime.datetime.fromisoformat(line['started'])
 
 
 def test_the_same_command_changes_nothing_once_a_run_is_finished(workdir):
