@@ -95,11 +95,14 @@ def test_thin_networks_stand_beside_every_plan_if_asked_for(sweep):
   assert float(found['pbt']['relus']) == 50
 
 
-def test_the_comparison_of_figure_4b_is_three_algorithms_on_one_budget():
-  path = 'experiments/configs/figure4b.py'
-  found = pareto.settings(path)
+@pytest.mark.parametrize('name, algorithms', [
+  ('figure4b', ('btpbt', 'pbt', 'controller')),
+  ('figure5', ('layerwise', 'cw', 'cw_mp', 'cw_mp_md')),
+])
+def test_the_comparisons_of_the_figures_have_one_budget_and_three_seeds(name, algorithms):
+  found = pareto.settings(f'experiments/configs/{name}.py')
   assert {(s['search.algorithm'], s['seed']) for s in found} == {
-    (algorithm, seed) for algorithm in ('btpbt', 'pbt', 'controller') for seed in range(3)
+    (algorithm, seed) for algorithm in algorithms for seed in range(3)
   }
   # Nothing else differs: the same population, iterations and cycles.
   assert {key for setting in found for key in setting} == {'seed', 'search.algorithm'}
