@@ -105,22 +105,20 @@ def workdir(config, *sections: str) -> 'Workdir':
   if jax.process_count() > 1 and not jax.process_index():
     multihost_utils.sync_global_devices('claim')
   if not jax.process_index():
-    started = datetime.datetime.now(datetime.UTC)
-    atexit.register(_log_command, directory.path, started, time.perf_counter())
+    module = f'experiments.{pathlib.Path(sys.argv[0]).stem}'
+    line = {
+        'command': shlex.join(['python', '-m', module, *sys.argv[1:]]),
+        'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    } | environment.record()
+    atexit.register(_log_command, directory.path, line, time.perf_counter())
   return directory
 
 
-def _log_command(path: pathlib.Path, started: datetime.datetime, begun: float) -> None:
+def _log_command(path: pathlib.Path, line: dict[str, Any], begun: float) -> None:
   """Says where a run came from; one that is killed says nothing."""
   if path.is_dir():
-    name = pathlib.Path(sys.argv[0]).stem
-    line = {
-        'command': shlex.join(['python', '-m', f'experiments.{name}', *sys.argv[1:]]),
-        'started': started.isoformat(timespec='seconds'),
-        'seconds': round(time.perf_counter() - begun, 1),
-    } | environment.record()
     with open(path / 'commands.jsonl', 'a') as file:
-      file.write(json.dumps(line) + '\n')
+      file.write(json.dumps(line | {'seconds': round(time.perf_counter() - begun, 1)}) + '\n')
 
 
 def _fail(message: str) -> None:
