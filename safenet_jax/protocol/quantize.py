@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from safenet_jax.approximation import activation
 from safenet_jax.models import layers as records
-from safenet_jax.models.network import Network
+from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.protocol import calibration
 from safenet_jax.protocol.formats import FixedPointModel, Precision, RangeReport
 
@@ -38,7 +39,7 @@ def quantize(
   Args:
     network: its layer records.
     variables: trained params and batch_stats.
-    approximation: per activation layer an `Approximation`.
+    approximation: per activation layer an `Approximation`; None where all are ReLU.
     images: uint8 [B, H, W, C], calibration images that set the formats.
     mean, std: per channel, with which images are normalised.
     precision: bits to aim for.
@@ -46,6 +47,8 @@ def quantize(
   Raises:
     ValueError: the values do not fit the rings.
   """
+  if approximation is None:
+    approximation = activation.all_relu(activation_channels(network))
   operations = calibration.Calibration(
     network, variables, approximation, precision or Precision()
   )

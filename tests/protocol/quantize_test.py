@@ -79,3 +79,21 @@ def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
 def test_what_cannot_be_served_is_one_clear_line(records, message):
   with pytest.raises(ValueError, match=message):
     served(*records)
+
+
+def test_a_network_without_an_approximation_is_served_as_all_relu():
+  net, variables, _, _ = served(layers.Conv(6), layers.Activation(), layers.AveragePool(None))
+  given = activation.approximate(
+    plans.all_relu(1), importance.ranks(net, variables), activation.initial_coefficients((6,))
+  )
+  models = [
+    quantize.quantize(net, variables, approximation, IMAGES, **STATISTICS)
+    for approximation in (None, given)
+  ]
+  assert models[0].activations == models[1].activations
+  assert models[0].activations['activation0'].relu == 6
+  np.testing.assert_array_equal(models[0].run(IMAGES), models[1].run(IMAGES))
+  report = quantize.quantization_report(
+    models[0], net, variables, None, IMAGES, np.zeros(20, np.int32)
+  )
+  assert report.agreement >= 18
