@@ -10,9 +10,9 @@ progress bar: pretrain 200 epochs x 45,000 = 9.0 M;
 search 50 members x 180 epochs x 45,000 = 405.0 M;
 fine-tuning 40 x 45,000 = 1.8 M; its all-ReLU control 220 x 45,000 = 9.9 M.
 
-The preset `smoke` trains a narrow network on a few images. `two_cores` is full width with a
-search for 90 % that two CPU cores finish in an hour (experiments/results): a ResNet-32 teaches, whose
-PyTorch state_dict as an .npz is to be given by --config.teacher.weights.
+The preset `smoke` trains a narrow network on a few images. `two_cores` is full width, and with a
+search for 90 % that two CPU cores can do (experiments/results): a ResNet-32 teaches, whose PyTorch
+state_dict as an .npz is to be given by --config.teacher.weights.
 """
 
 from ml_collections import config_dict
