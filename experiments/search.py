@@ -34,7 +34,8 @@ def main() -> None:
     subset_layers=settings.subset_layers,
     relu_budget=settings.relu_budget,
   )
-  algorithm(pbt.Evolution(settings.population))  # refuses bad settings before any work
+  degrees = tuple(settings.degrees)
+  algorithm(pbt.Evolution(settings.population, degrees=degrees))  # refuses bad settings before any work
   mesh = population.mesh(settings.population) if settings.mesh else None
   cost = score.cost_model(settings.cost, settings.cost_ledger)
   workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
@@ -55,6 +56,7 @@ def main() -> None:
     threshold=float(baseline) - settings.accuracy_drop,
     literal=settings.literal,
     reduction=cost.reduction(),
+    degrees=degrees,
     strategy=settings.strategy,
     mesh=mesh,
   )

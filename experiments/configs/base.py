@@ -55,6 +55,7 @@ def create(
           'joint_cycles': 702,
           'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
           'literal': False,
+          'degrees': (0, 2, 3),  # that plans are drawn from
           'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
           'cost_ledger': '',
           'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels

@@ -57,6 +57,10 @@ class Evolution:
   strategy: str = 'map'
   mesh: jax.sharding.Mesh | None = None
 
+  def __post_init__(self):
+    if not self.degrees or not set(self.degrees) <= set(plans.DEGREES):
+      raise ValueError(f'degrees {self.degrees}, want some of {plans.DEGREES}')
+
 
 class Node(struct.PyTreeNode):
   """What one PBT run searches, as data: all nodes share one executable.

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from safenet_jax.approximation import plan as plans
 from safenet_jax.search import pbt
@@ -136,3 +137,9 @@ def test_random_plans_are_spread_over_the_grid():
   for i, ratio in enumerate(np.asarray(draws)):
     assert (ratio == ratio[0]).all()
     assert i * 21 / 5 - 1 <= ratio[0] <= (i + 1) * 21 / 5
+
+
+@pytest.mark.parametrize('degrees', [(), (2, 4)])
+def test_degrees_that_no_plan_has_are_refused(degrees):
+  with pytest.raises(ValueError, match='want some of'):
+    pbt.Evolution(degrees=degrees)
