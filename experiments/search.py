@@ -35,7 +35,7 @@ def main() -> None:
     relu_budget=settings.relu_budget,
   )
   degrees = tuple(settings.degrees)
-  algorithm(pbt.Evolution(settings.population, degrees=degrees))  # refuses bad settings before any work
+  algorithm(pbt.Evolution(settings.population, degrees=degrees))  # refuses bad settings first
   mesh = population.mesh(settings.population) if settings.mesh else None
   cost = score.cost_model(settings.cost, settings.cost_ledger)
   workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
