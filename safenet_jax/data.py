@@ -212,26 +212,37 @@ def augment(key: jax.Array, images: jax.Array, *, flip: bool = True,
             padding: int = 4) -> jax.Array:
   """Mirrors and shifts each image at random; the key is consumed.
 
+  What a shift uncovers is filled by reflection. Black borders, which `normalise`
+  puts two deviations below the mean, are in the batch statistics of training and
+  not in those of the images that are served, see WORKSPACE_NOTES.md.
+
   Args:
     key: for a coin and an offset per image.
-    images: [B, H, W, C] of any type, before normalisation: zero is black.
+    images: [B, H, W, C] of any type.
     flip: mirror left and right with probability 1/2.
-    padding: crop from the image with this many zeros on each side.
+    padding: largest shift in either direction, pixels.
 
   Returns:
     [B, H, W, C] of the same type.
+
+  Raises:
+    ValueError: padding that is not less than both H and W.
   """
   batch, height, width, _ = images.shape
+  if padding >= min(height, width):
+    raise ValueError(f'padding {padding}, want less than both sides of {height} x {width}')
   key_flip, key_crop = jax.random.split(key)
   mirrored = jax.random.bernoulli(key_flip, 0.5 if flip else 0.0, (batch,))
   offsets = jax.random.randint(key_crop, (batch, 2), -padding, padding + 1, jnp.int32)
 
+  def reflected(index, size):
+    return size - 1 - jnp.abs(size - 1 - jnp.abs(index))
+
   def view(image, mirror, offset):
-    rows = jnp.arange(height) + offset[0]
-    columns = jnp.arange(width) + offset[1]
+    rows = reflected(jnp.arange(height) + offset[0], height)
+    columns = reflected(jnp.arange(width) + offset[1], width)
     columns = jnp.where(mirror, width - 1 - columns, columns)
-    return image.at[rows[:, None], columns].get(
-        mode='fill', fill_value=0, wrap_negative_indices=False)
+    return image.at[rows[:, None], columns].get(mode='promise_in_bounds')
 
   # In a scan on CPU this takes a quarter of the time of padding and slicing:
   # XLA runs one gather, and needs neither the mirrored nor the padded batch.

@@ -16,7 +16,7 @@ def crops(image, padding):
   found = {}
   for mirrored in (False, True):
     padded = np.pad(image[:, ::-1] if mirrored else image,
-                    ((padding, padding), (padding, padding), (0, 0)))
+                    ((padding, padding), (padding, padding), (0, 0)), mode='reflect')
     for dy in range(2 * padding + 1):
       for dx in range(2 * padding + 1):
         found[padded[dy:dy + height, dx:dx + width].tobytes()] = mirrored, dy, dx
@@ -63,13 +63,24 @@ def test_augment_without_flip_or_padding_keeps_what_it_is_told():
   key = jax.random.key(1)
   images = jnp.asarray(IMAGES)
   np.testing.assert_array_equal(data.augment(key, images, flip=False, padding=0), IMAGES)
-  shifted = data.augment(key, images, flip=False)
-  assert not any(crops(image, 4)[np.asarray(result).tobytes()][0]
+  shifted = data.augment(key, images, flip=False, padding=2)
+  assert not any(crops(image, 2)[np.asarray(result).tobytes()][0]
                  for image, result in zip(IMAGES, shifted))
   mirrored = np.asarray(data.augment(key, images, padding=0))
   for image, result in zip(IMAGES, mirrored):
     assert (result == image).all() or (result == image[:, ::-1]).all()
   assert (mirrored != IMAGES).any()
+
+
+def test_augment_keeps_the_border_of_the_images():
+  # A grey image stays as it is: no shift brings another colour in.
+  grey = jnp.full((8, 6, 5, 3), 100, jnp.uint8)
+  np.testing.assert_array_equal(data.augment(jax.random.key(0), grey), grey)
+
+
+def test_augment_refuses_a_shift_beyond_the_image():
+  with pytest.raises(ValueError, match='padding 5, want less than both sides of 6 x 5'):
+    data.augment(jax.random.key(0), jnp.asarray(IMAGES), padding=5)
 
 
 def test_augment_is_the_same_inside_scan_and_for_a_population():
