@@ -12,7 +12,8 @@ fine-tuning 40 x 45,000 = 1.8 M; its all-ReLU control 220 x 45,000 = 9.9 M.
 
 The preset `smoke` trains a narrow network on a few images. `two_cores` is full width, and with a
 search for 90 % that two CPU cores can do: a ResNet-32 teaches, whose PyTorch
-state_dict as an .npz is to be given by --config.teacher.weights.
+state_dict as an .npz is to be given by --config.teacher.weights. What came of it is in
+experiments/results/README.md.
 """
 
 from ml_collections import config_dict
@@ -31,7 +32,7 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
   # Trained with the statistics of ImageNet.
   config.teacher.update({'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)})
   config.pretrain.update({'epochs': 24, 'warmup_epochs': 1.0, 'distillation': 0.9})
-  # At a constant rate hardly any member keeps within A_t, see WORKSPACE_NOTES.md.
+  # With A_t two points below, plans stayed near 12 % of the channels, see WORKSPACE_NOTES.md.
   config.search.update({
       'algorithm': 'budget', 'relu_budget': 17_305,  # 10 %
       'degrees': (2,),  # fine-tuning of a plan with five cubic layers fell apart
