@@ -11,6 +11,7 @@ set how long and how fast; `finetune_anneal_epochs` blends ReLU out over the fir
   --config.search.finetune_coefficient_rate=1 --config.search.finetune_clip_norm=0 (off)
   --config.search.finetune_range_penalty=0 (off) --config.search.finetune_leading_floor=0.01
   --config.search.finetune_distillation=0 (off) --config.search.finetune_per_channel=True
+  --config.search.finetune_range_clip=8
 """
 
 from absl import flags

@@ -11,6 +11,7 @@ from safenet_jax.search.training import Training
 # Options of polynomials: the all-ReLU network has none.
 POLYNOMIAL = (
     'coefficient_rate', 'per_channel', 'leading_floor', 'range_limit', 'range_penalty',
+    'range_clip',
 )
 
 

@@ -25,6 +25,8 @@ class Approximation(struct.PyTreeNode):
   coefficients: float32 [4] or [C, 4], constant term first, as trained.
   blend: float32 [], share of ReLU still mixed in (annealed switch), 0 when done.
   floor: float32 [], least leading coefficient of degree 2, see `effective`.
+  bound: |x| beyond it counts as it in the polynomial, None is off. For training alone: what
+    is served cannot compare.
   """
 
   mask: jax.Array
@@ -32,6 +34,7 @@ class Approximation(struct.PyTreeNode):
   coefficients: jax.Array
   blend: jax.Array | float = 0.0
   floor: jax.Array | float = LEADING_FLOOR
+  bound: float | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """where(mask, P(x), relu(x)) for x [..., C]."""
@@ -39,6 +42,7 @@ class Approximation(struct.PyTreeNode):
     # Unmasked entries are zeroed first: inf * 0 in an unused polynomial would
     # turn every gradient into NaN.
     z = jnp.where(self.mask, x, 0.0)
+    z = z if self.bound is None else jnp.clip(z, -self.bound, self.bound)
     c = effective(self.coefficients, self.degree, self.floor).astype(x.dtype)
     c0, c1, c2, c3 = (c[..., j] for j in range(4))
     polynomial = ((c3 * z + c2) * z + c1) * z + c0
@@ -124,11 +128,12 @@ def approximate(
     coefficients: tuple[jax.Array, ...],
     blend: jax.Array | float = 0.0,
     floor: jax.Array | float = LEADING_FLOOR,
+    bound: float | None = None,
 ) -> tuple[Approximation, ...]:
   """The network's approximation argument for a plan; all of it may be traced."""
   masks = importance.masks(plan, channel_ranks)
   return tuple(
-      Approximation(mask, degree, c, blend, floor)
+      Approximation(mask, degree, c, blend, floor, bound)
       for mask, degree, c in zip(masks, plan.degree, coefficients)
   )
 

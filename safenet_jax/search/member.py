@@ -125,12 +125,12 @@ def _advance(average: optax.EmaState, trainable, decay: float) -> optax.EmaState
   return optax.EmaState(average.count + 1, optax.incremental_update(trainable, average.ema, step))
 
 
-def approximation(member: Member, task: Task, blend=0.0):
+def approximation(member: Member, task: Task, blend=0.0, bound: float | None = None):
   """The member's approximation argument; None where training is all-ReLU."""
   if not task.training.polynomials:
     return None
   return activation.approximate(
-    member.plan, task.channel_ranks, member.coefficients, blend, task.training.leading_floor
+    member.plan, task.channel_ranks, member.coefficients, blend, task.training.leading_floor, bound
   )
 
 
@@ -189,7 +189,7 @@ def train(
 def _loss(trainable, member, task, images, labels, blend):
   training = task.training
   member = member.replace(**trainable)
-  layers = approximation(member, task, blend)
+  layers = approximation(member, task, blend, training.range_clip or None)
   logits, state = task.network.apply(
     {'params': member.params, 'batch_stats': member.batch_stats},
     task.normalise(images),

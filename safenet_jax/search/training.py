@@ -26,6 +26,9 @@ class Training:
   leading_floor: float = activation.LEADING_FLOOR  # least leading coefficient of degree 2
   range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits
   range_penalty: float = 1.0
+  # Polynomials take |x| beyond it for it while they train, or one image in a batch whose squares
+  # compound widens the statistics of all others; 0 is off.
+  range_clip: float = 0.0
   label_smoothing: float = 0.0
   distillation: float = 0.0  # weight of the teacher's soft labels, 0..1
   temperature: float = 4.0
@@ -42,7 +45,7 @@ class Training:
       raise ValueError(f"dtype '{self.dtype}', want one of {', '.join(DTYPES)}")
     if not 0 <= self.distillation <= 1:
       raise ValueError(f'distillation {self.distillation}, want a weight in 0..1')
-    for name in ('clip_norm', 'leading_floor'):
+    for name in ('clip_norm', 'leading_floor', 'range_clip'):
       if getattr(self, name) < 0:
         raise ValueError(f'{name} {getattr(self, name)}, want at least 0')
 

@@ -89,6 +89,15 @@ def test_blend_moves_from_relu_to_the_polynomial():
   np.testing.assert_allclose(layer(2, blend=0.25)(x), 0.25 * relu + 0.75 * polynomial, rtol=1e-5)
 
 
+def test_beyond_its_bound_a_polynomial_is_constant_and_a_relu_is_not():
+  bounded = layer(3).replace(bound=2.0)
+  x = jnp.asarray([[9.0, 9.0, -9.0], [1.5, -1.0, -2.0]])
+  within = jnp.asarray([[2.0, 9.0, -2.0], [1.5, -1.0, -2.0]])
+  np.testing.assert_array_equal(bounded(x), layer(3)(within))
+  gradient = jax.grad(lambda x: bounded(x).sum())(x)
+  assert (gradient[0] == jnp.asarray([0.0, 1.0, 0.0])).all() and gradient[1, 0] != 0
+
+
 def test_range_penalty_is_of_the_largest_replaced_value_of_an_image():
   x = jnp.asarray([[[5.0, 100.0, -3.0], [-9.0, 0.0, 1.0]], [[1.0, 50.0, 2.0], [0.0, 0.0, 0.0]]])
   # Channel 1 is kept; the images' excess beyond 3 is 6 and none.

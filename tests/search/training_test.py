@@ -49,6 +49,17 @@ def test_without_clipping_a_huge_gradient_stays_huge():
   assert step(clip_norm=0.0) > 20
 
 
+def test_a_range_is_clipped_in_training_and_not_in_what_is_served():
+  found = {}
+  for clip in (0.0, 0.5, 1e6):
+    task, first = small.task(range_clip=clip, range_penalty=0.0)
+    member = first.replace(plan=SQUARES)
+    _, losses = train(jax.random.key(0), member, task, batches(1, task))
+    found[clip] = losses[0], logits(member, task)
+  assert found[1e6][0] == found[0.0][0] != found[0.5][0]
+  np.testing.assert_array_equal(found[0.5][1], found[0.0][1])
+
+
 @pytest.mark.parametrize('floor', [0.0, 0.25])
 def test_the_leading_coefficient_of_a_training_and_of_what_it_serves_has_its_floor(floor):
   task, first = small.task(leading_floor=floor)
