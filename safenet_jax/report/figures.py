@@ -89,19 +89,30 @@ def cost_by_layer(axes: plt.Axes, layers: Sequence[str], costs: Mapping[str, Seq
 
 
 def pareto(axes: plt.Axes, points: Sequence[Point]):
-  """Validation accuracy against ReLUs left, one line per series, with 95 % intervals."""
+  """Validation accuracy against ReLUs left: means with 95 % intervals, and every seed, hollow.
+
+  One line per series. Intervals end at 0 ReLUs: those of a few seeds would go below.
+  """
   for series in dict.fromkeys(point.series for point in points):
     mine = sorted((p for p in points if p.series == series), key=lambda p: p.relus)
-    axes.errorbar(
-        [p.relus for p in mine], [100 * p.accuracy for p in mine],
-        xerr=np.nan_to_num([p.relus_interval for p in mine]),
+    relus, interval = (np.array([getattr(p, k) for p in mine]) for k in ('relus', 'relus_interval'))
+    interval = np.nan_to_num(interval)
+    means = axes.errorbar(
+        relus, [100 * p.accuracy for p in mine],
+        xerr=(np.minimum(interval, relus), interval),
         yerr=np.nan_to_num([100 * p.accuracy_interval for p in mine]),
         marker='o', markersize=4, capsize=2, label=series,
+    )
+    left, accuracies = zip(*(run for p in mine for run in p.runs))
+    axes.scatter(
+        left, 100 * np.array(accuracies), s=40, facecolors='none', edgecolors=means[0].get_color()
     )
   axes.set(xlabel='ReLUs left per image', ylabel='validation accuracy (%)')
   axes.legend(frameon=False)
   axes.grid(alpha=0.3)
-  return {field: [getattr(p, field) for p in points] for field in Point._fields}
+  columns: dict[str, list] = {k: [getattr(p, k) for p in points] for k in Point._fields}
+  columns['runs'] = [' '.join(f'{left:.0f}:{a:.4f}' for left, a in p.runs) for p in points]
+  return columns
 
 
 def search_progress(axes: plt.Axes, curves: Sequence[Curve]):

@@ -13,7 +13,8 @@ NORMAL = 1.960
 class Point(NamedTuple):
   """One setting over its seeds: means, and half-widths of 95 % intervals.
 
-  Half-widths are NaN with one seed, which says nothing of the spread.
+  Half-widths are NaN with one seed, which says nothing of the spread. `runs` has
+  (ReLUs left, validation accuracy) of every seed.
   """
 
   label: str
@@ -23,6 +24,7 @@ class Point(NamedTuple):
   relus_interval: float
   accuracy: float
   accuracy_interval: float
+  runs: tuple[tuple[float, float], ...]
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -59,6 +61,7 @@ def points(results: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> li
       len(runs),
       statistics.fmean(relus), half_width(relus),
       statistics.fmean(accuracies), half_width(accuracies),
+      tuple(runs),
     ))
   return found
 

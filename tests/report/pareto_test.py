@@ -2,6 +2,7 @@
 
 import math
 
+from matplotlib import pyplot as plt
 import pytest
 
 from safenet_jax.report import figures
@@ -35,6 +36,16 @@ def test_the_figure_has_its_data_beside_it(tmp_path):
   header, row = (tmp_path / 'pareto.csv').read_text().splitlines()
   assert header.split(',') == list(pareto.Point._fields)
   assert row.split(',')[2:4] == ['3', '149.0']
+  assert row.split(',')[-1] == '150:0.9000 149:0.9000 148:0.9000'
+
+
+def test_no_interval_of_a_figure_goes_below_no_relus():
+  axes = plt.figure().subplots()
+  figures.pareto(axes, pareto.points([
+    ({'seed': s}, plan(replaced, 0.9)) for s, replaced in enumerate([[100, 50], [100, 50], [0, 50]])
+  ]))
+  (interval,) = axes.collections[0].get_segments()
+  assert interval[0][0] == 0 and interval[1][0] > 100
 
 
 def test_intervals_are_printed_where_there_are_any():
