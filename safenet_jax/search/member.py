@@ -215,14 +215,15 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
 
   Running averages still remember the activations of an earlier plan. The median, because
   an image far out in the tail of the polynomials makes the variance of its batch, and the
-  mean over batches, many times that of the others.
+  mean over batches, many times that of the others. Where training clips what
+  polynomials take, so does this: then even such a batch has the statistics of the rest.
   """
   if not member.batch_stats:
     return member  # a network without batch norm
   count = task.training.recalibration_batches
   batches = jax.random.randint(key, (count, task.training.batch_size), 0, task.labels.size)
   scored = averaged(member)
-  layers = approximation(scored, task)
+  layers = approximation(scored, task, bound=task.training.range_clip or None)
   # From zero statistics one update leaves (1 - momentum) times the batch's own.
   empty = jax.tree.map(jnp.zeros_like, member.batch_stats)
 

@@ -26,8 +26,8 @@ class Training:
   leading_floor: float = activation.LEADING_FLOOR  # least leading coefficient of degree 2
   range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits
   range_penalty: float = 1.0
-  # Polynomials take |x| beyond it for it while they train, or one image in a batch whose squares
-  # compound widens the statistics of all others; 0 is off.
+  # Polynomials take |x| beyond it for it while they train and while batch norm is recalibrated, or
+  # one image in a batch whose squares compound widens the statistics of all others; 0 is off.
   range_clip: float = 0.0
   label_smoothing: float = 0.0
   distillation: float = 0.0  # weight of the teacher's soft labels, 0..1

@@ -19,6 +19,7 @@ from tests.search import small
 
 SQUARES = plans.make([20] * small.LAYERS, [2] * small.LAYERS)
 train = jax.jit(members.train)
+recalibrate = jax.jit(members.recalibrate)
 
 
 def batches(steps, task):
@@ -58,6 +59,20 @@ def test_a_range_is_clipped_in_training_and_not_in_what_is_served():
     found[clip] = losses[0], logits(member, task)
   assert found[1e6][0] == found[0.0][0] != found[0.5][0]
   np.testing.assert_array_equal(found[0.5][1], found[0.0][1])
+
+
+@pytest.mark.parametrize('clip, widened', [(0.0, True), (2.0, False)])
+def test_statistics_are_recalibrated_with_the_range_that_training_had(clip, widened):
+  # Every batch has an image far off the others, so that a median over batches is of no help.
+  task, first = small.task(range_clip=clip, batch_size=256)
+  usual = 100 + task.images // 8
+  far = usual.at[0].set(jnp.tile(jnp.array([255, 0], jnp.uint8), 4)[None, :, None])
+  member = first.replace(plan=SQUARES)
+  before, after = (
+    recalibrate(jax.random.key(0), member, task.replace(images=images)).batch_stats
+    for images in (usual, far)
+  )
+  assert (float(jnp.max(after['conv1_bn']['var'] / before['conv1_bn']['var'])) > 5) == widened
 
 
 @pytest.mark.parametrize('floor', [0.0, 0.25])
