@@ -20,6 +20,8 @@ from safenet_jax.protocol.channels import Channels
 from safenet_jax.protocol.formats import ActivationFormat, LinearWeights, Precision
 
 _LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
+# An image is left out whose largest value is so many times that of the median image.
+_OUTLIER = 8.0
 
 
 class _Step(NamedTuple):
@@ -80,6 +82,7 @@ class Calibration:
   """Operations on a `Value` that choose formats and integers.
 
   activations, linear, polynomials: as in `FixedPointModel`.
+  usual: bool [B], images that no layer left out.
   """
 
   def __init__(self, network, variables, approximation, precision: Precision):
@@ -93,9 +96,11 @@ class Calibration:
     self.linear: dict[str, LinearWeights] = {}
     self.polynomials: dict[str, np.ndarray] = {}
     self.additions = 0
+    self.usual = np.zeros(0, bool)
 
   def start(self, normal: np.ndarray) -> Value:
     """The value at the input: normalised images, float64 [B, H, W, C]."""
+    self.usual = np.ones(len(normal), bool)
     fraction = self._fraction(normal, self.precision.activation)
     return Value(normal, np.arange(normal.shape[-1]), normal.shape[-1], fraction)
 
@@ -104,6 +109,18 @@ class Calibration:
     largest = float(np.abs(values).max(initial=0.0)) or 1.0
     return min(wanted, math.floor(math.log2(_LIMIT / largest)))
 
+  def _without_outliers(self, x: np.ndarray) -> np.ndarray:
+    """Values [B, ..., C], those of images far beyond the others replaced by the median one's.
+
+    Polynomials of polynomials may leave all bounds for an image in a hundred. Formats that hold it
+    have no fraction bits for the others, and its class is rarely right in floats.
+    """
+    largest = np.abs(x).reshape(len(x), -1).max(-1)
+    far = largest > _OUTLIER * np.median(largest)
+    x[far] = x[np.argsort(largest)[len(x) // 2]]
+    self.usual &= ~far
+    return x
+
   def _linear(self, name, layer, value, kernel, bias, stride, apply) -> Value:
     """kernel [..., I, O] has only the input channels that are left."""
     order = self.channels.order(name, bias.size)
@@ -111,7 +128,7 @@ class Calibration:
     if not order.size:
       raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
     total, kernel, bias = bias.size, kernel[..., order], bias[order]
-    x = apply(value.x, kernel) + bias
+    x = self._without_outliers(apply(value.x, kernel) + bias)
     folds = split is not None and split.degree == 2
     extra = 0
     if split is not None and folds:

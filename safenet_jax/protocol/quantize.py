@@ -3,6 +3,7 @@
 Batch norm is folded into the weights, pruned channels are removed, the rest is
 permuted so that garbled channels come first, and the formats of every layer are
 chosen from calibration images, with room for values larger than those seen.
+An image whose values leave all bounds in a layer sets no format from there on.
 `quantization_report` says what that cost.
 """
 
@@ -45,7 +46,7 @@ def quantize(
     precision: bits to aim for.
 
   Raises:
-    ValueError: the values do not fit the rings.
+    ValueError: the values do not fit the rings, or most images leave the range of the others.
   """
   if approximation is None:
     approximation = activation.all_relu(activation_channels(network))
@@ -53,8 +54,14 @@ def quantize(
     network, variables, approximation, precision or Precision()
   )
   model = build(network, operations, images, mean=mean, std=std)
+  usual = images[operations.usual]
+  if 2 * len(usual) < len(images):
+    raise ValueError(
+      f'{len(images) - len(usual)} of {len(images)} calibration images leave the range of the '
+      'others, want at most half of them: a stronger range penalty in training'
+    )
   report = RangeReport()
-  model.run(images[:16], report)
+  model.run(usual[:16], report)
   if report.truncation_failure > _TRUNCATION_FAILURE:
     raise ValueError(
       f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '

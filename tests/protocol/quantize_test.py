@@ -10,6 +10,7 @@ from safenet_jax.approximation import plan as plans
 from safenet_jax.crypto import randomness
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
+from safenet_jax.protocol import calibration
 from safenet_jax.protocol import quantize
 from safenet_jax.protocol import simulator
 
@@ -17,7 +18,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 2), np.uint8)
 STATISTICS = {'mean': (0.5, 0.5), 'std': (0.3, 0.3)}
 
 
-def served(*records):
+def served(*records, images=IMAGES):
   """The network, its variables and its model, half of every layer's channels square."""
   net = networks.Network((*records, layers.Flatten(), layers.Dense(3)), (8, 8, 2))
   variables = net.init(jax.random.key(0))
@@ -27,7 +28,7 @@ def served(*records):
     importance.ranks(net, variables),
     activation.initial_coefficients(channels),
   )
-  model = quantize.quantize(net, variables, approximation, IMAGES, **STATISTICS)
+  model = quantize.quantize(net, variables, approximation, images, **STATISTICS)
   return net, variables, approximation, model
 
 
@@ -97,3 +98,21 @@ def test_a_network_without_an_approximation_is_served_as_all_relu():
     models[0], net, variables, None, IMAGES, np.zeros(20, np.int32)
   )
   assert report.agreement >= 18
+
+
+def test_an_image_far_beyond_the_others_sets_no_format():
+  records = layers.Conv(6), layers.Activation(), layers.Conv(6), layers.Activation()
+  flat = 124 + IMAGES // 32
+  models = [
+    served(*records, images=images)[-1]
+    for images in (flat, np.concatenate([IMAGES[:1], flat]), IMAGES)
+  ]
+  for usual, found in zip(models[0].activations.values(), models[1].activations.values()):
+    assert usual == found
+  assert models[0].activations != models[2].activations
+
+
+def test_a_network_most_of_whose_images_leave_the_range_is_refused(monkeypatch):
+  monkeypatch.setattr(calibration, '_OUTLIER', 1.0)
+  with pytest.raises(ValueError, match='calibration images leave the range of the others'):
+    served(layers.Conv(6), layers.Activation(), layers.Conv(6), layers.Activation())
