@@ -18,7 +18,7 @@ $(READY): setup.cfg constraints.txt pyproject.toml
 	@$(BIN)/python -m pip install --no-color --progress-bar off \
 	  --constraint constraints.txt --editable '.[report,serve,test]' > $(VENV)/setup.log 2>&1 \
 	  || { tail -n 20 $(VENV)/setup.log; exit 1; }
-	@echo "set-up: $$(( $$(date +%s) - $$(cat $(VENV)/started) )) s, $$($(BIN)/python experiments/downloads.py $(VENV)/setup.log)" > $@
+	@echo "set-up: $$(( $$(date +%s) - $$(cat $(VENV)/started) )) s, $$($(BIN)/python experiments/lib/downloads.py $(VENV)/setup.log)" > $@
 	@cat $@
 
 demo: setup

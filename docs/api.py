@@ -18,8 +18,10 @@ def main() -> None:
     # The package hands its names out when they are asked for; pdoc looks at what is there.
     setattr(safenet_jax, name, getattr(safenet_jax, name))
   pdoc.render.configure(
-      docformat='google', show_source=False, footer_text='safenet_jax',
-      template_directory=pathlib.Path(__file__).parent / 'theme',
+    docformat='google',
+    show_source=False,
+    footer_text='safenet_jax',
+    template_directory=pathlib.Path(__file__).parent / 'theme',
   )
   modules = [m.name for m in pkgutil.iter_modules(safenet_jax.__path__, 'safenet_jax.')]
   pdoc.pdoc('safenet_jax', *modules, output_directory=pathlib.Path(directory))

@@ -19,9 +19,7 @@ import rich.console
 import rich.table
 
 from experiments import benchmarks
-from experiments import environment
-from experiments import launcher
-from experiments import load
+from experiments.lib import launcher, load_test, machine
 
 KNOWN = tuple(sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__)))
 SUITE = flags.DEFINE_list('suite', None, f'Suites to run, of: {", ".join(KNOWN)}; or all.')
@@ -39,7 +37,7 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 def main() -> None:
   suites = chosen(SUITE.value or ())
-  if load.REQUESTS.value and 'sustained' not in suites:
+  if load_test.REQUESTS.value and 'sustained' not in suites:
     suites.append('sustained')
   if not launcher.OUT.value:
     raise ValueError('no --out, want --out=FILE')
@@ -65,15 +63,15 @@ def main() -> None:
 
 def _record(rows: Sequence[benchmarks.Row]) -> dict:
   """What the file holds of these rows."""
-  record = environment.record() | {'rows': [row.record() for row in rows]}
+  record = machine.record() | {'rows': [row.record() for row in rows]}
   costs = {
     row.name.removeprefix(benchmarks.COSTS): row.value
-    for row in rows if row.name.startswith(benchmarks.COSTS)
+    for row in rows
+    if row.name.startswith(benchmarks.COSTS)
   }
   units = {
-    kind: {
-      row.name.removeprefix(prefix): row.value for row in rows if row.name.startswith(prefix)
-    } for kind, prefix in benchmarks.UNIT_COSTS.items()
+    kind: {row.name.removeprefix(prefix): row.value for row in rows if row.name.startswith(prefix)}
+    for kind, prefix in benchmarks.UNIT_COSTS.items()
   }
   record |= {'unit_costs': units} if units['seconds'] else {}
   return record | ({'seconds_per_activation': costs} if costs else {})

@@ -14,24 +14,22 @@ import rich.box
 import rich.console
 import rich.table
 
-from experiments import launcher
-from experiments import pipeline
+from experiments.lib import from_config, launcher
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import layers as records
 from safenet_jax.models import network as networks
-from safenet_jax.protocol import description
-from safenet_jax.protocol import estimate as estimates
-from safenet_jax.protocol import unit_costs
-from safenet_jax.protocol import untrained
+from safenet_jax.protocol.estimate import estimate as estimates
+from safenet_jax.protocol.estimate import unit_costs, untrained
+from safenet_jax.protocol.service import description
 from safenet_jax.report import estimates as reports
 from safenet_jax.report import tables
 
 PLAN = flags.DEFINE_string('plan', None, 'A plan.json: what an inference under it costs.')
 MODE = flags.DEFINE_enum(
-    'mode', 'delphi', description.MODES, 'How linear layers are served, with --plan.'
+  'mode', 'delphi', description.MODES, 'How linear layers are served, with --plan.'
 )
 COSTS = flags.DEFINE_string(
-    'costs', None, 'JSON file of experiments.benchmark --suite=units on your machine, with --plan.'
+  'costs', None, 'JSON file of experiments.benchmark --suite=units on your machine, with --plan.'
 )
 
 
@@ -61,7 +59,7 @@ def _estimate(console, config, net, path: str) -> None:
 
 def main() -> None:
   config = launcher.CONFIG.value
-  net = pipeline.network(config)
+  net = from_config.network(config)
   console = rich.console.Console()
   if not console.is_terminal:
     console.width = 100  # a file has no width of its own

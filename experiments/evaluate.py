@@ -8,13 +8,11 @@ time needs --force, and is marked.
 
 from absl import flags
 
-from experiments import evaluation
-from experiments import launcher
-from experiments import pipeline
 from experiments import thin
+from experiments.lib import from_config, launcher, scores
 
 PHASE = flags.DEFINE_enum(
-  'phase', 'finetune', ['pretrain', *pipeline.TUNED, 'thin'], 'Whose network is scored.'
+  'phase', 'finetune', ['pretrain', *from_config.TUNED, 'thin'], 'Whose network is scored.'
 )
 SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'validation'], 'The images to score it on.')
 FORCE = flags.DEFINE_boolean('force', False, 'Score the test images once more.')
@@ -23,8 +21,8 @@ FORCE = flags.DEFINE_boolean('force', False, 'Score the test images once more.')
 def main() -> None:
   config = launcher.CONFIG.value
   phase, split = PHASE.value, SPLIT.value
-  images = pipeline.dataset(config)
-  net = pipeline.network(config, images)
+  images = from_config.dataset(config)
+  net = from_config.network(config, images)
   section = 'pretrain' if phase == 'pretrain' else 'search'
   sections = dict.fromkeys(('pretrain', section))
   workdir = launcher.workdir(config, 'model', 'data', 'teacher', *sections)
@@ -33,15 +31,15 @@ def main() -> None:
     config, net, folder, _ = thin.of(config, images, workdir)
     folder.read_json('thin.json', 'thin')
     trained_as = 'control'
-  elif phase in pipeline.TUNED:
+  elif phase in from_config.TUNED:
     # Written when both are finished; the control's length is not in the config.
     workdir.read_json('plan.json', 'search or finetune')
-  member = pipeline.trained(config, net, folder, trained_as, section)
+  member = from_config.trained(config, net, folder, trained_as, section)
   # The ranks of channels are those of the pretrained network.
-  pretrained = pipeline.trained(config, net, folder, 'pretrain', 'pretrain')
-  options = pipeline.training(config[section], trained_as)
-  task = pipeline.task(net, images, options, pipeline.variables(pretrained))
-  record = evaluation.score(workdir, phase, split, member, task, net, images, FORCE.value)
+  pretrained = from_config.trained(config, net, folder, 'pretrain', 'pretrain')
+  options = from_config.training(config[section], trained_as)
+  task = from_config.task(net, images, options, from_config.variables(pretrained))
+  record = scores.score(workdir, phase, split, member, task, net, images, FORCE.value)
   print(f'evaluate: {phase} {record["accuracy"]:.2%} on {record["images"]} {split} images')
 
 

@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import launcher
-from experiments import pipeline
-from experiments import planned
+from experiments.lib import from_config, launcher, served_model
 from safenet_jax.approximation import planned_weights
-from safenet_jax.protocol import bundle as bundles
+from safenet_jax.protocol.service import bundle as bundles
 from safenet_jax.search import member as members
 
 
@@ -28,18 +26,20 @@ def main() -> None:
   if not pathlib.Path(launcher.OUT.value).parent.is_dir():
     # Before calibration.
     raise ValueError(f'--out={launcher.OUT.value}: no such directory')
-  run = planned.served(launcher.CONFIG.value)
+  run = served_model.served(launcher.CONFIG.value)
   if launcher.OUT.value.endswith('.npz'):
     arrays: dict[str, Any] = planned_weights.flatten_planned(
-        pipeline.variables(run.planned), members.approximation(run.planned, run.task)
+      from_config.variables(run.planned), members.approximation(run.planned, run.task)
     )
     np.savez(launcher.OUT.value, **arrays)
   else:
     bundles.save(launcher.OUT.value, run.model)
     bundles.load(launcher.OUT.value)
   size = pathlib.Path(launcher.OUT.value).stat().st_size
-  print(f'export: {len(run.model.linear)} linear and {len(run.model.activations)} activation '
-        f'layers, {size / 1e6:.2f} MB in {launcher.OUT.value}')
+  print(
+    f'export: {len(run.model.linear)} linear and {len(run.model.activations)} activation '
+    f'layers, {size / 1e6:.2f} MB in {launcher.OUT.value}'
+  )
 
 
 if __name__ == '__main__':

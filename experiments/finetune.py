@@ -16,8 +16,7 @@ set how long and how fast; `finetune_anneal_epochs` blends ReLU out over the fir
 
 from absl import flags
 
-from experiments import launcher
-from experiments import pipeline
+from experiments.lib import from_config, launcher
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import network as networks
 from safenet_jax.search import member as members
@@ -27,18 +26,18 @@ PLAN = flags.DEFINE_string('plan', None, 'The plan.json to train.')
 
 def main() -> None:
   config = launcher.CONFIG.value
-  images = pipeline.dataset(config)
-  net = pipeline.network(config, images)
+  images = from_config.dataset(config)
+  net = from_config.network(config, images)
   if not PLAN.value:
     raise ValueError('no --plan, want --plan=plan.json')
   plan = plans.load(PLAN.value, config.model.name, len(networks.activation_channels(net)))
   workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
   workdir.claim({'plan': plans.record(plan, config.model.name)})
-  first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
-  options = pipeline.training(config.search, 'finetune')
-  planned = members.restart(pipeline.fitted(first, net, images), 0.0, net, options)
+  first = from_config.trained(config, net, workdir, 'pretrain', 'pretrain')
+  options = from_config.training(config.search, 'finetune')
+  planned = members.restart(from_config.fitted(first, net, images), 0.0, net, options)
   planned = planned.replace(plan=plan)
-  pipeline.finish(config, net, images, workdir, first, planned, searched=0)
+  from_config.finish(config, net, images, workdir, first, planned, searched=0)
 
 
 if __name__ == '__main__':

@@ -19,42 +19,42 @@ import sys
 from absl import flags
 import numpy as np
 
-from experiments import launcher
-from experiments import remote
+from experiments.lib import launcher, remote_client
 
 TWO_PROCESSES = flags.DEFINE_bool(
-    'two_processes', False, 'Ask a server process over TLS instead of simulating both parties.'
+  'two_processes', False, 'Ask a server process over TLS instead of simulating both parties.'
 )
 
 
 def main() -> None:
-  if remote.wanted(sys.argv):
-    remote.main()
+  if remote_client.wanted(sys.argv):
+    remote_client.main()
     return
   # Only here: a client needs no JAX.
-  from experiments import evaluation
-  from experiments import pipeline
-  from experiments import planned as planned_
-  from experiments import simulation
+  from experiments.lib import from_config, scores, test_sets
+  from experiments.lib import served_model as planned_
   from safenet_jax.crypto import randomness
-  from safenet_jax.protocol import formats
-  from safenet_jax.protocol import ledger as ledgers
-  from safenet_jax.protocol import quantize
-  from safenet_jax.protocol import simulator
+  from safenet_jax.fixed_point import formats, quantize
+  from safenet_jax.protocol.simulation import simulator
   from safenet_jax.search import member as members
+  from safenet_jax.transport import ledger as ledgers
+
   config = launcher.CONFIG.value
   model, net, images, workdir, planned, task = planned_.served(config)
   # On the last validation images: the first set the formats, and the test set has one record.
   report = quantize.quantization_report(
-      model, net, pipeline.variables(planned), members.approximation(planned, task),
-      *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
+    model,
+    net,
+    from_config.variables(planned),
+    members.approximation(planned, task),
+    *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
   )
   for line in report.lines():
     print(line)
-  wanted = remote.COUNT.value or config.secure.images
+  wanted = remote_client.COUNT.value or config.secure.images
   test, labels = (np.asarray(part[:wanted]) for part in images.test)
   count, ranges = len(test), formats.RangeReport()
-  plain = simulation.plain(model, test, ranges)
+  plain = test_sets.plain(model, test, ranges)
   if TWO_PROCESSES.value:
     _ask(model, test, labels, plain.argmax(-1), workdir)
     return
@@ -65,45 +65,59 @@ def main() -> None:
   ledger = ledgers.Ledger()
   simulator.infer(model, test[:1], source, ledger=ledger)
   with launcher.progress_bar('infer') as progress:
-    private = simulation.run(
-        model, test, source, batch=remote.BATCH.value or 1, report=progress
+    private = test_sets.run(
+      model, test, source, batch=remote_client.BATCH.value or 1, report=progress
     )
   classes, speed = private.logits.argmax(-1), private.images_per_second
   # All test images at once, by the plaintext network: scored once in a run, whoever asks.
-  evaluation.tested(workdir, 'finetune', planned, task, net, images)
-  workdir.write_json('ledger.json', ledger.record() | {
+  scores.tested(workdir, 'finetune', planned, task, net, images)
+  workdir.write_json(
+    'ledger.json',
+    ledger.record()
+    | {
       'mode': 'simulator, offline correlations from an insecure dealer',
-      'images': count, 'images_per_second': speed,
+      'images': count,
+      'images_per_second': speed,
       'agreement': int((classes == plain.argmax(-1)).sum()),
       'correct': int((classes == labels).sum()),
       'fixed_point_correct': int((plain.argmax(-1) == labels).sum()),
       'out_of_range': ranges.exceeded,
       'truncation_failure': ranges.truncation_failure,
       'quantization': report.record(),
-  })
+    },
+  )
   agree = (classes == plain.argmax(-1)).sum()
-  print(f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network'
-        f'{f", {speed:.2f} images/s simulated" if speed else ""}')
+  print(
+    f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network'
+    f'{f", {speed:.2f} images/s simulated" if speed else ""}'
+  )
 
 
 def _ask(model, images, labels, plain, workdir) -> None:
   """Two processes: their classes beside those of the fixed-point network and the labels."""
-  from experiments import two_processes
+  from experiments.lib import two_processes
   from safenet_jax.report import runs
-  answers = two_processes.ask(model, images, batch=remote.BATCH.value or 1)
+
+  answers = two_processes.ask(model, images, batch=remote_client.BATCH.value or 1)
   found = np.array(answers.classes)
-  workdir.write_json(runs.CLIENT_LEDGER, answers.ledger | {
+  workdir.write_json(
+    runs.CLIENT_LEDGER,
+    answers.ledger
+    | {
       'agreement': int((found == plain).sum()),
       'correct': int((found == labels).sum()),
       'fixed_point_correct': int((plain == labels).sum()),
       'server_memory': answers.server._asdict(),
-  })
+    },
+  )
   phases = answers.ledger['phases']
   offline, online = (phases[phase]['wall_seconds'] / len(found) for phase in ('offline', 'online'))
-  print(f'infer: {(found == plain).sum()} of {len(found)} private classes of two processes equal '
-        f'the plaintext fixed-point network, {(found == labels).sum()} are right; '
-        f'{offline:.2f} s offline and {online:.3f} s online per image')
+  print(
+    f'infer: {(found == plain).sum()} of {len(found)} private classes of two processes equal '
+    f'the plaintext fixed-point network, {(found == labels).sum()} are right; '
+    f'{offline:.2f} s offline and {online:.3f} s online per image'
+  )
 
 
 if __name__ == '__main__':
-  launcher.run(main, needs_config=not remote.wanted(sys.argv))
+  launcher.run(main, needs_config=not remote_client.wanted(sys.argv))

@@ -18,10 +18,8 @@ from absl import flags
 import rich.console
 import rich.table
 
-from experiments import launcher
-from safenet_jax.report import figures
-from safenet_jax.report import pareto
-from safenet_jax.report import progress
+from experiments.lib import launcher
+from safenet_jax.report import figures, pareto, progress
 from safenet_jax.workdir import Workdir
 
 THIN = flags.DEFINE_bool('thin', False, 'Train a thin all-ReLU network beside every plan.')
@@ -93,15 +91,19 @@ def main() -> None:
     results += [_thin(*pair) for pair in runs]
   points = pareto.points(results)
   figures.save(root / 'pareto', lambda axes: figures.pareto(axes, points))
-  curves = progress.curves([
-    (overrides, run.read_json('config.json', 'search')['search'], run.metrics('search'))
-    for overrides, run in runs
-  ])
+  curves = progress.curves(
+    [
+      (overrides, run.read_json('config.json', 'search')['search'], run.metrics('search'))
+      for overrides, run in runs
+    ]
+  )
   figures.save(root / 'search_progress', lambda axes: figures.search_progress(axes, curves))
   table = rich.table.Table('setting', 'seeds', 'ReLUs left', 'validation accuracy', title='pareto')
   for p in points:
     table.add_row(
-      p.label, str(p.seeds), pareto.interval(p.relus, p.relus_interval, '{:.0f}'),
+      p.label,
+      str(p.seeds),
+      pareto.interval(p.relus, p.relus_interval, '{:.0f}'),
       pareto.interval(100 * p.accuracy, 100 * p.accuracy_interval, '{:.2f}') + ' %',
     )
   rich.console.Console().print(table)

@@ -11,22 +11,21 @@ A larger network may teach it, and its plans later: `teacher.weights` is an .npz
   --config.pretrain.distillation=0.9 --config.search.distillation=0.9
 """
 
-from experiments import launcher
-from experiments import pipeline
+from experiments.lib import from_config, launcher
 from safenet_jax.search import fit
 
 
 def main() -> None:
   config = launcher.CONFIG.value
-  images = pipeline.dataset(config)
-  net = pipeline.network(config, images)
-  options = pipeline.training(config.pretrain)
-  member = pipeline.start(config, net, options)
-  teacher = pipeline.teacher(config, images, options)
-  task = pipeline.task(net, images, options, pipeline.variables(member), teacher)
+  images = from_config.dataset(config)
+  net = from_config.network(config, images)
+  options = from_config.training(config.pretrain)
+  member = from_config.start(config, net, options)
+  teacher = from_config.teacher(config, images, options)
+  task = from_config.task(net, images, options, from_config.variables(member), teacher)
   fit.steps_per_epoch(task)
   workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain')
-  member = pipeline.pretrain(config, member, task, workdir)
+  member = from_config.pretrain(config, member, task, workdir)
   print(f'pretrain: all-ReLU validation accuracy {float(member.accuracy):.2%} in {workdir.path}')
 
 

@@ -16,11 +16,9 @@ from absl import flags
 import rich.console
 import rich.table
 
-from experiments import launcher
-from safenet_jax.report import measurements
-from safenet_jax.report import page
+from experiments.lib import launcher
+from safenet_jax.report import measurements, page, tables
 from safenet_jax.report import runs as runs_lib
-from safenet_jax.report import tables
 from safenet_jax.workdir import Workdir
 
 BENCHMARK = flags.DEFINE_list('benchmark', None, 'Files of experiments.benchmark to show.')

@@ -1,29 +1,21 @@
 """Searches a plan, then fine-tunes the planned network beside an all-ReLU control.
 
-  python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
+python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
 import dataclasses
 import functools
 
-from experiments import launcher
-from experiments import live
-from experiments import pipeline
-from safenet_jax.search import algorithms
-from safenet_jax.search import fit
+from experiments.lib import from_config, launcher, search_table
+from safenet_jax.search import algorithms, fit, pbt, population, schedule, score, strategy
 from safenet_jax.search import member as members
-from safenet_jax.search import pbt
-from safenet_jax.search import population
-from safenet_jax.search import schedule
-from safenet_jax.search import score
-from safenet_jax.search import strategy
 
 
 def main() -> None:
   config = launcher.CONFIG.value
   settings = config.search
-  images = pipeline.dataset(config)
-  net = pipeline.network(config, images)
+  images = from_config.dataset(config)
+  net = from_config.network(config, images)
   algorithm = functools.partial(
     algorithms.build,
     settings.algorithm,
@@ -40,15 +32,17 @@ def main() -> None:
   cost = score.cost_model(settings.cost, settings.cost_ledger)
   workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
   workdir.claim({'plan': {'source': 'search'}})
-  first = pipeline.trained(config, net, workdir, 'pretrain', 'pretrain')
-  options = pipeline.training(settings)
-  teacher = pipeline.teacher(config, images, options, (net, first))
-  task = pipeline.task(
-    net, images, options, pipeline.variables(first), teacher, settings.validation_images
+  first = from_config.trained(config, net, workdir, 'pretrain', 'pretrain')
+  options = from_config.training(settings)
+  teacher = from_config.teacher(config, images, options, (net, first))
+  task = from_config.task(
+    net, images, options, from_config.variables(first), teacher, settings.validation_images
   )
 
   baseline = fit.evaluate(first, task, task.validation_images, task.validation_labels)
-  start = members.restart(pipeline.fitted(first, net, images), settings.learning_rate, net, options)
+  start = members.restart(
+    from_config.fitted(first, net, images), settings.learning_rate, net, options
+  )
   start = start.replace(accuracy=baseline, score=baseline)
   evolution = pbt.Evolution(
     population=settings.population,
@@ -62,13 +56,19 @@ def main() -> None:
   )
   chosen = strategy.resolve(evolution, start, task, workdir)
   search = algorithm(dataclasses.replace(evolution, strategy=chosen))
-  with live.search_table() as report:
+  with search_table.search_table() as report:
     winner = schedule.run(
-      pipeline.key(config, 'search'), start, task, search.steps, search.evolution, workdir,
-      proposer=search.proposer, report=report,
+      from_config.key(config, 'search'),
+      start,
+      task,
+      search.steps,
+      search.evolution,
+      workdir,
+      proposer=search.proposer,
+      report=report,
     )
   searched = search.longest_line() * settings.iterations
-  pipeline.finish(config, net, images, workdir, first, winner, searched)
+  from_config.finish(config, net, images, workdir, first, winner, searched)
 
 
 if __name__ == '__main__':

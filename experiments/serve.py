@@ -18,32 +18,34 @@ import time
 
 from absl import flags
 
-from experiments import environment
-from experiments import launcher
-from experiments import serving
-from safenet_jax.protocol import bundle as bundles
-from safenet_jax.protocol import description as descriptions
-from safenet_jax.protocol import ledger as ledgers
-from safenet_jax.protocol import server as servers
-from safenet_jax.protocol import tls
+from experiments.lib import launcher, machine, party_flags
+from safenet_jax.protocol.service import bundle as bundles
+from safenet_jax.protocol.service import description as descriptions
+from safenet_jax.protocol.service import server as servers
+from safenet_jax.transport import ledger as ledgers
+from safenet_jax.transport import tls
 
 BUNDLE = flags.DEFINE_string('bundle', None, 'File of experiments.export, instead of a run.')
 TEST_CERTIFICATE = flags.DEFINE_string(
-    'insecure_test_certificate', None, 'Directory for a certificate to try things with.'
+  'insecure_test_certificate', None, 'Directory for a certificate to try things with.'
 )
 CLIENT_CA = flags.DEFINE_string(
-    'client_ca', None, 'PEM file: clients need a certificate that it signed.'
+  'client_ca', None, 'PEM file: clients need a certificate that it signed.'
 )
 MODE = flags.DEFINE_enum(
-    'mode', 'delphi', descriptions.MODES, 'How linear layers are served; gazelle is a baseline.'
+  'mode', 'delphi', descriptions.MODES, 'How linear layers are served; gazelle is a baseline.'
 )
 OUTPUTS = flags.DEFINE_list(
-    'outputs', None, 'What clients may have of logits and class, both by default; with class alone '
-    'the index of the largest logit is all that one who follows the protocol learns.'
+  'outputs',
+  None,
+  'What clients may have of logits and class, both by default; with class alone '
+  'the index of the largest logit is all that one who follows the protocol learns.',
 )
 WORKERS = flags.DEFINE_integer(
-    'workers', os.cpu_count() or 1, 'Processes for homomorphic encryption; 0 for none.',
-    lower_bound=0,
+  'workers',
+  os.cpu_count() or 1,
+  'Processes for homomorphic encryption; 0 for none.',
+  lower_bound=0,
 )
 SESSIONS = flags.DEFINE_integer('sessions', 8, 'Clients at once.', lower_bound=1)
 MEMORY = flags.DEFINE_float('memory_gib', 4.0, 'Memory for prepared inferences.', lower_bound=0)
@@ -52,16 +54,18 @@ DRAIN = flags.DEFINE_float('drain_seconds', 30.0, 'How long sessions may go on a
 
 
 def _context():
-  if serving.IN_THE_CLEAR.value:
+  if party_flags.IN_THE_CLEAR.value:
     return None
   if TEST_CERTIFICATE.value:
     files = tls.insecure_test_certificate(
-        TEST_CERTIFICATE.value, (serving.HOST.value or '127.0.0.1',)
+      TEST_CERTIFICATE.value, (party_flags.HOST.value or '127.0.0.1',)
     )
     print(f'serve: clients trust this server with --ca={files.certificate}', flush=True)
     return tls.server_context(*files)
-  certificate = serving.needed('certificate', serving.CERTIFICATE.value)
-  return tls.server_context(certificate, serving.needed('key', serving.KEY.value), CLIENT_CA.value)
+  certificate = party_flags.needed('certificate', party_flags.CERTIFICATE.value)
+  return tls.server_context(
+    certificate, party_flags.needed('key', party_flags.KEY.value), CLIENT_CA.value
+  )
 
 
 def _model():
@@ -69,15 +73,16 @@ def _model():
     if launcher.CONFIG.value is not None:
       raise ValueError('--bundle and --config, want one of them')
     return bundles.load(BUNDLE.value)
-  from experiments import planned
-  return planned.served(launcher.CONFIG.value).model
+  from experiments.lib import served_model
+
+  return served_model.served(launcher.CONFIG.value).model
 
 
 def _save(record: dict) -> None:
   if LEDGERS.value:
     path = pathlib.Path(LEDGERS.value)
     path.mkdir(parents=True, exist_ok=True)
-    memory = environment.memory()._asdict()
+    memory = machine.memory()._asdict()
     ledgers.save(record | {'mode': 'server', 'memory': memory}, path / f'{time.time_ns()}.json')
 
 
@@ -85,14 +90,21 @@ def main() -> None:
   context = _context()
   # absl has a handler of its own, which would leave out what is less than a warning.
   logging.basicConfig(
-      level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s', force=True
+    level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s', force=True
   )
   # Our own lines only: checkpoint libraries tell at length how they read.
   logging.getLogger('safenet_jax').setLevel(logging.INFO)
   server = servers.Server(
-      _model(), serving.HOST.value or '127.0.0.1', serving.PORT.value, context=context,
-      mode=MODE.value or 'delphi', outputs=OUTPUTS.value, on_record=_save,
-      workers=WORKERS.value or 0, sessions=SESSIONS.value, memory_bytes=int(MEMORY.value * 2**30),
+    _model(),
+    party_flags.HOST.value or '127.0.0.1',
+    party_flags.PORT.value,
+    context=context,
+    mode=MODE.value or 'delphi',
+    outputs=OUTPUTS.value,
+    on_record=_save,
+    workers=WORKERS.value or 0,
+    sessions=SESSIONS.value,
+    memory_bytes=int(MEMORY.value * 2**30),
   )
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())
@@ -103,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launcher.run(main, needs_config=not serving.asked('bundle', sys.argv))
+  launcher.run(main, needs_config=not party_flags.asked('bundle', sys.argv))

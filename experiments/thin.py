@@ -10,9 +10,7 @@ evaluations.json, once.
 
 from typing import Any, NamedTuple
 
-from experiments import evaluation
-from experiments import launcher
-from experiments import pipeline
+from experiments.lib import from_config, launcher, scores
 from safenet_jax.data import Dataset
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
@@ -37,7 +35,7 @@ def of(config, images: Dataset, workdir: Workdir) -> Thin:
 
   def network(width):
     thin.model.width = width
-    return pipeline.network(thin, images)
+    return from_config.network(thin, images)
 
   net = network(architectures.widest(network, budget, config.model.width))
   return Thin(thin.lock(), net, Workdir(workdir / 'thin'), budget)
@@ -45,10 +43,10 @@ def of(config, images: Dataset, workdir: Workdir) -> Thin:
 
 def main() -> None:
   config = launcher.CONFIG.value
-  images = pipeline.dataset(config)
-  full = pipeline.network(config, images)
+  images = from_config.dataset(config)
+  full = from_config.network(config, images)
   workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
-  first = pipeline.trained(config, full, workdir, 'pretrain', 'pretrain')
+  first = from_config.trained(config, full, workdir, 'pretrain', 'pretrain')
   thin, net, folder, budget = of(config, images, workdir)
   # The control was trained for as many steps as the plan: its length is not in the config.
   epochs = workdir.metrics('control')[-1]['epoch']
@@ -58,24 +56,30 @@ def main() -> None:
     | {name: thin[name].to_dict() for name in sections}
   )
 
-  options = pipeline.training(thin.pretrain)
-  member = pipeline.start(thin, net, options)
-  teacher = pipeline.teacher(thin, images, options)
-  task = pipeline.task(net, images, options, pipeline.variables(member), teacher)
-  member = pipeline.pretrain(thin, member, task, folder)
-  options = pipeline.training(thin.search, 'control')
-  teacher = pipeline.teacher(thin, images, options, (full, first))
-  task = pipeline.task(net, images, options, pipeline.variables(member), teacher)
-  member = pipeline.tune(thin, 'control', member, pipeline.all_relu(task), folder, epochs)
+  options = from_config.training(thin.pretrain)
+  member = from_config.start(thin, net, options)
+  teacher = from_config.teacher(thin, images, options)
+  task = from_config.task(net, images, options, from_config.variables(member), teacher)
+  member = from_config.pretrain(thin, member, task, folder)
+  options = from_config.training(thin.search, 'control')
+  teacher = from_config.teacher(thin, images, options, (full, first))
+  task = from_config.task(net, images, options, from_config.variables(member), teacher)
+  member = from_config.tune(thin, 'control', member, from_config.all_relu(task), folder, epochs)
 
   counts = networks.relu_counts(net)
-  folder.write_json('thin.json', {
-    'network': thin.model.name, 'width': thin.model.width, 'budget': budget,
-    'activations': counts, 'channels': networks.activation_channels(net),
-    'steps': {phase: folder.metrics(phase)[-1]['step'] for phase in ('pretrain', 'control')},
-    'validation_accuracy': float(member.accuracy),
-  })
-  test = evaluation.tested(workdir, 'thin', member, task, net, images)
+  folder.write_json(
+    'thin.json',
+    {
+      'network': thin.model.name,
+      'width': thin.model.width,
+      'budget': budget,
+      'activations': counts,
+      'channels': networks.activation_channels(net),
+      'steps': {phase: folder.metrics(phase)[-1]['step'] for phase in ('pretrain', 'control')},
+      'validation_accuracy': float(member.accuracy),
+    },
+  )
+  test = scores.tested(workdir, 'thin', member, task, net, images)
   print(
     f'thin: {sum(counts)} ReLUs at width {thin.model.width:.4g}, the plan leaves {budget}; '
     f'validation accuracy {float(member.accuracy):.2%}, test {test["accuracy"]:.2%}'

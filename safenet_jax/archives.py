@@ -30,6 +30,7 @@ class Source(NamedTuple):
   `files` are the sizes in bytes of what it leaves in the data directory, by
   path. A .tar.gz holds them under these names, any other is the file itself.
   """
+
   url: str
   size: int
   sha256: str
@@ -43,23 +44,39 @@ _ZALANDO = 'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com'
 # Fashion-MNIST, c32a1d4ab5d03f1284b67883e8d87530 for CIFAR-10,
 # 03b5dce01913d631647c71ecec9e9cb8 for CIFAR-100.
 SOURCES = {
-    'fashion_mnist': (
-        Source(f'{_ZALANDO}/t10k-images-idx3-ubyte.gz', 4_422_102,
-               '346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073',
-               {'fashion_mnist/t10k-images-idx3-ubyte.gz': 4_422_102}),
-        Source(f'{_ZALANDO}/t10k-labels-idx1-ubyte.gz', 5_148,
-               '67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5',
-               {'fashion_mnist/t10k-labels-idx1-ubyte.gz': 5_148})),
-    'cifar10': (
-        Source(f'{_TORONTO}/cifar-10-binary.tar.gz', 170_052_171,
-               'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
-               {f'cifar-10-batches-bin/{part}.bin': 30_730_000
-                for part in (*(f'data_batch_{i}' for i in range(1, 6)), 'test_batch')}),),
-    'cifar100': (
-        Source(f'{_TORONTO}/cifar-100-binary.tar.gz', 168_513_733,
-               '58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec',
-               {'cifar-100-binary/train.bin': 153_700_000,
-                'cifar-100-binary/test.bin': 30_740_000}),),
+  'fashion_mnist': (
+    Source(
+      f'{_ZALANDO}/t10k-images-idx3-ubyte.gz',
+      4_422_102,
+      '346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073',
+      {'fashion_mnist/t10k-images-idx3-ubyte.gz': 4_422_102},
+    ),
+    Source(
+      f'{_ZALANDO}/t10k-labels-idx1-ubyte.gz',
+      5_148,
+      '67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5',
+      {'fashion_mnist/t10k-labels-idx1-ubyte.gz': 5_148},
+    ),
+  ),
+  'cifar10': (
+    Source(
+      f'{_TORONTO}/cifar-10-binary.tar.gz',
+      170_052_171,
+      'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
+      {
+        f'cifar-10-batches-bin/{part}.bin': 30_730_000
+        for part in (*(f'data_batch_{i}' for i in range(1, 6)), 'test_batch')
+      },
+    ),
+  ),
+  'cifar100': (
+    Source(
+      f'{_TORONTO}/cifar-100-binary.tar.gz',
+      168_513_733,
+      '58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec',
+      {'cifar-100-binary/train.bin': 153_700_000, 'cifar-100-binary/test.bin': 30_740_000},
+    ),
+  ),
 }
 
 
@@ -98,8 +115,10 @@ def _fetch(source: Source, scratch: pathlib.Path) -> None:
       checksum.update(chunk)
       file.write(chunk)
   if checksum.hexdigest() != source.sha256:
-    raise ValueError(f'{source.url}: {path.stat().st_size} bytes of SHA-256 '
-                     f'{checksum.hexdigest()}, want {source.size} of {source.sha256}')
+    raise ValueError(
+      f'{source.url}: {path.stat().st_size} bytes of SHA-256 '
+      f'{checksum.hexdigest()}, want {source.size} of {source.sha256}'
+    )
   if is_archive:
     _extract(path, source, scratch)
 
@@ -107,15 +126,20 @@ def _fetch(source: Source, scratch: pathlib.Path) -> None:
 def _chunks(source: Source) -> Iterator[bytes]:
   """The bytes of a source and at most one more, with a bar on a terminal."""
   console = rich_console.Console(stderr=True)
-  columns = (rich_progress.TextColumn('{task.description}'), rich_progress.BarColumn(),
-             rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn(),
-             rich_progress.TimeRemainingColumn())
+  columns = (
+    rich_progress.TextColumn('{task.description}'),
+    rich_progress.BarColumn(),
+    rich_progress.DownloadColumn(),
+    rich_progress.TransferSpeedColumn(),
+    rich_progress.TimeRemainingColumn(),
+  )
   # One byte more than wanted shows a wrong file without taking all of it.
   left = source.size + 1
   try:
-    with (urllib.request.urlopen(source.url, timeout=_TIMEOUT) as response,
-          rich_progress.Progress(*columns, console=console,
-                                 disable=not console.is_terminal) as bar):
+    with (
+      urllib.request.urlopen(source.url, timeout=_TIMEOUT) as response,
+      rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+    ):
       task = bar.add_task(source.url.rsplit('/', 1)[1], total=source.size)
       while chunk := response.read(min(_CHUNK, left)):
         yield chunk
@@ -134,8 +158,10 @@ def _extract(archive: pathlib.Path, source: Source, scratch: pathlib.Path) -> No
         if member.name not in missing:
           continue
         if not member.isreg() or member.size != source.files[member.name]:
-          raise ValueError(f'{source.url}: {member.name} has {member.size} bytes, want a regular '
-                           f'file of {source.files[member.name]}')
+          raise ValueError(
+            f'{source.url}: {member.name} has {member.size} bytes, want a regular '
+            f'file of {source.files[member.name]}'
+          )
         tar.extract(member, scratch, filter='data')
         missing.remove(member.name)
   except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -13,32 +13,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax import archives
-from safenet_jax import image_files
+from safenet_jax import archives, image_files
 
 # Inside of an installed package, and at the root of a checkout.
 _EMBEDDED = [
-    root / 'third_party' / 'fashion_mnist' for root in pathlib.Path(__file__).resolve().parents[:2]
+  root / 'third_party' / 'fashion_mnist' for root in pathlib.Path(__file__).resolve().parents[:2]
 ]
 
 _FASHION_NAMES = (
-    'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
-    'Ankle boot')
+  'T-shirt/top',
+  'Trouser',
+  'Pullover',
+  'Dress',
+  'Coat',
+  'Sandal',
+  'Shirt',
+  'Sneaker',
+  'Bag',
+  'Ankle boot',
+)
 # Classes, and the shape of an image.
 SHAPES = {
-    'fashion_mnist': (10, (28, 28, 1)),
-    'cifar10': (10, (32, 32, 3)),
-    'cifar100': (100, (32, 32, 3)),
+  'fashion_mnist': (10, (28, 28, 1)),
+  'cifar10': (10, (32, 32, 3)),
+  'cifar100': (100, (32, 32, 3)),
 }
 # Mean and deviation of the 50,000 training images, as the literature uses them.
 _CIFAR_STATISTICS = {
-    'cifar10': ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    'cifar100': ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+  'cifar10': ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+  'cifar100': ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 
 
 class Split(NamedTuple):
   """Images uint8 [N, H, W, C] and labels int32 [N]."""
+
   images: np.ndarray | jax.Array
   labels: np.ndarray | jax.Array
 
@@ -50,6 +59,7 @@ class Dataset:
   `mean` and `std` hold one number per channel, of pixel / 255 over the training
   images. Decisions during a search may see `validation`, never `test`.
   """
+
   name: str
   train: Split
   validation: Split
@@ -60,8 +70,9 @@ class Dataset:
   class_names: tuple[str, ...]
 
 
-def load(name: str | os.PathLike, directory: str | os.PathLike | None = None, *,
-         download: bool = False) -> Dataset:
+def load(
+  name: str | os.PathLike, directory: str | os.PathLike | None = None, *, download: bool = False
+) -> Dataset:
   """Reads a data set from disk into numpy arrays.
 
   Args:
@@ -85,8 +96,9 @@ def load(name: str | os.PathLike, directory: str | os.PathLike | None = None, *,
   if name.endswith('.npz'):
     return _npz(pathlib.Path(name))
   if name not in archives.SOURCES:
-    raise ValueError(f'no data set {name!r}, want one of {", ".join(archives.SOURCES)} '
-                     'or the path of an .npz file')
+    raise ValueError(
+      f'no data set {name!r}, want one of {", ".join(archives.SOURCES)} or the path of an .npz file'
+    )
   given = os.environ.get('SAFENET_DATA_DIR') if directory is None else directory
   root = pathlib.Path(given) if given else None
   read = _fashion_mnist if name == 'fashion_mnist' else _cifar
@@ -96,8 +108,10 @@ def load(name: str | os.PathLike, directory: str | os.PathLike | None = None, *,
     if not download or root is None:
       urls = ' and '.join(source.url for source in archives.SOURCES[name])
       kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-      raise kind(f'{error}; to get {name}, name a directory (`directory` or SAFENET_DATA_DIR) '
-                 f'and pass download=True, or put {urls} there, unpacked if a tar') from None
+      raise kind(
+        f'{error}; to get {name}, name a directory (`directory` or SAFENET_DATA_DIR) '
+        f'and pass download=True, or put {urls} there, unpacked if a tar'
+      ) from None
   archives.download(name, root)
   return read(name, root)
 
@@ -120,8 +134,10 @@ def fixed_permutation(size: int) -> np.ndarray:
 def _parts(split: Split, *sizes: int) -> list[Split]:
   """The first parts of these sizes under the fixed permutation."""
   order = fixed_permutation(len(split.labels))
-  return [Split(split.images[part], split.labels[part])
-          for part in np.split(order, np.cumsum(sizes))[:len(sizes)]]
+  return [
+    Split(split.images[part], split.labels[part])
+    for part in np.split(order, np.cumsum(sizes))[: len(sizes)]
+  ]
 
 
 def _statistics(images: np.ndarray | jax.Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -145,8 +161,9 @@ def _fashion_mnist(name: str, root: pathlib.Path | None) -> Dataset:
     if all((folder / file).is_file() for file in image_files.IDX_FILES):
       break
   else:
-    raise FileNotFoundError(f'no {" and ".join(image_files.IDX_FILES)} in '
-                            f'{", ".join(map(str, folders))}')
+    raise FileNotFoundError(
+      f'no {" and ".join(image_files.IDX_FILES)} in {", ".join(map(str, folders))}'
+    )
   images_path, labels_path = (folder / file for file in image_files.IDX_FILES)
   images = image_files.read_idx(images_path, (10_000, 28, 28))[..., None]
   labels = image_files.check_labels(image_files.read_idx(labels_path, (10_000,)), 10, labels_path)
@@ -165,16 +182,24 @@ def _cifar(name: str, root: pathlib.Path | None) -> Dataset:
     if all(path.is_file() for path in paths):
       break
   else:
-    wanted = ' or '.join(f'{folder}/{{{",".join(files)}}}{suffix}'
-                         for folder, suffix in layout.folders.items())
+    wanted = ' or '.join(
+      f'{folder}/{{{",".join(files)}}}{suffix}' for folder, suffix in layout.folders.items()
+    )
     raise FileNotFoundError(f'no {wanted} in {root}')
   read = image_files.read_cifar_binary if suffix else image_files.read_cifar_python
   batches = [Split(*read(path, layout, 50_000 // len(layout.train))) for path in paths[:-1]]
   whole = Split(*(np.concatenate(arrays) for arrays in zip(*batches)))
   train, validation = _parts(whole, 45_000, 5_000)
   test = Split(*read(paths[-1], layout, 10_000))
-  return Dataset(name, train, validation, test, len(layout.class_names),
-                 *_CIFAR_STATISTICS[name], layout.class_names)
+  return Dataset(
+    name,
+    train,
+    validation,
+    test,
+    len(layout.class_names),
+    *_CIFAR_STATISTICS[name],
+    layout.class_names,
+  )
 
 
 def _npz(path: pathlib.Path) -> Dataset:
@@ -202,14 +227,15 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
   """
   matching = images.shape[-1:] == np.shape(mean) == np.shape(std)
   if images.dtype != jnp.uint8 or not matching:
-    raise ValueError(f'images {images.dtype} {images.shape}, mean {mean}, std {std}; '
-                     'want uint8 [..., C] and one number per channel')
+    raise ValueError(
+      f'images {images.dtype} {images.shape}, mean {mean}, std {std}; '
+      'want uint8 [..., C] and one number per channel'
+    )
   scale = 1 / jnp.asarray(std, jnp.float32)
   return images.astype(jnp.float32) * (scale / 255) - jnp.asarray(mean, jnp.float32) * scale
 
 
-def augment(key: jax.Array, images: jax.Array, *, flip: bool = True,
-            padding: int = 4) -> jax.Array:
+def augment(key: jax.Array, images: jax.Array, *, flip: bool = True, padding: int = 4) -> jax.Array:
   """Mirrors and shifts each image at random; the key is consumed.
 
   What a shift uncovers is filled by reflection. Black borders, which `normalise`
@@ -271,4 +297,4 @@ def epoch_order(key: jax.Array, size: int, batch_size: int) -> jax.Array:
     raise ValueError(f'batch size {batch_size}, want 1 to {size}')
   steps = size // batch_size
   order = jax.random.permutation(key, jnp.arange(size, dtype=jnp.int32))
-  return order[:steps * batch_size].reshape(steps, batch_size)
+  return order[: steps * batch_size].reshape(steps, batch_size)

@@ -19,7 +19,7 @@ _PLANES = (3, 32, 32)
 _PIXELS = math.prod(_PLANES)
 
 _CIFAR10_NAMES = 'airplane automobile bird cat deer dog frog horse ship truck'
-_CIFAR100_NAMES = '''
+_CIFAR100_NAMES = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
     butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
     crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
@@ -27,7 +27,7 @@ _CIFAR100_NAMES = '''
     mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
     porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
     snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
-    tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm'''
+    tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"""
 
 
 class Cifar(NamedTuple):
@@ -36,6 +36,7 @@ class Cifar(NamedTuple):
   A binary record is `label_bytes` labels, of which the last one counts, then
   the planes of the image; a python batch holds its labels under `label_key`.
   """
+
   class_names: tuple[str, ...]
   label_bytes: int
   label_key: str
@@ -45,16 +46,22 @@ class Cifar(NamedTuple):
 
 
 CIFAR = {
-    'cifar10': Cifar(
-        class_names=tuple(_CIFAR10_NAMES.split()),
-        label_bytes=1, label_key='labels',
-        folders={'cifar-10-batches-bin': '.bin', 'cifar-10-batches-py': ''},
-        train=tuple(f'data_batch_{i}' for i in range(1, 6)), test='test_batch'),
-    'cifar100': Cifar(
-        class_names=tuple(_CIFAR100_NAMES.split()),
-        label_bytes=2, label_key='fine_labels',
-        folders={'cifar-100-binary': '.bin', 'cifar-100-python': ''},
-        train=('train',), test='test'),
+  'cifar10': Cifar(
+    class_names=tuple(_CIFAR10_NAMES.split()),
+    label_bytes=1,
+    label_key='labels',
+    folders={'cifar-10-batches-bin': '.bin', 'cifar-10-batches-py': ''},
+    train=tuple(f'data_batch_{i}' for i in range(1, 6)),
+    test='test_batch',
+  ),
+  'cifar100': Cifar(
+    class_names=tuple(_CIFAR100_NAMES.split()),
+    label_bytes=2,
+    label_key='fine_labels',
+    folders={'cifar-100-binary': '.bin', 'cifar-100-python': ''},
+    train=('train',),
+    test='test',
+  ),
 }
 IDX_FILES = ('t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz')
 
@@ -62,8 +69,9 @@ IDX_FILES = ('t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz')
 def check_labels(labels: np.ndarray, classes: int, path: pathlib.Path) -> np.ndarray:
   """Labels [N] of any integer type as int32; ValueError outside 0..classes-1."""
   if labels.size and not 0 <= labels.min() <= labels.max() < classes:
-    raise ValueError(f'{path}: labels from {labels.min()} to {labels.max()}, '
-                     f'want 0 to {classes - 1}')
+    raise ValueError(
+      f'{path}: labels from {labels.min()} to {labels.max()}, want 0 to {classes - 1}'
+    )
   return labels.astype(np.int32)
 
 
@@ -80,17 +88,19 @@ def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
       content = file.read(len(header) + size + 1)
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
     raise ValueError(f'{path}: not a whole gzip file ({error})') from None
-  if content[:len(header)] != header:
-    raise ValueError(f'{path}: header {content[:len(header)].hex()}, '
-                     f'want {header.hex()} (idx, uint8, {shape})')
+  if content[: len(header)] != header:
+    raise ValueError(
+      f'{path}: header {content[: len(header)].hex()}, want {header.hex()} (idx, uint8, {shape})'
+    )
   if len(content) != len(header) + size:
     relation = 'less' if len(content) < len(header) + size else 'more'
     raise ValueError(f'{path}: unpacks to {relation} than the {size} bytes of {shape}')
   return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
-def read_cifar_binary(path: pathlib.Path, layout: Cifar,
-                      records: int) -> tuple[np.ndarray, np.ndarray]:
+def read_cifar_binary(
+  path: pathlib.Path, layout: Cifar, records: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Images uint8 [records, 32, 32, 3] and labels int32 of a binary CIFAR file.
 
   ValueError for another size.
@@ -101,11 +111,12 @@ def read_cifar_binary(path: pathlib.Path, layout: Cifar,
     raise ValueError(f'{path}: {size} bytes, want {records} records of {record}')
   content = np.fromfile(path, np.uint8).reshape(records, record)
   labels = check_labels(content[:, layout.label_bytes - 1], len(layout.class_names), path)
-  return _channels_last(content[:, layout.label_bytes:]), labels
+  return _channels_last(content[:, layout.label_bytes :]), labels
 
 
-def read_cifar_python(path: pathlib.Path, layout: Cifar,
-                      records: int) -> tuple[np.ndarray, np.ndarray]:
+def read_cifar_python(
+  path: pathlib.Path, layout: Cifar, records: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Images uint8 [records, 32, 32, 3] and labels int32 of a pickled CIFAR batch.
 
   ValueError for another content.
@@ -121,11 +132,14 @@ def read_cifar_python(path: pathlib.Path, layout: Cifar,
     except Exception as error:
       raise ValueError(f'{path}: not a CIFAR batch ({type(error).__name__}: {error})') from None
   if pixels is None or pixels.shape != (records, _PIXELS):
-    raise ValueError(f'{path}: data of shape {getattr(pixels, "shape", None)}, '
-                     f'want {(records, _PIXELS)}')
+    raise ValueError(
+      f'{path}: data of shape {getattr(pixels, "shape", None)}, want {(records, _PIXELS)}'
+    )
   if labels.shape != (records,) or labels.dtype.kind != 'i':
-    raise ValueError(f'{path}: {layout.label_key} are {labels.dtype} of shape '
-                     f'{labels.shape}, want {records} integers')
+    raise ValueError(
+      f'{path}: {layout.label_key} are {labels.dtype} of shape '
+      f'{labels.shape}, want {records} integers'
+    )
   return _channels_last(pixels), check_labels(labels, len(layout.class_names), path)
 
 
@@ -147,6 +161,7 @@ class _Dtype:
 
 class _Array:
   """Stands for a numpy array in a pickle; `array` once its bytes are read."""
+
   array: np.ndarray | None = None
 
   def __init__(self, *unused):
@@ -165,12 +180,13 @@ class _ArrayUnpickler(pickle.Unpickler):
   Even numpy's own reconstruction is replaced by the stand-ins above, so that
   no state from a file reaches code that was not written for hostile input.
   """
+
   _stand_ins = {
-      ('numpy', 'dtype'): _Dtype,
-      ('numpy', 'ndarray'): object,
-      ('numpy.core.multiarray', '_reconstruct'): _Array,
-      ('numpy._core.multiarray', '_reconstruct'): _Array,
-      ('_codecs', 'encode'): str.encode,
+    ('numpy', 'dtype'): _Dtype,
+    ('numpy', 'ndarray'): object,
+    ('numpy.core.multiarray', '_reconstruct'): _Array,
+    ('numpy._core.multiarray', '_reconstruct'): _Array,
+    ('_codecs', 'encode'): str.encode,
   }
 
   def find_class(self, module, name):
@@ -203,28 +219,37 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     sets.append(('test_images', 'test_labels'))
   wanted = {key for keys in sets for key in keys}
   if not wanted <= arrays.keys() <= wanted | {'class_names'}:
-    raise ValueError(f'{path}: holds {", ".join(arrays) or "nothing"}, want images and labels, '
-                     'optionally test_images and test_labels, and class_names')
+    raise ValueError(
+      f'{path}: holds {", ".join(arrays) or "nothing"}, want images and labels, '
+      'optionally test_images and test_labels, and class_names'
+    )
   for images_key, labels_key in sets:
     images, labels = arrays[images_key], arrays[labels_key]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
-      raise ValueError(f'{path}: {images_key} are {images.dtype} of shape {images.shape}, '
-                       'want uint8 [N, H, W, C] or [N, H, W]')
+      raise ValueError(
+        f'{path}: {images_key} are {images.dtype} of shape {images.shape}, '
+        'want uint8 [N, H, W, C] or [N, H, W]'
+      )
     if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
-      raise ValueError(f'{path}: {labels_key} are {labels.dtype} of shape {labels.shape}, '
-                       f'want {len(images)} integers, one for each of {images_key}')
+      raise ValueError(
+        f'{path}: {labels_key} are {labels.dtype} of shape {labels.shape}, '
+        f'want {len(images)} integers, one for each of {images_key}'
+      )
     arrays[images_key] = images if images.ndim == 4 else images[..., None]
   if 'test_images' in arrays and arrays['test_images'].shape[1:] != arrays['images'].shape[1:]:
-    raise ValueError(f'{path}: test_images of shape {arrays["test_images"].shape}, '
-                     f'want those of images, {arrays["images"].shape}')
+    raise ValueError(
+      f'{path}: test_images of shape {arrays["test_images"].shape}, '
+      f'want those of images, {arrays["images"].shape}'
+    )
   classes = int(arrays['labels'].max()) + 1
   # Classes are output channels: a stray label must not ask for billions.
   if 'class_names' not in arrays and classes > len(arrays['labels']):
     raise ValueError(f'{path}: labels up to {classes - 1} of {len(arrays["labels"])} images')
   names = arrays.setdefault('class_names', np.arange(max(classes, 1)).astype(str))
   if names.dtype.kind != 'U' or names.ndim != 1:
-    raise ValueError(f'{path}: class_names are {names.dtype} of shape {names.shape}, '
-                     'want strings [classes]')
+    raise ValueError(
+      f'{path}: class_names are {names.dtype} of shape {names.shape}, want strings [classes]'
+    )
   for _, labels_key in sets:
     arrays[labels_key] = check_labels(arrays[labels_key], len(names), path)
   return arrays

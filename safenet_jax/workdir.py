@@ -134,6 +134,7 @@ class Checkpoints:
       return None
     shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     found = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+
     # Orbax commits arrays to devices, and jitted functions would compile again for them.
     def uncommitted(leaf, old):
       leaf = np.asarray(leaf)

@@ -12,8 +12,7 @@ import threading
 
 import pytest
 
-from safenet_jax import archives
-from safenet_jax import image_files
+from safenet_jax import archives, image_files
 
 EMBEDDED = pathlib.Path(__file__).resolve().parents[1] / 'third_party' / 'fashion_mnist'
 FILES = {'layout/a.bin': b'first', 'layout/b.bin': b'second part'}
@@ -27,12 +26,12 @@ def served(tmp_path, monkeypatch):
   folder.mkdir()
 
   class Handler(http.server.SimpleHTTPRequestHandler):
-
     def log_message(self, *unused):
       pass
 
   server = http.server.ThreadingHTTPServer(
-      ('127.0.0.1', 0), functools.partial(Handler, directory=folder))
+    ('127.0.0.1', 0), functools.partial(Handler, directory=folder)
+  )
   thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
   thread.start()
   yield folder, f'http://127.0.0.1:{server.server_port}'
@@ -62,8 +61,12 @@ def publish(served, monkeypatch, content, name='archive.tar.gz', files=FILES, **
   """Serves content as the data set 'toy'."""
   folder, address = served
   (folder / name).write_bytes(content)
-  source = archives.Source(f'{address}/{name}', len(content), hashlib.sha256(content).hexdigest(),
-                           {path: len(data) for path, data in files.items()})
+  source = archives.Source(
+    f'{address}/{name}',
+    len(content),
+    hashlib.sha256(content).hexdigest(),
+    {path: len(data) for path, data in files.items()},
+  )
   source = source._replace(**changes)
   monkeypatch.setitem(archives.SOURCES, 'toy', (source,))
   return source
@@ -73,8 +76,11 @@ def test_the_named_files_and_only_they_are_unpacked(served, monkeypatch, tmp_pat
   publish(served, monkeypatch, tar([('layout/readme.html', b'x'), *FILES.items()]))
   directory = tmp_path / 'new' / 'data'
   archives.download('toy', directory)
-  assert {str(path.relative_to(directory)): path.read_bytes()
-          for path in directory.rglob('*') if path.is_file()} == FILES
+  assert {
+    str(path.relative_to(directory)): path.read_bytes()
+    for path in directory.rglob('*')
+    if path.is_file()
+  } == FILES
   assert [path.name for path in directory.iterdir()] == ['layout']
 
 
@@ -86,8 +92,9 @@ def test_a_repeated_download_replaces_damaged_files(served, monkeypatch, tmp_pat
   assert (tmp_path / 'data' / 'layout' / 'a.bin').read_bytes() == b'first'
 
 
-@pytest.mark.parametrize('changes', [
-    {'sha256': '0' * 64}, {'size': 20}, {'size': 10**6, 'sha256': '0' * 64}])
+@pytest.mark.parametrize(
+  'changes', [{'sha256': '0' * 64}, {'size': 20}, {'size': 10**6, 'sha256': '0' * 64}]
+)
 def test_a_wrong_checksum_or_size_leaves_nothing_behind(served, monkeypatch, tmp_path, changes):
   source = publish(served, monkeypatch, tar(FILES.items()), **changes)
   with pytest.raises(ValueError, match=f'{source.url}: .* bytes of SHA-256 .*, want'):
@@ -110,7 +117,9 @@ def test_one_wrong_file_of_several_keeps_all_out(served, monkeypatch, tmp_path):
   assert list((tmp_path / 'data').iterdir()) == []
 
 
-@pytest.mark.parametrize('content, message', [
+@pytest.mark.parametrize(
+  'content, message',
+  [
     (tar([('layout/a.bin', b'first')]), 'holds no layout/b.bin'),
     (tar([('layout/a.bin', b'firs'), ('layout/b.bin', b'second part')]), 'has 4 bytes'),
     (tar([(link('layout/a.bin', '/etc/passwd'), b'first')]), 'want a regular file'),
@@ -119,12 +128,22 @@ def test_one_wrong_file_of_several_keeps_all_out(served, monkeypatch, tmp_path):
     (tar(FILES.items())[:90], 'not a whole .tar.gz'),
     (gzip.compress(b'no tar'), 'not a whole .tar.gz'),
     (b'no gzip', 'not a whole .tar.gz'),
-], ids=[
+  ],
+  ids=[
     # Bytes hold the time, which differs between the processes that collect.
-    'one missing', 'one short', 'link', 'folder link', 'outside', 'cut off', 'no tar', 'no gzip',
-])
+    'one missing',
+    'one short',
+    'link',
+    'folder link',
+    'outside',
+    'cut off',
+    'no tar',
+    'no gzip',
+  ],
+)
 def test_hostile_archives_stay_inside_even_when_the_checksum_fits(
-    served, monkeypatch, tmp_path, content, message):
+  served, monkeypatch, tmp_path, content, message
+):
   publish(served, monkeypatch, content)
   if message:
     with pytest.raises(ValueError, match=message):
@@ -155,8 +174,9 @@ def test_cifar_sources_hold_the_files_that_the_readers_want():
   for name, layout in image_files.CIFAR.items():
     folder, suffix = next(iter(layout.folders.items()))
     record = layout.label_bytes + 3072
-    wanted = {f'{folder}/{file}{suffix}': 50_000 // len(layout.train) * record
-              for file in layout.train}
+    wanted = {
+      f'{folder}/{file}{suffix}': 50_000 // len(layout.train) * record for file in layout.train
+    }
     wanted[f'{folder}/{layout.test}{suffix}'] = 10_000 * record
     (source,) = archives.SOURCES[name]
     assert source.files == wanted
@@ -168,8 +188,17 @@ def published_fashion_mnist():
   stamp = struct.pack('<I', 1504176627)
   for name in image_files.IDX_FILES:
     embedded = (EMBEDDED / name).read_bytes()
-    yield name, (b'\x1f\x8b\x08\x08' + stamp + b'\x00\x03' + name.removesuffix('.gz').encode()
-                 + b'\0' + embedded[10:])
+    yield (
+      name,
+      (
+        b'\x1f\x8b\x08\x08'
+        + stamp
+        + b'\x00\x03'
+        + name.removesuffix('.gz').encode()
+        + b'\0'
+        + embedded[10:]
+      ),
+    )
 
 
 def test_fashion_mnist_sources_are_the_embedded_images():

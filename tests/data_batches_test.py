@@ -15,11 +15,14 @@ def crops(image, padding):
   height, width, _ = image.shape
   found = {}
   for mirrored in (False, True):
-    padded = np.pad(image[:, ::-1] if mirrored else image,
-                    ((padding, padding), (padding, padding), (0, 0)), mode='reflect')
+    padded = np.pad(
+      image[:, ::-1] if mirrored else image,
+      ((padding, padding), (padding, padding), (0, 0)),
+      mode='reflect',
+    )
     for dy in range(2 * padding + 1):
       for dx in range(2 * padding + 1):
-        found[padded[dy:dy + height, dx:dx + width].tobytes()] = mirrored, dy, dx
+        found[padded[dy : dy + height, dx : dx + width].tobytes()] = mirrored, dy, dx
   return found
 
 
@@ -36,9 +39,15 @@ def test_normalised_training_images_have_mean_zero_and_deviation_one():
   np.testing.assert_allclose([result.mean(dtype=float), result.std(dtype=float)], [0, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize('images, mean, std', [
+@pytest.mark.parametrize(
+  'images, mean, std',
+  [
     (IMAGES.astype(np.float32), (0.5,) * 3, (1.0,) * 3),
-    (IMAGES, (0.5,), (1.0,)), (IMAGES, (0.5,) * 3, (1.0,)), (IMAGES, (0.5,), (1.0,) * 3)])
+    (IMAGES, (0.5,), (1.0,)),
+    (IMAGES, (0.5,) * 3, (1.0,)),
+    (IMAGES, (0.5,), (1.0,) * 3),
+  ],
+)
 def test_normalise_refuses_other_types_and_channels(images, mean, std):
   with pytest.raises(ValueError, match='want uint8'):
     data.normalise(jnp.asarray(images), mean, std)
@@ -64,8 +73,9 @@ def test_augment_without_flip_or_padding_keeps_what_it_is_told():
   images = jnp.asarray(IMAGES)
   np.testing.assert_array_equal(data.augment(key, images, flip=False, padding=0), IMAGES)
   shifted = data.augment(key, images, flip=False, padding=1)
-  assert not any(crops(image, 1)[np.asarray(result).tobytes()][0]
-                 for image, result in zip(IMAGES, shifted))
+  assert not any(
+    crops(image, 1)[np.asarray(result).tobytes()][0] for image, result in zip(IMAGES, shifted)
+  )
   mirrored = np.asarray(data.augment(key, images, padding=0))
   for image, result in zip(IMAGES, mirrored):
     assert (result == image).all() or (result == image[:, ::-1]).all()
@@ -87,8 +97,9 @@ def test_augment_is_the_same_inside_scan_and_for_a_population():
   keys = jax.random.split(jax.random.key(2), 3)
   images = jnp.asarray(IMAGES)
   alone = np.stack([data.augment(key, images) for key in keys])
-  _, scanned = jax.jit(lambda keys: jax.lax.scan(
-      lambda carry, key: (carry, data.augment(key, images)), 0, keys))(keys)
+  _, scanned = jax.jit(
+    lambda keys: jax.lax.scan(lambda carry, key: (carry, data.augment(key, images)), 0, keys)
+  )(keys)
   np.testing.assert_array_equal(scanned, alone)
   np.testing.assert_array_equal(jax.vmap(data.augment, (0, None))(keys, images), alone)
 

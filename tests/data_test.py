@@ -7,11 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from safenet_jax import archives
-from safenet_jax import data
-from safenet_jax import image_files
-from tests import archives_test
-from tests import image_files_test
+from safenet_jax import archives, data, image_files
+from tests import archives_test, image_files_test
 
 # CIFAR images that tests tell apart: ends of files, and 50,000 on is the test set.
 MARKED = 0, 9_999, 10_017, 31_000, 40_000, 40_001, 49_999, 50_000, 59_999
@@ -48,23 +45,32 @@ def test_fashion_mnist_is_split_once_and_for_all():
   loaded = data.load('fashion_mnist')
   splits = loaded.train, loaded.validation, loaded.test
   assert [split.images.shape for split in splits] == [
-      (8_000, 28, 28, 1), (1_000, 28, 28, 1), (1_000, 28, 28, 1)]
-  assert all(split.images.dtype == np.uint8 and split.labels.dtype == np.int32
-             for split in splits)
+    (8_000, 28, 28, 1),
+    (1_000, 28, 28, 1),
+    (1_000, 28, 28, 1),
+  ]
+  assert all(split.images.dtype == np.uint8 and split.labels.dtype == np.int32 for split in splits)
   assert [digest(split.images) for split in splits] == [
-      'c406b78638c7756d', 'c0fc7639e68ec447', '2c878770c350b73a']
+    'c406b78638c7756d',
+    'c0fc7639e68ec447',
+    '2c878770c350b73a',
+  ]
   assert loaded.classes == len(loaded.class_names) == 10
 
 
 def test_fashion_mnist_splits_hold_every_image_with_its_label_once():
   loaded = data.load('fashion_mnist')
-  read = [gzip.decompress((archives_test.EMBEDDED / file).read_bytes())
-          for file in image_files.IDX_FILES]
+  read = [
+    gzip.decompress((archives_test.EMBEDDED / file).read_bytes()) for file in image_files.IDX_FILES
+  ]
   published = collections.Counter(
-      (read[0][16 + 784 * i:16 + 784 * (i + 1)], read[1][8 + i]) for i in range(10_000))
+    (read[0][16 + 784 * i : 16 + 784 * (i + 1)], read[1][8 + i]) for i in range(10_000)
+  )
   split = collections.Counter(
-      (image.tobytes(), int(label)) for part in (loaded.train, loaded.validation, loaded.test)
-      for image, label in zip(part.images, part.labels))
+    (image.tobytes(), int(label))
+    for part in (loaded.train, loaded.validation, loaded.test)
+    for image, label in zip(part.images, part.labels)
+  )
   assert split == published
 
 
@@ -94,8 +100,10 @@ def test_missing_data_says_what_where_and_how(stripped, monkeypatch, tmp_path, n
   message = one_line(error)
   assert str(tmp_path) in message and 'download=True' in message
   assert all(source.url in message for source in archives.SOURCES[name])
-  assert all(folder in message for folder in (
-      image_files.CIFAR[name].folders if name in image_files.CIFAR else [name]))
+  assert all(
+    folder in message
+    for folder in (image_files.CIFAR[name].folders if name in image_files.CIFAR else [name])
+  )
 
 
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
@@ -105,14 +113,16 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
 
 def test_download_fetches_and_repairs(stripped, tmp_path, monkeypatch):
   sources = []
-  for (name, content), source in zip(archives_test.published_fashion_mnist(),
-                                     archives.SOURCES['fashion_mnist']):
+  for (name, content), source in zip(
+    archives_test.published_fashion_mnist(), archives.SOURCES['fashion_mnist']
+  ):
     (tmp_path / name).write_bytes(content)
     sources.append(source._replace(url=(tmp_path / name).as_uri()))
   monkeypatch.setitem(archives.SOURCES, 'fashion_mnist', tuple(sources))
   directory = tmp_path / 'data'
   assert digest(data.load('fashion_mnist', directory, download=True).test.images) == (
-      '2c878770c350b73a')
+    '2c878770c350b73a'
+  )
   damaged = directory / 'fashion_mnist' / image_files.IDX_FILES[1]
   damaged.write_bytes(damaged.read_bytes()[:1000])
   with pytest.raises(ValueError, match='not a whole gzip file.*download=True'):
@@ -134,7 +144,7 @@ def write_sparse(path, content):
     for start in range(0, len(content), block):
       if content.count(0, start, start + block) < block:
         file.seek(start)
-        file.write(content[start:start + block])
+        file.write(content[start : start + block])
     file.truncate(len(content))
 
 
@@ -144,38 +154,50 @@ def write_cifar(directory, name, folder):
   suffix = layout.folders[folder]
   (directory / folder).mkdir()
   for stem, start, count in [
-      *((stem, i * (50_000 // len(layout.train)), 50_000 // len(layout.train))
-        for i, stem in enumerate(layout.train)), (layout.test, 50_000, 10_000)]:
+    *(
+      (stem, i * (50_000 // len(layout.train)), 50_000 // len(layout.train))
+      for i, stem in enumerate(layout.train)
+    ),
+    (layout.test, 50_000, 10_000),
+  ]:
     records = np.zeros((count, layout.label_bytes + 3072), np.uint8)
     for index in MARKED:
       if start <= index < start + count:
         image, records[index - start, layout.label_bytes - 1] = marked(index)
-        records[index - start, layout.label_bytes:] = image.transpose(2, 0, 1).reshape(-1)
+        records[index - start, layout.label_bytes :] = image.transpose(2, 0, 1).reshape(-1)
     if suffix:
-      records[:, :layout.label_bytes - 1] = 19
+      records[:, : layout.label_bytes - 1] = 19
       content = records.tobytes()
     else:
       content = image_files_test.python2_batch(
-          records[:, layout.label_bytes:], records[:, layout.label_bytes - 1].tolist(),
-          key=layout.label_key.encode())
+        records[:, layout.label_bytes :],
+        records[:, layout.label_bytes - 1].tolist(),
+        key=layout.label_key.encode(),
+      )
     write_sparse(directory / folder / (stem + suffix), content)
 
 
-@pytest.mark.parametrize('name, folder', [
-    (name, folder) for name, layout in image_files.CIFAR.items() for folder in layout.folders])
+@pytest.mark.parametrize(
+  'name, folder',
+  [(name, folder) for name, layout in image_files.CIFAR.items() for folder in layout.folders],
+)
 def test_cifar_layouts_of_official_size_are_loaded_and_split(tmp_path, name, folder):
   write_cifar(tmp_path, name, folder)
   loaded = data.load(name, tmp_path)
   splits = loaded.train, loaded.validation, loaded.test
   assert [split.images.shape for split in splits] == [
-      (45_000, 32, 32, 3), (5_000, 32, 32, 3), (10_000, 32, 32, 3)]
+    (45_000, 32, 32, 3),
+    (5_000, 32, 32, 3),
+    (10_000, 32, 32, 3),
+  ]
   assert loaded.classes == len(set(loaded.class_names)) == int(name.removeprefix('cifar'))
   order = data.fixed_permutation(50_000)
   for index in MARKED:
     if index < 50_000:
       (place,) = np.flatnonzero(order == index)
-      split, place = ((loaded.train, place) if place < 45_000
-                      else (loaded.validation, place - 45_000))
+      split, place = (
+        (loaded.train, place) if place < 45_000 else (loaded.validation, place - 45_000)
+      )
     else:
       split, place = loaded.test, index - 50_000
     image, label = marked(index)
@@ -215,8 +237,13 @@ def test_npz_files_are_split_into_disjoint_parts(tmp_path):
 
 def test_npz_test_sets_are_kept_whole(tmp_path):
   tests = np.full((3, 4, 20), 7, np.uint8)
-  write_npz(tmp_path / 'own.npz', 40, test_images=tests, test_labels=np.array([4, 0, 1]),
-            class_names=np.array(list('abcdef')))
+  write_npz(
+    tmp_path / 'own.npz',
+    40,
+    test_images=tests,
+    test_labels=np.array([4, 0, 1]),
+    class_names=np.array(list('abcdef')),
+  )
   loaded = data.load(str(tmp_path / 'own.npz'))
   assert [len(loaded.train.labels), len(loaded.validation.labels)] == [36, 4]
   np.testing.assert_array_equal(loaded.test.images, tests[..., None])

@@ -8,9 +8,7 @@ import pickle
 import struct
 import tempfile
 
-from hypothesis import given
-from hypothesis import settings
-from hypothesis import strategies
+from hypothesis import given, settings, strategies
 import numpy as np
 import pytest
 
@@ -33,14 +31,26 @@ def python2_batch(pixels, labels, fortran=False, key=b'labels'):
   """A protocol-2 pickle as Python 2 wrote the official batches, byte for byte."""
   data = pixels.tobytes('F' if fortran else 'C')
   order = b'\x88' if fortran else b'\x89'
-  return b''.join([
+  return b''.join(
+    [
       b'\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x08batch 1 q\x03U',
-      bytes([len(key)]), key, b'q\x04]q\x05(',
+      bytes([len(key)]),
+      key,
+      b'q\x04]q\x05(',
       *(b'K' + bytes([label]) for label in labels),
       b'eU\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85'
-      b'U\x01b\x87Rq\x09(K\x01M', struct.pack('<H', len(pixels)), b'M\x00\x0c\x86',
+      b'U\x01b\x87Rq\x09(K\x01M',
+      struct.pack('<H', len(pixels)),
+      b'M\x00\x0c\x86',
       b'cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNNJ\xff\xff\xff\xff'
-      b'J\xff\xff\xff\xffK\x00tb', order, b'T', struct.pack('<I', len(data)), data, b'tbu.'])
+      b'J\xff\xff\xff\xffK\x00tb',
+      order,
+      b'T',
+      struct.pack('<I', len(data)),
+      data,
+      b'tbu.',
+    ]
+  )
 
 
 def write(folder, content, name='file'):
@@ -55,7 +65,9 @@ def test_idx_arrays_are_read_back(tmp_path):
   np.testing.assert_array_equal(image_files.read_idx(path, (3, 4, 5)), array)
 
 
-@pytest.mark.parametrize('damage, message', [
+@pytest.mark.parametrize(
+  'damage, message',
+  [
     (lambda raw: raw, 'not a whole gzip file'),
     (lambda raw: gzip.compress(raw)[:-9], 'not a whole gzip file'),
     (lambda raw: gzip.compress(raw)[:-8] + bytes(8), 'not a whole gzip file'),
@@ -64,7 +76,8 @@ def test_idx_arrays_are_read_back(tmp_path):
     (lambda raw: gzip.compress(raw[:4] + b'\0\0\0\7' + raw[8:]), 'header'),
     (lambda raw: gzip.compress(raw[:-1]), 'less than the 60 bytes'),
     (lambda raw: gzip.compress(raw + b'1'), 'more than the 60 bytes'),
-])
+  ],
+)
 def test_damaged_idx_files_are_refused(tmp_path, damage, message):
   raw = idx(np.ones((3, 4, 5), np.uint8))
   path = write(tmp_path, damage(raw))
@@ -96,14 +109,17 @@ def test_binary_cifar_files_of_another_size_or_label_are_refused(tmp_path):
     image_files.read_cifar_binary(write(tmp_path, records.tobytes()), CIFAR10, 2)
 
 
-@pytest.mark.parametrize('encode', [
+@pytest.mark.parametrize(
+  'encode',
+  [
     python2_batch,
     lambda pixels, labels: python2_batch(pixels, labels, fortran=True),
     lambda pixels, labels: pickle.dumps({'data': pixels, 'labels': labels}, 2),
     lambda pixels, labels: pickle.dumps({'data': pixels, 'labels': labels}, 4),
     lambda pixels, labels: pickle.dumps({b'data': pixels, b'labels': labels}, 3),
     lambda pixels, labels: pickle.dumps({'data': np.asfortranarray(pixels), 'labels': labels}, 2),
-])
+  ],
+)
 def test_python_cifar_batches_are_read_however_they_were_pickled(tmp_path, encode):
   pixels, labels = planar(5), [4, 9, 0, 2, 2]
   path = write(tmp_path, encode(pixels, labels))
@@ -119,7 +135,9 @@ def test_the_handwritten_python2_batch_is_a_true_pickle():
   np.testing.assert_array_equal(batch[b'data'], pixels)
 
 
-@pytest.mark.parametrize('content, message', [
+@pytest.mark.parametrize(
+  'content, message',
+  [
     ({'labels': [0, 0]}, 'KeyError'),
     ({'data': planar(2), 'fine_labels': [0, 0]}, 'KeyError'),
     ({'data': planar(3), 'labels': [0, 0]}, 'data of shape'),
@@ -130,7 +148,8 @@ def test_the_handwritten_python2_batch_is_a_true_pickle():
     ({'data': planar(2), 'labels': [0, 0.5]}, 'want 2 integers'),
     ({'data': planar(2), 'labels': [0, -1]}, 'labels from -1'),
     ([planar(2)], 'not a CIFAR batch'),
-])
+  ],
+)
 def test_python_cifar_batches_of_other_contents_are_refused(tmp_path, content, message):
   path = write(tmp_path, pickle.dumps(content, 4))
   with pytest.raises(ValueError, match=message) as error:
@@ -153,11 +172,11 @@ class _Gadget:
 def test_malicious_pickles_run_nothing(tmp_path, name, protocol):
   trace = tmp_path / 'trace'
   gadget = {
-      'system': _Gadget(os.system, f'touch {trace}'),
-      'eval': _Gadget(eval, f'open({str(trace)!r}, "w")'),
-      'getattr': _Gadget(getattr, trace, 'touch'),
-      'load': _Gadget(np.load, str(trace)),
-      'frombuffer': _Gadget(np.frombuffer, b'12'),
+    'system': _Gadget(os.system, f'touch {trace}'),
+    'eval': _Gadget(eval, f'open({str(trace)!r}, "w")'),
+    'getattr': _Gadget(getattr, trace, 'touch'),
+    'load': _Gadget(np.load, str(trace)),
+    'frombuffer': _Gadget(np.frombuffer, b'12'),
   }[name]
   content = pickle.dumps({'data': planar(2), 'labels': [0, 0], 'extra': gadget}, protocol)
   path = write(tmp_path, content)
@@ -175,7 +194,8 @@ def test_pickles_cannot_alter_what_stands_for_numpy(tmp_path):
   with pytest.raises(ValueError, match='not a CIFAR batch'):
     image_files.read_cifar_python(write(tmp_path, tamper), CIFAR10, 1)
   images, _ = image_files.read_cifar_python(
-      write(tmp_path, python2_batch(planar(1), [0])), CIFAR10, 1)
+    write(tmp_path, python2_batch(planar(1), [0])), CIFAR10, 1
+  )
   assert images.shape == (1, 32, 32, 3)
 
 
@@ -198,7 +218,9 @@ def test_npz_arrays_are_read_and_completed(tmp_path):
   assert arrays['class_names'].tolist() == ['0', '1', '2']
 
 
-@pytest.mark.parametrize('arrays, message', [
+@pytest.mark.parametrize(
+  'arrays, message',
+  [
     ({'x': IMAGES}, 'holds x, want images and labels'),
     ({}, 'holds nothing'),
     ({'images': IMAGES}, 'want images and labels'),
@@ -214,12 +236,17 @@ def test_npz_arrays_are_read_and_completed(tmp_path):
     ({'images': IMAGES, 'labels': LABELS * 10**9}, 'labels up to 2000000000 of 12 images'),
     ({'images': IMAGES, 'labels': LABELS, 'class_names': np.array(['a', 'b'])}, 'want 0 to 1'),
     ({'images': IMAGES, 'labels': LABELS, 'class_names': LABELS}, 'want strings'),
-    ({'images': IMAGES, 'labels': LABELS, 'test_images': IMAGES[:, 1:], 'test_labels': LABELS},
-     'test_images of shape'),
-    ({'images': IMAGES, 'labels': LABELS, 'test_images': IMAGES, 'test_labels': LABELS + 1},
-     'labels from 1 to 3, want 0 to 2'),
+    (
+      {'images': IMAGES, 'labels': LABELS, 'test_images': IMAGES[:, 1:], 'test_labels': LABELS},
+      'test_images of shape',
+    ),
+    (
+      {'images': IMAGES, 'labels': LABELS, 'test_images': IMAGES, 'test_labels': LABELS + 1},
+      'labels from 1 to 3, want 0 to 2',
+    ),
     ({'images': IMAGES, 'labels': np.array([None] * 12)}, 'plain arrays'),
-])
+  ],
+)
 def test_npz_files_of_other_contents_are_refused(tmp_path, arrays, message):
   path = write(tmp_path, npz(**arrays))
   with pytest.raises(ValueError, match=message) as error:
@@ -228,11 +255,15 @@ def test_npz_files_of_other_contents_are_refused(tmp_path, arrays, message):
 
 
 WHOLE = {
-    'idx': (gzip.compress(idx(np.arange(60, dtype=np.uint8).reshape(3, 4, 5))),
-            lambda path: image_files.read_idx(path, (3, 4, 5))),
-    'pickle': (python2_batch(planar(2), [3, 4]),
-               lambda path: image_files.read_cifar_python(path, CIFAR10, 2)),
-    'npz': (npz(images=IMAGES, labels=LABELS), image_files.read_npz),
+  'idx': (
+    gzip.compress(idx(np.arange(60, dtype=np.uint8).reshape(3, 4, 5))),
+    lambda path: image_files.read_idx(path, (3, 4, 5)),
+  ),
+  'pickle': (
+    python2_batch(planar(2), [3, 4]),
+    lambda path: image_files.read_cifar_python(path, CIFAR10, 2),
+  ),
+  'npz': (npz(images=IMAGES, labels=LABELS), image_files.read_npz),
 }
 
 
@@ -241,11 +272,14 @@ WHOLE = {
 def test_no_damage_raises_anything_but_value_error(kind, data):
   content, read = WHOLE[kind]
   # The pixels in the middle of a pickle are many and all alike.
-  places = strategies.one_of(strategies.integers(0, min(len(content) - 1, 400)),
-                             strategies.integers(max(0, len(content) - 400), len(content) - 1))
+  places = strategies.one_of(
+    strategies.integers(0, min(len(content) - 1, 400)),
+    strategies.integers(max(0, len(content) - 400), len(content) - 1),
+  )
   damaged = bytearray(content)
-  for place, byte in data.draw(strategies.lists(
-      strategies.tuples(places, strategies.integers(0, 255)), max_size=3)):
+  for place, byte in data.draw(
+    strategies.lists(strategies.tuples(places, strategies.integers(0, 255)), max_size=3)
+  ):
     damaged[place] = byte
   cut = data.draw(strategies.one_of(strategies.just(len(content)), places))
   with tempfile.TemporaryDirectory() as folder:

@@ -13,8 +13,10 @@ from absl import flags
 QUICK = flags.DEFINE_bool('quick', False, 'Smallest sizes and one repetition: to see that it runs.')
 
 BANDWIDTH = flags.DEFINE_float(
-  'bandwidth', 1e9, 'Bits a second between the parties, for the costs that the suite activations '
-  'writes.', lower_bound=1.0,
+  'bandwidth',
+  1e9,
+  'Bits a second between the parties, for the costs that the suite activations writes.',
+  lower_bound=1.0,
 )
 # Rows of this name are a search's costs, by kind of activation: see `activations`.
 COSTS = 'seconds_per_activation/'
@@ -42,9 +44,9 @@ class Row(NamedTuple):
 
 
 def best(
-    functions: Mapping[str, Callable[[], object]],
-    repetitions: int,
-    clock: Callable[[], float] = time.perf_counter,
+  functions: Mapping[str, Callable[[], object]],
+  repetitions: int,
+  clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
   """Seconds of the fastest call of each function; the functions take turns."""
   fastest = dict.fromkeys(functions, float('inf'))

@@ -20,17 +20,14 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.crypto import garbling
-from safenet_jax.crypto import homomorphic
-from safenet_jax.crypto import oblivious_transfer
-from safenet_jax.crypto import ole
 from safenet_jax.crypto import ring
-from safenet_jax.crypto import word_transfer
+from safenet_jax.crypto.garbled_circuits import garbling
+from safenet_jax.crypto.homomorphic import bfv, ole
+from safenet_jax.crypto.oblivious_transfer import correlated_transfer, word_transfer
 from safenet_jax.crypto.randomness import Randomness, SystemRandomness
-from safenet_jax.protocol import polynomial
-from safenet_jax.protocol import relu
-from safenet_jax.protocol.formats import ActivationFormat, Precision
-from safenet_jax.protocol.ledger import Ledger
+from safenet_jax.fixed_point.formats import ActivationFormat, Precision
+from safenet_jax.protocol.layers import polynomial, relu
+from safenet_jax.transport.ledger import Ledger
 
 BITS = Precision().ring
 # Both parties' shares of a block, and where its bytes are counted, to shares of its activations.
@@ -40,17 +37,25 @@ Block = Callable[[np.ndarray, np.ndarray, Ledger], tuple[np.ndarray, np.ndarray]
 def form(degree: int | None) -> ActivationFormat:
   """What CNN-7's first activation has on Fashion-MNIST: channels of one kind; None is ReLU."""
   return ActivationFormat(
-    relu=int(degree is None), polynomial=int(degree is not None), degree=degree or 0,
-    map_shape=(), window=1, input_fraction=15, sign_bits=21, select_bits=28, shift=7,
+    relu=int(degree is None),
+    polynomial=int(degree is not None),
+    degree=degree or 0,
+    map_shape=(),
+    window=1,
+    input_fraction=15,
+    sign_bits=21,
+    select_bits=28,
+    shift=7,
     modulus={None: 0, 2: ring.PRIME_41, 3: ring.PRIME_50}[degree],
-    value_fraction={None: 0, 2: 20, 3: 39}[degree], output_fraction=7,
+    value_fraction={None: 0, 2: 20, 3: 39}[degree],
+    output_fraction=7,
   )
 
 
 def rows() -> Iterator[Row]:
   randomness = SystemRandomness()
   garbled = 1 << (10 if benchmarks.QUICK.value else 14)
-  slots = homomorphic.slot_parameters(ring.PRIME_41).degree
+  slots = bfv.slot_parameters(ring.PRIME_41).degree
   kinds = {
     'relu': (garbled_block(garbled, randomness), garbled),
     'degree2': (polynomial_block(2, randomness), slots),
@@ -66,7 +71,8 @@ def rows() -> Iterator[Row]:
 
   found = benchmarks.best(
     {kind: functools.partial(run, *pair) for kind, pair in kinds.items()},
-    repetitions=5, clock=time.process_time,
+    repetitions=5,
+    clock=time.process_time,
   )
   bandwidth = benchmarks.BANDWIDTH.value
   for kind, (block, count) in kinds.items():
@@ -137,9 +143,9 @@ def garbled_block(count: int, randomness: Randomness) -> Block:
 def polynomial_block(degree: int, randomness: Randomness, coefficients=(3, 0, 1, 1)) -> Block:
   """Polynomials of degree 2 or 3, constant term first; degree 2 is monic."""
   layer = form(degree)
-  context = homomorphic.Context(homomorphic.slot_parameters(layer.modulus))
-  secret = homomorphic.SecretKey(context)
-  public = homomorphic.PublicKey(context, secret.public_key())
+  context = bfv.Context(bfv.slot_parameters(layer.modulus))
+  secret = bfv.SecretKey(context)
+  public = bfv.PublicKey(context, secret.public_key())
   tags = (number.to_bytes(16, 'little') for number in itertools.count())
   integers = np.asarray(coefficients[: degree + 1], np.int64)[:, None]
 
@@ -170,7 +176,7 @@ def _delta(randomness: Randomness) -> np.ndarray:
 
 def _session(delta: np.ndarray, randomness: Randomness):
   """Sender and receiver of correlated transfers after their base transfers."""
-  sender = oblivious_transfer.CorrelatedSender(delta)
-  receiver = oblivious_transfer.CorrelatedReceiver(randomness)
+  sender = correlated_transfer.CorrelatedSender(delta)
+  receiver = correlated_transfer.CorrelatedReceiver(randomness)
   sender.finish(receiver.correct(sender.choose(receiver.announcement, randomness)))
   return sender, receiver

@@ -15,9 +15,7 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.crypto import circuits
-from safenet_jax.crypto import garbling
-from safenet_jax.crypto import garbling_kernels as kernels
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, kernels
 from safenet_jax.crypto.randomness import SystemRandomness
 
 CIRCUIT = circuits.relu_sign(41, 12)
@@ -30,12 +28,18 @@ def rows() -> Iterator[Row]:
   yield from _gates()
   count = 1 << 16 if benchmarks.QUICK.value else MEMORY_INSTANCES
   found = subprocess.run(
-      (sys.executable, '-m', 'experiments.benchmarks.garbling', str(count)),
-      capture_output=True, text=True, check=True,
+    (sys.executable, '-m', 'experiments.benchmarks.garbling', str(count)),
+    capture_output=True,
+    text=True,
+    check=True,
   )
   yield Row(
-      'garbling', 'garble_memory', f'peak RSS of a process that garbles {count:,} sign tests; '
-      'floor: the aim', float(found.stdout), 'MB', MEMORY_LIMIT,
+    'garbling',
+    'garble_memory',
+    f'peak RSS of a process that garbles {count:,} sign tests; floor: the aim',
+    float(found.stdout),
+    'MB',
+    MEMORY_LIMIT,
   )
 
 
@@ -59,28 +63,36 @@ def _gates() -> Iterator[Row]:
     evaluator.evaluate(garbled, zeros)
 
   ands = CIRCUIT.and_count * INSTANCES
-  found = benchmarks.best({
+  found = benchmarks.best(
+    {
       'cached': _cipher(INSTANCES, CIRCUIT.and_count, keys=1),
       'keyed': _cipher(INSTANCES, CIRCUIT.and_count, keys=CIRCUIT.and_count),
       'streamed': _cipher(ands, 1, keys=1),
       'gates': lambda: garbler.garble(zeros, tables),
       'garble': garble,
       'evaluate': evaluate,
-  }, repetitions=100, clock=time.process_time)
+    },
+    repetitions=100,
+    clock=time.process_time,
+  )
   each = {name: 1e9 * seconds / ands for name, seconds in found.items()}
   size = f'{INSTANCES:,} sign tests of {CIRCUIT.and_count} ANDs'
   for name, of, blocks, setting in (
-      ('garble_and', 'gates', 4, "both inputs' labels given, tables reused"),
-      ('garble_and_with_labels', 'garble', 4,
-       "client's labels given, server's drawn and encoded, tables reused"),
-      ('evaluate_and', 'evaluate', 2, 'labels and tables read from memory'),
+    ('garble_and', 'gates', 4, "both inputs' labels given, tables reused"),
+    (
+      'garble_and_with_labels',
+      'garble',
+      4,
+      "client's labels given, server's drawn and encoded, tables reused",
+    ),
+    ('evaluate_and', 'evaluate', 2, 'labels and tables read from memory'),
   ):
     setting = f'{size}, {setting}; floor: {blocks} blocks of AES-XTS in cache under one key'
     yield Row('garbling', name, setting, each[of], 'ns/AND', blocks * each['cached'])
   # Two costs that garbling cannot avoid either, and that the floor leaves out.
   for name, of, setting in (
-      ('xts_fresh_keys', 'keyed', f'a new key for every {INSTANCES:,} blocks'),
-      ('xts_from_memory', 'streamed', f'{16 * ands / 1e6:.1f} MB in one call'),
+    ('xts_fresh_keys', 'keyed', f'a new key for every {INSTANCES:,} blocks'),
+    ('xts_from_memory', 'streamed', f'{16 * ands / 1e6:.1f} MB in one call'),
   ):
     setting = f'AES-XTS, {setting}; floor: in cache under one key'
     yield Row('garbling', name, setting, each[of], 'ns/block', each['cached'])

@@ -14,10 +14,8 @@ import seal
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.crypto import encrypted_convolution
-from safenet_jax.crypto import homomorphic
-from safenet_jax.crypto import packing
-from safenet_jax.crypto.packing import Convolution
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.crypto.homomorphic.packing import Convolution
 from safenet_jax.crypto.randomness import SystemRandomness
 
 _WEIGHT_LIMIT = 1 << 14  # weights of 15 bits, section 4 of the paper
@@ -33,53 +31,65 @@ def _same(size: int, channels: int, kernel: int = 3) -> Convolution:
 
 # MiniONN's CIFAR-10 network (eprint 2017/452, Figure 13).
 CNN7 = [
-    Convolution(32, 32, 3, 64, 3), _same(32, 64), _same(16, 64), _same(16, 64),
-    _same(8, 64), _same(8, 64, 1), Convolution(8, 8, 64, 16, 1), _dense(1024, 10),
+  Convolution(32, 32, 3, 64, 3),
+  _same(32, 64),
+  _same(16, 64),
+  _same(16, 64),
+  _same(8, 64),
+  _same(8, 64, 1),
+  Convolution(8, 8, 64, 16, 1),
+  _dense(1024, 10),
 ]
 # Configuration D of Simonyan and Zisserman (arXiv 1409.1556) on 32x32 images, with
 # two dense layers.
 VGG16 = [
-    Convolution(32, 32, 3, 64, 3), _same(32, 64),
-    Convolution(16, 16, 64, 128, 3), _same(16, 128),
-    Convolution(8, 8, 128, 256, 3), *[_same(8, 256)] * 2,
-    Convolution(4, 4, 256, 512, 3), *[_same(4, 512)] * 2,
-    *[_same(2, 512)] * 3,
-    _dense(512, 512), _dense(512, 10),
+  Convolution(32, 32, 3, 64, 3),
+  _same(32, 64),
+  Convolution(16, 16, 64, 128, 3),
+  _same(16, 128),
+  Convolution(8, 8, 128, 256, 3),
+  *[_same(8, 256)] * 2,
+  Convolution(4, 4, 256, 512, 3),
+  *[_same(4, 512)] * 2,
+  *[_same(2, 512)] * 3,
+  _dense(512, 512),
+  _dense(512, 10),
 ]
 # He et al. (arXiv 1512.03385, section 4.2), n = 5, with projection shortcuts, 100
 # classes.
 RESNET32 = [
-    Convolution(32, 32, 3, 16, 3), *[_same(32, 16)] * 10,
-    Convolution(32, 32, 16, 32, 3, 2), Convolution(32, 32, 16, 32, 1, 2), *[_same(16, 32)] * 9,
-    Convolution(16, 16, 32, 64, 3, 2), Convolution(16, 16, 32, 64, 1, 2), *[_same(8, 64)] * 9,
-    _dense(64, 100),
+  Convolution(32, 32, 3, 16, 3),
+  *[_same(32, 16)] * 10,
+  Convolution(32, 32, 16, 32, 3, 2),
+  Convolution(32, 32, 16, 32, 1, 2),
+  *[_same(16, 32)] * 9,
+  Convolution(16, 16, 32, 64, 3, 2),
+  Convolution(16, 16, 32, 64, 1, 2),
+  *[_same(8, 64)] * 9,
+  _dense(64, 100),
 ]
 NETWORKS = {'he_cnn7': CNN7, 'he_vgg16': VGG16, 'he_resnet32': RESNET32}
 
 
 def rows() -> Iterator[Row]:
-  context = homomorphic.Context(homomorphic.ring_parameters())
+  context = bfv.Context(bfv.ring_parameters())
   for name, layers in NETWORKS.items():
     value = floor = 0.0
     for layer, count in collections.Counter(layers).items():
-      found = benchmarks.best(
-          _runs(context, layer), repetitions=5, clock=time.process_time
-      )
+      found = benchmarks.best(_runs(context, layer), repetitions=5, clock=time.process_time)
       value += count * found['layer']
       floor += count * found['calls']
     setting = (
-        f'{len(layers)} layers, one image, both parties; N = {context.degree}, '
-        f'{context.parameters.plain_modulus.bit_length() - 1}-bit ring; floor: bare SEAL calls'
+      f'{len(layers)} layers, one image, both parties; N = {context.degree}, '
+      f'{context.parameters.plain_modulus.bit_length() - 1}-bit ring; floor: bare SEAL calls'
     )
     yield Row('he', name, setting, value, 'CPU s', floor)
 
 
-def _runs(
-    context: homomorphic.Context, layer: Convolution
-) -> dict[str, Callable[[], object]]:
+def _runs(context: bfv.Context, layer: Convolution) -> dict[str, Callable[[], object]]:
   randomness = SystemRandomness()
-  secret = homomorphic.SecretKey(context)
-  public = homomorphic.PublicKey(context, secret.public_key())
+  secret = bfv.SecretKey(context)
+  public = bfv.PublicKey(context, secret.public_key())
   weights = encrypted_convolution.prepare(context, layer, _kernel(layer, randomness))
   values = randomness.ring(context.parameters.plain_modulus.bit_length() - 1, layer.input_shape)
 

@@ -26,28 +26,26 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.approximation import activation
-from safenet_jax.approximation import importance
+from safenet_jax.approximation import activation, importance
 from safenet_jax.approximation import plan as plans
+from safenet_jax.fixed_point import quantize
+from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.protocol import channel
-from safenet_jax.protocol import client as clients
-from safenet_jax.protocol import ledger as ledgers
-from safenet_jax.protocol import quantize
-from safenet_jax.protocol import server as servers
-from safenet_jax.protocol import tls
-from safenet_jax.protocol.formats import FixedPointModel
+from safenet_jax.protocol.service import client as clients
+from safenet_jax.protocol.service import server as servers
 from safenet_jax.report import costs
+from safenet_jax.transport import channel, tls
+from safenet_jax.transport import ledger as ledgers
 
 NETWORK = 'cnn7'
 # Ratios in twentieths and degrees by layer.
 PLANS = {
-    'all_relu': ([0] * 7, [2] * 7),
-    'channel_80': ([16] * 7, [2] * 7),
-    'layerwise': ([20] * 5 + [0] * 2, [2] * 7),
-    'all_polynomial': ([20] * 7, [2] * 7),
-    'all_cubic': ([20] * 7, [3] * 7),
+  'all_relu': ([0] * 7, [2] * 7),
+  'channel_80': ([16] * 7, [2] * 7),
+  'layerwise': ([20] * 5 + [0] * 2, [2] * 7),
+  'all_polynomial': ([20] * 7, [2] * 7),
+  'all_cubic': ([20] * 7, [3] * 7),
 }
 # Seconds of a round trip, and bits a second.
 LINKS = {'loopback': (0.0, float('inf')), 'lan': (1e-3, 1e9), 'wan': (40e-3, 100e6)}
@@ -93,17 +91,23 @@ def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
   count = record['images']
 
   def total(field: str, phase: str, *parties: str, primitives: Container[str] = ()) -> float:
-    return sum(
-        row[field] for row in record['rows']
-        if row['phase'] == phase and row['party'] in parties
+    return (
+      sum(
+        row[field]
+        for row in record['rows']
+        if row['phase'] == phase
+        and row['party'] in parties
         and (not primitives or row['primitive'] in primitives)
-    ) / count
+      )
+      / count
+    )
 
   found = {}
   for phase in ('offline', 'online'):
     found[f'{phase}_s'] = total('wall_seconds', phase, 'client'), 's'
     found[f'{phase}_linear_s'] = (
-        total('wall_seconds', phase, 'client', primitives=costs.LINEAR), 's'
+      total('wall_seconds', phase, 'client', primitives=costs.LINEAR),
+      's',
     )
     found[f'{phase}_mb'] = total('bytes', phase, 'client', 'server') / 1e6, 'MB'
     for party in ('client', 'server'):
@@ -114,7 +118,7 @@ def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
 
 
 def measure(
-    mode: str, plan: str, width: float, counts: Mapping[str, int]
+  mode: str, plan: str, width: float, counts: Mapping[str, int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
   """Link and record of so many images over each of `LINKS`, one image after another.
 
@@ -178,7 +182,7 @@ def _images(count: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _serve(
-    pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles
+  pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles
 ) -> None:
   """The server's process: sessions until the other end of the pipe is closed."""
   model = random_model(architectures.build(NETWORK, width=width), plans.make(*PLANS[plan]))

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from experiments import benchmarks
-from experiments import two_processes
-from experiments.benchmarks import inference
-from experiments.benchmarks import Row
+from experiments.benchmarks import inference, Row
+from experiments.lib import two_processes
 from safenet_jax.approximation import plan as plans
+from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
-from safenet_jax.protocol.formats import FixedPointModel
 
 # Name and classes.
 NETWORKS = {'cnn7': 10, 'vgg16': 10, 'resnet32': 100, 'resnet18': 100}
@@ -47,9 +46,9 @@ def _measure(model: FixedPointModel, images: np.ndarray) -> dict[str, tuple[floa
   expected = model.run(images).argmax(-1).tolist()
   found = two_processes.ask(model, images)
   return quantities(found.ledger) | {
-      'client_peak_mb': (found.ledger['memory']['peak'] / 1e6, 'MB'),
-      'server_peak_mb': (found.server.peak / 1e6, 'MB'),
-      'agree': (float(np.mean(np.equal(found.classes, expected))), 'share'),
+    'client_peak_mb': (found.ledger['memory']['peak'] / 1e6, 'MB'),
+    'server_peak_mb': (found.server.peak / 1e6, 'MB'),
+    'agree': (float(np.mean(np.equal(found.classes, expected))), 'share'),
   }
 
 
@@ -61,4 +60,3 @@ def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
     found[f'{phase}_s'] = sums['wall_seconds'] / record['images'], 's'
     found[f'{phase}_mb'] = sums['bytes'] / 1e6 / record['images'], 'MB'
   return found | {'total_s': (found['offline_s'][0] + found['online_s'][0], 's')}
-

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 import os
 import time
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.crypto import oblivious_transfer
+from safenet_jax.crypto.oblivious_transfer import correlated_transfer
 from safenet_jax.crypto.randomness import SystemRandomness
 
 # The bytes of a stream that are encrypted in one call: a part of the cache.
@@ -23,30 +23,32 @@ _BUFFER = 1 << 16
 def rows() -> Iterator[Row]:
   count = 1 << (12 if benchmarks.QUICK.value else 20)
   for name, extension in (('iknp_cot', 'iknp'), ('softspoken_cot', 'softspoken')):
-    bits = oblivious_transfer.GROUP_BITS[extension]
+    bits = correlated_transfer.GROUP_BITS[extension]
     # 2^bits streams a group give the receiver a block each; the sender lacks one.
     received, sent = 2**bits / bits, (2**bits - 1) / bits
-    found = benchmarks.best({
+    found = benchmarks.best(
+      {
         'extend': _extension(extension, count),
         'cipher': _cipher(int((received + sent) * count * 16)),
         'copy': _copies(count),
-    }, repetitions=20, clock=time.process_time)
+      },
+      repetitions=20,
+      clock=time.process_time,
+    )
     setting = (
-        f'{count:,} transfers, both parties, {128 // bits // 8} bytes each on the wire; floor: '
-        f'{received + sent:.4g} blocks of AES-CTR in cache and 2 copies of 16 bytes'
+      f'{count:,} transfers, both parties, {128 // bits // 8} bytes each on the wire; floor: '
+      f'{received + sent:.4g} blocks of AES-CTR in cache and 2 copies of 16 bytes'
     )
     floor = found['cipher'] + found['copy']
-    yield Row(
-        'ot', name, setting, 1e9 * found['extend'] / count, 'ns/OT', 1e9 * floor / count
-    )
+    yield Row('ot', name, setting, 1e9 * found['extend'] / count, 'ns/OT', 1e9 * floor / count)
 
 
 def _extension(extension: str, count: int) -> Callable[[], None]:
   """Extends by `count` transfers after the base transfers, which are not timed."""
   randomness = SystemRandomness()
   delta = randomness.words(2) | np.array([1, 0], np.uint64)
-  sender = oblivious_transfer.CorrelatedSender(delta, extension=extension)
-  receiver = oblivious_transfer.CorrelatedReceiver(randomness, extension=extension)
+  sender = correlated_transfer.CorrelatedSender(delta, extension=extension)
+  receiver = correlated_transfer.CorrelatedReceiver(randomness, extension=extension)
   points = sender.choose(receiver.announcement, randomness)
   sender.finish(receiver.correct(points))
   choices = randomness.words(-(-count // 64)).view(np.uint8)

@@ -25,10 +25,8 @@ from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import btpbt
+from safenet_jax.search import btpbt, pbt, strategy
 from safenet_jax.search import member as members
-from safenet_jax.search import pbt
-from safenet_jax.search import strategy
 from safenet_jax.workdir import Workdir
 
 POPULATIONS = (1, 2, 4, 8)
@@ -66,30 +64,47 @@ def rows() -> Iterator[Row]:
       alone.setdefault(name, compiling[name])
       row = functools.partial(Row, 'population')
       yield row(
-        f'train/{name}/P{count}', f'{setting}; floor: PyTorch, one after another',
-        speeds[name], 'images/s', speeds.get('torch'),
+        f'train/{name}/P{count}',
+        f'{setting}; floor: PyTorch, one after another',
+        speeds[name],
+        'images/s',
+        speeds.get('torch'),
       )
       yield row(
-        f'compile/{name}/P{count}', f'{setting}; floor: one member', compiling[name], 's',
+        f'compile/{name}/P{count}',
+        f'{setting}; floor: one member',
+        compiling[name],
+        's',
         alone[name],
       )
       if memory[name]:
         yield row(
-          f'memory/{name}/P{count}', f'{setting}; floor: members, momentum and images',
-          memory[name][0], 'MB', memory[name][1],
+          f'memory/{name}/P{count}',
+          f'{setting}; floor: members, momentum and images',
+          memory[name][0],
+          'MB',
+          memory[name][1],
         )
     chosen = _auto(first, task, count)
     fastest = max(strategy.STRATEGIES, key=lambda name: speeds[name])
     yield Row(
-      'population', f'auto/P{count}', f'{setting}; auto: {chosen}, floor: {fastest}',
-      speeds[chosen], 'images/s', speeds[fastest],
+      'population',
+      f'auto/P{count}',
+      f'{setting}; auto: {chosen}, floor: {fastest}',
+      speeds[chosen],
+      'images/s',
+      speeds[fastest],
     )
   hours = {name: search_images() / speed / 3600 for name, speed in speeds.items()}
   torch = hours.pop('torch', None)
   yield Row(
-    'population', 'search/cnn7', f'{search_images():,} images of Algorithm 1 at the speed of '
-    f'{place}, {count} members: training alone, no scoring; floor: PyTorch', min(hours.values()),
-    'hours', torch,
+    'population',
+    'search/cnn7',
+    f'{search_images():,} images of Algorithm 1 at the speed of '
+    f'{place}, {count} members: training alone, no scoring; floor: PyTorch',
+    min(hours.values()),
+    'hours',
+    torch,
   )
 
 
@@ -99,8 +114,16 @@ def _start(network: Network) -> tuple[members.Member, members.Task]:
   network = network.clone(dtype=members.compute_dtype(options))
   variables = jax.jit(network.init)(jax.random.key(0))
   task = members.Task(
-    images, labels, images[:1], labels[:1], importance.ranks(network, variables), None, network,
-    options, (0.5,) * 3, (0.25,) * 3,
+    images,
+    labels,
+    images[:1],
+    labels[:1],
+    importance.ranks(network, variables),
+    None,
+    network,
+    options,
+    (0.5,) * 3,
+    (0.25,) * 3,
   )
   plan = plans.all_relu(len(activation_channels(network)))
   return members.create(variables, plan, 0.01, network, options), task

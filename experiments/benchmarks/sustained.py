@@ -13,11 +13,9 @@ from collections.abc import Iterator
 import functools
 
 from experiments import benchmarks
-from experiments import environment
-from experiments import load
-from experiments.benchmarks import Row
-from experiments.benchmarks import inference
-from safenet_jax.protocol import tls
+from experiments.benchmarks import inference, Row
+from experiments.lib import load_test, machine
+from safenet_jax.transport import tls
 
 PLAN = 'channel_80'
 _REQUESTS, _IMAGES = 200, 16
@@ -26,22 +24,25 @@ _REQUESTS, _IMAGES = 200, 16
 def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   width = 0.125 if quick else 1.0
-  requests = load.REQUESTS.value or (4 if quick else _REQUESTS)
-  memory: list[environment.Memory] = []
+  requests = load_test.REQUESTS.value or (4 if quick else _REQUESTS)
+  memory: list[machine.Memory] = []
   with inference.serving('delphi', PLAN, width, min(_IMAGES, requests)) as server:
-    found = load.run(
-        server.address, functools.partial(tls.client_context, server.files.certificate),
-        server.images, requests=requests, count=load.CLIENTS.value or 1,
-        done=lambda number: memory.append(environment.memory(server.process.pid)),
+    found = load_test.run(
+      server.address,
+      functools.partial(tls.client_context, server.files.certificate),
+      server.images,
+      requests=requests,
+      count=load_test.CLIENTS.value or 1,
+      done=lambda number: memory.append(machine.memory(server.process.pid)),
     )
   quantities = found.quantities() | {
-      'agree': (found.agreement(server.classes) / requests, 'share'),
-      'server_growth_mb': (growth([each.resident for each in memory]) / 1e6, 'MB'),
-      'server_peak_mb': (max(each.peak for each in memory) / 1e6, 'MB'),
+    'agree': (found.agreement(server.classes) / requests, 'share'),
+    'server_growth_mb': (growth([each.resident for each in memory]) / 1e6, 'MB'),
+    'server_peak_mb': (max(each.peak for each in memory) / 1e6, 'MB'),
   }
   setting = (
-      f'{inference.NETWORK} at width {width:g}, {PLAN}, {requests} requests by '
-      f'{load.CLIENTS.value} clients, loopback, TLS'
+    f'{inference.NETWORK} at width {width:g}, {PLAN}, {requests} requests by '
+    f'{load_test.CLIENTS.value} clients, loopback, TLS'
   )
   for quantity, (value, unit) in quantities.items():
     name = f'{inference.NETWORK}/{PLAN}/sustained_{quantity}'

@@ -21,8 +21,8 @@ from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import member as members
 from safenet_jax.search import fit
+from safenet_jax.search import member as members
 
 try:
   import torch
@@ -79,8 +79,16 @@ def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[
   network = network.clone(dtype=members.compute_dtype(training))
   variables = jax.jit(network.init)(jax.random.key(0))
   task = members.Task(
-    images, labels, images[:1], labels[:1], importance.ranks(network, variables), None, network,
-    training, (0.5,) * 3, (0.25,) * 3,
+    images,
+    labels,
+    images[:1],
+    labels[:1],
+    importance.ranks(network, variables),
+    None,
+    network,
+    training,
+    (0.5,) * 3,
+    (0.25,) * 3,
   )
   plan = plans.all_relu(len(activation_channels(network)))
   member = members.create(variables, plan, 0.01, network, training)
@@ -125,7 +133,11 @@ def _modules(network: Network) -> Iterator:
     match layer:
       case records.Conv():
         yield nn.Conv2d(
-          channels, layer.features, layer.kernel, layer.stride, layer.kernel // 2,
+          channels,
+          layer.features,
+          layer.kernel,
+          layer.stride,
+          layer.kernel // 2,
           bias=not layer.batch_norm,
         )
         if layer.batch_norm:

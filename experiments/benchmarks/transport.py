@@ -11,10 +11,10 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.protocol import channel as channels
-from safenet_jax.protocol import listener as listeners
-from safenet_jax.protocol import tls
-from safenet_jax.protocol.channel import Channel
+from safenet_jax.transport import channel as channels
+from safenet_jax.transport import listener as listeners
+from safenet_jax.transport import tls
+from safenet_jax.transport.channel import Channel
 
 _HOST = '127.0.0.1'
 _BLOCK = 4 << 20
@@ -30,28 +30,46 @@ def rows() -> Iterator[Row]:
 
 
 def _measure(
-    name: str, server: ssl.SSLContext | None, client: ssl.SSLContext | None
+  name: str, server: ssl.SSLContext | None, client: ssl.SSLContext | None
 ) -> Iterator[Row]:
   blocks, trips = (2, 10) if benchmarks.QUICK.value else (16, 300)
   streams = {
-      'one way': _talk(server, client, _send(blocks), _receive(blocks)),
-      'both ways': _talk(server, client, _stream(blocks), _stream(blocks)),
-      'sockets': _bare(server, client, blocks),
+    'one way': _talk(server, client, _send(blocks), _receive(blocks)),
+    'both ways': _talk(server, client, _stream(blocks), _stream(blocks)),
+    'sockets': _bare(server, client, blocks),
   }
   trip = {'trip': _talk(server, client, _ask(trips), _answer(trips))}
   size = blocks * _BLOCK / 1e9
   setting = f'{blocks} messages of 4 MiB, {name}, connection included; floor: bare sockets'
   wall = benchmarks.best(streams, repetitions=3)
-  yield Row('transport', f'send_{name}', setting, size / wall['one way'], 'GB/s',
-            size / wall['sockets'])
-  yield Row('transport', f'exchange_{name}', f'the same each way at once, {name}',
-            2 * size / wall['both ways'], 'GB/s', size / wall['sockets'])
+  yield Row(
+    'transport', f'send_{name}', setting, size / wall['one way'], 'GB/s', size / wall['sockets']
+  )
+  yield Row(
+    'transport',
+    f'exchange_{name}',
+    f'the same each way at once, {name}',
+    2 * size / wall['both ways'],
+    'GB/s',
+    size / wall['sockets'],
+  )
   cpu = benchmarks.best(streams, repetitions=3, clock=time.process_time)
-  yield Row('transport', f'send_cpu_{name}', f'{setting}; both parties', cpu['one way'] / size,
-            'CPU s/GB', cpu['sockets'] / size)
+  yield Row(
+    'transport',
+    f'send_cpu_{name}',
+    f'{setting}; both parties',
+    cpu['one way'] / size,
+    'CPU s/GB',
+    cpu['sockets'] / size,
+  )
   setting = f'{trips} messages of 8 bytes there and back, {name}, connection included'
-  yield Row('transport', f'round_trip_{name}', setting,
-            1e6 * benchmarks.best(trip, repetitions=3)['trip'] / trips, 'us')
+  yield Row(
+    'transport',
+    f'round_trip_{name}',
+    setting,
+    1e6 * benchmarks.best(trip, repetitions=3)['trip'] / trips,
+    'us',
+  )
 
 
 def _send(blocks: int) -> Callable[[Channel], None]:
@@ -99,6 +117,7 @@ def _answer(trips: int) -> Callable[[Channel], None]:
 
 def _talk(server, client, ours, theirs) -> Callable[[], None]:
   """A session from its connection to the end of both parties."""
+
   def run() -> None:
     done: futures.Future[None] = futures.Future()
 
@@ -112,8 +131,8 @@ def _talk(server, client, ours, theirs) -> Callable[[], None]:
         raise
 
     with (
-        listeners.Listener(_HOST, 0, serve, context=server) as listening,
-        channels.connect(*listening.address, context=client) as channel,
+      listeners.Listener(_HOST, 0, serve, context=server) as listening,
+      channels.connect(*listening.address, context=client) as channel,
     ):
       ours(channel)
       channel.flush()
@@ -124,6 +143,7 @@ def _talk(server, client, ours, theirs) -> Callable[[], None]:
 
 def _bare(server, client, blocks: int) -> Callable[[], None]:
   """The same bytes through `sendall` and `recv_into`."""
+
   def receive(listening: socket.socket) -> None:
     sock, _ = listening.accept()
     if server is not None:

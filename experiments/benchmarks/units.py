@@ -17,17 +17,16 @@ from typing import Any, NamedTuple
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.protocol import bundle
-from safenet_jax.protocol import client as clients
-from safenet_jax.protocol import flow as flows
-from safenet_jax.protocol import ledger as ledgers
-from safenet_jax.protocol import memory
-from safenet_jax.protocol import server as servers
-from safenet_jax.protocol import session
-from safenet_jax.protocol import structure as structures
-from safenet_jax.protocol import tls
-from safenet_jax.protocol import unit_costs
-from safenet_jax.protocol.formats import FixedPointModel
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.protocol.delphi import keys
+from safenet_jax.protocol.estimate import message_walk as flows
+from safenet_jax.protocol.estimate import peak_memory, unit_costs
+from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.service import bundle
+from safenet_jax.protocol.service import client as clients
+from safenet_jax.protocol.service import server as servers
+from safenet_jax.transport import ledger as ledgers
+from safenet_jax.transport import tls
 
 UNIT, MEMORY = benchmarks.UNIT_COSTS['seconds'], benchmarks.UNIT_COSTS['memory']
 # Plans whose peaks are measured: ratio in twentieths and degree of every layer.
@@ -48,13 +47,14 @@ def rows() -> Iterator[Row]:
   # Not at the top: the processes that are measured have no JAX in them.
   from safenet_jax.approximation import plan as plans
   from safenet_jax.models import architectures
-  from safenet_jax.protocol import untrained
+  from safenet_jax.protocol.estimate import untrained
+
   width = 0.125 if quick else 1.0
   net = architectures.cnn7(width=width)
   model = untrained.model(net, plans.make([10] * 7, [2, 3] * 3 + [2]))
   sessions = 1 if quick else 8
   structure = structures.structure(model)
-  contexts = session.contexts(structure)
+  contexts = keys.contexts(structure)
   operations: dict[tuple, Mapping[str, float]] = {}
   seconds: dict[tuple, float] = {}
   for mode in ('delphi', 'gazelle'):
@@ -72,7 +72,7 @@ def rows() -> Iterator[Row]:
   yield Row('units', f'{MEMORY}context', 'of homomorphic encryption', size, 'bytes')
   # What is left of the peaks once everything else is counted.
   known = {'process': process, 'context': size, 'client': 0, 'server': 0}
-  for party, least in memory.peaks(structure, contexts, 'delphi', known).items():
+  for party, least in peak_memory.peaks(structure, contexts, 'delphi', known).items():
     rest = max(0, held.peaks[party] - least)
     yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
   # Of other plans, for comparison alone.
@@ -91,8 +91,8 @@ def measure(model: FixedPointModel, mode: str, sessions: int) -> Measured:
     files = tls.insecure_test_certificate(directory)
     ends, started = {}, []
     for party, function, rest in (
-        ('server', _serve, (path, mode, files)),
-        ('client', _ask, (files.certificate, model.input_shape, sessions)),
+      ('server', _serve, (path, mode, files)),
+      ('client', _ask, (files.certificate, model.input_shape, sessions)),
     ):
       ends[party], theirs = spawn.Pipe()
       process = spawn.Process(target=function, args=(theirs, directory, *rest), daemon=True)
@@ -140,6 +140,7 @@ def _serve(pipe, directory: str, path: pathlib.Path, mode: str, files) -> None:
 def _ask(pipe, directory: str, authority: pathlib.Path, shape, sessions: int) -> None:
   """The client's process: an inference for each connection."""
   import numpy as np
+
   image = np.zeros((1, *shape), np.uint8)
   pipe.send(_status('VmRSS'))
   port = pipe.recv()
@@ -160,9 +161,10 @@ def _status(name: str) -> int:
 
 def _context_size() -> int:
   """What a process grows by with a context for products."""
-  from safenet_jax.crypto import homomorphic
   from safenet_jax.crypto import ring
+  from safenet_jax.crypto.homomorphic import bfv
+
   before, kept = _status('VmRSS'), []
   for _ in range(4):
-    kept.append(homomorphic.Context(homomorphic.slot_parameters(ring.PRIME_41)))
+    kept.append(bfv.Context(bfv.slot_parameters(ring.PRIME_41)))
   return max(0, _status('VmRSS') - before) // len(kept)

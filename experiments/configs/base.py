@@ -5,21 +5,25 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import launcher
+from experiments.lib import launcher
 from safenet_jax.search.training import Training
 
 # Options of polynomials: the all-ReLU network has none.
 POLYNOMIAL = (
-    'coefficient_rate', 'per_channel', 'leading_floor', 'range_limit', 'range_penalty',
-    'range_clip',
+  'coefficient_rate',
+  'per_channel',
+  'leading_floor',
+  'range_limit',
+  'range_penalty',
+  'range_clip',
 )
 
 
 def create(
-    model: dict[str, Any],
-    data: str,
-    pretrain: dict[str, Any],
-    search: dict[str, Any],
+  model: dict[str, Any],
+  data: str,
+  pretrain: dict[str, Any],
+  search: dict[str, Any],
 ) -> config_dict.ConfigDict:
   """The unlocked config that names every setting there is.
 
@@ -35,49 +39,55 @@ def create(
   """
   options = {field.name: field.default for field in dataclasses.fields(Training)}
   del options['polynomials']  # the phase decides
-  config = config_dict.ConfigDict({
+  config = config_dict.ConfigDict(
+    {
       'seed': 0,
       'model': model,
       'data': {'name': data, 'directory': '', 'download': False, 'limit': 0},
       # Who distils in every phase; without weights it is the run's own all-ReLU network, once
       # there is one. An .npz of `models.weights` or a PyTorch ResNet, and its normalisation.
       'teacher': {'network': 'resnet32', 'weights': '', 'mean': (), 'std': ()},
-      'pretrain': {name: value for name, value in options.items() if name not in POLYNOMIAL} | {
-          'epochs': 200,
-          'warmup_epochs': 5.0,
-          'learning_rate': 0.1,
-      } | pretrain,
-      'search': options | {
-          'algorithm': 'btpbt',
-          'population': 50,
-          'iterations': 20,
-          # 20 epochs a node and 40 jointly, of 351 batches (Algorithm 1).
-          'node_cycles': 351,
-          'joint_cycles': 702,
-          'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
-          'literal': False,
-          'degrees': (0, 2, 3),  # that plans are drawn from
-          'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
-          'cost_ledger': '',
-          'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
-          'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
-          'relu_budget': 50000,  # of budget: ReLUs left per image
-          'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
-          'mesh': True,  # shard members over all devices of all processes
-          'validation_images': 2000,
-          'learning_rate': 0.02,
-          'distillation': 0.5,
-          'finetune_epochs': 40,
-          'finetune_rate': 0.02,
-          'finetune_warmup_epochs': 0.0,
-          'finetune_anneal_epochs': 0.0,  # over which ReLU is blended out
-      } | search,
+      'pretrain': {name: value for name, value in options.items() if name not in POLYNOMIAL}
+      | {
+        'epochs': 200,
+        'warmup_epochs': 5.0,
+        'learning_rate': 0.1,
+      }
+      | pretrain,
+      'search': options
+      | {
+        'algorithm': 'btpbt',
+        'population': 50,
+        'iterations': 20,
+        # 20 epochs a node and 40 jointly, of 351 batches (Algorithm 1).
+        'node_cycles': 351,
+        'joint_cycles': 702,
+        'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
+        'literal': False,
+        'degrees': (0, 2, 3),  # that plans are drawn from
+        'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
+        'cost_ledger': '',
+        'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
+        'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
+        'relu_budget': 50000,  # of budget: ReLUs left per image
+        'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
+        'mesh': True,  # shard members over all devices of all processes
+        'validation_images': 2000,
+        'learning_rate': 0.02,
+        'distillation': 0.5,
+        'finetune_epochs': 40,
+        'finetune_rate': 0.02,
+        'finetune_warmup_epochs': 0.0,
+        'finetune_anneal_epochs': 0.0,  # over which ReLU is blended out
+      }
+      | search,
       'secure': {
-          'images': 32,
-          'calibration_images': 200,
-          'report_images': 500,  # the last of the validation set, for accuracy in fixed point
+        'images': 32,
+        'calibration_images': 200,
+        'report_images': 500,  # the last of the validation set, for accuracy in fixed point
       },
-  })
+    }
+  )
   for name in options:
     if f'finetune_{name}' not in config.search:
       config.search[f'finetune_{name}'] = config.search.get_oneway_ref(name)
@@ -85,10 +95,10 @@ def create(
 
 
 def cifar(
-    preset: str,
-    data: str,
-    model: dict[str, Any],
-    pretrain: dict[str, Any] | None = None,
+  preset: str,
+  data: str,
+  model: dict[str, Any],
+  pretrain: dict[str, Any] | None = None,
 ) -> config_dict.ConfigDict:
   """The locked config of a network, with the search as long as the paper's.
 
@@ -104,9 +114,16 @@ def cifar(
     config.model.update({'width': 0.125})
     config.data.update({'limit': 256})
     config.pretrain.update({'epochs': 1, 'warmup_epochs': 0.0, 'batch_size': 32})
-    config.search.update({
-        'population': 2, 'iterations': 2, 'node_cycles': 1,
-        'joint_cycles': 1, 'validation_images': 100, 'batch_size': 32, 'finetune_epochs': 1,
-    })
+    config.search.update(
+      {
+        'population': 2,
+        'iterations': 2,
+        'node_cycles': 1,
+        'joint_cycles': 1,
+        'validation_images': 100,
+        'batch_size': 32,
+        'finetune_epochs': 1,
+      }
+    )
     config.secure.update({'images': 2, 'calibration_images': 50})
   return config.lock()

@@ -18,8 +18,8 @@ experiments/results/README.md.
 
 from ml_collections import config_dict
 
-from experiments import launcher
 from experiments.configs import base
+from experiments.lib import launcher
 
 
 def get_config(preset: str = '') -> config_dict.ConfigDict:
@@ -33,12 +33,21 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
   config.teacher.update({'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)})
   config.pretrain.update({'epochs': 24, 'warmup_epochs': 1.0, 'distillation': 0.9})
   # With A_t two points below, plans stayed near 12 % of the channels, see WORKSPACE_NOTES.md.
-  config.search.update({
-      'algorithm': 'budget', 'relu_budget': 17_305,  # 10 %
+  config.search.update(
+    {
+      'algorithm': 'budget',
+      'relu_budget': 17_305,  # 10 %
       'degrees': (2,),  # fine-tuning of a plan with five cubic layers fell apart
-      'population': 6, 'iterations': 10, 'node_cycles': 5, 'joint_cycles': 10,
-      'recalibration_batches': 4, 'finetune_recalibration_batches': 16,
+      'population': 6,
+      'iterations': 10,
+      'node_cycles': 5,
+      'joint_cycles': 10,
+      'recalibration_batches': 4,
+      'finetune_recalibration_batches': 16,
       # The search itself goes without its teacher, to train more steps.
-      'distillation': 0.0, 'finetune_distillation': 0.9, 'finetune_epochs': 8,
-  })
+      'distillation': 0.0,
+      'finetune_distillation': 0.9,
+      'finetune_epochs': 8,
+    }
+  )
   return config.lock()

@@ -12,33 +12,39 @@ Training images: pretrain 8 epochs x 8,000; search 6 members x 360 iterations x 
 
 from ml_collections import config_dict
 
-from experiments import launcher
 from experiments.configs import base
+from experiments.lib import launcher
 
 
 def get_config(preset: str = '') -> config_dict.ConfigDict:
   smoke = launcher.preset(preset, ('smoke',)) == 'smoke'
   config = base.create(
-      {'name': 'cnn7', 'width': 0.25, 'pool_before_activation': False},
-      'fashion_mnist',
-      {'epochs': 8, 'warmup_epochs': 0.5, 'batch_size': 64, 'augment': False},
-      {
-          'population': 6,
-          'node_cycles': 2,
-          'joint_cycles': 4,
-          'relu_budget': 10000,
-          'validation_images': 1000,
-          'batch_size': 64,
-          'augment': False,
-          'finetune_epochs': 4,
-      },
+    {'name': 'cnn7', 'width': 0.25, 'pool_before_activation': False},
+    'fashion_mnist',
+    {'epochs': 8, 'warmup_epochs': 0.5, 'batch_size': 64, 'augment': False},
+    {
+      'population': 6,
+      'node_cycles': 2,
+      'joint_cycles': 4,
+      'relu_budget': 10000,
+      'validation_images': 1000,
+      'batch_size': 64,
+      'augment': False,
+      'finetune_epochs': 4,
+    },
   )
   if smoke:
     config.pretrain.update({'epochs': 1})
-    config.search.update({
-        'population': 2, 'iterations': 2, 'node_cycles': 1, 'joint_cycles': 1,
-        'validation_images': 250, 'finetune_epochs': 1,
-    })
+    config.search.update(
+      {
+        'population': 2,
+        'iterations': 2,
+        'node_cycles': 1,
+        'joint_cycles': 1,
+        'validation_images': 250,
+        'finetune_epochs': 1,
+      }
+    )
     config.secure.update({'images': 2, 'calibration_images': 50})
   return config.lock()
 

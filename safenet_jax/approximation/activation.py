@@ -51,7 +51,7 @@ class Approximation(struct.PyTreeNode):
 
 
 def effective(
-    coefficients: jax.Array, degree: jax.Array, floor: jax.Array | float = LEADING_FLOOR
+  coefficients: jax.Array, degree: jax.Array, floor: jax.Array | float = LEADING_FLOOR
 ) -> jax.Array:
   """The coefficients [..., 4] that are used at a degree.
 
@@ -74,8 +74,8 @@ def initial_coefficients(channels: tuple[int, ...], *, per_channel: bool = False
 def all_relu(channels: tuple[int, ...]) -> tuple[Approximation, ...]:
   """The approximation of layers of so many channels that replaces none of them."""
   return tuple(
-      Approximation(jnp.zeros(count, bool), jnp.asarray(2, jnp.int32), start)
-      for count, start in zip(channels, initial_coefficients(channels))
+    Approximation(jnp.zeros(count, bool), jnp.asarray(2, jnp.int32), start)
+    for count, start in zip(channels, initial_coefficients(channels))
   )
 
 
@@ -92,7 +92,7 @@ def fit(x: jax.Array) -> jax.Array:
 
 
 def fitted_coefficients(
-    network: networks.Network, variables, images: jax.Array
+  network: networks.Network, variables, images: jax.Array
 ) -> tuple[jax.Array, ...]:
   """Tuple of float32 [4] per layer: fits of ReLU over what the network gives its activations.
 
@@ -123,31 +123,32 @@ def fitted_coefficients(
 
 
 def approximate(
-    plan: plans.Plan,
-    channel_ranks: tuple[jax.Array, ...],
-    coefficients: tuple[jax.Array, ...],
-    blend: jax.Array | float = 0.0,
-    floor: jax.Array | float = LEADING_FLOOR,
-    bound: float | None = None,
+  plan: plans.Plan,
+  channel_ranks: tuple[jax.Array, ...],
+  coefficients: tuple[jax.Array, ...],
+  blend: jax.Array | float = 0.0,
+  floor: jax.Array | float = LEADING_FLOOR,
+  bound: float | None = None,
 ) -> tuple[Approximation, ...]:
   """The network's approximation argument for a plan; all of it may be traced."""
   masks = importance.masks(plan, channel_ranks)
   return tuple(
-      Approximation(mask, degree, c, blend, floor, bound)
-      for mask, degree, c in zip(masks, plan.degree, coefficients)
+    Approximation(mask, degree, c, blend, floor, bound)
+    for mask, degree, c in zip(masks, plan.degree, coefficients)
   )
 
 
 def range_penalty(
-    preactivations: tuple[jax.Array, ...],
-    approximation: tuple[Approximation, ...],
-    limit: float,
+  preactivations: tuple[jax.Array, ...],
+  approximation: tuple[Approximation, ...],
+  limit: float,
 ) -> jax.Array:
   """Mean over images of their largest |x| beyond `limit` in replaced channels, as shares squared.
 
   Summed over layers. It is the largest value of an image that leaves the range and that
   widens a batch's statistics; the mean over all values hardly sees it.
   """
+
   def one(x, layer):
     excess = jnp.where(layer.mask, jax.nn.relu(jnp.abs(x) - limit), 0.0)
     return jnp.mean(jnp.square(excess.max(tuple(range(1, x.ndim))) / limit))

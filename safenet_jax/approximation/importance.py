@@ -35,13 +35,13 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
 
   found = []
   for t, (names, channels) in enumerate(
-      zip(records.producers(network.layers), activation_channels(network))
+    zip(records.producers(network.layers), activation_channels(network))
   ):
     norms = [norm(name) for name in names]
     if not norms or any(n.shape != (channels,) for n in norms):
       raise ValueError(
-          f'activation{t} has {channels} channels, which are not the outputs of '
-          f'{" and ".join(names) or "any linear layer"}: no filter has their importance'
+        f'activation{t} has {channels} channels, which are not the outputs of '
+        f'{" and ".join(names) or "any linear layer"}: no filter has their importance'
       )
     found.append(sum(norms))
   return tuple(found)
@@ -49,6 +49,7 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
 
 def ranks(network: Network, variables) -> tuple[jax.Array, ...]:
   """Per activation layer, int32 [C]: rank of each channel, 0 the least important."""
+
   def rank(values):
     order = jnp.argsort(values, stable=True)
     return jnp.zeros_like(order).at[order].set(jnp.arange(order.size)).astype(jnp.int32)

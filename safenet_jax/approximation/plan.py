@@ -41,8 +41,8 @@ def make(ratios, degrees) -> Plan:
     if degree not in DEGREES:
       raise ValueError(f'degree {degree}, want one of {DEGREES}')
   return Plan(
-      jnp.asarray(ratios, jnp.int32),
-      jnp.asarray([DEGREES.index(d) for d in degrees], jnp.int32),
+    jnp.asarray(ratios, jnp.int32),
+    jnp.asarray([DEGREES.index(d) for d in degrees], jnp.int32),
   )
 
 
@@ -59,10 +59,10 @@ def replaced_channels(plan: Plan, channels: jax.Array) -> jax.Array:
 def record(plan: Plan, network: str, **extra) -> dict[str, Any]:
   """What plan.json holds: the network's name, ratios, degrees and extra results."""
   return {
-      'network': network,
-      'ratio': np.asarray(plan.ratio).tolist(),
-      'degree': np.asarray(plan.degree).tolist(),
-      **extra,
+    'network': network,
+    'ratio': np.asarray(plan.ratio).tolist(),
+    'degree': np.asarray(plan.degree).tolist(),
+    **extra,
   }
 
 

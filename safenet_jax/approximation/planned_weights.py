@@ -20,9 +20,7 @@ from safenet_jax.models import network as networks
 from safenet_jax.models import weights
 
 
-def flatten_planned(
-    variables, approximation: tuple[Approximation, ...]
-) -> dict[str, np.ndarray]:
+def flatten_planned(variables, approximation: tuple[Approximation, ...]) -> dict[str, np.ndarray]:
   """The inverse of `load_planned`, for numpy.savez.
 
   ValueError where ReLU is still mixed in: the annealed switch has to be done.
@@ -38,7 +36,7 @@ def flatten_planned(
 
 
 def load_planned(
-    network: networks.Network, arrays: Mapping[str, Any]
+  network: networks.Network, arrays: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[Approximation, ...]]:
   """Variables and approximation of a planned network, such as those of an opened .npz.
 
@@ -62,10 +60,14 @@ def load_planned(
       raise ValueError(f'{names[1]} {degree}, want one of {plans.DEGREES}')
     if coefficients.shape not in ((4,), (channels, 4)) or not np.isfinite(coefficients).all():
       raise ValueError(
-          f'{names[2]} of shape {coefficients.shape}, want finite (4,) or ({channels}, 4)'
+        f'{names[2]} of shape {coefficients.shape}, want finite (4,) or ({channels}, 4)'
       )
-    layers.append(Approximation(
-        jnp.asarray(mask), jnp.asarray(degree, jnp.int32), jnp.asarray(coefficients, jnp.float32),
+    layers.append(
+      Approximation(
+        jnp.asarray(mask),
+        jnp.asarray(degree, jnp.int32),
+        jnp.asarray(coefficients, jnp.float32),
         floor=0.0,
-    ))
+      )
+    )
   return weights.load_variables(network, others), tuple(layers)

@@ -1,1 +1,1 @@
-"""Primitives: randomness, rings, circuits, garbling. No sockets, no learning."""
+"""Primitives: randomness, rings, circuits, garbling, transfers, encryption; no sockets."""

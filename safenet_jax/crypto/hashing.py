@@ -8,7 +8,7 @@ what keeps `H(x)` and `H(x xor delta)` unrelated for a secret delta
 under one key, so that guessing a label costs about 2^112 work.
 """
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
 MAX_ROWS = 1 << 14
@@ -37,9 +37,7 @@ def hash_labels(labels: np.ndarray, key: bytes) -> np.ndarray:
     ValueError: labels or a key of another type or size.
   """
   if labels.dtype != np.uint64 or labels.ndim != 2 or labels.shape[1] != 2:
-    raise ValueError(
-        f'labels are {labels.dtype} {labels.shape}, want uint64 [n, 2]'
-    )
+    raise ValueError(f'labels are {labels.dtype} {labels.shape}, want uint64 [n, 2]')
   rows = len(labels)
   if not 1 <= rows <= MAX_ROWS:
     raise ValueError(f'{rows} labels under one key, want 1 to {MAX_ROWS}')

@@ -42,7 +42,7 @@ def check(name: str, found: bytes, want: bytes) -> None:
   """Raises ValueError if a message is not the one that is due."""
   if found != want:
     raise ValueError(
-        f'{name} {found.hex()}, want {want.hex()}: it is of another session, key or step'
+      f'{name} {found.hex()}, want {want.hex()}: it is of another session, key or step'
     )
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
 # One call's worth of zeros to encrypt; larger requests are streamed through it.
@@ -78,9 +78,7 @@ class _CounterMode(Randomness):
   def _start(self, key: bytes) -> None:
     if len(key) != 16:
       raise ValueError(f'key of {len(key)} bytes, want 16')
-    self._update = Cipher(
-        algorithms.AES(key), modes.CTR(bytes(16))
-    ).encryptor().update_into
+    self._update = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update_into
 
   def fill(self, out: np.ndarray) -> None:
     if not out.flags.c_contiguous:

@@ -7,7 +7,7 @@ the wire they are bit-packed, modulus after modulus, at the modulus's width.
 import functools
 import math
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
 from safenet_jax.crypto import randomness as randomness_lib
@@ -30,7 +30,7 @@ class Expansion(randomness_lib.Randomness):
 
 
 def uniform(
-    randomness: randomness_lib.Randomness, moduli: np.ndarray, shape: tuple[int, ...]
+  randomness: randomness_lib.Randomness, moduli: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
   """Exactly uniform residues [..., moduli, n] for the shape [..., n]."""
   return np.stack([randomness.residues(int(q), shape) for q in moduli], axis=-2)
@@ -54,9 +54,7 @@ def size(moduli: np.ndarray, count: int) -> int:
 
 def pack(residues: np.ndarray, moduli: np.ndarray) -> bytes:
   """Residues [..., moduli, n] as bytes."""
-  return b''.join(
-      pack_bits(residues[..., k, :], int(q).bit_length()) for k, q in enumerate(moduli)
-  )
+  return b''.join(pack_bits(residues[..., k, :], int(q).bit_length()) for k, q in enumerate(moduli))
 
 
 def unpack(data: bytes, moduli: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

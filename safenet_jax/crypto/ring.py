@@ -165,19 +165,23 @@ def patches(xp: ModuleType, x: Array, kernel: int, stride: int) -> Array:
   pad = ((kernel - 1) // 2, kernel // 2)
   padded = xp.pad(x, ((0, 0), pad, pad, (0, 0)))
   span_h, span_w = ((size - 1) // stride * stride + 1 for size in (height, width))
-  return xp.concatenate([
+  return xp.concatenate(
+    [
       padded[:, i : i + span_h : stride, j : j + span_w : stride]
-      for i in range(kernel) for j in range(kernel)
-  ], axis=-1)
+      for i in range(kernel)
+      for j in range(kernel)
+    ],
+    axis=-1,
+  )
 
 
 def convolve(
-    xp: ModuleType, x: Array, kernel: Array, stride: int, bits: int, limb: int | None
+  xp: ModuleType, x: Array, kernel: Array, stride: int, bits: int, limb: int | None
 ) -> Array:
   """Convolution of `patches` mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I, O]."""
   size = kernel.shape[0]
   return multiply(
-      xp, patches(xp, x, size, stride), kernel.reshape(-1, kernel.shape[-1]), bits, limb
+    xp, patches(xp, x, size, stride), kernel.reshape(-1, kernel.shape[-1]), bits, limb
   )
 
 

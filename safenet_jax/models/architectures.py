@@ -7,7 +7,15 @@ Every function takes the class count, a width multiplier and the input shape
 from collections.abc import Callable
 
 from safenet_jax.models.layers import (
-    Activation, AveragePool, Conv, Dense, Flatten, Layer, MaxPool, PadShortcut, Residual,
+  Activation,
+  AveragePool,
+  Conv,
+  Dense,
+  Flatten,
+  Layer,
+  MaxPool,
+  PadShortcut,
+  Residual,
 )
 from safenet_jax.models.network import Network, relu_counts
 
@@ -20,11 +28,11 @@ def _scaled(features: int, width: float) -> int:
 
 
 def cnn7(
-    classes: int = 10,
-    width: float = 1.0,
-    input_shape: tuple[int, int, int] = (32, 32, 3),
-    *,
-    pool_before_activation: bool = False,
+  classes: int = 10,
+  width: float = 1.0,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  *,
+  pool_before_activation: bool = False,
 ) -> Network:
   """CNN-7: MiniONN's CIFAR-10 network (eprint 2017/452, Figure 13), 173,056 ReLUs.
 
@@ -36,25 +44,32 @@ def cnn7(
   if pool_before_activation:
     pooled = (AveragePool(), Activation())
   layers = (
-      Conv(wide), Activation(),
-      Conv(wide), *pooled,
-      Conv(wide), Activation(),
-      Conv(wide), *pooled,
-      Conv(wide), Activation(),
-      Conv(wide, kernel=1), Activation(),
-      Conv(narrow, kernel=1), Activation(),
-      Flatten(),
-      Dense(classes),
+    Conv(wide),
+    Activation(),
+    Conv(wide),
+    *pooled,
+    Conv(wide),
+    Activation(),
+    Conv(wide),
+    *pooled,
+    Conv(wide),
+    Activation(),
+    Conv(wide, kernel=1),
+    Activation(),
+    Conv(narrow, kernel=1),
+    Activation(),
+    Flatten(),
+    Dense(classes),
   )
   return Network(layers, input_shape)
 
 
 def vgg16(
-    classes: int = 10,
-    width: float = 1.0,
-    input_shape: tuple[int, int, int] = (32, 32, 3),
-    *,
-    max_pool: bool = False,
+  classes: int = 10,
+  width: float = 1.0,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  *,
+  max_pool: bool = False,
 ) -> Network:
   """VGG-16 (arXiv 1409.1556, D) with one hidden dense layer of 512, 276,992 ReLUs.
 
@@ -65,17 +80,18 @@ def vgg16(
     layers += [Conv(_scaled(features, width)), Activation()] * repeats
     layers.append(MaxPool() if max_pool else AveragePool())
   layers += [
-      Flatten(),
-      Dense(_scaled(512, width), batch_norm=True), Activation(),
-      Dense(classes),
+    Flatten(),
+    Dense(_scaled(512, width), batch_norm=True),
+    Activation(),
+    Dense(classes),
   ]
   return Network(tuple(layers), input_shape)
 
 
 def resnet32(
-    classes: int = 10,
-    width: float = 1.0,
-    input_shape: tuple[int, int, int] = (32, 32, 3),
+  classes: int = 10,
+  width: float = 1.0,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
 ) -> Network:
   """ResNet-32 for CIFAR (arXiv 1512.03385, section 4.2), option A, 303,104 ReLUs."""
   first, *_ = stages = [_scaled(features, width) for features in (16, 32, 64)]
@@ -83,9 +99,9 @@ def resnet32(
 
 
 def resnet18(
-    classes: int = 10,
-    width: float = 1.0,
-    input_shape: tuple[int, int, int] = (32, 32, 3),
+  classes: int = 10,
+  width: float = 1.0,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
 ) -> Network:
   """ResNet-18 with a 3x3 stem for CIFAR and projection shortcuts, 557,056 ReLUs."""
   first, *_ = stages = [_scaled(features, width) for features in (64, 128, 256, 512)]
@@ -101,12 +117,12 @@ def _projected(features: int, stride: int) -> tuple[Layer, ...]:
 
 
 def _resnet(
-    first: int,
-    stages: list[int],
-    blocks: int,
-    shortcut: Callable[[int, int], tuple[Layer, ...]],
-    classes: int,
-    input_shape: tuple[int, int, int],
+  first: int,
+  stages: list[int],
+  blocks: int,
+  shortcut: Callable[[int, int], tuple[Layer, ...]],
+  classes: int,
+  input_shape: tuple[int, int, int],
 ) -> Network:
   """Stages of basic blocks; each but the first starts with stride 2 and `shortcut`."""
   layers: list[Layer] = [Conv(first), Activation()]
@@ -116,8 +132,8 @@ def _resnet(
       stride = 2 if shrinks else 1
       branch = (Conv(features, stride=stride), Activation(), Conv(features))
       layers += [
-          Residual(branch, shortcut(features, stride) if shrinks else ()),
-          Activation(),
+        Residual(branch, shortcut(features, stride) if shrinks else ()),
+        Activation(),
       ]
   return Network((*layers, AveragePool(None), Flatten(), Dense(classes)), input_shape)
 

@@ -32,21 +32,21 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array
 def _operations(stride):
   """The convolution and its gradients, each with its form under `vmap`."""
   return (
-      gemm_convolution.under_vmap(
-          functools.partial(_native, stride=stride),
-          functools.partial(gemm_convolution.convolve, stride=stride),
-      ),
-      gemm_convolution.under_vmap(
-          functools.partial(_gradients, stride),
-          functools.partial(gemm_convolution.gradients, stride=stride),
-      ),
+    gemm_convolution.under_vmap(
+      functools.partial(_native, stride=stride),
+      functools.partial(gemm_convolution.convolve, stride=stride),
+    ),
+    gemm_convolution.under_vmap(
+      functools.partial(_gradients, stride),
+      functools.partial(gemm_convolution.gradients, stride=stride),
+    ),
   )
 
 
 def _native(images, kernel, stride):
   low, high = _padding(kernel)
   return lax.conv_general_dilated(
-      images, kernel, (stride, stride), [(low, high)] * 2, dimension_numbers=_LAYOUT
+    images, kernel, (stride, stride), [(low, high)] * 2, dimension_numbers=_LAYOUT
   )
 
 
@@ -64,9 +64,11 @@ def _backward(stride, residuals, cotangent):
 
 def _gradients(stride, images, kernel, cotangent):
   return lax.platform_dependent(
-      images, kernel, cotangent,
-      cpu=functools.partial(_canonical_gradients, stride),
-      default=functools.partial(_native_gradients, stride),
+    images,
+    kernel,
+    cotangent,
+    cpu=functools.partial(_canonical_gradients, stride),
+    default=functools.partial(_native_gradients, stride),
   )
 
 
@@ -83,21 +85,21 @@ def _canonical_gradients(stride, images, kernel, cotangent):
   # Input gradient: the cotangent, dilated by the stride, against the flipped
   # kernel with its channel axes exchanged.
   d_images = lax.conv_general_dilated(
-      cotangent,
-      kernel[::-1, ::-1].transpose(0, 1, 3, 2),
-      (1, 1),
-      [(size - 1 - low, n + low - dilated) for n, dilated in axes],
-      lhs_dilation=(stride, stride),
-      dimension_numbers=_LAYOUT,
+    cotangent,
+    kernel[::-1, ::-1].transpose(0, 1, 3, 2),
+    (1, 1),
+    [(size - 1 - low, n + low - dilated) for n, dilated in axes],
+    lhs_dilation=(stride, stride),
+    dimension_numbers=_LAYOUT,
   )
   # Kernel gradient: channels act as the batch, the batch as the channels.
   d_kernel = lax.conv_general_dilated(
-      images.transpose(3, 1, 2, 0),
-      cotangent.transpose(1, 2, 0, 3),
-      (1, 1),
-      [(low, dilated + size - 1 - n - low) for n, dilated in axes],
-      rhs_dilation=(stride, stride),
-      dimension_numbers=_LAYOUT,
+    images.transpose(3, 1, 2, 0),
+    cotangent.transpose(1, 2, 0, 3),
+    (1, 1),
+    [(low, dilated + size - 1 - n - low) for n, dilated in axes],
+    rhs_dilation=(stride, stride),
+    dimension_numbers=_LAYOUT,
   ).transpose(1, 2, 0, 3)
   return d_images, d_kernel
 

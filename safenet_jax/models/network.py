@@ -51,10 +51,10 @@ class Network(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      images: jax.Array,
-      approximation: Sequence[Callable[[jax.Array], jax.Array]] | None = None,
-      train: bool = False,
+    self,
+    images: jax.Array,
+    approximation: Sequence[Callable[[jax.Array], jax.Array]] | None = None,
+    train: bool = False,
   ) -> jax.Array:
     """Logits float32 [B, classes] of normalised images [B, H, W, C].
 
@@ -84,7 +84,7 @@ class _Forward:
   def conv(self, name, layer, x):
     shape = (layer.kernel, layer.kernel, x.shape[-1], layer.features)
     x = _Linear(shape, not layer.batch_norm, name=name)(
-        x, lambda x, kernel: convolution.convolve(x, kernel, layer.stride)
+      x, lambda x, kernel: convolution.convolve(x, kernel, layer.stride)
     )
     return self._batch_norm(name, layer, x)
 
@@ -92,11 +92,11 @@ class _Forward:
     if not layer.batch_norm:
       return x
     return nn.BatchNorm(
-        use_running_average=not self.train,
-        momentum=BATCH_NORM_MOMENTUM,
-        epsilon=BATCH_NORM_EPSILON,
-        dtype=self.module.dtype,
-        name=f'{name}_bn',
+      use_running_average=not self.train,
+      momentum=BATCH_NORM_MOMENTUM,
+      epsilon=BATCH_NORM_EPSILON,
+      dtype=self.module.dtype,
+      name=f'{name}_bn',
     )(x)
 
   def dense(self, name, layer, x):
@@ -158,16 +158,16 @@ class _Linear(nn.Module):
 def relu_counts(network: Network) -> tuple[int, ...]:
   """Activations of one image per activation layer."""
   return tuple(
-      shape.activations
-      for shape in records.shapes(network.layers, network.input_shape)
-      if isinstance(shape.layer, records.Activation)
+    shape.activations
+    for shape in records.shapes(network.layers, network.input_shape)
+    if isinstance(shape.layer, records.Activation)
   )
 
 
 def activation_channels(network: Network) -> tuple[int, ...]:
   """Channels C of each activation layer."""
   return tuple(
-      shape.output_shape[-1]
-      for shape in records.shapes(network.layers, network.input_shape)
-      if isinstance(shape.layer, records.Activation)
+    shape.output_shape[-1]
+    for shape in records.shapes(network.layers, network.input_shape)
+    if isinstance(shape.layer, records.Activation)
   )

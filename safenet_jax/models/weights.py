@@ -58,11 +58,11 @@ def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any
   if wrong:
     raise ValueError(f'weights do not fit the network: {"; ".join(sorted(wrong))}')
   return {
-      collection: {
-          layer: {name: jnp.asarray(given[f'{layer}/{name}'], jnp.float32) for name in names}
-          for layer, names in layers.items()
-      }
-      for collection, layers in wanted.items()
+    collection: {
+      layer: {name: jnp.asarray(given[f'{layer}/{name}'], jnp.float32) for name in names}
+      for layer, names in layers.items()
+    }
+    for collection, layers in wanted.items()
   }
 
 
@@ -108,9 +108,9 @@ def convert_torch_resnet(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     ValueError: names an array that is in no such layout.
   """
   parsed = {
-      name: _parse(name.removeprefix('module.'))
-      for name in arrays
-      if not name.endswith('num_batches_tracked')
+    name: _parse(name.removeprefix('module.'))
+    for name in arrays
+    if not name.endswith('num_batches_tracked')
   }
   # Records count a block's convolutions in walking order: branch, then shortcut.
   convolutions = sorted({position for position, *_ in parsed.values()} - {_DENSE})
@@ -131,7 +131,7 @@ _DENSE = (-1, -1, -1)
 _LINEAR = {'weight': 'kernel', 'bias': 'bias'}
 _BATCH_NORM = {'weight': 'scale', 'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
 _BLOCK = re.compile(
-    r'layer(\d+)\.(\d+)\.(?:(conv|bn)([12])|(?:shortcut|downsample)\.([01]))\.(\w+)'
+  r'layer(\d+)\.(\d+)\.(?:(conv|bn)([12])|(?:shortcut|downsample)\.([01]))\.(\w+)'
 )
 
 
@@ -150,8 +150,8 @@ def _parse(name: str) -> tuple[tuple[int, int, int], bool, str]:
 
 def _leaves(variables) -> dict[str, Any]:
   return {
-      f'{layer}/{name}': array
-      for collection in variables.values()
-      for layer, arrays in collection.items()
-      for name, array in arrays.items()
+    f'{layer}/{name}': array
+    for collection in variables.values()
+    for layer, arrays in collection.items()
+    for name, array in arrays.items()
   }

@@ -1,1 +1,1 @@
-"""Private inference: the fixed-point model, the protocol's layers, the simulator."""
+"""Private inference by two parties: layers, modes, the service, the simulator."""

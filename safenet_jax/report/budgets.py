@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 import math
 
-from safenet_jax.report import paper_figures
-from safenet_jax.report import published
+from safenet_jax.report import paper_figures, published
 from safenet_jax.report import runs as runs_lib
-from safenet_jax.report.document import Block, Heading, NOTHING, NOT_RUN, Picture, Table, Text
+from safenet_jax.report.document import Block, Heading, NOT_RUN, NOTHING, Picture, Table, Text
 from safenet_jax.report.paper_figures import Reached
 from safenet_jax.report.runs import Run
 
@@ -42,30 +41,50 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
   ]
   for dataset in DATASETS:
     later, ours = published.later(dataset), reached(runs, dataset)
-    found += [_picture(dataset, [row for row in later if row.traced], ours),
-              _table(dataset, later, ours)]
+    found += [
+      _picture(dataset, [row for row in later if row.traced], ours),
+      _table(dataset, later, ours),
+    ]
   return found
 
 
 def _picture(dataset: str, later: Sequence[published.Later], ours: Sequence[Reached]) -> Picture:
   return Picture(
-    f'accuracy_{dataset}', f'Accuracy against ReLUs left, {dataset}',
-    lambda axes: paper_figures.accuracy_at_budget(axes, later, ours), (6.4, 4.6),
+    f'accuracy_{dataset}',
+    f'Accuracy against ReLUs left, {dataset}',
+    lambda axes: paper_figures.accuracy_at_budget(axes, later, ours),
+    (6.4, 4.6),
   )
 
 
 def _table(dataset: str, later: Sequence[published.Later], ours: Sequence[Reached]) -> Table:
   rows: list[tuple[float, list[str]]] = [
-    (row.relus, [
-      f'{row.relus:,}', row.system or 'unknown', row.network or NOTHING, f'{row.accuracy:g}',
-      NOTHING, row.source + (f' ({row.note})' if row.note else ''),
-    ]) for row in later
+    (
+      row.relus,
+      [
+        f'{row.relus:,}',
+        row.system or 'unknown',
+        row.network or NOTHING,
+        f'{row.accuracy:g}',
+        NOTHING,
+        row.source + (f' ({row.note})' if row.note else ''),
+      ],
+    )
+    for row in later
   ]
   rows += [
-    (run.relus, [
-      f'{run.relus:,}', run.label, NOTHING, NOTHING, f'{100 * run.accuracy:.2f}',
-      f'this report, {run.split} images',
-    ]) for run in ours
+    (
+      run.relus,
+      [
+        f'{run.relus:,}',
+        run.label,
+        NOTHING,
+        NOTHING,
+        f'{100 * run.accuracy:.2f}',
+        f'this report, {run.split} images',
+      ],
+    )
+    for run in ours
   ]
   if not ours:
     rows.append((math.inf, [NOTHING, 'safenet_jax', NOTHING, NOTHING, NOT_RUN, 'this report']))

@@ -6,10 +6,9 @@ The three never mix: a row has one column for each.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from safenet_jax.report import costs
-from safenet_jax.report import published
+from safenet_jax.report import costs, published
 from safenet_jax.report import runs as runs_lib
-from safenet_jax.report.document import NOTHING, NOT_RUN, Table
+from safenet_jax.report.document import NOT_RUN, NOTHING, Table
 from safenet_jax.report.runs import Run
 from safenet_jax.search import score
 
@@ -43,17 +42,20 @@ LABELS = {
   'total_s': 'total (s)',
 }
 QUANTITIES = (
-  'activations replaced (%)', *LABELS.values(), COST_MODEL, 'offline traffic (MB)',
-  'online traffic (MB)', 'accuracy (%)', 'taken from',
+  'activations replaced (%)',
+  *LABELS.values(),
+  COST_MODEL,
+  'offline traffic (MB)',
+  'online traffic (MB)',
+  'accuracy (%)',
+  'taken from',
 )
 
 # Text by quantity; what is missing has no cell of its own.
 Cells = dict[str, str]
 
 
-def table(
-  number: int, runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()
-) -> Table:
+def table(number: int, runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()) -> Table:
   """Table 2, 3 or 4 beside the runs and benchmark rows of the same network and images."""
   printed = [row for row in published.tables() if row.table == number]
   network, dataset = printed[0].network, printed[0].dataset
@@ -63,7 +65,8 @@ def table(
     system = SYSTEMS[row.system]
     run = matching(system, mine)
     columns = (
-      printed_cells(row), modelled_cells(row, printed, run),
+      printed_cells(row),
+      modelled_cells(row, printed, run),
       measured_cells(system, network, run, benchmark),
     )
     for quantity in QUANTITIES:
@@ -72,7 +75,10 @@ def table(
         rows.append([system.name, quantity, *cells])
   title = f'Table {number}: {network} on {dataset}'
   return Table(
-    f'table_{number}', title, ('system', 'quantity', 'published', 'modelled', 'measured'), rows,
+    f'table_{number}',
+    title,
+    ('system', 'quantity', 'published', 'modelled', 'measured'),
+    rows,
     grouped=True,
   )
 
@@ -103,9 +109,7 @@ def printed_cells(row: published.Row) -> Cells:
   return cells | {'accuracy (%)': f'{row.accuracy:g}'}
 
 
-def modelled_cells(
-  row: published.Row, printed: Sequence[published.Row], run: Run | None
-) -> Cells:
+def modelled_cells(row: published.Row, printed: Sequence[published.Row], run: Run | None) -> Cells:
   """The published cost model applied to a run's plan.
 
   MPC-Act is Gazelle's printed cell, in which every activation is a ReLU, times
@@ -136,9 +140,7 @@ def measured_cells(
   system: System, network: str, run: Run | None, benchmark: Sequence[Mapping[str, Any]]
 ) -> Cells:
   """Wall seconds and bytes from ledgers, accuracy from a run's record."""
-  cells = dict.fromkeys(
-    (quantity for quantity in QUANTITIES if quantity != COST_MODEL), NOT_RUN
-  )
+  cells = dict.fromkeys((quantity for quantity in QUANTITIES if quantity != COST_MODEL), NOT_RUN)
   sources = []
   if run:
     phase = 'finetune' if system.algorithms else 'pretrain'

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from safenet_jax.protocol.estimate import Link
+from safenet_jax.protocol.estimate.estimate import Link
 from safenet_jax.report.runs import Run
 
 # Primitives of linear layers; every other one belongs to the activations between them.
@@ -34,9 +34,9 @@ def of_phase(ledger: Mapping[str, Any], phase: str, images: int) -> Cost:
   rows = [row for row in ledger['rows'] if row['phase'] == phase]
   linear = sum(row['wall_seconds'] for row in rows if row['primitive'] in LINEAR)
   sums = ledger['phases'][phase]
-  return Cost(*(total / images for total in (
-    sums['wall_seconds'], linear, sums['bytes'], sums['rounds']
-  )))
+  return Cost(
+    *(total / images for total in (sums['wall_seconds'], linear, sums['bytes'], sums['rounds']))
+  )
 
 
 def of_run(run: Run) -> tuple[str, dict[str, Cost]] | None:
@@ -46,8 +46,11 @@ def of_run(run: Run) -> tuple[str, dict[str, Cost]] | None:
   seconds are those of no protocol, and it is left out.
   """
   if run.client:
-    phases = {p: of_phase(run.client, p, run.client['images']) for p in ('offline', 'online')
-              if p in run.client['phases']}
+    phases = {
+      p: of_phase(run.client, p, run.client['images'])
+      for p in ('offline', 'online')
+      if p in run.client['phases']
+    }
     return f'two processes, mean of {run.client["images"]} images', phases
   if run.ledger:
     return 'both parties in one process', {'online': of_phase(run.ledger, 'online', 1)}
@@ -60,8 +63,10 @@ def of_benchmark(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Cost
   try:
     return {
       phase: Cost(
-        values[f'{name}/{phase}_s'], values.get(f'{name}/{phase}_linear_s'),
-        1e6 * values[f'{name}/{phase}_mb'], None,
+        values[f'{name}/{phase}_s'],
+        values.get(f'{name}/{phase}_linear_s'),
+        1e6 * values[f'{name}/{phase}_mb'],
+        None,
       )
       for phase in ('offline', 'online')
     }

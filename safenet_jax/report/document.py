@@ -13,8 +13,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-from safenet_jax.report import figures
-from safenet_jax.report import tables
+from safenet_jax.report import figures, tables
 
 # Pictures and csv files are in this folder beside the report.
 FOLDER = 'report'
@@ -117,12 +116,17 @@ def page(title: str, blocks: Sequence[Block], folder: pathlib.Path) -> str:
   template = importlib.resources.files(__package__).joinpath('page.html').read_text()
   links = ''.join(
     f'<li><a href="#{_identifier(block.text)}">{_inline(block.text)}</a></li>\n'
-    for block in blocks if isinstance(block, Heading) and block.level == 2
+    for block in blocks
+    if isinstance(block, Heading) and block.level == 2
   )
-  return _fill(template, {
-    'title': html.escape(title), 'links': links,
-    'body': '\n'.join(_html(block, folder) for block in blocks),
-  })
+  return _fill(
+    template,
+    {
+      'title': html.escape(title),
+      'links': links,
+      'body': '\n'.join(_html(block, folder) for block in blocks),
+    },
+  )
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
@@ -174,8 +178,13 @@ def _body(rows: Sequence[Sequence[Any]], grouped: bool) -> str:
 
 def _cell(text: str) -> str:
   kind = (
-    'none' if text in (NOT_RUN, NOTHING) else
-    'longer' if len(text) > LONGER else 'long' if len(text) > LONG else ''
+    'none'
+    if text in (NOT_RUN, NOTHING)
+    else 'longer'
+    if len(text) > LONGER
+    else 'long'
+    if len(text) > LONG
+    else ''
   )
   return (f'<td class="{kind}">' if kind else '<td>') + f'{_inline(text)}</td>'
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from safenet_jax.protocol import estimate as estimates
-from safenet_jax.protocol.estimate import Estimate
+from safenet_jax.protocol.estimate import estimate as estimates
+from safenet_jax.protocol.estimate.estimate import Estimate
 
 # What an estimate takes for granted, for people.
 ASSUMED = (
@@ -40,7 +40,8 @@ def layers(found: Estimate, names: Sequence[str]) -> tuple[list[str], list[list[
   order = [*names, 'all layers', 'image, logits']
   return header, [
     [name, *(f'{sums[name][column]:.3f}' for column in _columns())]
-    for name in order if name in sums
+    for name in order
+    if name in sums
   ]
 
 
@@ -55,11 +56,15 @@ def totals(found: Estimate) -> tuple[list[str], list[list[str]]]:
   header = ['phase', 'up MB', 'down MB', 'rounds', 's here', 's LAN', 's WAN']
   rows, sums = [], [0.0] * 6
   for phase, title in (
-    ('setup', 'setup, once a connection'), ('offline', 'offline'), ('online', 'online')
+    ('setup', 'setup, once a connection'),
+    ('offline', 'offline'),
+    ('online', 'online'),
   ):
     values = [
-      found.bytes(phase, 'client') / 1e6, found.bytes(phase, 'server') / 1e6,
-      found.record['phases'][phase]['rounds'], *(found.seconds(phase, link) for link in links),
+      found.bytes(phase, 'client') / 1e6,
+      found.bytes(phase, 'server') / 1e6,
+      found.record['phases'][phase]['rounds'],
+      *(found.seconds(phase, link) for link in links),
     ]
     rows.append([title, *_numbers(values)])
     if phase != 'setup':
@@ -77,6 +82,8 @@ def lines(found: Estimate) -> Iterator[str]:
   held = ', '.join(f'{party} {size / 1e6:.0f} MB' for party, size in found.memory.items())
   yield f'memory at most: {held}'
   for link in (estimates.LAN, estimates.WAN):
-    yield (f'{link.name}: {link.bits_per_second / 1e6:g} Mbit/s each way, '
-           f'{link.round_trip * 1e3:g} ms a round trip')
+    yield (
+      f'{link.name}: {link.bits_per_second / 1e6:g} Mbit/s each way, '
+      f'{link.round_trip * 1e3:g} ms a round trip'
+    )
   yield from (f'assumed: {text}' for text in ASSUMED)

@@ -22,10 +22,10 @@ Draw = Callable[[plt.Axes], Mapping[str, Sequence]]
 
 
 def save(
-    path: pathlib.Path,
-    draw: Draw,
-    *,
-    figure_size: tuple[float, float] = (6.4, 3.6),
+  path: pathlib.Path,
+  draw: Draw,
+  *,
+  figure_size: tuple[float, float] = (6.4, 3.6),
 ) -> None:
   """Draws one Axes to path.png, and the columns that `draw` returns to path.csv."""
   with plt.rc_context({'font.size': 12}):
@@ -64,8 +64,12 @@ def plan(axes: plt.Axes, ratio: Sequence[float], degree: Sequence[int]):
     chosen = np.asarray(degree) == value
     if chosen.any():
       axes.scatter(
-          layers[chosen], percent[chosen], marker=marker, color='#08519c', zorder=3,
-          label='pruned' if value == 0 else f'degree {value}',
+        layers[chosen],
+        percent[chosen],
+        marker=marker,
+        color='#08519c',
+        zorder=3,
+        label='pruned' if value == 0 else f'degree {value}',
       )
   axes.set(xlabel='activation layer', ylabel='channels replaced (%)', ylim=(0, 108), xticks=layers)
   axes.legend(frameon=False, ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0))
@@ -79,8 +83,11 @@ def cost_by_layer(axes: plt.Axes, layers: Sequence[str], costs: Mapping[str, Seq
   for i, (phase, values) in enumerate(costs.items()):
     offset = (i - (len(costs) - 1) / 2) * width
     axes.bar(
-        positions + offset, np.divide(values, 1e6), width, label=phase,
-        color=PHASE_COLOURS.get(phase),
+      positions + offset,
+      np.divide(values, 1e6),
+      width,
+      label=phase,
+      color=PHASE_COLOURS.get(phase),
     )
   axes.set(ylabel='MB', yscale='log')
   axes.set_xticks(positions, layers, rotation=45, ha='right')
@@ -98,14 +105,18 @@ def pareto(axes: plt.Axes, points: Sequence[Point]):
     relus, interval = (np.array([getattr(p, k) for p in mine]) for k in ('relus', 'relus_interval'))
     interval = np.nan_to_num(interval)
     means = axes.errorbar(
-        relus, [100 * p.accuracy for p in mine],
-        xerr=(np.minimum(interval, relus), interval),
-        yerr=np.nan_to_num([100 * p.accuracy_interval for p in mine]),
-        marker='o', markersize=4, capsize=2, label=series,
+      relus,
+      [100 * p.accuracy for p in mine],
+      xerr=(np.minimum(interval, relus), interval),
+      yerr=np.nan_to_num([100 * p.accuracy_interval for p in mine]),
+      marker='o',
+      markersize=4,
+      capsize=2,
+      label=series,
     )
     left, accuracies = zip(*(run for p in mine for run in p.runs))
     axes.scatter(
-        left, 100 * np.array(accuracies), s=40, facecolors='none', edgecolors=means[0].get_color()
+      left, 100 * np.array(accuracies), s=40, facecolors='none', edgecolors=means[0].get_color()
     )
   axes.set(xlabel='ReLUs left per image', ylabel='validation accuracy (%)')
   axes.legend(frameon=False)
@@ -121,7 +132,7 @@ def search_progress(axes: plt.Axes, curves: Sequence[Curve]):
     name: [] for name in ('setting', 'seeds', 'member_iterations', 'mean', 'low', 'high')
   }
   for curve in curves:
-    line, = axes.plot(curve.budget, curve.mean, label=curve.label)
+    (line,) = axes.plot(curve.budget, curve.mean, label=curve.label)
     axes.fill_between(curve.budget, curve.low, curve.high, color=line.get_color(), alpha=0.2)
     count = len(curve.budget)
     rows: list[Sequence] = [[curve.label] * count, [curve.seeds] * count, *curve[2:]]

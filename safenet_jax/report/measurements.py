@@ -9,12 +9,17 @@ from safenet_jax.report.document import Block, Heading, NOTHING, Table, Text
 
 # Columns of the table of private inference, by the quantity of a row's name.
 INFERENCE = {
-  'offline_s': 'offline (s)', 'online_s': 'online (s)', 'total_s': 'total (s)',
+  'offline_s': 'offline (s)',
+  'online_s': 'online (s)',
+  'total_s': 'total (s)',
   'offline_linear_s': 'offline, linear layers (s)',
   'online_linear_s': 'online, linear layers (s)',
-  'offline_mb': 'offline (MB)', 'online_mb': 'online (MB)',
-  'offline_cpu_client_s': 'offline CPU, client (s)', 'offline_cpu_server_s': 'server (s)',
-  'online_cpu_client_s': 'online CPU, client (s)', 'online_cpu_server_s': 'server (s) ',
+  'offline_mb': 'offline (MB)',
+  'online_mb': 'online (MB)',
+  'offline_cpu_client_s': 'offline CPU, client (s)',
+  'offline_cpu_server_s': 'server (s)',
+  'online_cpu_client_s': 'online CPU, client (s)',
+  'online_cpu_server_s': 'server (s) ',
   'agree': 'classes as in plaintext',
 }
 
@@ -35,23 +40,47 @@ def blocks(files: Mapping[str, Mapping[str, Any]]) -> list[Block]:
   found: list[Block] = [Heading(2, 'Benchmarks')]
   if not files:
     return [*found, Text('not run: `python -m experiments.benchmark --suite=all --out=FILE`')]
-  found.append(Table(
-    'benchmark_machines', 'Where it was measured', ('file', 'machine', 'versions', 'commit'),
-    [[name, _machine(file['machine']), _versions(file['versions']), file.get('commit') or 'unknown']
-     for name, file in files.items()],
-  ))
+  found.append(
+    Table(
+      'benchmark_machines',
+      'Where it was measured',
+      ('file', 'machine', 'versions', 'commit'),
+      [
+        [
+          name,
+          _machine(file['machine']),
+          _versions(file['versions']),
+          file.get('commit') or 'unknown',
+        ]
+        for name, file in files.items()
+      ],
+    )
+  )
   rows = [row for file in files.values() for row in file['rows']]
   inference = [row for row in rows if row['suite'] == 'inference']
   if inference:
     found.append(_inference(inference))
   others = [row for row in rows if row['suite'] != 'inference']
   if others:
-    found.append(Table(
-      'benchmark', 'Other measurements; the floor is a limit or a peer measured in the same run',
-      ('name', 'suite', 'value', 'unit', 'floor', 'ratio', 'setting'),
-      [[row['name'], row['suite'], _number(row['value']), row['unit'], _number(row['floor']),
-        _number(row['ratio']), row['setting']] for row in others],
-    ))
+    found.append(
+      Table(
+        'benchmark',
+        'Other measurements; the floor is a limit or a peer measured in the same run',
+        ('name', 'suite', 'value', 'unit', 'floor', 'ratio', 'setting'),
+        [
+          [
+            row['name'],
+            row['suite'],
+            _number(row['value']),
+            row['unit'],
+            _number(row['floor']),
+            _number(row['ratio']),
+            row['setting'],
+          ]
+          for row in others
+        ],
+      )
+    )
   return found
 
 
@@ -62,10 +91,13 @@ def _inference(rows: Sequence[Mapping[str, Any]]) -> Table:
     plans.setdefault(plan, {})[quantity] = row['value']
   settings = {row['name'].rsplit('/', 1)[0]: row['setting'] for row in rows}
   return Table(
-    'benchmark_inference', 'One private inference by two processes, weights random',
+    'benchmark_inference',
+    'One private inference by two processes, weights random',
     ('network/plan', *INFERENCE.values(), 'setting'),
-    [[plan, *(_number(values.get(name)) for name in INFERENCE), settings[plan]]
-     for plan, values in plans.items()],
+    [
+      [plan, *(_number(values.get(name)) for name in INFERENCE), settings[plan]]
+      for plan, values in plans.items()
+    ],
   )
 
 

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 import re
 
 from safenet_jax.approximation import plan as plans
-from safenet_jax.protocol import estimate
-from safenet_jax.report import costs
-from safenet_jax.report import figures
-from safenet_jax.report import tables
-from safenet_jax.report.document import Block, Heading, NOTHING, NOT_RUN, Picture, Table, Text
+from safenet_jax.protocol.estimate import estimate
+from safenet_jax.report import costs, figures, tables
+from safenet_jax.report.document import Block, Heading, NOT_RUN, NOTHING, Picture, Table, Text
 from safenet_jax.report.runs import Run
 
 
@@ -27,7 +25,8 @@ def blocks(run: Run, level: int = 3) -> list[Block]:
     Heading(level, 'Plan'),
     Table(f'{stem}_layers', 'The plan, layer by layer', *tables.layers(plan)),
     Picture(
-      f'{stem}_plan', 'Channels replaced in every layer, and the degree of their polynomials',
+      f'{stem}_plan',
+      'Channels replaced in every layer, and the degree of their polynomials',
       lambda axes: figures.plan(axes, ratio, plan['degree']),
       (max(6.4, 0.3 * len(ratio)), 3.6),
     ),
@@ -38,24 +37,32 @@ def blocks(run: Run, level: int = 3) -> list[Block]:
 def _accuracy(run: Run, stem: str) -> list[Block]:
   found: list[Block] = []
   if run.plan:
-    found.append(Table(
-      f'{stem}_summary', 'What the run achieved', ('quantity', 'value'),
-      tables.summary(run.plan, run.ledger, run.evaluations, run.thin),
-    ))
+    found.append(
+      Table(
+        f'{stem}_summary',
+        'What the run achieved',
+        ('quantity', 'value'),
+        tables.summary(run.plan, run.ledger, run.evaluations, run.thin),
+      )
+    )
     found.append(Text('The all-ReLU network was trained for as many steps as the planned one.'))
   curves = {}
   for phase in ('pretrain', 'finetune', 'control'):
     points = [
-      (line['epoch'], line['validation_accuracy']) for line in run.log(phase)
+      (line['epoch'], line['validation_accuracy'])
+      for line in run.log(phase)
       if 'validation_accuracy' in line
     ]
     if points:
       curves[phase] = points
   if curves:
-    found.append(Picture(
-      f'{stem}_learning_curve', 'Validation accuracy while the networks train',
-      lambda axes: figures.learning_curve(axes, curves),
-    ))
+    found.append(
+      Picture(
+        f'{stem}_learning_curve',
+        'Validation accuracy while the networks train',
+        lambda axes: figures.learning_curve(axes, curves),
+      )
+    )
   return found
 
 
@@ -74,7 +81,8 @@ def _cost(run: Run, stem: str) -> list[Block]:
     projections(run, stem),
     Table(f'{stem}_costs', 'By phase, primitive and party', *tables.costs(ledger)),
     Picture(
-      f'{stem}_cost', 'Bytes of every layer',
+      f'{stem}_cost',
+      'Bytes of every layer',
       lambda axes: figures.cost_by_layer(axes, names, by_layer),
       (max(6.4, 0.3 * len(names)), 3.6),
     ),
@@ -97,12 +105,18 @@ def projections(run: Run, stem: str) -> Table:
       rows.append([phase, f'{NOT_RUN} by two processes', *[NOTHING] * 4])
       continue
     seconds = [cost.over(link) for link in (estimate.LAN, estimate.WAN)]
-    rows.append([
-      phase, f'{cost.seconds:.3f}', tables.size(cost.bytes), f'{cost.rounds:g}',
-      *(f'{s:.3f}' for s in seconds if s is not None),
-    ])
+    rows.append(
+      [
+        phase,
+        f'{cost.seconds:.3f}',
+        tables.size(cost.bytes),
+        f'{cost.rounds:g}',
+        *(f'{s:.3f}' for s in seconds if s is not None),
+      ]
+    )
   return Table(
-    f'{stem}_links', f'Measured ({source}), and over a network: seconds + bytes / rate + rounds x '
-    'round trip',
-    ('phase', 'seconds', 'traffic', 'rounds', str(estimate.LAN), str(estimate.WAN)), rows,
+    f'{stem}_links',
+    f'Measured ({source}), and over a network: seconds + bytes / rate + rounds x round trip',
+    ('phase', 'seconds', 'traffic', 'rounds', str(estimate.LAN), str(estimate.WAN)),
+    rows,
   )

@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
-from safenet_jax.report import budgets
-from safenet_jax.report import comparison
-from safenet_jax.report import costs
-from safenet_jax.report import document
-from safenet_jax.report import measurements
-from safenet_jax.report import one_run
-from safenet_jax.report import published
-from safenet_jax.report import reproduced
+from safenet_jax.report import (
+  budgets,
+  comparison,
+  costs,
+  document,
+  measurements,
+  one_run,
+  published,
+  reproduced,
+  systems,
+  tables,
+)
 from safenet_jax.report import runs as runs_lib
-from safenet_jax.report import systems
-from safenet_jax.report import tables
-from safenet_jax.report.document import Block, Details, Heading, NOTHING, NOT_RUN, Table, Text
+from safenet_jax.report.document import Block, Details, Heading, NOT_RUN, NOTHING, Table, Text
 from safenet_jax.report.runs import Run
 
 INTRODUCTION = (
@@ -40,9 +42,7 @@ def write(
   document.write(directory, title, blocks(runs, benchmarks))
 
 
-def blocks(
-  runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]
-) -> list[Block]:
+def blocks(runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Block]:
   """All of the report."""
   rows = [row for file in benchmarks.values() for row in file['rows']]
   return [
@@ -59,7 +59,9 @@ def blocks(
     ),
     *(comparison.table(number, runs, rows) for number in (2, 3, 4)),
     Table(
-      'slips', 'Where the paper does not agree with itself', published.Slip._fields,
+      'slips',
+      'Where the paper does not agree with itself',
+      published.Slip._fields,
       published.slips(),
     ),
     Heading(2, 'Figures'),
@@ -81,15 +83,24 @@ def _runs(runs: Sequence[Run]) -> list[Block]:
   if len(runs) == 1:
     return [Heading(2, f'Run {runs[0].name}'), *one_run.blocks(runs[0])]
   return [
-    Heading(2, 'Runs'), _summary(runs),
+    Heading(2, 'Runs'),
+    _summary(runs),
     *(Details(f'{run.name}: {systems.result(run)}', one_run.blocks(run, 4)) for run in runs),
   ]
 
 
 def _summary(runs: Sequence[Run]) -> Table:
   header = (
-    'run', 'network', 'plan', 'ReLUs left', 'replaced', 'accuracy', 'all-ReLU control',
-    'A_t', 'activations, modelled (s)', 'online, measured',
+    'run',
+    'network',
+    'plan',
+    'ReLUs left',
+    'replaced',
+    'accuracy',
+    'all-ReLU control',
+    'A_t',
+    'activations, modelled (s)',
+    'online, measured',
   )
   rows = []
   for run in runs:
@@ -100,7 +111,9 @@ def _summary(runs: Sequence[Run]) -> Table:
       left = sum(plan['activations']) - sum(plan['replaced'])
       wanted = plan.get('threshold')
       cells = [
-        f'{left:,}', f'{runs_lib.replaced_share(plan):.1%}', accuracy,
+        f'{left:,}',
+        f'{runs_lib.replaced_share(plan):.1%}',
+        accuracy,
         f'{plan["validation_accuracy"]["control"]:.2%} (validation)',
         NOTHING if not wanted else 'met' if wanted['feasible'] else 'MISSED',
         f'{runs_lib.seconds_of(plan):.3g}',

@@ -38,13 +38,13 @@ class Reached(NamedTuple):
 
 
 def latency_breakdown(
-    axes: plt.Axes,
-    layers: Sequence[int],
-    replaced: Sequence[float],
-    linear: Sequence[float],
-    offline: Sequence[float],
-    online: Sequence[float],
-    accuracies: Mapping[str, Mapping[int, float]],
+  axes: plt.Axes,
+  layers: Sequence[int],
+  replaced: Sequence[float],
+  linear: Sequence[float],
+  offline: Sequence[float],
+  online: Sequence[float],
+  accuracies: Mapping[str, Mapping[int, float]],
 ) -> dict[str, list]:
   """Seconds with the last k layers replaced, and accuracy on a second axis (Figure 1b).
 
@@ -58,7 +58,8 @@ def latency_breakdown(
   positions = np.arange(len(layers))
   bottom = np.zeros(len(layers))
   for values, colour, label in (
-    (linear, LINEAR, 'linear (modelled)'), (offline, OFFLINE, 'activation, offline (modelled)'),
+    (linear, LINEAR, 'linear (modelled)'),
+    (offline, OFFLINE, 'activation, offline (modelled)'),
     (online, ONLINE, 'activation, online (modelled)'),
   ):
     axes.bar(positions, values, 0.65, bottom, color=colour, label=label)
@@ -70,14 +71,20 @@ def latency_breakdown(
   right.spines['top'].set_visible(False)
   right.set_ylabel('accuracy (%)')
   columns: dict[str, list] = {
-    'layers': list(layers), 'replaced': list(replaced), 'linear_s': list(linear),
-    'offline_s': list(offline), 'online_s': list(online),
+    'layers': list(layers),
+    'replaced': list(replaced),
+    'linear_s': list(linear),
+    'offline_s': list(offline),
+    'online_s': list(online),
   }
   for i, (source, found) in enumerate(accuracies.items()):
     mine = [(p, 100 * found[k]) for p, k in zip(positions, layers) if k in found]
     published = source.startswith('published')
     right.plot(
-      *zip(*mine), marker='D' if published else 'o', markersize=5, label=source,
+      *zip(*mine),
+      marker='D' if published else 'o',
+      markersize=5,
+      label=source,
       linestyle='none' if published else '-',
       color=PUBLISHED_COLOUR if published else f'C{i}',
     )
@@ -118,7 +125,7 @@ def approximation_ratio(
   for curve in curves:
     mean, low, high = (np.multiply(values, 100) for values in curve[3:])
     seeds = f'{curve.seeds} seed' + 's' * (curve.seeds > 1)
-    line, = axes.plot(curve.budget, mean, label=f'{curve.label}, {seeds}')
+    (line,) = axes.plot(curve.budget, mean, label=f'{curve.label}, {seeds}')
     axes.fill_between(curve.budget, low, high, color=line.get_color(), alpha=0.2)
     count = len(curve.budget)
     rows: list[Sequence] = [[curve.label] * count, [curve.seeds] * count, *curve[2:]]
@@ -129,7 +136,10 @@ def approximation_ratio(
     levels.setdefault(value.value, []).append(value)
   for (level, values), style in zip(levels.items(), (':', '--')):
     axes.axhline(
-      level, color=PUBLISHED_COLOUR, linestyle=style, linewidth=1,
+      level,
+      color=PUBLISHED_COLOUR,
+      linestyle=style,
+      linewidth=1,
       label=f'{_name(*values)} after 200 epochs',
     )
   axes.set(
@@ -171,7 +181,9 @@ def ablation(
   if plans:
     longest = max(len(plan.ratio) for plan in plans)
     axes.set(
-      xticks=range(1, longest + 1), xlabel='activation layer', ylabel='channels replaced (%)',
+      xticks=range(1, longest + 1),
+      xlabel='activation layer',
+      ylabel='channels replaced (%)',
       ylim=(0, 106),
     )
   else:
@@ -182,9 +194,7 @@ def ablation(
   return columns
 
 
-def search_order(
-  axes: plt.Axes, searches: Mapping[str, Sequence[Step]]
-) -> dict[str, list]:
+def search_order(axes: plt.Axes, searches: Mapping[str, Sequence[Step]]) -> dict[str, list]:
   """Which layers share a ratio and which are searched, run after run (Figure 6)."""
   columns: dict[str, list] = {
     name: [] for name in ('search', 'run', 'name', 'layer', 'group', 'searched')
@@ -196,13 +206,24 @@ def search_order(
       for first, end in zip(bounds, [*bounds[1:], len(step.group)]):
         active = step.active[first]
         axes.barh(
-          y, end - first - 0.06, 0.8, first + 0.03,
-          color=OFFLINE if active else '#f0f0f0', edgecolor='#525252',
+          y,
+          end - first - 0.06,
+          0.8,
+          first + 0.03,
+          color=OFFLINE if active else '#f0f0f0',
+          edgecolor='#525252',
         )
         names = ', '.join(f'α[{t}]' for t in range(first, end))
         equal = names.replace(', ', ' = ')
-        axes.text((first + end) / 2, y, equal, ha='center', va='center', fontsize='small',
-                  color='#000000' if active else '#636363')
+        axes.text(
+          (first + end) / 2,
+          y,
+          equal,
+          ha='center',
+          va='center',
+          fontsize='small',
+          color='#000000' if active else '#636363',
+        )
       for t, (group, active) in enumerate(zip(step.group, step.active)):
         for column, value in zip(columns.values(), (search, number, step.name, t, group, active)):
           column.append(value)
@@ -228,12 +249,19 @@ def accuracy_at_budget(
     mine = sorted((row.relus, row.accuracy) for row in later if row.system == system)
     paper = system == 'SAFENet'
     axes.plot(
-      *zip(*mine), 'D' if paper else 'o', color=PUBLISHED_COLOUR if paper else f'C{i}',
-      label=f'{system} (published)', linestyle='none' if len(mine) < 3 or paper else ':',
+      *zip(*mine),
+      'D' if paper else 'o',
+      color=PUBLISHED_COLOUR if paper else f'C{i}',
+      label=f'{system} (published)',
+      linestyle='none' if len(mine) < 3 or paper else ':',
     )
   for n, run in enumerate(ours):
     axes.plot(
-      run.relus, 100 * run.accuracy, '*', markersize=11, color=f'C{(n + 4) % 10}',
+      run.relus,
+      100 * run.accuracy,
+      '*',
+      markersize=11,
+      color=f'C{(n + 4) % 10}',
       label=f'{run.label} (measured, {run.split})',
     )
   rows = [(r.system, r.network, r.relus, r.accuracy, r.source) for r in later]
@@ -242,7 +270,8 @@ def accuracy_at_budget(
     column += values
   axes.set(xscale='log', xlabel='ReLUs left per image', ylabel='accuracy (%)')
   axes.set_xticks(
-    (1e4, 2e4, 5e4, 1e5, 2e5), ('10K', '20K', '50K', '100K', '200K'),
+    (1e4, 2e4, 5e4, 1e5, 2e5),
+    ('10K', '20K', '50K', '100K', '200K'),
   )
   axes.minorticks_off()
   _legend_below(axes)
@@ -259,6 +288,10 @@ def _name(*values: Named) -> str:
 
 def _legend_below(axes: plt.Axes, *handles, columns: int = 1, below: float = 0.17) -> None:
   axes.legend(
-    *handles, frameon=False, fontsize='small', ncols=columns, loc='upper center',
+    *handles,
+    frameon=False,
+    fontsize='small',
+    ncols=columns,
+    loc='upper center',
     bbox_to_anchor=(0.5, -below),
   )

@@ -55,14 +55,18 @@ def points(results: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> li
   found = []
   for key, runs in groups.items():
     relus, accuracies = zip(*runs)
-    found.append(Point(
-      label(dict(key)),
-      str(dict(key).get('search.algorithm', 'search')),
-      len(runs),
-      statistics.fmean(relus), half_width(relus),
-      statistics.fmean(accuracies), half_width(accuracies),
-      tuple(runs),
-    ))
+    found.append(
+      Point(
+        label(dict(key)),
+        str(dict(key).get('search.algorithm', 'search')),
+        len(runs),
+        statistics.fmean(relus),
+        half_width(relus),
+        statistics.fmean(accuracies),
+        half_width(accuracies),
+        tuple(runs),
+      )
+    )
   return found
 
 

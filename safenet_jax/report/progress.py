@@ -91,7 +91,7 @@ def curves(
       )
       for summary in (statistics.fmean, min, max)
     )
-    step, = steps
+    (step,) = steps
     budget = tuple(step * (i + 1) for i in range(len(columns)))
     found.append(Curve(label, len(seeds), budget, mean, low, high))
   return found

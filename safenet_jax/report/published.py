@@ -12,13 +12,22 @@ DIRECTORY = next((place for place in _PLACES if place.is_dir()), _PLACES[-1])
 
 # The seconds of Tables 2 to 4, in their order.
 SECONDS = (
-  'offline_he_linear_s', 'offline_mpc_act_s', 'offline_total_s',
-  'online_he_linear_s', 'online_mpc_act_s', 'online_total_s', 'total_s',
+  'offline_he_linear_s',
+  'offline_mpc_act_s',
+  'offline_total_s',
+  'online_he_linear_s',
+  'online_mpc_act_s',
+  'online_total_s',
+  'total_s',
 )
 
 # The columns of Table 1.
 FEATURES = (
-  'strong_encryption', 'batched_he', 'optimized_activation', 'channel_wise', 'mixed_precision',
+  'strong_encryption',
+  'batched_he',
+  'optimized_activation',
+  'channel_wise',
+  'mixed_precision',
   'multiple_degrees',
 )
 
@@ -100,8 +109,12 @@ def tables() -> list[Row]:
   """Tables 2 to 4."""
   return [
     Row(
-      int(row['table']), row['dataset'], row['network'], row['system'],
-      {name: float(row[name]) for name in SECONDS}, float(row['accuracy_percent']),
+      int(row['table']),
+      row['dataset'],
+      row['network'],
+      row['system'],
+      {name: float(row[name]) for name in SECONDS},
+      float(row['accuracy_percent']),
     )
     for row in _read('tables.csv')
   ]
@@ -126,8 +139,11 @@ def systems() -> list[System]:
   marks = {'yes': True, 'no': False, '': None}
   return [
     System(
-      row['system'], row['reference'], row['in_table'] == 'yes',
-      {feature: marks[row[feature]] for feature in FEATURES}, row['is'],
+      row['system'],
+      row['reference'],
+      row['in_table'] == 'yes',
+      {feature: marks[row[feature]] for feature in FEATURES},
+      row['is'],
     )
     for row in _read('systems.csv')
   ]
@@ -137,8 +153,13 @@ def later(dataset: str | None = None) -> list[Later]:
   """Accuracy at a ReLU budget, of the paper and since; of one data set if given."""
   return [
     Later(
-      row['dataset'], int(row['relus']), float(row['accuracy_percent']), row['system'],
-      row['network'], row['source'], row['note'],
+      row['dataset'],
+      int(row['relus']),
+      float(row['accuracy_percent']),
+      row['system'],
+      row['network'],
+      row['source'],
+      row['note'],
     )
     for row in _read('later.csv')
     if dataset in (None, row['dataset'])

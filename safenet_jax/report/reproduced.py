@@ -7,16 +7,12 @@ import re
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
-from safenet_jax.report import paper_figures
-from safenet_jax.report import progress
-from safenet_jax.report import published
+from safenet_jax.report import paper_figures, progress, published
 from safenet_jax.report import runs as runs_lib
 from safenet_jax.report.document import Block, Picture, Text
 from safenet_jax.report.paper_figures import Planned
 from safenet_jax.report.runs import Run
-from safenet_jax.search import btpbt
-from safenet_jax.search import pbt
-from safenet_jax.search import score
+from safenet_jax.search import btpbt, pbt, score
 
 
 def breakdown(runs: Sequence[Run]) -> list[Block]:
@@ -33,7 +29,8 @@ def breakdown(runs: Sequence[Run]) -> list[Block]:
   )
   named = {
     int(value.series.split()[0]): value.value / 100
-    for value in published.named('1b') if value.quantity == 'accuracy'
+    for value in published.named('1b')
+    if value.quantity == 'accuracy'
   }
   accuracies = {'published (6L: at least)': named}
   for run in runs:
@@ -41,18 +38,29 @@ def breakdown(runs: Sequence[Run]) -> list[Block]:
     if found:
       accuracies[f'measured, {run.title} ({run.name})'] = found
   picture = Picture(
-    'figure_1b', 'Figure 1b: latency of CNN-7 with its last layers replaced, and accuracy',
+    'figure_1b',
+    'Figure 1b: latency of CNN-7 with its last layers replaced, and accuracy',
     lambda axes: paper_figures.latency_breakdown(
-      axes, range(total + 1), replaced, linear, offline, online, accuracies,
-    ), (6.4, 4.6),
+      axes,
+      range(total + 1),
+      replaced,
+      linear,
+      offline,
+      online,
+      accuracies,
+    ),
+    (6.4, 4.6),
   )
   measured = any(source.startswith('measured') for source in accuracies)
-  return [picture, Text(
-    'Seconds are the published cost model applied to Table 2; shares are those with pooling '
-    'before the activation, with which the last six layers are the 41 % of the text. The text '
-    'names 72.5 % for the share of activations in the first bar. '
-    + ('' if measured else 'Measured accuracy: not run (`search.algorithm=layerwise`, CNN-7).')
-  )]
+  return [
+    picture,
+    Text(
+      'Seconds are the published cost model applied to Table 2; shares are those with pooling '
+      'before the activation, with which the last six layers are the 41 % of the text. The text '
+      'names 72.5 % for the share of activations in the first bar. '
+      + ('' if measured else 'Measured accuracy: not run (`search.algorithm=layerwise`, CNN-7).')
+    ),
+  ]
 
 
 def layerwise_accuracy(run: Run) -> dict[int, float]:
@@ -77,10 +85,13 @@ def neuron_ratio() -> list[Block]:
   for before in (True, False):
     mine = networks.relu_counts(architectures.cnn7(pool_before_activation=before))
     counts[f'pools {"before" if before else "after"} activations ({sum(mine):,})'] = mine
-  return [Picture(
-    'figure_2', 'Figure 2: share of every layer in the activations of CNN-7',
-    lambda axes: paper_figures.neuron_ratio(axes, counts, published.named('2')),
-  )]
+  return [
+    Picture(
+      'figure_2',
+      'Figure 2: share of every layer in the activations of CNN-7',
+      lambda axes: paper_figures.neuron_ratio(axes, counts, published.named('2')),
+    )
+  ]
 
 
 def learning_curves(runs: Sequence[Run]) -> list[Block]:
@@ -96,11 +107,18 @@ def learning_curves(runs: Sequence[Run]) -> list[Block]:
   for (title, counts), mine in groups.items():
     channels = mine[0].plan['channels']  # type: ignore[index]
     sizes = score.Activations(counts, tuple(channels))
-    curves = progress.curves([
-      # Runs of a sweep differ in what it sets, others in everything.
-      (run.overrides or {'search.algorithm': run.algorithm, 'run': run.name},
-       run.config['search'], run.log('search')) for run in mine
-    ], sizes)
+    curves = progress.curves(
+      [
+        # Runs of a sweep differ in what it sets, others in everything.
+        (
+          run.overrides or {'search.algorithm': run.algorithm, 'run': run.name},
+          run.config['search'],
+          run.log('search'),
+        )
+        for run in mine
+      ],
+      sizes,
+    )
     slug = re.sub(r'\W+', '_', title)
     found.append(_curves(f'figure_4b_{slug}', title, curves, named))
   return found
@@ -108,8 +126,10 @@ def learning_curves(runs: Sequence[Run]) -> list[Block]:
 
 def _curves(name: str, title: str, curves, named) -> Picture:
   return Picture(
-    name, f'Figure 4b: activations that the best feasible member replaces, {title}',
-    lambda axes: paper_figures.approximation_ratio(axes, curves, named), (6.4, 4.6),
+    name,
+    f'Figure 4b: activations that the best feasible member replaces, {title}',
+    lambda axes: paper_figures.approximation_ratio(axes, curves, named),
+    (6.4, 4.6),
   )
 
 
@@ -121,16 +141,20 @@ def ablations(runs: Sequence[Run]) -> list[Block]:
     named = published.named('5', network)
     drawn = known_plans(network) + [_planned(run) for run in _one_of_each(runs, network)]
     totals = {
-      f'{v.series} (paper): {v.value:g} % in all': v.value / 100 for v in named
+      f'{v.series} (paper): {v.value:g} % in all': v.value / 100
+      for v in named
       if not any(plan.published and plan.label.startswith(v.series) for plan in drawn)
     }
     letter = {'cnn7': 'Figure 5a: ', 'vgg16': 'Figure 5b: '}.get(network, '')
-    found.append(Picture(
-      f'figure_5_{network}', f'{letter}channels that plans for {network} replace; crosses are '
-      'pruned, triangles of degree 2, squares of degree 3',
-      functools.partial(paper_figures.ablation, plans=drawn, totals=totals),
-      (6.4, 4.6 if drawn else 2.6),
-    ))
+    found.append(
+      Picture(
+        f'figure_5_{network}',
+        f'{letter}channels that plans for {network} replace; crosses are '
+        'pruned, triangles of degree 2, squares of degree 3',
+        functools.partial(paper_figures.ablation, plans=drawn, totals=totals),
+        (6.4, 4.6 if drawn else 2.6),
+      )
+    )
   return found
 
 
@@ -158,14 +182,20 @@ def _planned(run: Run) -> Planned:
   share = runs_lib.replaced_share(plan)
   return Planned(
     f'{run.algorithm}, {run.title}: {share:.0%} in all',
-    [ratio / plans.GRID for ratio in plan['ratio']], plan['degree'],
+    [ratio / plans.GRID for ratio in plan['ratio']],
+    plan['degree'],
   )
 
 
 def search_order() -> list[Block]:
   """Figure 6: PBT and BTPBT on a network of four layers, from the code that searches."""
   searches = {'PBT': pbt.schedule(4, 1), 'BTPBT': btpbt.schedule(4, 1, 1)}
-  return [Picture(
-    'figure_6', 'Figure 6: PBT and BTPBT on a network of four layers; joined layers share a ratio '
-    'and a degree', lambda axes: paper_figures.search_order(axes, searches), (6.4, 3.4),
-  )]
+  return [
+    Picture(
+      'figure_6',
+      'Figure 6: PBT and BTPBT on a network of four layers; joined layers share a ratio '
+      'and a degree',
+      lambda axes: paper_figures.search_order(axes, searches),
+      (6.4, 3.4),
+    )
+  ]

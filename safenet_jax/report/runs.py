@@ -165,8 +165,14 @@ def _load(workdir: Workdir, config: dict[str, Any]) -> Run:
     return json.loads(path.read_text()) if path.exists() else None
 
   run = Run(
-    workdir.path.name, config, read('plan.json'), read('ledger.json'), read(CLIENT_LEDGER),
-    read('thin/thin.json'), read('evaluations.json') or (), workdir.metrics(),
+    workdir.path.name,
+    config,
+    read('plan.json'),
+    read('ledger.json'),
+    read(CLIENT_LEDGER),
+    read('thin/thin.json'),
+    read('evaluations.json') or (),
+    workdir.metrics(),
   )
   if run.plan is None and not run.metrics:
     raise FileNotFoundError(f'nothing has been trained in {workdir.path}: run pretrain first')

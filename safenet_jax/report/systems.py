@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safenet_jax.report import costs
-from safenet_jax.report import published
+from safenet_jax.report import costs, published
 from safenet_jax.report import runs as runs_lib
-from safenet_jax.report.document import NOTHING, NOT_RUN, Table
+from safenet_jax.report.document import NOT_RUN, NOTHING, Table
 from safenet_jax.report.runs import Run
 
 MARKS = {True: '✓', False: '✗', None: NOTHING}
@@ -16,7 +15,7 @@ HERE = {
   'NASS': 'nothing: no architecture search',
   'CONAD': '`search.algorithm=partial`: one given ratio in all layers',
   'Delphi': 'its protocol in `serve`; its planners `layerwise`, `layerwise_fast` and '
-            '`layerwise_released`',
+  '`layerwise_released`',
   'CryptoNAS': '`search.algorithm=budget`: its ReLU budget, on a given architecture',
   'InstaHide': 'nothing: no encryption',
   'SAFENet': '`btpbt` (`cw_mp_md`), and with less of it `cw_mp` and `cw`',
@@ -51,9 +50,11 @@ def table(runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()) -> T
     rows.append([name, *marks, system.what, HERE[system.name], results, system.reference])
   features = [feature.replace('_', ' ').replace(' he', ' HE') for feature in published.FEATURES]
   return Table(
-    'table_1', 'Table 1: systems, what each offers (published), and what runs here (* not in the '
+    'table_1',
+    'Table 1: systems, what each offers (published), and what runs here (* not in the '
     "paper's table; it has the marks that the text gives it)",
-    ('system', *features, 'what it is', 'what runs here', 'measured here', 'reference'), rows,
+    ('system', *features, 'what it is', 'what runs here', 'measured here', 'reference'),
+    rows,
   )
 
 

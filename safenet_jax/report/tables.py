@@ -43,8 +43,10 @@ def _thin(thin: dict[str, Any] | None, evaluations) -> list[tuple[str, str]]:
 
 
 def summary(
-  plan: dict[str, Any], ledger: dict[str, Any] | None,
-  evaluations: Sequence[dict[str, Any]] = (), thin: dict[str, Any] | None = None,
+  plan: dict[str, Any],
+  ledger: dict[str, Any] | None,
+  evaluations: Sequence[dict[str, Any]] = (),
+  thin: dict[str, Any] | None = None,
 ) -> list[tuple[str, str]]:
   """What a run achieved, as (quantity, value).
 
@@ -106,9 +108,7 @@ def architecture(network: Network) -> tuple[list[str], list[list[str]]]:
   """Header and rows of a network's layers; the last row holds the totals."""
   shapes = records.shapes(network.layers, network.input_shape)
   params = jax.eval_shape(network.init, jax.random.key(0))['params']
-  sizes = {
-    name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()
-  }
+  sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
   counts = [
     (sizes.get(shape.name, 0) + sizes.get(f'{shape.name}_bn', 0), shape.macs, shape.activations)
     for shape in shapes

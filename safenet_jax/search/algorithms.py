@@ -3,19 +3,22 @@
 import dataclasses
 from typing import NamedTuple
 
-from safenet_jax.search import btpbt
-from safenet_jax.search import budget
-from safenet_jax.search import controller
-from safenet_jax.search import layerwise
-from safenet_jax.search import pbt
-from safenet_jax.search import score
-from safenet_jax.search import uniform
+from safenet_jax.search import btpbt, budget, controller, layerwise, pbt, score, uniform
 from safenet_jax.search.proposer import Proposer
 
 # What section 4.1 calls CW-MP has one degree, CW-MP-MD is the whole method.
 NAMES = (
-  'btpbt', 'pbt', 'cw', 'cw_mp', 'cw_mp_md', 'partial', 'layerwise', 'layerwise_fast',
-  'layerwise_released', 'controller', 'budget',
+  'btpbt',
+  'pbt',
+  'cw',
+  'cw_mp',
+  'cw_mp_md',
+  'partial',
+  'layerwise',
+  'layerwise_fast',
+  'layerwise_released',
+  'controller',
+  'budget',
 )
 
 

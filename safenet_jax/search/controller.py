@@ -86,9 +86,7 @@ class Controller(proposer.Proposer):
     return sample(state.params, jax.random.split(key, members), self.layers)
 
   def learn(self, state, plan, report):
-    rewards = reward(
-      jnp.asarray(report['accuracy']), jnp.asarray(report['score']), self.threshold
-    )
+    rewards = reward(jnp.asarray(report['accuracy']), jnp.asarray(report['score']), self.threshold)
     return update(state, plan, rewards, controller=self)
 
 

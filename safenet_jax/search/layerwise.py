@@ -82,8 +82,11 @@ def schedule(layers: int, members: int, cycles: int, past_cycles: int = 0) -> li
   everything = tuple(range(layers)), (True,) * layers
   steps = [
     Step(
-      f'last layers {r + 1}/{rounds}', *everything,
-      searched // rounds + (r < searched % rounds), 'first', proposed=True,
+      f'last layers {r + 1}/{rounds}',
+      *everything,
+      searched // rounds + (r < searched % rounds),
+      'first',
+      proposed=True,
     )
     for r in range(rounds)
   ]

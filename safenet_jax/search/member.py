@@ -93,10 +93,12 @@ def restart(
   """
   member = averaged(member)
   if training.per_channel:
-    member = member.replace(coefficients=tuple(
-      jnp.broadcast_to(c, (channels, c.shape[-1]))
-      for c, channels in zip(member.coefficients, activation_channels(network))
-    ))
+    member = member.replace(
+      coefficients=tuple(
+        jnp.broadcast_to(c, (channels, c.shape[-1]))
+        for c, channels in zip(member.coefficients, activation_channels(network))
+      )
+    )
   elif any(c.ndim > 1 for c in member.coefficients):
     raise ValueError('per_channel False, want True: the coefficients are per channel already')
   trainable = _trainable(member)

@@ -129,7 +129,7 @@ def project(plan: plans.Plan, node: Node, sizes: score.Activations) -> plans.Pla
 
 
 def explore(
-    key: jax.Array, plan: plans.Plan, node: Node, sizes: score.Activations, evolution: Evolution
+  key: jax.Array, plan: plans.Plan, node: Node, sizes: score.Activations, evolution: Evolution
 ) -> plans.Plan:
   """Perturbs one plan: ratios by 1 or 2 steps either way, degrees now and then."""
   layers = (len(sizes.counts),)
@@ -140,8 +140,8 @@ def explore(
   degree = _random_degree(key_degree, layers, evolution.degrees)[node.group]
   anew = jax.random.bernoulli(key_resample, evolution.resample, layers)[node.group]
   explored = plans.Plan(
-      jnp.where(node.active, jnp.clip(plan.ratio + move, 0, plans.GRID), plan.ratio),
-      jnp.where(node.active & anew, degree, plan.degree_index),
+    jnp.where(node.active, jnp.clip(plan.ratio + move, 0, plans.GRID), plan.ratio),
+    jnp.where(node.active & anew, degree, plan.degree_index),
   )
   return project(explored, node, sizes)
 
@@ -152,8 +152,13 @@ def _random_degree(key, shape, degrees: tuple[int, ...]) -> jax.Array:
 
 
 def random_plan(
-    key: jax.Array, plan: plans.Plan, node: Node, sizes: score.Activations,
-    slot: jax.Array, slots: int, degrees: tuple[int, ...] = plans.DEGREES,
+  key: jax.Array,
+  plan: plans.Plan,
+  node: Node,
+  sizes: score.Activations,
+  slot: jax.Array,
+  slots: int,
+  degrees: tuple[int, ...] = plans.DEGREES,
 ) -> plans.Plan:
   """A random plan of the active groups, the first ratio stratified over `slots` members.
 
@@ -166,15 +171,19 @@ def random_plan(
   ratio = jnp.floor(share * (plans.GRID + 1)).astype(jnp.int32)[node.group]
   degree = _random_degree(key_degree, layers, degrees)[node.group]
   drawn = plans.Plan(
-      jnp.where(node.active, ratio, plan.ratio),
-      jnp.where(node.active, degree, plan.degree_index),
+    jnp.where(node.active, ratio, plan.ratio),
+    jnp.where(node.active, degree, plan.degree_index),
   )
   return project(drawn, node, sizes)
 
 
 def evolve(
-    key: jax.Array, members: Member, keys: jax.Array, node: Node,
-    sizes: score.Activations, evolution: Evolution,
+  key: jax.Array,
+  members: Member,
+  keys: jax.Array,
+  node: Node,
+  sizes: score.Activations,
+  evolution: Evolution,
 ) -> tuple[Member, jax.Array]:
   """Exploits and explores a whole population.
 
@@ -204,11 +213,13 @@ def evolve(
 
   if evolution.vary_plans:
     explored = jax.vmap(lambda k, plan: explore(k, plan, node, sizes, evolution))(
-        jax.random.split(key_explore, count), members.plan
+      jax.random.split(key_explore, count), members.plan
     )
-    members = members.replace(plan=jax.tree.map(
+    members = members.replace(
+      plan=jax.tree.map(
         lambda new, old: jnp.where(loses[:, None], new, old), explored, members.plan
-    ))
+      )
+    )
   factors = jnp.asarray(evolution.rate_factors)
   factor = jnp.where(loses, jax.random.choice(key_rate, factors, (count,)), 1.0)
   if members.momentum is not None:

@@ -12,8 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import compilation
 from safenet_jax.search import member as members_
-from safenet_jax.search import pbt
-from safenet_jax.search import score
+from safenet_jax.search import pbt, score
 from safenet_jax.search.member import Member, Task
 
 
@@ -104,9 +103,7 @@ def begin(
 
   def plan(key, slot):
     if random:
-      return pbt.random_plan(
-        key, candidate.plan, node, sizes, slot, count, evolution.degrees
-      )
+      return pbt.random_plan(key, candidate.plan, node, sizes, slot, count, evolution.degrees)
     kept = pbt.project(candidate.plan, node, sizes)
     varied = pbt.explore(key, candidate.plan, node, sizes, evolution)
     return jax.tree.map(lambda a, b: jnp.where(slot == 0, a, b), kept, varied)

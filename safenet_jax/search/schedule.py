@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.search import pbt
 from safenet_jax.approximation import plan as plans
-from safenet_jax.search import population
+from safenet_jax.search import pbt, population, score
 from safenet_jax.search import proposer as proposers
-from safenet_jax.search import score
 from safenet_jax.search.member import Member, Task
 from safenet_jax.workdir import Workdir
 
@@ -70,9 +68,7 @@ def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
   )
 
 
-def _enter(
-  key, candidate, task, steps, evolution, position, proposer, agent
-) -> population.State:
+def _enter(key, candidate, task, steps, evolution, position, proposer, agent) -> population.State:
   index, _, restarts = map(int, position)
   step = steps[index]
   key = jax.random.fold_in(jax.random.fold_in(key, index), 1_000_000 + restarts)
@@ -143,9 +139,7 @@ def advance(
     agent = proposer.learn(agent, trained, report)
   position = np.asarray([index + 1, 0, 0], np.int32)
   if index + 1 < len(steps):
-    candidate = {'winner': winner, 'first': progress.first}.get(
-      steps[index + 1].start, candidate
-    )
+    candidate = {'winner': winner, 'first': progress.first}.get(steps[index + 1].start, candidate)
     state = _enter(key, candidate, task, steps, evolution, position, proposer, agent)
   return Progress(state, candidate, winner, progress.first, agent, position), report
 

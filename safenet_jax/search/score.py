@@ -130,7 +130,10 @@ OBJECTIVES = ('score', 'replaced', 'accuracy')
 
 
 def goal(
-  objective: str, accuracy: jax.Array, value: jax.Array, replaced_share: jax.Array,
+  objective: str,
+  accuracy: jax.Array,
+  value: jax.Array,
+  replaced_share: jax.Array,
   floor_share: jax.Array,
 ) -> jax.Array:
   """What feasible members are sorted by, larger is better; ValueError if unknown."""
@@ -163,6 +166,4 @@ def selection_key(
     return value
   by = value if sorted_by is None else sorted_by
   # A score is at most 2, an accuracy at most 1.
-  return jnp.where(
-    jnp.isneginf(value), value, jnp.where(accuracy >= threshold, 1.0 + by, accuracy)
-  )
+  return jnp.where(jnp.isneginf(value), value, jnp.where(accuracy >= threshold, 1.0 + by, accuracy))

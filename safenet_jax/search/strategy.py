@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from safenet_jax.models import compilation
 from safenet_jax.search import member as members_
-from safenet_jax.search import pbt
-from safenet_jax.search import population
+from safenet_jax.search import pbt, population
 from safenet_jax.search.member import Member, Task
 from safenet_jax.workdir import Workdir
 

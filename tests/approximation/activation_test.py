@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import activation
-from safenet_jax.approximation import importance
+from safenet_jax.approximation import activation, importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
@@ -125,10 +124,12 @@ def test_fitted_coefficients_follow_the_polynomials_before_them():
     def activate(x):
       inputs.append(x)
       return found[t][0] + found[t][1] * x + found[t][2] * x * x
+
     return activate
 
   net.apply(
-    variables, images, [polynomial(t) for t in range(7)], train=True, mutable=['batch_stats'])
+    variables, images, [polynomial(t) for t in range(7)], train=True, mutable=['batch_stats']
+  )
   for x, coefficients in zip(inputs, found):
     np.testing.assert_allclose(coefficients, activation.fit(x), rtol=1e-3, atol=1e-3)
 

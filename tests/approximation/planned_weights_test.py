@@ -5,17 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import activation
-from safenet_jax.approximation import importance
+from safenet_jax.approximation import activation, importance, planned_weights
 from safenet_jax.approximation import plan as plans
-from safenet_jax.approximation import planned_weights
+from safenet_jax.fixed_point import quantize
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
-from safenet_jax.protocol import quantize
 
 NETWORK = networks.Network(
-  (layers.Conv(6), layers.Activation(), layers.Conv(4), layers.Activation(),
-   layers.Conv(4), layers.Activation(), layers.Flatten(), layers.Dense(3)), (6, 6, 2),
+  (
+    layers.Conv(6),
+    layers.Activation(),
+    layers.Conv(4),
+    layers.Activation(),
+    layers.Conv(4),
+    layers.Activation(),
+    layers.Flatten(),
+    layers.Dense(3),
+  ),
+  (6, 6, 2),
 )
 
 
@@ -49,16 +56,19 @@ def test_a_saved_network_is_the_same_network(tmp_path, per_channel):
   np.testing.assert_array_equal(models[0].run(images), models[1].run(images))
 
 
-@pytest.mark.parametrize('name, value, message', [
-  ('activation1/mask', None, 'missing activation1/mask'),
-  ('activation0/mask', np.zeros(5, bool), r'activation0/mask bool \(5,\), want bool \(6,\)'),
-  ('activation0/mask', np.zeros(6), 'activation0/mask float64'),
-  ('activation2/degree', np.int32(1), 'activation2/degree 1, want one of'),
-  ('activation0/coefficients', np.zeros(3), r'of shape \(3,\), want finite \(4,\)'),
-  ('activation0/coefficients', np.full(4, np.nan), 'want finite'),
-  ('conv0/kernel', None, 'missing conv0/kernel'),
-  ('conv9/kernel', np.zeros(3), 'unknown conv9/kernel'),
-])
+@pytest.mark.parametrize(
+  'name, value, message',
+  [
+    ('activation1/mask', None, 'missing activation1/mask'),
+    ('activation0/mask', np.zeros(5, bool), r'activation0/mask bool \(5,\), want bool \(6,\)'),
+    ('activation0/mask', np.zeros(6), 'activation0/mask float64'),
+    ('activation2/degree', np.int32(1), 'activation2/degree 1, want one of'),
+    ('activation0/coefficients', np.zeros(3), r'of shape \(3,\), want finite \(4,\)'),
+    ('activation0/coefficients', np.full(4, np.nan), 'want finite'),
+    ('conv0/kernel', None, 'missing conv0/kernel'),
+    ('conv9/kernel', np.zeros(3), 'unknown conv9/kernel'),
+  ],
+)
 def test_arrays_of_another_network_are_named(name, value, message):
   arrays = planned_weights.flatten_planned(*planned())
   arrays[name] = value

@@ -1,6 +1,6 @@
 """The label hash: against a slow reference, and what its proof needs."""
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 import pytest
 
@@ -41,9 +41,7 @@ def rank(rows):
 
 
 def test_hash_is_xts_plus_sigma_row_by_row():
-  labels = np.random.default_rng(0).integers(
-      0, 2**64, (300, 2), np.uint64, endpoint=False
-  )
+  labels = np.random.default_rng(0).integers(0, 2**64, (300, 2), np.uint64, endpoint=False)
   got = hashing.hash_labels(labels, KEY)
   assert got.dtype == np.uint64
   np.testing.assert_array_equal(got, reference(labels, KEY))
@@ -52,9 +50,7 @@ def test_hash_is_xts_plus_sigma_row_by_row():
 def test_hash_takes_a_strided_view():
   labels = np.random.default_rng(1).integers(0, 2**63, (40, 4), np.uint64)
   view = labels[::2, 1:3]
-  np.testing.assert_array_equal(
-      hashing.hash_labels(view, KEY), reference(view, KEY)
-  )
+  np.testing.assert_array_equal(hashing.hash_labels(view, KEY), reference(view, KEY))
 
 
 def test_equal_labels_in_different_rows_hash_differently():
@@ -69,21 +65,21 @@ def test_sigma_is_a_linear_orthomorphism():
   assert rank(int(word) for word in image ^ basis) == 64
   words = np.random.default_rng(2).integers(0, 2**63, (2, 100), np.uint64)
   np.testing.assert_array_equal(
-      hashing.sigma(words[0] ^ words[1]),
-      hashing.sigma(words[0]) ^ hashing.sigma(words[1]),
+    hashing.sigma(words[0] ^ words[1]),
+    hashing.sigma(words[0]) ^ hashing.sigma(words[1]),
   )
 
 
 @pytest.mark.parametrize(
-    'labels, key',
-    [
-        (np.zeros((hashing.MAX_ROWS + 1, 2), np.uint64), KEY),
-        (np.zeros((0, 2), np.uint64), KEY),
-        (np.zeros((4, 3), np.uint64), KEY),
-        (np.zeros(4, np.uint64), KEY),
-        (np.zeros((4, 2), np.int64), KEY),
-        (np.zeros((4, 2), np.uint64), KEY[:16]),
-    ],
+  'labels, key',
+  [
+    (np.zeros((hashing.MAX_ROWS + 1, 2), np.uint64), KEY),
+    (np.zeros((0, 2), np.uint64), KEY),
+    (np.zeros((4, 3), np.uint64), KEY),
+    (np.zeros(4, np.uint64), KEY),
+    (np.zeros((4, 2), np.int64), KEY),
+    (np.zeros((4, 2), np.uint64), KEY[:16]),
+  ],
 )
 def test_hash_refuses_wrong_shapes_and_too_many_rows(labels, key):
   with pytest.raises(ValueError, match='want'):

@@ -2,12 +2,13 @@ import concurrent.futures
 import os
 import sys
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness
-from tests.crypto import fresh
+from tests.support import fresh
 
 _CHUNK = 1 << 16
 
@@ -42,7 +43,7 @@ def test_long_reads_never_repeat_a_block(size):
   stream = source.bytes(size)
   again = randomness.InsecureSeededRandomness(4)
   assert stream == b''.join(again.bytes(1000) for _ in range(size // 1000)) + again.bytes(
-      size % 1000
+    size % 1000
   )
   blocks = np.frombuffer(stream[: size // 16 * 16], 'V16')
   assert len(set(blocks.tolist())) == len(blocks)
@@ -73,7 +74,7 @@ def check_fork():
   parents = source.bytes(64)
   assert len(childs) == 64
   assert not {childs[i : i + 16] for i in range(0, 64, 16)} & {
-      parents[i : i + 16] for i in range(0, 64, 16)
+    parents[i : i + 16] for i in range(0, 64, 16)
   }
 
 
@@ -139,14 +140,17 @@ def test_the_whole_array_is_filled():
   assert out.all()
 
 
-@pytest.mark.parametrize('mistake', [
+@pytest.mark.parametrize(
+  'mistake',
+  [
     lambda source: source.fill(np.zeros((4, 4), np.uint64)[:, ::2]),
     lambda source: source.ring(0, 3),
     lambda source: source.ring(65, 3),
     lambda source: source.residues(1, 3),
     lambda source: source.residues((1 << 64) + 1, 3),
     lambda source: randomness.InsecureSeededRandomness(-1),
-])
+  ],
+)
 def test_callers_mistakes_raise(mistake):
   with pytest.raises(ValueError, match='want'):
     mistake(randomness.InsecureSeededRandomness(11))

@@ -1,4 +1,5 @@
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -61,10 +62,7 @@ def test_signed_values_become_residues():
 
 
 def test_a_seed_expands_alike_for_both_and_differently_for_another_seed():
-  draw = [
-      residues.uniform(residues.Expansion(bytes([k]) * 16), MODULI, (4096,))
-      for k in (1, 1, 2)
-  ]
+  draw = [residues.uniform(residues.Expansion(bytes([k]) * 16), MODULI, (4096,)) for k in (1, 1, 2)]
   np.testing.assert_array_equal(draw[0], draw[1])
   assert (draw[0] != draw[2]).mean() > 0.99
   assert (draw[0] < MODULI[:, None]).all()

@@ -2,16 +2,14 @@
 
 import functools
 
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.crypto import randomness
-from safenet_jax.crypto import ring
+from safenet_jax.crypto import randomness, ring
 
 FIFTEEN = st.integers(-(1 << 14), (1 << 14) - 1)
 

@@ -10,10 +10,8 @@ from absl import flags
 from absl.testing import flagsaver
 import pytest
 
-from experiments import benchmark
-from experiments import benchmarks
-from experiments.benchmarks import he
-from experiments.benchmarks import transport
+from experiments import benchmark, benchmarks
+from experiments.benchmarks import he, transport
 from tests.experiments import commands_test
 
 
@@ -33,7 +31,11 @@ def test_a_quick_run_writes_rows_beside_their_floors(tmp_path):
   assert written['versions']['numpy'] and written['machine']['cores'] > 0
   rows = {row['name']: row for row in written['rows']}
   assert rows.keys() >= {
-    'garble_and', 'evaluate_and', 'garble_memory', 'iknp_cot', 'softspoken_cot'
+    'garble_and',
+    'evaluate_and',
+    'garble_memory',
+    'iknp_cot',
+    'softspoken_cot',
   }
   for name, row in rows.items():
     assert set(row) == {'suite', 'name', 'setting', 'value', 'unit', 'floor', 'ratio'}
@@ -92,7 +94,7 @@ def test_the_measured_networks_have_the_published_sizes():
 
 
 def test_layers_measured_are_layers_tested():
-  tests = importlib.import_module('tests.crypto.encrypted_convolution_test')
+  tests = importlib.import_module('tests.crypto.homomorphic.encrypted_convolution_test')
   tested = set(tests.CNN7 + tests.RESNET32 + tests.VGG16)
   measured = set().union(*he.NETWORKS.values())
   assert measured <= tested
@@ -115,7 +117,8 @@ def test_channels_are_measured_beside_bare_sockets(parsed):
   parsed.quick = True
   found = {row.name: row for row in transport.rows()}
   assert found.keys() == {
-    f'{what}_{how}' for what in ('send', 'exchange', 'send_cpu', 'round_trip')
+    f'{what}_{how}'
+    for what in ('send', 'exchange', 'send_cpu', 'round_trip')
     for how in ('clear', 'tls')
   }
   assert all(row.value > 0 for row in found.values())

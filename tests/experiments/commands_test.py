@@ -18,8 +18,8 @@ from safenet_jax import data
 from safenet_jax.approximation import plan as plans
 from safenet_jax.approximation import planned_weights
 from safenet_jax.models import architectures
-from safenet_jax.protocol import bundle
-from tests import compilations
+from safenet_jax.protocol.service import bundle
+from tests.support import compilations
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIG = 'experiments/configs/cnn7_fashion.py'
@@ -68,17 +68,30 @@ def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
   images = data.load('fashion_mnist').test.images[:3]
   np.save(tmp_path / 'images.npy', images)
   serving = subprocess.Popen(
-    command('serve', *SMALL, f'--workdir={workdir}', '--port=0', '--workers=1',
-            f'--insecure_test_certificate={tmp_path}'),
-    cwd=ROOT, env=compilations.environment(), text=True,
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    command(
+      'serve',
+      *SMALL,
+      f'--workdir={workdir}',
+      '--port=0',
+      '--workers=1',
+      f'--insecure_test_certificate={tmp_path}',
+    ),
+    cwd=ROOT,
+    env=compilations.environment(),
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
   )
   try:
     authority = re.search(r'--ca=\S+', serving.stdout.readline())[0]
     address = re.search(r'at (\S+):(\d+)', serving.stdout.readline())
     client = (
-      f'--host={address[1]}', f'--port={address[2]}', authority,
-      f'--images={tmp_path / "images.npy"}', '--batch=2', f'--prepared={tmp_path / "prepared"}',
+      f'--host={address[1]}',
+      f'--port={address[2]}',
+      authority,
+      f'--images={tmp_path / "images.npy"}',
+      '--batch=2',
+      f'--prepared={tmp_path / "prepared"}',
     )
     found = run('infer', *client, f'--out={tmp_path / "ledger.json"}')
     assert len(found.stdout.split()) == 3 and set(found.stdout.split()) <= set('0123456789')
@@ -159,12 +172,16 @@ def test_the_same_command_changes_nothing_once_a_run_is_finished(workdir):
 @pytest.mark.parametrize('ema', [0.0, 0.9])
 def test_a_killed_run_resumes_to_the_same_result(tmp_path, ema):
   flags = (
-    SMOKE, '--config.model.width=0.125', '--config.data.limit=4000', '--config.pretrain.epochs=3',
+    SMOKE,
+    '--config.model.width=0.125',
+    '--config.data.limit=4000',
+    '--config.pretrain.epochs=3',
     f'--config.pretrain.ema={ema}',
   )
   run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
   process = subprocess.Popen(
-    command('pretrain', *flags, f'--workdir={tmp_path / "b"}'), cwd=ROOT,
+    command('pretrain', *flags, f'--workdir={tmp_path / "b"}'),
+    cwd=ROOT,
     env=compilations.environment(),
   )
   metrics = tmp_path / 'b/metrics.jsonl'

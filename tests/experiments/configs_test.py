@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from experiments import pipeline
 from experiments.configs import base
+from experiments.lib import from_config
 from safenet_jax.models.network import activation_channels
 from safenet_jax.search import btpbt
 from safenet_jax.search.training import Training
@@ -37,23 +37,23 @@ def other(value):
 def test_every_option_of_training_can_be_overridden_in_every_phase(name, preset):
   for option, default in OPTIONS.items():
     changed = config(name, preset)
-    fine = pipeline.training(changed.search, 'finetune')
-    assert fine == pipeline.training(changed.search), 'fine-tuning follows the search'
+    fine = from_config.training(changed.search, 'finetune')
+    assert fine == from_config.training(changed.search), 'fine-tuning follows the search'
     value = type(default)(other(getattr(fine, option)))
     changed.search[f'finetune_{option}'] = value
-    assert getattr(pipeline.training(changed.search, 'finetune'), option) == value
-    assert getattr(pipeline.training(changed.search, 'control'), option) == value
-    assert getattr(pipeline.training(changed.search), option) != value
+    assert getattr(from_config.training(changed.search, 'finetune'), option) == value
+    assert getattr(from_config.training(changed.search, 'control'), option) == value
+    assert getattr(from_config.training(changed.search), option) != value
     if option not in base.POLYNOMIAL:
       changed.pretrain[option] = value
-      assert getattr(pipeline.training(changed.pretrain), option) == value
+      assert getattr(from_config.training(changed.pretrain), option) == value
 
 
 def test_fine_tuning_follows_an_override_of_the_search():
   changed = config('cnn7_fashion')
   changed.search.update({'ema': 0.5, 'finetune_momentum': 0.8})
   changed.search.momentum = 0.7
-  fine = pipeline.training(changed.search, 'finetune')
+  fine = from_config.training(changed.search, 'finetune')
   assert (fine.ema, fine.momentum) == (0.5, 0.8)
   assert changed.search.to_dict()['finetune_ema'] == 0.5  # as it is claimed
 
@@ -62,7 +62,7 @@ def test_fine_tuning_follows_an_override_of_the_search():
 def test_docstrings_count_the_training_images(name):
   full = config(name)
   text = ' '.join(importlib.import_module(f'experiments.configs.{name}').__doc__.split())
-  layers = len(activation_channels(pipeline.network(full)))
+  layers = len(activation_channels(from_config.network(full)))
   steps = btpbt.schedule(layers, full.search.node_cycles, full.search.joint_cycles)
   epochs = round(sum(s.cycles for s in steps) * full.search.iterations / (45_000 // 128))
   assert f'search {full.search.population} members x {epochs} epochs' in text

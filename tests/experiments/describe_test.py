@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import pipeline
+from experiments.lib import from_config
 from safenet_jax import data
 from safenet_jax.models import architectures
 from safenet_jax.report import tables
@@ -22,7 +22,11 @@ def describe(*flags, code=0):
   environment = {k: v for k, v in os.environ.items() if k != 'SAFENET_DATA_DIR'}
   found = subprocess.run(
     [sys.executable, '-m', 'experiments.describe', *flags],
-    cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200,
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=200,
   )
   assert found.returncode == code, found.stderr[-2000:]
   return found
@@ -53,7 +57,7 @@ def test_every_config_is_the_papers_network_on_its_data(path):
   assert (full.pretrain.batch_size, full.pretrain.augment, full.data.limit) == (128, True, 0)
   assert smoke.model.width < 1 and 0 < smoke.data.limit < 1000
   assert f'configs/{path.name}' in module.__doc__
-  _, rows = tables.architecture(pipeline.network(full))
+  _, rows = tables.architecture(from_config.network(full))
   assert rows[-1][-2] == f'{TOTALS[name]:,}'
   with pytest.raises(ValueError, match='smoke'):
     module.get_config('fast')

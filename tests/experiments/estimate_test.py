@@ -11,11 +11,10 @@ from experiments import benchmarks
 from experiments.benchmarks import units
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
-from safenet_jax.protocol import estimate as estimates
-from safenet_jax.protocol import unit_costs
-from safenet_jax.protocol import untrained
+from safenet_jax.protocol.estimate import estimate as estimates
+from safenet_jax.protocol.estimate import unit_costs, untrained
 from tests.experiments import commands_test
-from tests.protocol import models
+from tests.support import models
 
 CONFIG = '--config=experiments/configs/cnn7_cifar10.py', '--config.model.width=0.125'
 
@@ -38,13 +37,12 @@ def test_a_plan_is_estimated_layer_by_layer_and_in_all(plan):
   up, down, spent = map(float, rows['conv1'][:3])
   assert up > 0 and down > 0 and spent > 0 and float(rows['conv1'][3]) == 0
   layers = [
-    line for line in lines
+    line
+    for line in lines
     if re.match(r'(conv\d|activation\d|dense0|all layers|image, logits) .*\.\d{3} ', line)
   ]
   (online,) = (line for line in lines if re.match('online ', line))
-  sums = [
-    sum(float(line.split()[column]) for line in layers) for column in (-3, -2)
-  ]
+  sums = [sum(float(line.split()[column]) for line in layers) for column in (-3, -2)]
   assert sums == pytest.approx([float(n) for n in online.split()[1:3]], abs=0.02)
   (both,) = (line for line in lines if re.match('offline and online ', line))
   *_, here, lan, wan = map(float, both.split()[3:])
@@ -65,9 +63,7 @@ def test_costs_of_another_machine_replace_the_default(plan, tmp_path):
   ).stdout
   here = float(re.search('^ *offline and online .*', found, re.M)[0].split()[-3])
   net = architectures.cnn7(width=0.125)
-  wanted = estimates.inference(
-    untrained.model(net, plans.load(plan, 'cnn7', 7)), 'gazelle', slow
-  )
+  wanted = estimates.inference(untrained.model(net, plans.load(plan, 'cnn7', 7)), 'gazelle', slow)
   assert here == pytest.approx(wanted.seconds('offline') + wanted.seconds('online'), abs=0.02)
 
 
@@ -91,10 +87,12 @@ def test_measured_units_are_what_an_estimate_takes():
     rows = list(units.rows())
   names = [row.name for row in rows]
   assert len(names) == len(set(names)) and all(row.value >= 0 for row in rows)
-  costs = unit_costs.UnitCosts(*(
-    {row.name.removeprefix(prefix): row.value for row in rows if row.name.startswith(prefix)}
-    for prefix in benchmarks.UNIT_COSTS.values()
-  ))
+  costs = unit_costs.UnitCosts(
+    *(
+      {row.name.removeprefix(prefix): row.value for row in rows if row.name.startswith(prefix)}
+      for prefix in benchmarks.UNIT_COSTS.values()
+    )
+  )
   assert costs.seconds.keys() == unit_costs.DEFAULT.seconds.keys()
   assert costs.memory.keys() == unit_costs.DEFAULT.memory.keys()
   # No party had JAX in it.

@@ -9,14 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from safenet_jax.protocol import bundle as bundles
+from safenet_jax.protocol.service import bundle as bundles
 from tests.experiments import commands_test
-from tests.protocol import models
-from tests.protocol import networks as small
+from tests.support import models
+from tests.support import networks as small
 
 ROOT = commands_test.ROOT
 # Installed as sitecustomize, so that workers and everything else go without.
-WITHOUT = '''
+WITHOUT = """
 import sys
 
 class Without:
@@ -25,7 +25,7 @@ class Without:
       raise ModuleNotFoundError(f'{name} is not installed')
 
 sys.meta_path.insert(0, Without())
-'''
+"""
 
 
 @pytest.fixture
@@ -46,20 +46,34 @@ def test_a_bundle_is_served_and_asked_without_jax(tmp_path, without):
   np.save(tmp_path / 'images.npy', images)
   serving = subprocess.Popen(
     commands_test.command(
-      'serve', f'--bundle={tmp_path / "model.safenet"}', '--port=0', '--workers=1',
+      'serve',
+      f'--bundle={tmp_path / "model.safenet"}',
+      '--port=0',
+      '--workers=1',
       f'--insecure_test_certificate={tmp_path}',
     ),
-    cwd=ROOT, env=without, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    cwd=ROOT,
+    env=without,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
   )
   try:
     authority = re.search(r'--ca=\S+', serving.stdout.readline())[0]
     address = re.search(r'at (\S+):(\d+)', serving.stdout.readline())
     found = subprocess.run(
       commands_test.command(
-        'infer', f'--host={address[1]}', f'--port={address[2]}', authority,
+        'infer',
+        f'--host={address[1]}',
+        f'--port={address[2]}',
+        authority,
         f'--images={tmp_path / "images.npy"}',
       ),
-      cwd=ROOT, env=without, capture_output=True, text=True, timeout=60,
+      cwd=ROOT,
+      env=without,
+      capture_output=True,
+      text=True,
+      timeout=60,
     )
     assert found.returncode == 0, found.stderr
   finally:

@@ -52,7 +52,9 @@ def test_a_hand_written_plan_is_trained_and_served_without_a_search(run_of_a_pla
   plan = json.loads((workdir / 'plan.json').read_text())
   assert {name: plan[name] for name in PLAN} == PLAN
   assert {m['phase'] for m in map(json.loads, (workdir / 'metrics.jsonl').open())} == {
-    'pretrain', 'finetune', 'control'
+    'pretrain',
+    'finetune',
+    'control',
   }
   run('report', *flags)
   assert json.loads((workdir / 'ledger.json').read_text())['agreement'] == 2
@@ -62,14 +64,17 @@ def test_the_test_images_score_a_phase_once(run_of_a_plan):
   workdir, flags = run_of_a_plan
   first = run('evaluate', *flags, '--phase=pretrain')
   found = run('evaluate', *flags, '--phase=pretrain', code=2)
-  assert re.fullmatch(r'error: the test images have scored pretrain already.*--force.*\n',
-                      found.stderr)
+  assert re.fullmatch(
+    r'error: the test images have scored pretrain already.*--force.*\n', found.stderr
+  )
   run('evaluate', *flags, '--phase=pretrain', '--force')
   run('evaluate', *flags, '--phase=control')
   records = [r for r in evaluations(workdir) if r['phase'] in ('pretrain', 'control')]
   records = [r for r in records if r['split'] == 'test']
   assert [(r['phase'], r['repeated'], r['images']) for r in records] == [
-    ('pretrain', False, 1000), ('pretrain', True, 1000), ('control', False, 1000)
+    ('pretrain', False, 1000),
+    ('pretrain', True, 1000),
+    ('control', False, 1000),
   ]
   assert records[0]['accuracy'] == records[1]['accuracy'] > 0.2
   assert f'{records[0]["accuracy"]:.2%}' in first.stdout
@@ -81,7 +86,7 @@ def test_inference_takes_its_test_score_from_the_same_record(run_of_a_plan):
   def scores():
     return [r for r in evaluations(workdir) if (r['phase'], r['split']) == ('finetune', 'test')]
 
-  record, = scores()
+  (record,) = scores()
   assert record['images'] == 1000 and not record['repeated']
   run('infer', *flags)
   assert scores() == [record]
@@ -107,17 +112,21 @@ def test_the_accuracy_that_was_wanted_is_checked_after_fine_tuning(
   # As before the plan was trained, under another A_t.
   (workdir / 'plan.json').unlink()
   config = json.loads((workdir / 'config.json').read_text())
-  (workdir / 'config.json').write_text(json.dumps(
-    {k: v for k, v in config.items() if k not in ('search', 'plan', 'secure')}
-  ))
+  (workdir / 'config.json').write_text(
+    json.dumps({k: v for k, v in config.items() if k not in ('search', 'plan', 'secure')})
+  )
   found = run(
-    'finetune', *flags[:-1], f'--workdir={workdir}', f'--config.search.accuracy_drop={drop}',
+    'finetune',
+    *flags[:-1],
+    f'--workdir={workdir}',
+    f'--config.search.accuracy_drop={drop}',
     f'--plan={source.parent / "plan.json"}',
   )
   plan = json.loads((workdir / 'plan.json').read_text())
   assert plan['threshold'] == {
     'accuracy': pytest.approx(plan['validation_accuracy']['pretrained'] - drop),
-    'feasible': met, 'images': 1000,
+    'feasible': met,
+    'images': 1000,
   }
   assert ('is met' if met else 'is MISSED') in found.stdout
 
@@ -137,7 +146,7 @@ def test_a_thin_network_with_no_more_relus_stands_beside_the_plan(run_of_a_plan)
   metrics = [json.loads(line) for line in (workdir / 'metrics.jsonl').open()]
   last = {line['phase']: line['step'] for line in metrics}
   assert thin['steps'] == {phase: last[phase] for phase in ('pretrain', 'control')}
-  record, = [r for r in evaluations(workdir) if r['phase'] == 'thin']
+  (record,) = [r for r in evaluations(workdir) if r['phase'] == 'thin']
   assert record['accuracy'] > 0.2 and not record['repeated']
 
   run('thin', *flags)  # changes nothing, and asks the test images nothing
@@ -171,16 +180,19 @@ def test_validation_images_score_as_often_as_one_likes(run_of_a_plan):
   assert records[0]['accuracy'] == pytest.approx(plan['validation_accuracy']['control'])
 
 
-@pytest.mark.parametrize('change, message', [
-  ({'network': 'vgg16'}, 'is a plan for vgg16, want one for cnn7'),
-  ({'ratio': [10] * 6, 'degree': [2] * 6}, 'plans 6 layers, want 7'),
-  ({'degree': [2] * 6}, '7 ratios and 6 degrees'),
-  ({'ratio': [21] * 7}, r'ratio 21, want an integer in 0\.\.20'),
-  ({'ratio': [0.5] * 7}, r'ratio 0\.5, want an integer in 0\.\.20'),
-  ({'degree': [4] * 7}, r'degree 4, want one of \(0, 2, 3\)'),
-  ({'ratio': 10}, 'has ratio 10, want a list of integers'),
-  ({'degree': ['two'] * 7}, 'want a list of integers'),
-])
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'network': 'vgg16'}, 'is a plan for vgg16, want one for cnn7'),
+    ({'ratio': [10] * 6, 'degree': [2] * 6}, 'plans 6 layers, want 7'),
+    ({'degree': [2] * 6}, '7 ratios and 6 degrees'),
+    ({'ratio': [21] * 7}, r'ratio 21, want an integer in 0\.\.20'),
+    ({'ratio': [0.5] * 7}, r'ratio 0\.5, want an integer in 0\.\.20'),
+    ({'degree': [4] * 7}, r'degree 4, want one of \(0, 2, 3\)'),
+    ({'ratio': 10}, 'has ratio 10, want a list of integers'),
+    ({'degree': ['two'] * 7}, 'want a list of integers'),
+  ],
+)
 def test_a_plan_that_does_not_fit_says_what_would(tmp_path, change, message):
   (tmp_path / 'plan.json').write_text(json.dumps(PLAN | change))
   with pytest.raises(ValueError, match=message) as error:

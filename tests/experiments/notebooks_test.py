@@ -18,9 +18,15 @@ NETWORK = safenet.Network(
 )
 SETTINGS = {
   'quickstart': {
-    'network': NETWORK, 'IMAGES': 1024, 'EPOCHS': 3, 'POPULATION': 4, 'ITERATIONS': 2,
+    'network': NETWORK,
+    'IMAGES': 1024,
+    'EPOCHS': 3,
+    'POPULATION': 4,
+    'ITERATIONS': 2,
     # Any plan but those that prune a whole layer.
-    'DROP': 0.4, 'TUNE_EPOCHS': 1, 'PRIVATE': 2,
+    'DROP': 0.4,
+    'TUNE_EPOCHS': 1,
+    'PRIVATE': 2,
   },
   'own_network': {'FEATURES': (3, 4), 'FITTED': 1000, 'SCORED': 50, 'PRIVATE': 1},
 }

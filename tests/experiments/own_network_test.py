@@ -11,7 +11,7 @@ from tests.experiments import describe_test
 from tests.experiments.commands_test import run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-CONFIG = '''
+CONFIG = """
 from experiments.configs import base
 import safenet_jax as safenet
 from safenet_jax import Activation, AveragePool, Conv, Dense, Flatten
@@ -40,7 +40,7 @@ def get_config(preset=''):
   config.data.limit = 512
   config.secure.update({'images': 2, 'calibration_images': 50})
   return config.lock()
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +68,9 @@ def test_a_plan_of_it_is_trained(pretrained):
   plan = {'network': 'own', 'ratio': [10, 10], 'degree': [2, 3]}
   (pretrained / 'plan.json').write_text(json.dumps(plan))
   run(
-    'finetune', f'--config={pretrained / "config.py"}', f'--workdir={pretrained / "run"}',
+    'finetune',
+    f'--config={pretrained / "config.py"}',
+    f'--workdir={pretrained / "run"}',
     f'--plan={pretrained / "plan.json"}',
   )
   found = json.loads((pretrained / 'run/plan.json').read_text())

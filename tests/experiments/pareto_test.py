@@ -10,7 +10,8 @@ from experiments import pareto
 from safenet_jax.workdir import Workdir
 
 SETTINGS = [
-  {'seed': seed, 'search.algorithm': algorithm} for algorithm in ('btpbt', 'pbt')
+  {'seed': seed, 'search.algorithm': algorithm}
+  for algorithm in ('btpbt', 'pbt')
   for seed in range(2)
 ]
 
@@ -31,9 +32,14 @@ def sweep(tmp_path, monkeypatch):
       for step in range(3):
         best = 1.5 + 0.1 * step + overrides['seed']
         workdir.log('search', step + 1, score=[best, 0.1], key=[1 + best, 0.4])
-      workdir.write_json('plan.json', {
-        'activations': [60, 40], 'replaced': [50, 0], 'validation_accuracy': {'planned': 0.9},
-      })
+      workdir.write_json(
+        'plan.json',
+        {
+          'activations': [60, 40],
+          'replaced': [50, 0],
+          'validation_accuracy': {'planned': 0.9},
+        },
+      )
     else:
       Workdir(path / 'thin').claim({'thin': {}})
       Workdir(path / 'thin').write_json(
@@ -95,10 +101,13 @@ def test_thin_networks_stand_beside_every_plan_if_asked_for(sweep):
   assert float(found['pbt']['relus']) == 50
 
 
-@pytest.mark.parametrize('name, algorithms', [
-  ('figure4b', ('btpbt', 'pbt', 'controller')),
-  ('figure5', ('layerwise', 'cw', 'cw_mp', 'cw_mp_md')),
-])
+@pytest.mark.parametrize(
+  'name, algorithms',
+  [
+    ('figure4b', ('btpbt', 'pbt', 'controller')),
+    ('figure5', ('layerwise', 'cw', 'cw_mp', 'cw_mp_md')),
+  ],
+)
 def test_the_comparisons_of_the_figures_have_one_budget_and_three_seeds(name, algorithms):
   found = pareto.settings(f'experiments/configs/{name}.py')
   assert {(s['search.algorithm'], s['seed']) for s in found} == {

@@ -18,8 +18,13 @@ from safenet_jax.report import runs
 RESULTS = pathlib.Path(__file__).parent.parent.parent / 'experiments/results'
 ROWS = sorted(path.parent for path in RESULTS.glob('*/plan.json'))
 FILES = (
-  'config.json', 'plan.json', 'metrics.jsonl', 'evaluations.json', 'commands.jsonl',
-  'client_ledger.json', 'model.npz',
+  'config.json',
+  'plan.json',
+  'metrics.jsonl',
+  'evaluations.json',
+  'commands.jsonl',
+  'client_ledger.json',
+  'model.npz',
 )
 
 
@@ -31,7 +36,7 @@ def network(run):
 
 @pytest.fixture(params=ROWS, ids=lambda path: path.name)
 def row(request):
-  run, = runs.load(request.param)
+  (run,) = runs.load(request.param)
   return request.param, run
 
 
@@ -53,8 +58,11 @@ def test_a_row_is_complete_and_small(row):
 
 def test_the_readme_says_what_a_row_holds(row):
   path, run = row
-  line, = (line for line in (RESULTS / 'README.md').read_text().splitlines()
-           if line.startswith('|') and f'`{path.name}/`' in line)
+  (line,) = (
+    line
+    for line in (RESULTS / 'README.md').read_text().splitlines()
+    if line.startswith('|') and f'`{path.name}/`' in line
+  )
   assert f'| {100 * runs.replaced_share(run.plan):.1f} |' in line
   accuracy, split = runs.accuracy(run, 'finetune')
   assert split == 'test' and f'| {100 * accuracy:.2f} |' in line
@@ -86,8 +94,12 @@ def test_the_weights_of_a_row_are_as_accurate_as_it_says(row, count):
     return net.apply(variables, normal, approximation).argmax(-1)
 
   hits = sum(
-    int((np.asarray(classify(images.test.images[first : first + 250]))
-         == images.test.labels[first : first + 250]).sum())
+    int(
+      (
+        np.asarray(classify(images.test.images[first : first + 250]))
+        == images.test.labels[first : first + 250]
+      ).sum()
+    )
     for first in range(0, count, 250)
   )
   accuracy, _ = runs.accuracy(run, 'finetune')

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from safenet_jax.models import architectures
-from safenet_jax.models import layers
+from safenet_jax.models import architectures, layers
 from safenet_jax.models import network as networks
 
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from safenet_jax.models import compilation
-from safenet_jax.models import convolution
+from safenet_jax.models import compilation, convolution
 
 
 @pytest.mark.skipif(jax.default_backend() != 'cpu', reason='options are for CPUs')

@@ -13,7 +13,7 @@ def native(x, w, stride):
   # For odd kernels PyTorch's padding=k//2.
   padding = [((w.shape[0] - 1) // 2, w.shape[0] // 2)] * 2
   return lax.conv_general_dilated(
-      x, w, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    x, w, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
 
 
@@ -62,6 +62,7 @@ def test_convolutions_of_members_are_those_one_after_another(size, stride, share
   axes = (0, None) if shared_kernel else (0, 0)
   found = jax.vmap(value_and_gradients, axes)(images, kernels[0] if shared_kernel else kernels)
   for i in range(3):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(
-        value_and_gradients(images[i], kernels[i]))):
+    for a, b in zip(
+      jax.tree.leaves(found), jax.tree.leaves(value_and_gradients(images[i], kernels[i]))
+    ):
       np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)

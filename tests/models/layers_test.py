@@ -2,8 +2,7 @@
 
 import pytest
 
-from safenet_jax.models import architectures
-from safenet_jax.models import layers
+from safenet_jax.models import architectures, layers
 
 BLOCK = (layers.Conv(4), layers.Activation(), layers.Conv(4))
 
@@ -31,7 +30,15 @@ def test_names_count_in_walking_order_across_nested_tuples():
   outer = layers.Residual((*BLOCK, inner), (layers.Conv(4),))
   assert layers.run((outer, layers.Conv(4)), names, 1) == 3
   assert names.seen == [
-    'conv0', 'activation0', 'conv1', 'conv2', 'pad_shortcut0', '+', 'conv3', '+', 'conv4',
+    'conv0',
+    'activation0',
+    'conv1',
+    'conv2',
+    'pad_shortcut0',
+    '+',
+    'conv3',
+    '+',
+    'conv4',
   ]
 
 
@@ -48,15 +55,22 @@ def test_records_without_a_method_are_refused_before_their_branch_runs():
 def test_shapes_of_every_kind():
   found = layers.shapes(
     (
-      layers.Conv(4, stride=2), layers.MaxPool(2),
+      layers.Conv(4, stride=2),
+      layers.MaxPool(2),
       layers.Residual((layers.Conv(6, kernel=5),), (layers.PadShortcut(6),)),
-      layers.AveragePool(None), layers.Flatten(), layers.Dense(3),
+      layers.AveragePool(None),
+      layers.Flatten(),
+      layers.Dense(3),
     ),
     (11, 11, 2),
   )
   assert [(shape.name, shape.output_shape) for shape in found] == [
-    ('conv0', (6, 6, 4)), ('max_pool0', (3, 3, 4)), ('conv1', (3, 3, 6)),
-    ('pad_shortcut0', (3, 3, 6)), ('average_pool0', (1, 1, 6)), ('flatten0', (6,)),
+    ('conv0', (6, 6, 4)),
+    ('max_pool0', (3, 3, 4)),
+    ('conv1', (3, 3, 6)),
+    ('pad_shortcut0', (3, 3, 6)),
+    ('average_pool0', (1, 1, 6)),
+    ('flatten0', (6,)),
     ('dense0', (3,)),
   ]
 
@@ -116,6 +130,7 @@ def test_a_sum_of_linear_layers_keeps_all_of_its_producers():
 
 
 def test_producers_survive_an_activation():
-  found = layers.producers((layers.Conv(4), layers.Activation(), layers.MaxPool(),
-                            layers.Activation()))
+  found = layers.producers(
+    (layers.Conv(4), layers.Activation(), layers.MaxPool(), layers.Activation())
+  )
   assert found == (('conv0',), ('conv0',))

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.models import architectures
-from safenet_jax.models import layers
+from safenet_jax.models import architectures, layers
 from safenet_jax.models import network as networks
 
 
@@ -52,8 +51,10 @@ def test_a_residual_adds_its_branch_and_its_shortcut():
     left = networks.Network(branch, (5, 5, 3)).apply(variables, x)
     if isinstance(shortcut[0], layers.Conv):
       # The shortcut's convolution is counted after those of the branch.
-      alone = {k: {n.replace('conv2', 'conv0'): v for n, v in tree.items() if 'conv2' in n}
-               for k, tree in variables.items()}
+      alone = {
+        k: {n.replace('conv2', 'conv0'): v for n, v in tree.items() if 'conv2' in n}
+        for k, tree in variables.items()
+      }
       right = networks.Network(shortcut, (5, 5, 3)).apply(alone, x)
     else:
       right = np.zeros((2, 3, 3, 8))

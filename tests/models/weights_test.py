@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from safenet_jax import data
-from safenet_jax.models import architectures
-from safenet_jax.models import layers
+from safenet_jax.models import architectures, layers, weights
 from safenet_jax.models import network as networks
-from safenet_jax.models import weights
 
 OWN = networks.Network(
   (
-    layers.Conv(4), layers.Activation(), layers.Conv(4, batch_norm=False), layers.Flatten(),
-    layers.Dense(5, batch_norm=True), layers.Activation(), layers.Dense(3),
+    layers.Conv(4),
+    layers.Activation(),
+    layers.Conv(4, batch_norm=False),
+    layers.Flatten(),
+    layers.Dense(5, batch_norm=True),
+    layers.Activation(),
+    layers.Dense(3),
   ),
   (6, 6, 2),
 )
@@ -28,9 +31,20 @@ def test_what_an_npz_brings_back_is_what_was_saved(tmp_path):
   variables = OWN.init(jax.random.key(0))
   flat = weights.flatten_variables(variables)
   assert set(flat) == {
-    'conv0/kernel', 'conv0_bn/scale', 'conv0_bn/bias', 'conv0_bn/mean', 'conv0_bn/var',
-    'conv1/kernel', 'conv1/bias', 'dense0/kernel', 'dense0_bn/scale', 'dense0_bn/bias',
-    'dense0_bn/mean', 'dense0_bn/var', 'dense1/kernel', 'dense1/bias',
+    'conv0/kernel',
+    'conv0_bn/scale',
+    'conv0_bn/bias',
+    'conv0_bn/mean',
+    'conv0_bn/var',
+    'conv1/kernel',
+    'conv1/bias',
+    'dense0/kernel',
+    'dense0_bn/scale',
+    'dense0_bn/bias',
+    'dense0_bn/mean',
+    'dense0_bn/var',
+    'dense1/kernel',
+    'dense1/bias',
   }
   np.savez(tmp_path / 'own.npz', **flat)
   with np.load(tmp_path / 'own.npz') as arrays:
@@ -60,8 +74,11 @@ def test_one_error_names_all_that_is_wrong():
   with pytest.raises(ValueError) as error:
     weights.load_variables(OWN, flat)
   for message in (
-    r'missing conv1/bias (4,)', 'missing conv0_bn/mean', 'unknown conv9/kernel',
-    'conv0/kernel of shape (4, 2, 3, 3), want (3, 3, 2, 4)', 'dense1/bias of float32',
+    r'missing conv1/bias (4,)',
+    'missing conv0_bn/mean',
+    'unknown conv9/kernel',
+    'conv0/kernel of shape (4, 2, 3, 3), want (3, 3, 2, 4)',
+    'dense1/bias of float32',
     'dense1/kernel twice',
   ):
     assert message in str(error.value)
@@ -98,10 +115,10 @@ def torch_state(planes, blocks, classes, projected, seed=0):
 
 def torch_forward(state, x, stages, blocks, projected):
   """The logits as PyTorch defines them: NCHW, OIHW, padding 1, every second from the first."""
+
   def norm(name, x):
     mean, var, scale, bias = (
-      state[f'{name}.{p}'][:, None, None]
-      for p in ('running_mean', 'running_var', 'weight', 'bias')
+      state[f'{name}.{p}'][:, None, None] for p in ('running_mean', 'running_var', 'weight', 'bias')
     )
     return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
 
@@ -170,7 +187,7 @@ def test_untrained_variables_are_those_of_an_initialised_network_but_for_the_dra
   found, initial = weights.untrained_variables(net), net.init(jax.random.key(1))
   assert jax.tree.structure(found) == jax.tree.structure(initial)
   for (path, ours), theirs in zip(
-      jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(initial)
+    jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(initial)
   ):
     assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
     if path[-1].key != 'kernel':

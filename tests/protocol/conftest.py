@@ -2,7 +2,7 @@
 
 import pytest
 
-from safenet_jax.protocol import tls
+from safenet_jax.transport import tls
 
 
 @pytest.fixture(scope='session')

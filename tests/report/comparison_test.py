@@ -2,10 +2,9 @@
 
 import pytest
 
-from safenet_jax.report import comparison
-from safenet_jax.report import runs
-from safenet_jax.report.document import NOTHING, NOT_RUN
-from tests.report import workdirs
+from safenet_jax.report import comparison, runs
+from safenet_jax.report.document import NOT_RUN, NOTHING
+from tests.support import workdirs
 
 
 def cells(table, system):
@@ -14,9 +13,9 @@ def cells(table, system):
 
 
 def loaded(tmp_path, algorithm='btpbt', **files):
-  return runs.load(workdirs.write(
-    tmp_path, workdirs.config(algorithm=algorithm), metrics=workdirs.log(), **files
-  ))
+  return runs.load(
+    workdirs.write(tmp_path, workdirs.config(algorithm=algorithm), metrics=workdirs.log(), **files)
+  )
 
 
 @pytest.mark.parametrize('number', [2, 3, 4])
@@ -24,7 +23,10 @@ def test_without_runs_only_the_published_column_has_numbers(number):
   table = comparison.table(number, [])
   assert table.header == ('system', 'quantity', 'published', 'modelled', 'measured')
   assert list(dict.fromkeys(row[0] for row in table.rows)) == [
-    'Gazelle', 'Delphi', 'Delphi-Fast', 'SAFENet'
+    'Gazelle',
+    'Delphi',
+    'Delphi-Fast',
+    'SAFENet',
   ]
   for system, quantity, _, modelled, measured in table.rows:
     assert measured == (NOTHING if quantity == comparison.COST_MODEL else NOT_RUN)
@@ -86,7 +88,10 @@ def test_gazelle_is_the_benchmarks_mode_and_the_all_relu_networks_accuracy(tmp_p
   rows = [
     {'suite': 'inference', 'name': f'cnn7/gazelle_all_relu/{quantity}', 'value': value}
     for quantity, value in {
-      'offline_s': 0.25, 'online_s': 0.75, 'online_linear_s': 0.5, 'offline_mb': 70,
+      'offline_s': 0.25,
+      'online_s': 0.75,
+      'online_linear_s': 0.5,
+      'offline_mb': 70,
       'online_mb': 80,
     }.items()
   ]
@@ -97,14 +102,20 @@ def test_gazelle_is_the_benchmarks_mode_and_the_all_relu_networks_accuracy(tmp_p
   assert found['accuracy (%)'][2] == '80.00 (validation)'
 
 
-@pytest.mark.parametrize('algorithm, system', [
-  ('layerwise', 'Delphi'), ('layerwise_released', 'Delphi'), ('layerwise_fast', 'Delphi-Fast'),
-  ('cw_mp_md', 'SAFENet'),
-])
+@pytest.mark.parametrize(
+  'algorithm, system',
+  [
+    ('layerwise', 'Delphi'),
+    ('layerwise_released', 'Delphi'),
+    ('layerwise_fast', 'Delphi-Fast'),
+    ('cw_mp_md', 'SAFENet'),
+  ],
+)
 def test_a_planner_fills_the_row_of_its_system_alone(tmp_path, algorithm, system):
   table = comparison.table(2, loaded(tmp_path, algorithm, plan=workdirs.plan()))
   filled = {
-    name for name in ('Delphi', 'Delphi-Fast', 'SAFENet')
+    name
+    for name in ('Delphi', 'Delphi-Fast', 'SAFENet')
     if cells(table, name)['accuracy (%)'][2] != NOT_RUN
   }
   assert filled == {system}

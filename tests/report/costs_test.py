@@ -2,10 +2,10 @@
 
 import pytest
 
-from safenet_jax.protocol import estimate
+from safenet_jax.protocol.estimate import estimate
 from safenet_jax.report import costs
 from safenet_jax.report.runs import Run
-from tests.report import workdirs
+from tests.support import workdirs
 
 
 def test_a_phase_is_the_mean_of_its_images():

@@ -52,10 +52,10 @@ def test_the_page_needs_no_other_file_and_no_network(tmp_path):
   out = written(tmp_path)
   text = (out / 'report.html').read_text()
   tags = Tags(text)
-  picture, = tags.all('img')
-  assert base64.b64decode(picture['src'].partition(',')[2]) == (
-    out / 'report/line.png'
-  ).read_bytes()
+  (picture,) = tags.all('img')
+  assert (
+    base64.b64decode(picture['src'].partition(',')[2]) == (out / 'report/line.png').read_bytes()
+  )
   targets = [a['href'] for a in tags.all('a')]
   assert all(target.startswith(('#', 'data:text/csv')) for target in targets)
   assert 'http' not in text and not tags.all('script') and not tags.all('link')
@@ -82,8 +82,14 @@ def test_text_is_escaped_and_backquotes_are_code(tmp_path):
 def test_rows_that_share_their_name_are_shown_together(tmp_path):
   tags = Tags((written(tmp_path) / 'report.html').read_text())
   heads = [(a.get('rowspan'), a.get('colspan')) for a in tags.all('th') if a['scope'] != 'col']
-  assert heads == [('2', None), (None, None), (None, '2'), *[(None, None)] * 2, (None, '2'),
-                   (None, None)]
+  assert heads == [
+    ('2', None),
+    (None, None),
+    (None, '2'),
+    *[(None, None)] * 2,
+    (None, '2'),
+    (None, None),
+  ]
 
 
 def test_cells_without_a_value_are_told_from_those_with_one(tmp_path):

@@ -10,11 +10,28 @@ from safenet_jax.report.document import Table
 
 def test_inference_is_a_row_for_each_plan_and_the_rest_as_it_is():
   rows = [
-    {'suite': 'inference', 'name': f'cnn7/{plan}/{name}', 'setting': plan, 'value': value,
-     'unit': 's', 'floor': None, 'ratio': None}
-    for plan in ('a', 'b') for name, value in (('offline_s', 0.5), ('online_mb', 35.16))
-  ] + [{'suite': 'training', 'name': 'step', 'setting': 'x', 'value': 12345.6, 'unit': 'images/s',
-        'floor': 2.0, 'ratio': 6172.8}]
+    {
+      'suite': 'inference',
+      'name': f'cnn7/{plan}/{name}',
+      'setting': plan,
+      'value': value,
+      'unit': 's',
+      'floor': None,
+      'ratio': None,
+    }
+    for plan in ('a', 'b')
+    for name, value in (('offline_s', 0.5), ('online_mb', 35.16))
+  ] + [
+    {
+      'suite': 'training',
+      'name': 'step',
+      'setting': 'x',
+      'value': 12345.6,
+      'unit': 'images/s',
+      'floor': 2.0,
+      'ratio': 6172.8,
+    }
+  ]
   file = {'machine': {}, 'versions': {}, 'rows': rows}
   tables = {b.name: b for b in measurements.blocks({'f': file}) if isinstance(b, Table)}
   found = tables['benchmark_inference']

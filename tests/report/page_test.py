@@ -4,25 +4,45 @@ import csv
 
 import pytest
 
-from safenet_jax.report import document
-from safenet_jax.report import page
-from safenet_jax.report import runs
+from safenet_jax.report import document, page, runs
 from safenet_jax.report.document import Picture, Table
-from tests.report import workdirs
 from tests.report.document_test import Tags
+from tests.support import workdirs
 
 BENCHMARK = {
   'machine': {'processor': 'abacus', 'cores': 2, 'memory': '2097152 kB', 'system': 'Linux'},
-  'versions': {'python': '3.11', 'numpy': '2.0', 'jax': None}, 'commit': 'c0ffee',
+  'versions': {'python': '3.11', 'numpy': '2.0', 'jax': None},
+  'commit': 'c0ffee',
   'rows': [
-    {'suite': 'ot', 'name': 'iknp_cot', 'setting': 'many', 'value': 49.4, 'unit': 'ns/OT',
-     'floor': 8.0, 'ratio': 6.175},
-    {'suite': 'inference', 'name': 'cnn7/all_relu/online_s', 'setting': 'one image', 'value': 0.17,
-     'unit': 's', 'floor': None, 'ratio': None},
+    {
+      'suite': 'ot',
+      'name': 'iknp_cot',
+      'setting': 'many',
+      'value': 49.4,
+      'unit': 'ns/OT',
+      'floor': 8.0,
+      'ratio': 6.175,
+    },
+    {
+      'suite': 'inference',
+      'name': 'cnn7/all_relu/online_s',
+      'setting': 'one image',
+      'value': 0.17,
+      'unit': 's',
+      'floor': None,
+      'ratio': None,
+    },
   ],
 }
-FIGURES = {'figure_1b', 'figure_2', 'figure_5_cnn7', 'figure_5_vgg16', 'figure_6',
-           'accuracy_cifar10', 'accuracy_cifar100'}
+FIGURES = {
+  'figure_1b',
+  'figure_2',
+  'figure_5_cnn7',
+  'figure_5_vgg16',
+  'figure_6',
+  'accuracy_cifar10',
+  'accuracy_cifar100',
+}
 
 
 @pytest.fixture(scope='module')
@@ -34,13 +54,23 @@ def unfinished(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  metrics = [*workdirs.log(), *workdirs.log(phase='finetune'), *workdirs.searched(
-    workdirs.cycle((0, 0.84), (20, 0.8)), workdirs.cycle((16, 0.85), (20, 0.81)),
-  )]
-  return runs.load(workdirs.write(
-    tmp_path_factory.mktemp('finished') / 'my run,1', workdirs.config(algorithm='layerwise'),
-    metrics=metrics, plan=workdirs.plan(20), ledger=workdirs.simulated(),
-  ))
+  metrics = [
+    *workdirs.log(),
+    *workdirs.log(phase='finetune'),
+    *workdirs.searched(
+      workdirs.cycle((0, 0.84), (20, 0.8)),
+      workdirs.cycle((16, 0.85), (20, 0.81)),
+    ),
+  ]
+  return runs.load(
+    workdirs.write(
+      tmp_path_factory.mktemp('finished') / 'my run,1',
+      workdirs.config(algorithm='layerwise'),
+      metrics=metrics,
+      plan=workdirs.plan(20),
+      ledger=workdirs.simulated(),
+    )
+  )
 
 
 @pytest.fixture(scope='module')
@@ -64,15 +94,28 @@ def test_every_table_and_figure_of_the_paper_is_there_without_its_runs(unfinishe
   assert any('Plan: not run' in text for text in texts)
   assert any('not run: `python -m experiments.benchmark' in text for text in texts)
   # Its ReLUs are those of the full network.
-  assert ['173,056', 'cnn7 on cifar10, all-ReLU', '–', '–', '80.00',
-          'this report, validation images'] in tables['accuracy_cifar10_table'].rows
+  assert [
+    '173,056',
+    'cnn7 on cifar10, all-ReLU',
+    '–',
+    '–',
+    '80.00',
+    'this report, validation images',
+  ] in tables['accuracy_cifar10_table'].rows
   assert tables['accuracy_cifar100_table'].rows[-1][4] == 'not run'
 
 
 def test_one_run_is_a_page_with_its_plan_its_costs_and_the_benchmarks(written):
   tags = Tags((written / 'report.html').read_text())
-  for text in ('cnn7 on cifar10', 'abacus, 2 cores, 2 GiB, Linux', 'python 3.11, numpy 2.0',
-               'c0ffee', 'iknp_cot', 'Cost of one private inference', 'not run by two processes'):
+  for text in (
+    'cnn7 on cifar10',
+    'abacus, 2 cores, 2 GiB, Linux',
+    'python 3.11, numpy 2.0',
+    'c0ffee',
+    'iknp_cot',
+    'Cost of one private inference',
+    'not run by two processes',
+  ):
     assert text in tags.text
   names = {path.stem for path in (written / 'report').glob('*.png')}
   assert names <= {path.stem for path in (written / 'report').glob('*.csv')}
@@ -97,7 +140,10 @@ def test_measured_accuracies_by_layers_replaced_are_in_figure_1b(written):
   measured = [row['accuracy, measured, cnn7 on cifar10 (my run,1)'] for row in rows]
   assert measured == ['0.84', *[''] * 6, '0.81']
   assert [row['accuracy, published (6L: at least)'] for row in rows] == [
-    '0.851', *[''] * 5, '0.845', ''
+    '0.851',
+    *[''] * 5,
+    '0.845',
+    '',
   ]
   # Six layers hold 41 % with pooling before the activation: Delphi's printed total is 95.4 s.
   total = sum(float(rows[6][f'{name}_s']) for name in ('linear', 'offline', 'online'))

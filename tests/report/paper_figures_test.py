@@ -3,8 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from safenet_jax.report import paper_figures
-from safenet_jax.report import published
+from safenet_jax.report import paper_figures, published
 from safenet_jax.search import btpbt
 
 
@@ -25,7 +24,13 @@ def legend(axes):
 
 def test_bars_of_figure_1b_are_stacked(axes):
   columns = paper_figures.latency_breakdown(
-    axes, [0, 1], [0.0, 0.5], [3.0, 3.0], [4.0, 2.0], [1.0, 0.5], {'published': {0: 0.9}},
+    axes,
+    [0, 1],
+    [0.0, 0.5],
+    [3.0, 3.0],
+    [4.0, 2.0],
+    [1.0, 0.5],
+    {'published': {0: 0.9}},
   )
   tops = [bar.get_y() + bar.get_height() for bar in axes.patches]
   assert tops == [3, 3, 7, 5, 8, 5.5]
@@ -33,9 +38,7 @@ def test_bars_of_figure_1b_are_stacked(axes):
 
 
 def test_shares_of_figure_2_add_to_one_and_the_named_value_is_a_line(axes):
-  columns = paper_figures.neuron_ratio(
-    axes, {'a': [6, 2], 'b': [1, 1]}, published.named('2')
-  )
+  columns = paper_figures.neuron_ratio(axes, {'a': [6, 2], 'b': [1, 1]}, published.named('2'))
   assert columns['share, a'] == [0.75, 0.25] and columns['share, b'] == [0.5, 0.5]
   assert 'paper: layer 1 > 58 %' in legend(axes)
 
@@ -44,7 +47,8 @@ def test_series_of_one_published_value_share_a_line(axes):
   columns = paper_figures.approximation_ratio(axes, [], published.named('4b'))
   assert lengths(columns) == {0}
   assert legend(axes) == [
-    'paper: BTPBT ~80 % after 200 epochs', 'paper: PBT, DRL < 30 % after 200 epochs'
+    'paper: BTPBT ~80 % after 200 epochs',
+    'paper: PBT, DRL < 30 % after 200 epochs',
   ]
 
 

@@ -5,13 +5,15 @@ import math
 from matplotlib import pyplot as plt
 import pytest
 
-from safenet_jax.report import figures
-from safenet_jax.report import pareto
+from safenet_jax.report import figures, pareto
 
 
 def plan(replaced, accuracy):
-  return {'activations': [100, 50], 'replaced': replaced,
-          'validation_accuracy': {'planned': accuracy}}
+  return {
+    'activations': [100, 50],
+    'replaced': replaced,
+    'validation_accuracy': {'planned': accuracy},
+  }
 
 
 def test_runs_that_differ_in_their_seed_are_one_point():
@@ -41,9 +43,15 @@ def test_the_figure_has_its_data_beside_it(tmp_path):
 
 def test_no_interval_of_a_figure_goes_below_no_relus():
   axes = plt.figure().subplots()
-  figures.pareto(axes, pareto.points([
-    ({'seed': s}, plan(replaced, 0.9)) for s, replaced in enumerate([[100, 50], [100, 50], [0, 50]])
-  ]))
+  figures.pareto(
+    axes,
+    pareto.points(
+      [
+        ({'seed': s}, plan(replaced, 0.9))
+        for s, replaced in enumerate([[100, 50], [100, 50], [0, 50]])
+      ]
+    ),
+  )
   (interval,) = axes.collections[0].get_segments()
   assert interval[0][0] == 0 and interval[1][0] > 100
 

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from safenet_jax.report import figures
-from safenet_jax.report import progress
+from safenet_jax.report import figures, progress
 from safenet_jax.search import score
 
 SETTINGS = {'population': 2, 'iterations': 10, 'literal': False}
@@ -36,11 +35,13 @@ def test_a_literal_search_has_no_infeasible_members():
 def test_a_curve_is_the_mean_and_the_range_over_seeds():
   first = [cycle((0.4, 0.5)), cycle((0.6, 0.7)), cycle((0.6, 0.8))]
   second = [cycle((0.6, 0.7)), cycle((0.6, 0.9)), cycle((0.6, 0.6)), cycle((0.6, 1.0))]
-  curve, other = progress.curves([
-    ({'seed': 0, 'search.algorithm': 'pbt'}, SETTINGS, first),
-    ({'seed': 1, 'search.algorithm': 'pbt'}, SETTINGS, second),
-    ({'seed': 0, 'search.algorithm': 'cw'}, SETTINGS, first),
-  ])
+  curve, other = progress.curves(
+    [
+      ({'seed': 0, 'search.algorithm': 'pbt'}, SETTINGS, first),
+      ({'seed': 1, 'search.algorithm': 'pbt'}, SETTINGS, second),
+      ({'seed': 0, 'search.algorithm': 'cw'}, SETTINGS, first),
+    ]
+  )
   assert (curve.label, curve.seeds, curve.budget) == ('algorithm=pbt', 2, (20, 40, 60))
   assert math.isnan(curve.mean[0]) and math.isnan(curve.low[0])
   assert curve.mean[1:] == pytest.approx((0.8, 0.85))
@@ -57,7 +58,7 @@ def test_what_is_replaced_is_the_best_members_in_whole_channels():
   expected = (400 + 10) / 900
   found = progress.replaced_so_far([infeasible, first, worse], sizes)
   assert math.isnan(found[0]) and found[1:] == pytest.approx([expected] * 2)
-  curve, = progress.curves([({'seed': 0}, SETTINGS, [first, worse])], sizes)
+  (curve,) = progress.curves([({'seed': 0}, SETTINGS, [first, worse])], sizes)
   assert curve.budget == (20, 40) and curve.mean == pytest.approx((expected,) * 2)
 
 
@@ -68,9 +69,9 @@ def test_seeds_of_different_populations_are_not_averaged():
 
 
 def test_the_figure_has_its_data_beside_it(tmp_path):
-  curves = progress.curves([
-    ({'seed': s}, SETTINGS, [cycle((0.6, 0.7)), cycle((0.6, 0.7 + s / 10))]) for s in range(3)
-  ])
+  curves = progress.curves(
+    [({'seed': s}, SETTINGS, [cycle((0.6, 0.7)), cycle((0.6, 0.7 + s / 10))]) for s in range(3)]
+  )
   figures.save(tmp_path / 'curves', lambda axes: figures.search_progress(axes, curves))
   assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
   header, first, last = (tmp_path / 'curves.csv').read_text().splitlines()

@@ -4,9 +4,8 @@ import csv
 
 import pytest
 
-from safenet_jax.protocol import ledger as ledgers
-from safenet_jax.report import figures
-from safenet_jax.report import tables
+from safenet_jax.report import figures, tables
+from safenet_jax.transport import ledger as ledgers
 
 PLAN = {
   'activations': [800, 200],

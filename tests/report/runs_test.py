@@ -3,12 +3,12 @@
 import pytest
 
 from safenet_jax.report import runs
-from tests.report import workdirs
+from tests.support import workdirs
 
 
 def test_what_a_workdir_does_not_hold_is_none(tmp_path):
   path = workdirs.write(tmp_path / 'run', workdirs.config(), metrics=workdirs.log())
-  run, = runs.load(path)
+  (run,) = runs.load(path)
   assert (run.plan, run.ledger, run.client, run.thin) == (None,) * 4
   assert run.algorithm == 'all-ReLU' and run.title == 'cnn7 on cifar10'
   assert runs.best_accuracy(run) == (0.8, 'validation')
@@ -21,20 +21,22 @@ def test_accuracies_are_of_the_test_images_if_they_were_scored(tmp_path):
     {'phase': 'finetune', 'split': 'test', 'accuracy': 0.7},
   ]
   settings = workdirs.config()
-  run, = runs.load(workdirs.write(tmp_path, settings, plan=workdirs.plan()))
+  (run,) = runs.load(workdirs.write(tmp_path, settings, plan=workdirs.plan()))
   assert runs.best_accuracy(run) == (0.84, 'validation')
-  run, = runs.load(
-    workdirs.write(tmp_path, settings, plan=workdirs.plan(), evaluations=scores)
-  )
+  (run,) = runs.load(workdirs.write(tmp_path, settings, plan=workdirs.plan(), evaluations=scores))
   assert runs.best_accuracy(run) == (0.7, 'test')
 
 
-@pytest.mark.parametrize('section, algorithm', [
-  ({'source': 'search'}, 'pbt'), ({'network': 'cnn7', 'ratio': [], 'degree': []}, 'given'),
-])
+@pytest.mark.parametrize(
+  'section, algorithm',
+  [
+    ({'source': 'search'}, 'pbt'),
+    ({'network': 'cnn7', 'ratio': [], 'degree': []}, 'given'),
+  ],
+)
 def test_a_plan_written_by_hand_is_no_algorithms(tmp_path, section, algorithm):
   settings = workdirs.config(algorithm='pbt') | {'plan': section}
-  run, = runs.load(workdirs.write(tmp_path, settings, plan=workdirs.plan()))
+  (run,) = runs.load(workdirs.write(tmp_path, settings, plan=workdirs.plan()))
   assert run.algorithm == algorithm
 
 
@@ -42,7 +44,7 @@ def test_only_networks_of_the_paper_as_wide_and_on_its_images_are_full_size(tmp_
   def full(plan=None, **options):
     files = {'plan': plan} if plan else {}
     path = tmp_path / f'{len(list(tmp_path.iterdir()))}'
-    run, = runs.load(workdirs.write(path, workdirs.config(**options), **files))
+    (run,) = runs.load(workdirs.write(path, workdirs.config(**options), **files))
     return run.is_full_size('cnn7', 'cifar10')
 
   assert full() and full(workdirs.plan())

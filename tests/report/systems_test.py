@@ -1,11 +1,9 @@
 """Table 1: every system, and what of it runs here."""
 
-from safenet_jax.report import published
-from safenet_jax.report import runs
-from safenet_jax.report import systems
-from safenet_jax.report.document import NOTHING, NOT_RUN
+from safenet_jax.report import published, runs, systems
+from safenet_jax.report.document import NOT_RUN, NOTHING
 from safenet_jax.search import algorithms
-from tests.report import workdirs
+from tests.support import workdirs
 
 
 def measured(found, benchmark=()):
@@ -38,7 +36,7 @@ def test_a_system_that_could_run_and_has_not_says_so():
 
 def test_runs_and_benchmarks_are_beside_their_system(tmp_path):
   settings = workdirs.config(algorithm='budget')
-  run, = runs.load(workdirs.write(tmp_path, settings, plan=workdirs.plan(20)))
+  (run,) = runs.load(workdirs.write(tmp_path, settings, plan=workdirs.plan(20)))
   rows = [
     {'suite': 'inference', 'name': f'cnn7/all_relu/{name}', 'value': 0.5}
     for name in ('offline_s', 'online_s', 'offline_mb', 'online_mb')

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import plan as plans
-from safenet_jax.search import algorithms
-from safenet_jax.search import layerwise
+from safenet_jax.search import algorithms, layerwise, schedule, score, uniform
 from safenet_jax.search import member as members
-from safenet_jax.search import schedule
-from safenet_jax.search import score
-from safenet_jax.search import uniform
 from safenet_jax.workdir import Workdir
-from tests.search import small
+from tests.support import small_search
 
 CYCLES = {'node_cycles': 1, 'joint_cycles': 1}
 KEY = jax.random.key(7)
@@ -21,10 +17,10 @@ KEY = jax.random.key(7)
 
 def run(name, path, threshold=0.0, **options):
   """Runs an algorithm on the small task; its winner, its log, the task's sizes."""
-  task, first = small.task()
+  task, first = small_search.task()
   sizes = score.activations(task.network)
   search = algorithms.build(
-    name, sizes, small.evolution(threshold=threshold), **(CYCLES | options)
+    name, sizes, small_search.evolution(threshold=threshold), **(CYCLES | options)
   )
   workdir = Workdir(path)
   winner = schedule.run(
@@ -36,7 +32,7 @@ def run(name, path, threshold=0.0, **options):
 @pytest.mark.parametrize('name', algorithms.NAMES)
 def test_every_algorithm_has_the_same_member_iterations(name):
   sizes = score.Activations((100,) * 7, (20,) * 7)
-  shared = small.evolution(population=3, iterations=5)
+  shared = small_search.evolution(population=3, iterations=5)
   search = algorithms.build(name, sizes, shared, node_cycles=3, joint_cycles=5, relu_budget=300)
   assert sum(step.cycles for step in search.steps) == 7 * 3 + 5
   assert (search.evolution.population, search.evolution.iterations) == (3, 5)
@@ -55,7 +51,7 @@ def test_every_algorithm_has_the_same_member_iterations(name):
 def test_settings_out_of_range_are_refused(name, options, message):
   sizes = score.Activations((100,) * 3, (20,) * 3)
   with pytest.raises(ValueError, match=message):
-    algorithms.build(name, sizes, small.evolution(), **CYCLES, **options)
+    algorithms.build(name, sizes, small_search.evolution(), **CYCLES, **options)
 
 
 def test_hand_crafted_members_hold_a_grid_of_ratios_up_to_one():
@@ -99,7 +95,7 @@ def test_hand_crafted_members_are_not_selected_and_the_best_feasible_wins(tmp_pa
 
 def test_partial_activations_keep_the_given_ratio_whatever_its_accuracy(tmp_path):
   winner, _, _ = run('partial', tmp_path, threshold=1.1, partial_ratio=0.25)
-  assert np.asarray(winner.plan.ratio).tolist() == [5] * small.LAYERS
+  assert np.asarray(winner.plan.ratio).tolist() == [5] * small_search.LAYERS
 
 
 def test_layerwise_takes_the_most_layers_that_are_feasible_and_fast_one_more(tmp_path):
@@ -148,15 +144,21 @@ def test_an_interrupted_controller_ends_like_an_uninterrupted_one(tmp_path):
     if done == 2:
       raise InterruptedSearchError
 
-  task, first = small.task()
+  task, first = small_search.task()
   search = algorithms.build(
-    'controller', score.activations(task.network), small.evolution(), **CYCLES
+    'controller', score.activations(task.network), small_search.evolution(), **CYCLES
   )
 
   def go(name, **options):
     return schedule.run(
-      KEY, first, task, search.steps, search.evolution, Workdir(tmp_path / name),
-      proposer=search.proposer, **options,
+      KEY,
+      first,
+      task,
+      search.steps,
+      search.evolution,
+      Workdir(tmp_path / name),
+      proposer=search.proposer,
+      **options,
     )
 
   whole = go('a')
@@ -171,9 +173,9 @@ def test_an_interrupted_controller_ends_like_an_uninterrupted_one(tmp_path):
 
 
 def test_momentum_of_a_member_replaces_that_of_its_training():
-  task, first = small.task(momentum=0.3)
+  task, first = small_search.task(momentum=0.3)
   batches = jnp.tile(jnp.arange(8)[None], (3, 1))
-  other, _ = small.task(momentum=0.8)
+  other, _ = small_search.task(momentum=0.8)
   own = first.replace(momentum=jnp.float32(0.8))
   expected, _ = members.train(KEY, first, other, batches)
   found, _ = members.train(KEY, own, task, batches)

@@ -8,12 +8,8 @@ import pytest
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
-from safenet_jax.search import btpbt
+from safenet_jax.search import btpbt, pbt, population, schedule, score
 from safenet_jax.search import member as members
-from safenet_jax.search import pbt
-from safenet_jax.search import population
-from safenet_jax.search import schedule
-from safenet_jax.search import score
 from safenet_jax.workdir import Workdir
 
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plan as plans
-from safenet_jax.search import controller
-from safenet_jax.search import score
+from safenet_jax.search import controller, score
 
 SIZES = score.Activations((300, 100), (20, 20))
 THRESHOLD = 0.8

@@ -12,7 +12,6 @@ from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 from tests.search.btpbt_test import tiny_task
 
-
 train = jax.jit(members.train)
 recalibrate = jax.jit(members.recalibrate)
 
@@ -175,8 +174,9 @@ def test_the_average_follows_the_weights_and_is_what_is_scored():
   ):
     np.testing.assert_array_equal(a, b)
   validation = task.validation_images, task.validation_labels
-  broken = member.replace(average=member.average._replace(
-    ema=jax.tree.map(lambda a: a * jnp.nan, member.average.ema)))
+  broken = member.replace(
+    average=member.average._replace(ema=jax.tree.map(lambda a: a * jnp.nan, member.average.ema))
+  )
   assert fit.evaluate(member, task, *validation) == fit.evaluate(other, task, *validation)
   assert fit.evaluate(broken, task, *validation) != fit.evaluate(member, task, *validation)
 

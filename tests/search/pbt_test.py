@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import plan as plans
-from safenet_jax.search import pbt
-from safenet_jax.search import score
+from safenet_jax.search import pbt, score
 from safenet_jax.search.member import Member
 
 SIZES = score.Activations(counts=(400, 200, 100, 100), channels=(20, 20, 20, 20))

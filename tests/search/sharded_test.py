@@ -15,7 +15,7 @@ from safenet_jax.search import member as members
 from safenet_jax.search import population
 from safenet_jax.search import strategy as strategies
 from safenet_jax.workdir import Workdir
-from tests.search import small
+from tests.support import small_search
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def launch(path, *arguments, devices=1):
   flags = f'--xla_force_host_platform_device_count={devices}'
   return subprocess.Popen(
-    [sys.executable, '-m', 'tests.search.sharded_run', str(path), *map(str, arguments)],
+    [sys.executable, '-m', 'tests.support.sharded_run', str(path), *map(str, arguments)],
     cwd=ROOT,
     env=dict(os.environ, JAX_PLATFORMS='cpu', XLA_FLAGS=flags),
     stdout=subprocess.PIPE,
@@ -88,34 +88,41 @@ def test_one_device_needs_no_mesh(monkeypatch):
 
 
 def test_the_automatic_strategy_is_the_fastest_and_is_kept(tmp_path, monkeypatch):
-  task, first = small.task()
+  task, first = small_search.task()
   took = {'map': 0.3, 'vmap': 0.1, 'unroll': 0.2}
   monkeypatch.setattr(strategies, 'seconds', lambda name, *_: took[name])
-  automatic = small.evolution(strategy='auto')
+  automatic = small_search.evolution(strategy='auto')
   assert strategies.resolve(automatic, first, task, Workdir(tmp_path)) == 'vmap'
   took['vmap'] = 9.0
   assert strategies.resolve(automatic, first, task, Workdir(tmp_path)) == 'vmap'
-  assert strategies.resolve(small.evolution(strategy='unroll'), first, task, None) == 'unroll'
+  assert (
+    strategies.resolve(small_search.evolution(strategy='unroll'), first, task, None) == 'unroll'
+  )
 
 
 def test_many_members_are_not_written_out(tmp_path, monkeypatch):
-  task, first = small.task()
+  task, first = small_search.task()
   timed = []
   monkeypatch.setattr(strategies, 'seconds', lambda name, *_: timed.append(name) or 1.0)
-  strategies.resolve(small.evolution(strategy='auto', population=50), first, task,
-                     Workdir(tmp_path))
+  strategies.resolve(
+    small_search.evolution(strategy='auto', population=50), first, task, Workdir(tmp_path)
+  )
   assert timed == ['map', 'vmap']
 
 
 def test_two_steps_of_members_are_timed():
-  task, first = small.task()
+  task, first = small_search.task()
   assert 0 < strategies.seconds('map', first, task, 2) < 60
 
 
 def test_vmapped_members_train_without_grouped_convolutions():
-  task, first = small.task()
-  copies = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf * 1.1]) if leaf.dtype == jnp.float32
-                        else jnp.stack([leaf, leaf]), first)
+  task, first = small_search.task()
+  copies = jax.tree.map(
+    lambda leaf: (
+      jnp.stack([leaf, leaf * 1.1]) if leaf.dtype == jnp.float32 else jnp.stack([leaf, leaf])
+    ),
+    first,
+  )
   batches = jnp.arange(16).reshape(2, 8)
   keys = jax.random.split(jax.random.key(0), 2)
 

@@ -7,17 +7,15 @@ import pytest
 
 from safenet_jax.approximation import activation
 from safenet_jax.approximation import plan as plans
+from safenet_jax.fixed_point import folding
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.protocol import folding
-from safenet_jax.search import fit
+from safenet_jax.search import fit, pbt, schedule
 from safenet_jax.search import member as members
-from safenet_jax.search import pbt
-from safenet_jax.search import schedule
 from safenet_jax.workdir import Workdir
-from tests.search import small
+from tests.support import small_search
 
-SQUARES = plans.make([20] * small.LAYERS, [2] * small.LAYERS)
+SQUARES = plans.make([20] * small_search.LAYERS, [2] * small_search.LAYERS)
 train = jax.jit(members.train)
 recalibrate = jax.jit(members.recalibrate)
 
@@ -37,11 +35,9 @@ def logits(member, task):
 
 def test_without_clipping_a_huge_gradient_stays_huge():
   def step(clip_norm):
-    task, first = small.task(clip_norm=clip_norm, weight_decay=0.0, range_penalty=0.0)
+    task, first = small_search.task(clip_norm=clip_norm, weight_decay=0.0, range_penalty=0.0)
     dense = jax.tree.map(lambda a: 1e3 * (a + 1), first.params['dense1'])
-    member = first.replace(
-      params=first.params | {'dense1': dense}, learning_rate=jnp.float32(1.0)
-    )
+    member = first.replace(params=first.params | {'dense1': dense}, learning_rate=jnp.float32(1.0))
     trained, _ = train(jax.random.key(0), member, task, batches(1, task))
     moves = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), trained.params, member.params)
     return np.sqrt(sum(map(float, jax.tree.leaves(moves))))
@@ -53,7 +49,7 @@ def test_without_clipping_a_huge_gradient_stays_huge():
 def test_a_range_is_clipped_in_training_and_not_in_what_is_served():
   found = {}
   for clip in (0.0, 0.5, 1e6):
-    task, first = small.task(range_clip=clip, range_penalty=0.0)
+    task, first = small_search.task(range_clip=clip, range_penalty=0.0)
     member = first.replace(plan=SQUARES)
     _, losses = train(jax.random.key(0), member, task, batches(1, task))
     found[clip] = losses[0], logits(member, task)
@@ -64,7 +60,7 @@ def test_a_range_is_clipped_in_training_and_not_in_what_is_served():
 @pytest.mark.parametrize('clip, widened', [(0.0, True), (2.0, False)])
 def test_statistics_are_recalibrated_with_the_range_that_training_had(clip, widened):
   # Every batch has an image far off the others, so that a median over batches is of no help.
-  task, first = small.task(range_clip=clip, batch_size=256)
+  task, first = small_search.task(range_clip=clip, batch_size=256)
   usual = 100 + task.images // 8
   far = usual.at[0].set(jnp.tile(jnp.array([255, 0], jnp.uint8), 4)[None, :, None])
   member = first.replace(plan=SQUARES)
@@ -77,7 +73,7 @@ def test_statistics_are_recalibrated_with_the_range_that_training_had(clip, wide
 
 @pytest.mark.parametrize('floor', [0.0, 0.25])
 def test_the_leading_coefficient_of_a_training_and_of_what_it_serves_has_its_floor(floor):
-  task, first = small.task(leading_floor=floor)
+  task, first = small_search.task(leading_floor=floor)
   below = tuple(c.at[2].set(floor - 0.1) for c in first.coefficients)
   member = first.replace(plan=SQUARES, coefficients=below)
   for layer in members.approximation(member, task):
@@ -87,14 +83,14 @@ def test_the_leading_coefficient_of_a_training_and_of_what_it_serves_has_its_flo
   # Reflected: as far above the floor is the same network, and learns the same.
   above = member.replace(coefficients=tuple(c.at[2].set(floor + 0.1) for c in below))
   np.testing.assert_allclose(logits(member, task), logits(above, task), rtol=1e-6)
-  elsewhere, _ = small.task(leading_floor=floor + 0.3)
+  elsewhere, _ = small_search.task(leading_floor=floor + 0.3)
   assert not np.allclose(logits(member, task), logits(member, elsewhere))
   losses = [train(jax.random.key(0), m, task, batches(1, task))[1] for m in (member, above)]
   np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 def test_every_channel_gets_a_polynomial_of_its_own():
-  task, first = small.task(per_channel=True)
+  task, first = small_search.task(per_channel=True)
   channels = activation_channels(task.network)
   assert [c.shape for c in first.coefficients] == [(n, 4) for n in channels]
   member = first.replace(plan=SQUARES, learning_rate=jnp.float32(0.05))
@@ -106,9 +102,11 @@ def test_every_channel_gets_a_polynomial_of_its_own():
 
 
 def test_channels_start_from_the_polynomial_of_their_layer_and_never_go_back():
-  task, first = small.task()
+  task, first = small_search.task()
   trained, _ = train(
-    jax.random.key(0), first.replace(plan=SQUARES, learning_rate=jnp.float32(0.05)), task,
+    jax.random.key(0),
+    first.replace(plan=SQUARES, learning_rate=jnp.float32(0.05)),
+    task,
     batches(20, task),
   )
   options = members.Training(per_channel=True)
@@ -122,11 +120,14 @@ def test_channels_start_from_the_polynomial_of_their_layer_and_never_go_back():
     members.restart(spread, 0.1, task.network, members.Training())
 
 
-@pytest.mark.parametrize('option, value, message', [
-  ('distillation', 1.5, r'distillation 1\.5, want a weight in 0\.\.1'),
-  ('clip_norm', -1.0, r'clip_norm -1\.0, want at least 0'),
-  ('leading_floor', -0.1, r'leading_floor -0\.1, want at least 0'),
-])
+@pytest.mark.parametrize(
+  'option, value, message',
+  [
+    ('distillation', 1.5, r'distillation 1\.5, want a weight in 0\.\.1'),
+    ('clip_norm', -1.0, r'clip_norm -1\.0, want at least 0'),
+    ('leading_floor', -0.1, r'leading_floor -0\.1, want at least 0'),
+  ],
+)
 def test_options_out_of_range_are_refused(option, value, message):
   with pytest.raises(ValueError, match=message):
     members.Training(**{option: value})
@@ -135,9 +136,15 @@ def test_options_out_of_range_are_refused(option, value, message):
 # Nothing is normalised: there is no collection batch_stats.
 PLAIN = Network(
   (
-    Conv(4, batch_norm=False), Activation(), AveragePool(4),
-    Conv(8, kernel=1, batch_norm=False), Activation(),
-    Flatten(), Dense(8), Activation(), Dense(3),
+    Conv(4, batch_norm=False),
+    Activation(),
+    AveragePool(4),
+    Conv(8, kernel=1, batch_norm=False),
+    Activation(),
+    Flatten(),
+    Dense(8),
+    Activation(),
+    Dense(3),
   ),
   (8, 8, 1),
 )
@@ -145,7 +152,7 @@ PLAIN = Network(
 
 @pytest.mark.parametrize('ema', [0.0, 0.9])
 def test_a_network_without_batch_norm_is_trained_logged_checkpointed_and_scored(tmp_path, ema):
-  task, first = small.task(PLAIN, ema=ema)
+  task, first = small_search.task(PLAIN, ema=ema)
   assert 'batch_stats' not in PLAIN.init(jax.random.key(0))
   first = first.replace(plan=SQUARES, learning_rate=jnp.float32(0.05))
 
@@ -153,16 +160,22 @@ def test_a_network_without_batch_norm_is_trained_logged_checkpointed_and_scored(
 
   def run():
     return fit.fit(
-      jax.random.key(0), first, task, Workdir(tmp_path), phase='pretrain', epochs=10,
+      jax.random.key(0),
+      first,
+      task,
+      Workdir(tmp_path),
+      phase='pretrain',
+      epochs=10,
       progress=lambda done, total, metrics: seen.append((done, metrics)),
     )
 
   trained = run()
   # A speed once nothing compiles, and never in the log, which a resumed run writes again.
   assert 'images/s' not in seen[0][1] and seen[-1][1]['images/s'] > 0
-  assert all(set(line) == {
-    'phase', 'step', 'epoch', 'loss', 'validation_accuracy', 'learning_rate'
-  } for line in Workdir(tmp_path).metrics())
+  assert all(
+    set(line) == {'phase', 'step', 'epoch', 'loss', 'validation_accuracy', 'learning_rate'}
+    for line in Workdir(tmp_path).metrics()
+  )
   losses = [line['loss'] for line in Workdir(tmp_path).metrics()]
   assert losses[-1] < losses[0] and float(trained.accuracy) > 0.6
   for again, once in zip(jax.tree.leaves(run()), jax.tree.leaves(trained)):
@@ -172,9 +185,13 @@ def test_a_network_without_batch_norm_is_trained_logged_checkpointed_and_scored(
 
 
 def test_a_network_without_batch_norm_is_searched(tmp_path):
-  task, first = small.task(PLAIN)
+  task, first = small_search.task(PLAIN)
   winner = schedule.run(
-    jax.random.key(0), first.replace(accuracy=jnp.float32(0), score=jnp.float32(0)), task,
-    pbt.schedule(small.LAYERS, 2), small.evolution(), Workdir(tmp_path),
+    jax.random.key(0),
+    first.replace(accuracy=jnp.float32(0), score=jnp.float32(0)),
+    task,
+    pbt.schedule(small_search.LAYERS, 2),
+    small_search.evolution(),
+    Workdir(tmp_path),
   )
   assert float(winner.score) > 0 and int(winner.plan.ratio.sum()) > 0

@@ -1,0 +1,255 @@
+"""From a config to the library's arguments: config objects stop here."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.lib import launcher
+from safenet_jax import data
+from safenet_jax.approximation import activation, importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures, weights
+from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.search import fit, score
+from safenet_jax.search import member as members
+from safenet_jax.search.member import Member, Task, Training
+from safenet_jax.search.teacher import Teacher
+from safenet_jax.workdir import Workdir
+
+# Images that polynomials are fitted to before they are trained.
+FIT_IMAGES = 256
+# Phases that train on from the pretrained network, with the settings of section `search`.
+TUNED = ('finetune', 'control')
+
+
+def key(config, phase: str) -> jax.Array:
+  """The key of one phase of a run."""
+  phases = ('init', 'pretrain', 'search', 'finetune', 'control')
+  return jax.random.fold_in(jax.random.key(config.seed), phases.index(phase))
+
+
+def dataset(config) -> data.Dataset:
+  """The config's images; `data.limit` keeps the first of every split."""
+  images = data.load(config.data.name, config.data.directory or None, download=config.data.download)
+  limit = config.data.get('limit', 0) or None
+
+  def first(split):
+    return data.Split(*(part[:limit] for part in split))
+
+  return dataclasses.replace(
+    images,
+    train=first(images.train),
+    validation=first(images.validation),
+    test=first(images.test),
+  )
+
+
+def network(config, images: data.Dataset | None = None) -> Network:
+  """The config's network; a published data set's shape is known without its images."""
+  options = config.model.to_dict()
+  name = options.pop('name')
+  if images is None and config.data.name in data.SHAPES:
+    options['classes'], options['input_shape'] = data.SHAPES[config.data.name]
+  else:
+    images = images or dataset(config)
+    options['classes'], options['input_shape'] = images.classes, images.train.images.shape[1:]
+  return architectures.build(name, **options)
+
+
+def training(section, phase: str = '') -> Training:
+  """Training options from the keys of a section that are named like them.
+
+  In phases 'finetune' and 'control' a key `finetune_<option>` goes before `<option>`.
+  """
+  names = [field.name for field in dataclasses.fields(Training)]
+  options = {name: section[name] for name in names if name in section}
+  if phase in TUNED:
+    options |= {n: section[f'finetune_{n}'] for n in names if f'finetune_{n}' in section}
+  return Training(**options)
+
+
+def task(
+  net: Network,
+  images: data.Dataset,
+  options: Training,
+  variables,
+  teacher: Teacher | None = None,
+  limit: int | None = None,
+) -> Task:
+  """The task of a phase; `limit` keeps the first validation images only."""
+  return Task(
+    jnp.asarray(images.train.images),
+    jnp.asarray(images.train.labels),
+    jnp.asarray(images.validation.images[:limit]),
+    jnp.asarray(images.validation.labels[:limit]),
+    importance.ranks(net, variables),
+    teacher,
+    net.clone(dtype=members.compute_dtype(options)),
+    options,
+    images.mean,
+    images.std,
+  )
+
+
+def teacher(config, images: data.Dataset, options: Training, own=None) -> Teacher | None:
+  """Who distils in a phase: the network of section `teacher`, else the run's own all-ReLU one.
+
+  Args:
+    config: with the section.
+    images: of the run.
+    options: of the phase.
+    own: (network, member) of the run's pretrained network, None before there is one.
+
+  Raises:
+    ValueError: options ask for distillation, and nobody is there to teach.
+  """
+  if not options.distillation:
+    return None
+  dtype = members.compute_dtype(options)
+  settings = config.teacher
+  if not settings.weights:
+    if own is None:
+      raise ValueError(
+        f'pretrain.distillation {options.distillation} and no teacher.weights, want the .npz of a '
+        'trained network'
+      )
+    net, first = own
+    return Teacher(variables(first), net.clone(dtype=dtype), images.mean, images.std)
+  net = architectures.build(
+    settings.network, classes=images.classes, input_shape=images.train.images.shape[1:]
+  )
+  with np.load(settings.weights) as arrays:
+    torch = any(name.endswith('running_mean') for name in arrays)
+    found = weights.convert_torch_resnet(arrays) if torch else arrays
+    trained = weights.load_variables(net, found)
+  # A network from elsewhere keeps the statistics of the augmented images it was trained on.
+  return Teacher(
+    trained,
+    net.clone(dtype=dtype),
+    tuple(settings.mean) or images.mean,
+    tuple(settings.std) or images.std,
+    by_batch=False,
+  )
+
+
+def all_relu(shared: Task) -> Task:
+  """The same task for a network without polynomials, which trains faster so."""
+  return shared.replace(training=dataclasses.replace(shared.training, polynomials=False))
+
+
+def start(config, net: Network, options: Training) -> Member:
+  """The untrained all-ReLU member."""
+  variables = jax.jit(net.init)(key(config, 'init'))
+  plan = plans.all_relu(len(activation_channels(net)))
+  return members.create(variables, plan, config.pretrain.learning_rate, net, options)
+
+
+def trained(config, net: Network, workdir: Workdir, phase: str, section: str) -> Member:
+  """The member that a finished phase left behind; FileNotFoundError if there is none."""
+  lines = workdir.metrics(phase)
+  epochs = config.pretrain.epochs if phase == 'pretrain' else config.search.finetune_epochs
+  if lines and lines[-1]['epoch'] < epochs:
+    raise ValueError(
+      f'{phase} in {workdir.path} stopped after {lines[-1]["epoch"]} of {epochs} epochs: '
+      'run the same command again to finish it'
+    )
+  like = jax.eval_shape(lambda: start(config, net, training(config[section], phase)))
+  checkpoints = workdir.checkpoints(phase)
+  found = checkpoints.restore({'member': like})
+  checkpoints.close()
+  if found is None:
+    raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
+  return found[1]['member']
+
+
+def fitted(member: Member, net: Network, images: data.Dataset) -> Member:
+  """The all-ReLU member with polynomials fitted to the inputs of its activations."""
+  some = data.normalise(jnp.asarray(images.train.images[:FIT_IMAGES]), images.mean, images.std)
+  return member.replace(coefficients=activation.fitted_coefficients(net, variables(member), some))
+
+
+def variables(member: Member):
+  return {'params': member.params, 'batch_stats': member.batch_stats}
+
+
+def pretrain(config, member: Member, shared: Task, workdir: Workdir) -> Member:
+  """Trains the all-ReLU member from scratch."""
+  settings = config.pretrain
+  with launcher.progress_bar('pretrain') as report:
+    return fit.fit(
+      key(config, 'pretrain'),
+      member,
+      all_relu(shared),
+      workdir,
+      phase='pretrain',
+      epochs=settings.epochs,
+      warmup_epochs=settings.warmup_epochs,
+      progress=report,
+    )
+
+
+def tune(config, phase: str, member: Member, shared: Task, workdir: Workdir, epochs: int) -> Member:
+  """Trains a member on with the settings of fine-tuning."""
+  settings = config.search
+  member = members.restart(member, settings.finetune_rate, shared.network, shared.training)
+  with launcher.progress_bar(phase) as report:
+    return fit.fit(
+      key(config, phase),
+      member,
+      shared,
+      workdir,
+      phase=phase,
+      epochs=epochs,
+      progress=report,
+      warmup_epochs=settings.get('finetune_warmup_epochs', 0.0),
+      anneal_epochs=settings.get('finetune_anneal_epochs', 0.0),
+    )
+
+
+def finish(config, net, images, workdir, first, planned, searched: int) -> None:
+  """Fine-tunes `planned`, trains the all-ReLU `first` as long, and saves the plan.
+
+  A_t is checked again, on all validation images: the search scores the first of
+  them, and fine-tuning changes the network. `searched` is how many mini-batches
+  `planned` has seen that `first` has not.
+  """
+  settings = config.search
+  options = training(settings, 'finetune')
+  taught = teacher(config, images, options, (net, first))
+  shared = task(net, images, options, variables(first), taught)
+  epochs = settings.finetune_epochs
+  planned = tune(config, 'finetune', planned, shared, workdir, epochs)
+  extra = round(searched / fit.steps_per_epoch(shared))
+  control = tune(config, 'control', first, all_relu(shared), workdir, epochs + extra)
+  sizes = score.activations(net)
+  accuracies = {
+    'pretrained': float(first.accuracy),
+    'control': float(control.accuracy),
+    'planned': float(planned.accuracy),
+  }
+  threshold = accuracies['pretrained'] - settings.accuracy_drop
+  feasible = accuracies['planned'] >= threshold
+  replaced = np.asarray(score.replaced(planned.plan, sizes))
+  workdir.write_json(
+    'plan.json',
+    plans.record(
+      planned.plan,
+      config.model.name,
+      channels=sizes.channels,
+      activations=sizes.counts,
+      replaced=replaced.tolist(),
+      validation_accuracy=accuracies,
+      threshold={
+        'accuracy': threshold,
+        'feasible': feasible,
+        'images': len(images.validation.labels),
+      },
+    ),
+  )
+  print(
+    f'plan: {replaced.sum() / sum(sizes.counts):.1%} of {sum(sizes.counts)} ReLUs replaced, '
+    f'validation accuracy {accuracies["planned"]:.2%}, all-ReLU {accuracies["control"]:.2%}; '
+    f'A_t {threshold:.2%} is {"met" if feasible else "MISSED"} after fine-tuning'
+  )

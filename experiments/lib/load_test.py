@@ -1,0 +1,155 @@
+"""A load for a server: requests of one image each, by clients at once, each a process."""
+
+from collections.abc import Callable, Sequence
+import multiprocessing
+from multiprocessing import connection
+import ssl
+import time
+from typing import Any, NamedTuple
+
+from absl import flags
+import numpy as np
+
+from experiments.lib import machine
+from safenet_jax.protocol.service import client as clients
+from safenet_jax.transport.frames import ProtocolError
+
+REQUESTS = flags.DEFINE_integer(
+  'requests',
+  None,
+  'Inferences of one image each, by --clients at once: how fast and how '
+  'steadily they are answered. experiments.benchmark: adds the suite sustained.',
+  lower_bound=1,
+)
+CLIENTS = flags.DEFINE_integer('clients', 2, 'Clients that share --requests.', lower_bound=1)
+_PERCENTILES = 50, 95, 99
+
+
+class Request(NamedTuple):
+  """One answer: which image, its class, and the seconds of both phases."""
+
+  image: int
+  label: int
+  offline: float
+  online: float
+
+
+class Load(NamedTuple):
+  """What a load found.
+
+  seconds: from its first request to its last answer.
+  peaks: memory of every client's process at most, in bytes.
+  """
+
+  requests: list[Request]
+  seconds: float
+  peaks: list[int]
+
+  def agreement(self, classes: Sequence[int]) -> int:
+    """How many answers are these classes, one for each image."""
+    return sum(request.label == int(classes[request.image]) for request in self.requests)
+
+  def steady(self) -> int:
+    """How many answers are the first one for their image."""
+    first: dict[int, int] = {}
+    return sum(
+      request.label == first.setdefault(request.image, request.label) for request in self.requests
+    )
+
+  def quantities(self) -> dict[str, tuple[float, str]]:
+    """Value and unit by name: `online_` is of the online phase alone, `latency_` of both."""
+    found = {'requests_per_s': (len(self.requests) / self.seconds, '1/s')}
+    online = np.array([request.online for request in self.requests])
+    both = online + [request.offline for request in self.requests]
+    for name, values in (('latency', both), ('online', online)):
+      for percent, value in zip(_PERCENTILES, np.percentile(values, _PERCENTILES)):
+        found[f'{name}_p{percent}_s'] = float(value), 's'
+    found['client_peak_mb'] = max(self.peaks) / 1e6, 'MB'
+    return found
+
+
+def run(
+  address: tuple[str, int],
+  context: Callable[[], ssl.SSLContext | None],
+  images: np.ndarray,
+  *,
+  requests: int,
+  count: int,
+  done: Callable[[int], None] = lambda number: None,
+) -> Load:
+  """Sends requests for the images in turn.
+
+  Args:
+    address: host and port of the server.
+    context: makes a client's TLS context; picklable.
+    images: uint8 [N, H, W, C].
+    requests, count: how many, of how many clients together.
+    done: called with the number of answers after each.
+
+  Raises:
+    ProtocolError: a client's session failed.
+  """
+  spawn = multiprocessing.get_context('spawn')
+  pipes, processes = [], []
+  try:
+    for index in range(count):
+      ours, theirs = spawn.Pipe()
+      numbers = range(index, requests, count)
+      processes.append(
+        spawn.Process(target=_client, args=(theirs, address, context, images, numbers), daemon=True)
+      )
+      processes[-1].start()
+      theirs.close()
+      pipes.append(ours)
+    for pipe in pipes:
+      _receive(pipe)
+    start = time.perf_counter()
+    for pipe in pipes:
+      pipe.send('go')
+    found: list[Request] = []
+    while len(found) < requests:
+      for ready in connection.wait(pipes):
+        found.append(Request(*_receive(ready)))
+        done(len(found))
+    seconds = time.perf_counter() - start
+    for pipe in pipes:
+      pipe.send('end')
+    return Load(found, seconds, [_receive(pipe) for pipe in pipes])
+  finally:
+    for pipe in pipes:
+      pipe.close()
+    for process in processes:
+      process.join()
+
+
+def _receive(pipe) -> Any:
+  try:
+    found = pipe.recv()
+  except EOFError:
+    raise ProtocolError('a client ended') from None
+  if isinstance(found, str):
+    raise ProtocolError(found)
+  return found
+
+
+def _client(pipe, address, context, images: np.ndarray, numbers: range) -> None:
+  """One client's process: keys and buffers first, then its requests, and its memory."""
+  try:
+    with clients.Client(*address, context=context()) as client:
+      client.infer(images[:1])
+      pipe.send(True)
+      pipe.recv()
+      for number in numbers:
+        image = number % len(images)
+        start = time.perf_counter()
+        client.prepare(1)
+        prepared = time.perf_counter()
+        label = int(client.infer(images[image : image + 1]).argmax())
+        end = time.perf_counter()
+        pipe.send((image, label, prepared - start, end - prepared))
+    pipe.recv()
+    pipe.send(machine.memory().peak)
+  except (ProtocolError, ValueError) as error:
+    pipe.send(str(error))
+  except (EOFError, BrokenPipeError):  # another client failed
+    return

@@ -1,0 +1,46 @@
+"""The planned network of a finished run in fixed point, ready to be served."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.lib import from_config, launcher
+from safenet_jax.data import Dataset
+from safenet_jax.fixed_point import quantize
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models.network import Network
+from safenet_jax.search import member as members
+from safenet_jax.search.member import Member, Task
+from safenet_jax.workdir import Workdir
+
+
+class Served(NamedTuple):
+  """A run's planned network, ready to be served."""
+
+  model: FixedPointModel
+  network: Network
+  images: Dataset
+  workdir: Workdir
+  planned: Member
+  task: Task
+
+
+def served(config) -> Served:
+  """The fixed-point model of a finished run, its formats from validation images."""
+  images = from_config.dataset(config)
+  net = from_config.network(config, images)
+  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search', 'secure')
+  pretrained = from_config.trained(config, net, workdir, 'pretrain', 'pretrain')
+  planned = from_config.trained(config, net, workdir, 'finetune', 'search')
+  task = from_config.task(
+    net, images, from_config.training(config.search, 'finetune'), from_config.variables(pretrained)
+  )
+  model = quantize.quantize(
+    net,
+    from_config.variables(planned),
+    members.approximation(planned, task),
+    np.asarray(images.validation.images[: config.secure.calibration_images]),
+    mean=images.mean,
+    std=images.std,
+  )
+  return Served(model, net, images, workdir, planned, task)

@@ -1,0 +1,69 @@
+"""Private inference of whole test sets by the simulator, in batches that memory holds."""
+
+from collections.abc import Callable
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.formats import RangeReport
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.protocol.simulation import simulator
+
+Report = Callable[[int, int, dict[str, float]], None]
+# Images of the plaintext network at once, which holds patches of all of them.
+_PLAIN = 50
+
+
+class Simulated(NamedTuple):
+  """logits: int64 [N, classes]; images_per_second: without compilation, None for one image."""
+
+  logits: np.ndarray
+  images_per_second: float | None
+
+
+def run(
+  model: FixedPointModel,
+  images: np.ndarray,
+  randomness: Randomness,
+  *,
+  batch: int,
+  report: Report = lambda done, total, metrics: None,
+) -> Simulated:
+  """Infers all images, at most `batch` at once and no more than memory is bounded to.
+
+  All batches have one size, because another one would be compiled again: the last
+  of them goes over images that the one before it had. The first one compiles, and
+  is not timed.
+
+  Args:
+    model: the served network.
+    images: uint8 [N, H, W, C].
+    randomness: of both parties and the dealer.
+    batch: images at once.
+    report: told (images done, images, {'images/s': speed}) after every batch.
+  """
+  count = len(images)
+  size = max(1, min(batch, simulator.batch(model), count // 2))
+  starts = [*range(0, count - size, size), count - size]
+  logits: np.ndarray | None = None
+  start, speed = 0.0, None
+  for i, first in enumerate(starts):
+    if i == 1:
+      start = time.perf_counter()
+    found = simulator.infer(model, images[first : first + size], randomness)
+    if logits is None:
+      logits = np.empty((count, *found.shape[1:]), found.dtype)
+    logits[first : first + size] = found
+    if i:
+      speed = i * size / (time.perf_counter() - start)
+    report(first + size, count, {} if speed is None else {'images/s': speed})
+  return Simulated(np.empty((0, 0)) if logits is None else logits, speed)
+
+
+def plain(model: FixedPointModel, images: np.ndarray, ranges: RangeReport) -> np.ndarray:
+  """`model.run` of any number of images, some at a time."""
+  return np.concatenate(
+    [model.run(images[first : first + _PLAIN], ranges) for first in range(0, len(images), _PLAIN)]
+  )

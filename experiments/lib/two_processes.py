@@ -1,0 +1,87 @@
+"""Private inference by the commands of both parties: `serve` a bundle, and `infer --host`.
+
+They are processes without JAX, as they would be deployed, over TLS on the loopback.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any, cast, IO, NamedTuple
+
+import numpy as np
+
+from experiments.lib import machine
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.protocol.service import bundle
+
+
+class Answers(NamedTuple):
+  """What the client got: classes [N] and its ledger; and the server's memory at the end."""
+
+  classes: list[int]
+  ledger: dict[str, Any]
+  server: machine.Memory
+
+
+def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: int = 0) -> Answers:
+  """Private classes of images uint8 [N, H, W, C].
+
+  Args:
+    model: what the server gets.
+    images: what the client gets.
+    batch: images at once.
+    workers: processes of the server for homomorphic encryption, none without.
+
+  Raises:
+    RuntimeError: the client failed; with its error.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    root = pathlib.Path(folder)
+    bundle.save(root / 'model', model)
+    np.save(root / 'images.npy', images)
+    with _process(
+      'serve',
+      f'--bundle={root / "model"}',
+      f'--insecure_test_certificate={root}',
+      '--host=127.0.0.1',
+      '--port=0',
+      f'--workers={workers}',
+    ) as server:
+      output = cast(IO[str], server.stdout)
+      authority = output.readline().split('--ca=')[1].strip()
+      port = output.readline().rpartition(':')[2].strip()
+      with _process(
+        'infer',
+        '--host=127.0.0.1',
+        f'--port={port}',
+        f'--ca={authority}',
+        f'--batch={batch}',
+        f'--images={root / "images.npy"}',
+        f'--out={root / "ledger.json"}',
+      ) as client:
+        found, log = client.communicate()
+      if client.returncode:
+        raise RuntimeError(f'the client ended with code {client.returncode}: {log.strip()}')
+      memory = machine.memory(server.pid)
+    ledger = json.loads((root / 'ledger.json').read_text())
+  return Answers([int(line) for line in found.split()], ledger, memory)
+
+
+@contextlib.contextmanager
+def _process(command: str, *flags: str) -> Iterator[subprocess.Popen]:
+  """One of our commands, which is killed if it is still there at the end of the block."""
+  log = subprocess.PIPE if command == 'infer' else subprocess.DEVNULL
+  with subprocess.Popen(
+    [sys.executable, '-m', f'experiments.{command}', *flags],
+    stdout=subprocess.PIPE,
+    stderr=log,
+    text=True,
+  ) as process:
+    try:
+      yield process
+    finally:
+      process.kill()

@@ -1,0 +1,1 @@
+"""Circuits, and their evaluation without seeing the inputs: half gates in blocks."""

@@ -1,0 +1,290 @@
+"""Boolean circuits: built once, then run in plain, counted, garbled or evaluated.
+
+A bit is a `Wire` or a known Python bool; a word is a list of bits, lowest
+first. Under free XOR only AND gates cost anything, so the builder folds
+constants, shares repeated gates, and keeps inversions off the XOR gates.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+AND = 'and'
+XOR = 'xor'
+
+
+class Wire(NamedTuple):
+  """A wire of a circuit, read as it is or inverted."""
+
+  number: int
+  inverted: bool = False
+
+
+Bit = Wire | bool
+Word = Sequence[Bit]
+
+
+class Gate(NamedTuple):
+  """`op` is AND or XOR; the operands of a XOR are never inverted."""
+
+  op: str
+  left: Wire
+  right: Wire
+
+
+@dataclasses.dataclass(frozen=True)
+class Circuit:
+  """Input wires come first, in order of `inputs`; then one wire per gate.
+
+  Attributes:
+    inputs: (name, width) of every input word.
+    gates: in an order in which every operand is defined before it is read.
+    outputs: wires, or bools where an output turned out to be constant.
+  """
+
+  inputs: tuple[tuple[str, int], ...]
+  gates: tuple[Gate, ...]
+  outputs: tuple[Bit, ...]
+
+  @property
+  def input_width(self) -> int:
+    """Bits of all input words together."""
+    return sum(width for _, width in self.inputs)
+
+  @property
+  def and_count(self) -> int:
+    """AND gates: what garbling costs."""
+    return sum(gate.op == AND for gate in self.gates)
+
+  def numbered_gates(self) -> Iterator[tuple[int, Gate]]:
+    """Every gate with the index of the wire that it drives."""
+    return enumerate(self.gates, self.input_width)
+
+
+class Builder:
+  """Collects gates; `build` keeps those that an output depends on."""
+
+  def __init__(self) -> None:
+    self._inputs: dict[str, list[Wire]] = {}
+    self._gates: dict[int, Gate] = {}
+    self._known: dict[Gate, Wire] = {}
+    self._fresh = itertools.count()
+
+  def input(self, name: str, width: int) -> list[Bit]:
+    """A new input word of `width` bits; ValueError for a known name or no bit."""
+    if name in self._inputs or width < 1:
+      raise ValueError(f'input {name!r} of {width} bits, want a new name and a width of at least 1')
+    self._inputs[name] = [Wire(next(self._fresh)) for _ in range(width)]
+    return list(self._inputs[name])
+
+  def not_(self, bit: Bit) -> Bit:
+    """The inverted bit; free."""
+    return (not bit) if isinstance(bit, bool) else Wire(bit.number, not bit.inverted)
+
+  def xor(self, left: Bit, right: Bit) -> Bit:
+    """left XOR right; free."""
+    if isinstance(left, bool):
+      return self.not_(right) if left else right
+    if isinstance(right, bool):
+      return self.not_(left) if right else left
+    inverted = left.inverted != right.inverted
+    if left.number == right.number:
+      return inverted
+    out = self._gate(XOR, Wire(left.number), Wire(right.number))
+    return Wire(out.number, inverted)
+
+  def and_(self, left: Bit, right: Bit) -> Bit:
+    """left AND right: a gate, unless an operand is known or both are one wire."""
+    if isinstance(left, bool):
+      return right if left else False
+    if isinstance(right, bool):
+      return left if right else False
+    if left.number == right.number:
+      return left if left == right else False
+    return self._gate(AND, left, right)
+
+  def or_(self, left: Bit, right: Bit) -> Bit:
+    """left OR right, for one AND."""
+    return self.not_(self.and_(self.not_(left), self.not_(right)))
+
+  def select(self, condition: Bit, if_true: Bit, if_false: Bit) -> Bit:
+    """One of two bits, for one AND."""
+    if isinstance(condition, bool):
+      return if_true if condition else if_false
+    return self.xor(if_false, self.and_(condition, self.xor(if_true, if_false)))
+
+  def _gate(self, op: str, left: Wire, right: Wire) -> Wire:
+    gate = Gate(op, min(left, right), max(left, right))
+    if gate not in self._known:
+      wire = Wire(next(self._fresh))
+      self._gates[wire.number] = gate
+      self._known[gate] = wire
+    return self._known[gate]
+
+  def build(self, outputs: Word) -> Circuit:
+    """The circuit of the given outputs, without the gates they do not need."""
+    live = {bit.number for bit in outputs if not isinstance(bit, bool)}
+    for index, gate in reversed(self._gates.items()):
+      if index in live:
+        live |= {gate.left.number, gate.right.number}
+    wires = [wire.number for word in self._inputs.values() for wire in word]
+    wires += [index for index in self._gates if index in live]
+    position = {index: place for place, index in enumerate(wires)}
+
+    def renumber(wire: Wire) -> Wire:
+      return Wire(position[wire.number], wire.inverted)
+
+    return Circuit(
+      inputs=tuple((name, len(word)) for name, word in self._inputs.items()),
+      gates=tuple(
+        Gate(gate.op, renumber(gate.left), renumber(gate.right))
+        for index, gate in self._gates.items()
+        if index in live
+      ),
+      outputs=tuple(bit if isinstance(bit, bool) else renumber(bit) for bit in outputs),
+    )
+
+
+def constant(value: int, width: int) -> list[Bit]:
+  """The known word `value` mod 2^width."""
+  return [bool(value >> position & 1) for position in range(width)]
+
+
+def add(builder: Builder, x: Word, y: Word, carry_in: Bit = False) -> list[Bit]:
+  """x + y + carry_in mod 2^width, one AND per bit but the last."""
+  _check_widths(x, y)
+  total, carried = [], carry_in
+  for position, (a, b) in enumerate(zip(x, y)):
+    total.append(builder.xor(a, builder.xor(b, carried)))
+    if position < len(x) - 1:
+      carried = _next_carry(builder, a, b, carried)
+  return total
+
+
+def carry(builder: Builder, x: Word, y: Word, carry_in: Bit = False) -> Bit:
+  """The carry out of x + y + carry_in, one AND per bit."""
+  _check_widths(x, y)
+  carried = carry_in
+  for a, b in zip(x, y):
+    carried = _next_carry(builder, a, b, carried)
+  return carried
+
+
+def _next_carry(builder: Builder, a: Bit, b: Bit, carried: Bit) -> Bit:
+  # majority(a, b, c) = c ^ (a ^ c)(b ^ c)
+  change = builder.and_(builder.xor(a, carried), builder.xor(b, carried))
+  return builder.xor(carried, change)
+
+
+def _check_widths(x: Word, y: Word) -> None:
+  if len(x) != len(y) or not x:
+    raise ValueError(f'words of {len(x)} and {len(y)} bits, want two of one width')
+
+
+def greater_equal(builder: Builder, x: Word, y: Word) -> Bit:
+  """x >= y for unsigned words, one AND per bit: the carry of x + ~y + 1."""
+  return carry(builder, x, [builder.not_(bit) for bit in y], True)
+
+
+def signed_greater_equal(builder: Builder, x: Word, y: Word) -> Bit:
+  """x >= y in two's complement: unsigned once the sign bits are flipped."""
+  return greater_equal(builder, [*x[:-1], builder.not_(x[-1])], [*y[:-1], builder.not_(y[-1])])
+
+
+def sum_sign(builder: Builder, x: Word, y: Word) -> Bit:
+  """The top bit of x + y mod 2^width, one AND per bit but the last."""
+  _check_widths(x, y)
+  carried = carry(builder, x[:-1], y[:-1]) if len(x) > 1 else False
+  return builder.xor(builder.xor(x[-1], y[-1]), carried)
+
+
+def select(builder: Builder, condition: Bit, if_true: Word, if_false: Word) -> list[Bit]:
+  """One word or the other, one AND per bit."""
+  _check_widths(if_true, if_false)
+  return [builder.select(condition, a, b) for a, b in zip(if_true, if_false)]
+
+
+def maximum(builder: Builder, x: Word, y: Word) -> list[Bit]:
+  """The larger word in two's complement, two ANDs per bit."""
+  return select(builder, signed_greater_equal(builder, x, y), x, y)
+
+
+def relu_sign(bits: int, dropped: int = 0) -> Circuit:
+  """Whether client + server mod 2^bits is >= 0, from the shares' top bits.
+
+  Both inputs are the shares shifted right by `dropped`. The carry from below
+  is lost: sums in [0, 2^dropped) may read as negative (their ReLU is then zero
+  instead of less than one unit after a truncation by `dropped`), and the
+  2^dropped lowest sums may read as positive. bits - dropped - 1 ANDs.
+  """
+  _check_ring(bits, dropped)
+  builder = Builder()
+  client = builder.input('client', bits - dropped)
+  server = builder.input('server', bits - dropped)
+  return builder.build([builder.not_(sum_sign(builder, client, server))])
+
+
+def relu_ring(bits: int, dropped: int = 0) -> Circuit:
+  """(relu(client + server) >> dropped) + mask mod 2^bits, all words of `bits`.
+
+  3 bits - 3 - dropped ANDs: sum, selection, and the addition of the mask.
+  """
+  _check_ring(bits, dropped)
+  builder = Builder()
+  words = [builder.input(name, bits) for name in ('client', 'server', 'mask')]
+  value = add(builder, words[0], words[1])
+  positive = builder.not_(value[-1])
+  rectified = [builder.and_(bit, positive) for bit in value[dropped:-1]]
+  rectified += constant(0, dropped + 1)
+  return builder.build(add(builder, words[2], rectified))
+
+
+def _check_ring(bits: int, dropped: int) -> None:
+  if not 0 <= dropped < bits <= 64:
+    raise ValueError(f'{bits} bits, {dropped} dropped, want 0 <= dropped < bits <= 64')
+
+
+def evaluate_plain(circuit: Circuit, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+  """Runs a circuit in the clear: bool [width, N] per input to bool [outputs, N].
+
+  ValueError for other inputs.
+  """
+  if inputs.keys() != dict(circuit.inputs).keys():
+    raise ValueError(f'inputs {sorted(inputs)}, want {sorted(dict(circuit.inputs))}')
+  wires: list[np.ndarray] = []
+  for name, width in circuit.inputs:
+    if len(inputs[name]) != width:
+      raise ValueError(f'input {name!r} has {len(inputs[name])} bits, want {width}')
+    wires += list(np.asarray(inputs[name], bool))
+  for gate in circuit.gates:
+    left = wires[gate.left.number] ^ gate.left.inverted
+    right = wires[gate.right.number] ^ gate.right.inverted
+    wires.append(left & right if gate.op == AND else left ^ right)
+  return np.stack(
+    [
+      np.full_like(wires[0], bit) if isinstance(bit, bool) else wires[bit.number] ^ bit.inverted
+      for bit in circuit.outputs
+    ]
+  )
+
+
+class Count(NamedTuple):
+  """Gates of a circuit, and the most ANDs on one path."""
+
+  ands: int
+  xors: int
+  depth: int
+
+
+def count(circuit: Circuit) -> Count:
+  """What a circuit costs."""
+  depths = [0] * circuit.input_width
+  for gate in circuit.gates:
+    deepest = max(depths[gate.left.number], depths[gate.right.number])
+    depths.append(deepest + (gate.op == AND))
+  ends = [depths[bit.number] for bit in circuit.outputs if isinstance(bit, Wire)]
+  ands = circuit.and_count
+  return Count(ands, len(circuit.gates) - ands, max(ends, default=0))

@@ -1,0 +1,194 @@
+"""Garbles the tournament of `argmax` for one list of words, and evaluates it.
+
+    evaluator                                         garbler
+      correlated OT with its delta  <-- choices ---     own labels
+      its labels of c                                   garble(zero_labels)
+                                    --- tables, decoding of the index ---->
+                                    --- labels of s ------->  evaluate(...)
+
+The labels of a round's results are those of the next one's inputs, and all rounds
+are one message. A word without a neighbour gets index bit 0 as x xor x, whose
+labels under free XOR are 0 and delta: both parties know the one that the evaluator
+holds, and there is nothing to send.
+
+What the evaluator sees: tables, masked by hashes of labels that it does not have,
+and one label of every wire, uniform, whose colour says nothing because the
+garbler's colour bits are uniform. Only for the index does it get the values that
+colours stand for, so that sums and winners stay hidden. Hash, keys and what may be
+used once are as in `garbling`; every round has hash keys of its own.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+
+import numpy as np
+
+from safenet_jax.crypto import messages
+from safenet_jax.crypto.garbled_circuits import (
+  argmax,
+  circuits,
+  garbled_block,
+  garbling,
+  kernels,
+  slot_program,
+)
+from safenet_jax.crypto.garbled_circuits.argmax import Stage
+from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
+from safenet_jax.crypto.randomness import Randomness
+
+
+def tables_shape(count: int, bits: int) -> tuple[int, int, int, int]:
+  """Of a garbled tournament: stage by stage, gate by gate, instance by instance."""
+  return argmax.and_count(count, bits), 2, 1, 2
+
+
+class _Tiles:
+  """One party's scratch for every stage."""
+
+  def __init__(self, count: int, bits: int, tile: Callable[..., kernels.Tile]):
+    self._blocks = []
+    for stage in argmax.stages(count, bits):
+      program = slot_program.compile_program(stage.circuit)
+      self._blocks.append(kernels.Block(program, stage.size, functools.partial(tile, program)))
+
+  def run(
+    self, stage: Stage, left: np.ndarray, right: np.ndarray, seed: bytes, tables: np.ndarray
+  ) -> np.ndarray:
+    """A stage's output labels uint64 [outputs, size, 2], zero for padding.
+
+    Args:
+      stage: to run.
+      left, right: labels [width, instances, 2].
+      seed: of all stages.
+      tables: [ands, 2, size, 2], of which the garbler's are written.
+    """
+    words = np.zeros((2, len(left), stage.size, 2), np.uint64)
+    words[0, :, : stage.instances], words[1, :, : stage.instances] = left, right
+    rows = words.reshape(-1, 2 * stage.size)
+    outputs = (
+      self._blocks[stage.number]
+      .run(
+        lambda part, wire: rows[wire][part],
+        messages.identifier(b'stage', seed, bytes([stage.number])),
+        tables.reshape(-1, 2, 2 * stage.size),
+      )
+      .reshape(-1, stage.size, 2)
+    )
+    outputs[:, stage.instances :] = 0
+    return outputs
+
+
+class Garbler:
+  """Garbles tournaments of `count` words of so many bits, under one delta."""
+
+  def __init__(self, count: int, bits: int, randomness: Randomness, delta: np.ndarray):
+    self._count, self._bits = count, bits
+    self._randomness, self._delta = randomness, delta.copy()
+    self._tiles = _Tiles(
+      count, bits, lambda program, size: kernels.GarblerTile(program, size, self._delta)
+    )
+
+  def garble(
+    self, zero_labels: Mapping[str, np.ndarray] | None = None
+  ) -> tuple[GarbledBlock, garbling.Encoding]:
+    """Garbles one; inputs not in `zero_labels` get fresh labels.
+
+    Args:
+      zero_labels: for 'client' the labels of value 0, uint64 [bits, size, 2], of
+        which the first `count` of every bit are used.
+
+    Returns:
+      The message, and the garbler's secrets: labels of the shares, and `decoding`,
+      whose first instance is the index.
+
+    Raises:
+      ValueError: labels of another type or shape.
+    """
+    sums, *_, last = argmax.stages(self._count, self._bits)
+    shape = self._bits, sums.size, 2
+    given, fresh = dict(zero_labels or {}), {}
+    for name in ('client', 'server'):
+      if name not in given:
+        fresh[name] = given[name] = np.empty(shape, np.uint64)
+        self._randomness.fill(given[name].reshape(self._bits, -1))
+      if given[name].shape != shape or given[name].dtype != np.uint64:
+        raise ValueError(f'labels {given[name].dtype} {given[name].shape}, want uint64 {shape}')
+    seed = self._randomness.bytes(garbled_block.SEED_BYTES)
+    sent, outputs = [], np.empty((0, 0, 2), np.uint64)
+
+    def run(stage: Stage, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+      nonlocal outputs
+      tables = np.empty(garbled_block.tables_shape(stage.circuit, stage.size), np.uint64)
+      outputs = self._tiles.run(stage, left, right, seed, tables)
+      sent.append(tables[:, :, : stage.instances].swapaxes(1, 2).reshape(-1, 2, 1, 2))
+      zeros = outputs[:, : stage.instances].copy()
+      for row, bit in zip(zeros, stage.circuit.outputs):
+        if isinstance(bit, circuits.Wire) and bit.inverted:
+          row ^= self._delta
+      return zeros
+
+    client, server = (given[name][:, : self._count] for name in ('client', 'server'))
+    argmax.play(self._count, self._bits, client, server, run)
+    ends = outputs.reshape(len(outputs), -1)
+    check = garbled_block.make_check(seed, last.circuit, ends, self._delta)
+    inputs = {name: labels.reshape(self._bits, -1) for name, labels in fresh.items()}
+    return (
+      GarbledBlock(seed, check, np.concatenate(sent)),
+      garbling.Encoding(last.circuit, self._delta, inputs, ends),
+    )
+
+
+def decoding(encoding: garbling.Encoding) -> np.ndarray:
+  """The values of the index's labels of colour 0, uint8 [index_bits]."""
+  return encoding.decoding[:, 0] & np.uint8(1)
+
+
+class Evaluator:
+  """Evaluates tournaments of `count` words of so many bits."""
+
+  def __init__(self, count: int, bits: int):
+    self._count, self._bits = count, bits
+    self._tiles = _Tiles(count, bits, kernels.EvaluatorTile)
+
+  def evaluate(
+    self, garbled: GarbledBlock, client: np.ndarray, server: np.ndarray, decoding: np.ndarray
+  ) -> int:
+    """The index of the largest word, once only.
+
+    Args:
+      garbled: the message.
+      client, server: one label for every bit of both shares, uint64 [bits, count, 2].
+      decoding: of the index's labels, as sent.
+
+    Raises:
+      ValueError: message and labels do not belong together, it was evaluated before,
+        or a shape is wrong.
+    """
+    shape = tables_shape(self._count, self._bits)
+    if garbled.tables.shape != shape or decoding.shape != (argmax.index_bits(self._count),):
+      raise ValueError(f'tables {garbled.tables.shape} and {decoding.shape}, want {shape}')
+    if {client.shape, server.shape} != {(self._bits, self._count, 2)}:
+      raise ValueError(f'labels {client.shape} and {server.shape} of {self._count} words')
+    if garbled.used:
+      raise ValueError('garbled block was evaluated before')
+    garbled.used = True
+    start, outputs = 0, np.empty((0, 0, 2), np.uint64)
+
+    def run(stage: Stage, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+      nonlocal start, outputs
+      part = garbled.tables[start : start + stage.ands]
+      start += stage.ands
+      tables = np.zeros(garbled_block.tables_shape(stage.circuit, stage.size), np.uint64)
+      live = part.reshape(stage.circuit.and_count, stage.instances, 2, 2)
+      tables[:, :, : stage.instances] = live.swapaxes(1, 2)
+      outputs = self._tiles.run(stage, left, right, garbled.seed, tables)
+      return outputs[:, : stage.instances]
+
+    labels = argmax.play(self._count, self._bits, client, server, run)
+    *_, last = argmax.stages(self._count, self._bits)
+    garbled_block.verify(garbled, last.circuit, outputs.reshape(len(outputs), -1))
+    values = labels[:, 0].astype(np.uint8) & np.uint8(1) ^ decoding
+    index = int(values.astype(np.int64) @ (1 << np.arange(len(values))))
+    if index >= self._count:
+      raise ValueError(f'index {index} of {self._count} words')
+    return index

@@ -1,0 +1,279 @@
+"""Garbled circuits: half-gates, free XOR, point-and-permute, many at once.
+
+One circuit is garbled for a block of instances in one go (eprint 2014/756).
+Labels are 16 bytes; an AND costs two of them.
+
+    Garbler                                           Evaluator
+      correlated OT with its delta  <-- choices ---     own labels
+      garble(zero_labels)           --- GarbledBlock -->
+      Encoding.labels(own bits)     --- labels ------->  evaluate(...)
+      Encoding.decoding             --- if it may know the values -->
+
+Whoever holds one label of each input wire sees uniform messages: a table row is
+masked by the hash of a label that it does not have, and a label, colour
+included, is masked by the uniform label of value 0 (an input's) or by hashes. A
+block carries a check that finds labels or tables of another one (`garbled_block`).
+
+Security. H(x) = AES-XTS_K(x) ^ sigma(x) as in `hashing`, assumed circular
+correlation robust with AES as an ideal cipher (eprint 2019/074, 2019/1168). Each
+gate of each tile has its own public key, which serves at most 2^14 instances
+of two operands: finding delta takes about 2^112 work. XTS tells instances and
+operands apart by tweaks that start again with every call to the cipher: so both
+labels of a wire meet one tweak, and a tile must never be split over two calls.
+(OpenSSL refuses more than 2^20 blocks in one.) Delta is fresh for each session.
+A block is evaluated once and an input encoded once, for two labels of one wire
+reveal delta.
+
+Not constant time: lookups at secret indices, in tables of 256 rows of 128 bytes,
+show in a shared cache. AES itself runs in hardware. Little-endian machines only.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto.garbled_circuits import circuits, garbled_block, kernels, slot_program
+from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
+from safenet_jax.crypto.randomness import Randomness
+
+_COLOUR = np.uint64(1)
+
+
+class Encoding:
+  """The garbler's secrets of one block.
+
+  Attributes:
+    output_labels: uint64 [outputs, block, 2], the labels of colour 0; zero for
+      constant outputs.
+    decoding: uint8 [outputs, block / 8], the values of colour 0, packed.
+  """
+
+  def __init__(
+    self,
+    circuit: circuits.Circuit,
+    delta: np.ndarray,
+    inputs: dict[str, np.ndarray],
+    outputs: np.ndarray,
+  ):
+    """Takes labels of value 0: uint64 [width, 2 block] of fresh inputs and outputs."""
+    self._select_delta = kernels.selection_table(np.zeros(2, np.uint64), delta)
+    self._inputs = inputs
+    self.decoding = np.stack([kernels.colours(zero) for zero in outputs])
+    colourless = self._add_delta(outputs, self.decoding)
+    self.output_labels = colourless.reshape(len(outputs), -1, 2)
+    for values, output in zip(self.decoding, circuit.outputs):
+      if output is True or (isinstance(output, circuits.Wire) and output.inverted):
+        np.invert(values, out=values)
+
+  @property
+  def nbytes(self) -> int:
+    """Memory of the labels."""
+    return self.output_labels.nbytes + sum(zeros.nbytes for zeros in self._inputs.values())
+
+  def _add_delta(self, zeros: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    labels = np.empty_like(zeros)
+    for label_row, zero, bit_row in zip(labels, zeros, bits):
+      kernels.select(self._select_delta, bit_row, label_row)
+      np.bitwise_xor(label_row, zero, out=label_row)
+    return labels
+
+  def labels(self, name: str, bits: np.ndarray) -> np.ndarray:
+    """The labels of an input's values, once only.
+
+    Args:
+      name: an input that was garbled with fresh labels; the labels of others
+        are with the evaluator already.
+      bits: uint8 [width, block / 8], packed.
+
+    Returns:
+      uint64 [width, block, 2].
+
+    Raises:
+      ValueError: no fresh labels of that name, or they were given before.
+    """
+    if name not in self._inputs:
+      raise ValueError(
+        f'labels of {name!r}, want one of {sorted(self._inputs)}: a second label of a wire '
+        'reveals delta'
+      )
+    zeros = self._inputs[name]
+    _check(f'bits of {name!r}', bits, np.uint8, (len(zeros), zeros.shape[1] // 16))
+    del self._inputs[name]
+    return self._add_delta(zeros, bits).reshape(len(zeros), -1, 2)
+
+
+class Garbler:
+  """Garbles one circuit for blocks of `block` instances, under one delta."""
+
+  def __init__(
+    self,
+    circuit: circuits.Circuit,
+    block: int,
+    randomness: Randomness,
+    delta: np.ndarray | None = None,
+  ):
+    """Allocates scratch for all blocks.
+
+    Args:
+      circuit: what to garble.
+      block: instances, a multiple of 64, at most 2^14.
+      randomness: where labels, permute bits and hash keys come from.
+      delta: uint64 [2], low bit 1; fresh if None.
+    """
+    self.circuit = circuit
+    self.block = block
+    self._randomness = randomness
+    if delta is None:
+      delta = randomness.words(2)
+      delta[0] |= _COLOUR
+    _check('delta', delta, np.uint64, (2,))
+    if not delta[0] & _COLOUR:
+      raise ValueError(f'delta {delta} is even, want low bit 1')
+    self.delta = delta.copy()
+    program = slot_program.compile_program(circuit)
+    self._tiles = kernels.Block(
+      program, block, lambda size: kernels.GarblerTile(program, size, self.delta)
+    )
+
+  def garble(
+    self,
+    zero_labels: Mapping[str, np.ndarray] | None = None,
+    tables: np.ndarray | None = None,
+  ) -> tuple[GarbledBlock, Encoding]:
+    """Garbles a block; inputs not in `zero_labels` get fresh labels.
+
+    Args:
+      zero_labels: by input name the labels of value 0, uint64 [width, block, 2],
+        where the evaluator has its labels from correlated OT.
+      tables: uint64 [ands, 2, block, 2] to use for the message, such as those of
+        a block already sent: touching new memory takes time.
+
+    Raises:
+      ValueError: tables that are not contiguous, or labels of an unknown input.
+    """
+    shape = garbled_block.tables_shape(self.circuit, self.block)
+    if tables is None:
+      tables = np.empty(shape, np.uint64)
+    _check('tables', tables, np.uint64, shape)
+    if not tables.flags.c_contiguous:
+      raise ValueError('tables are not C-contiguous')
+    zero_labels = zero_labels or {}
+    unknown = zero_labels.keys() - dict(self.circuit.inputs).keys()
+    if unknown:
+      raise ValueError(f'labels of {sorted(unknown)}, want inputs of {self.circuit.inputs}')
+    given: dict[int, np.ndarray] = {}
+    fresh: dict[int, np.ndarray] = {}
+    inputs = {}
+    for name, wires in _wires(self.circuit):
+      if name in zero_labels:
+        given |= zip(wires, _rows(name, zero_labels[name], len(wires), self.block))
+      else:
+        inputs[name] = np.empty((len(wires), 2 * self.block), np.uint64)
+        fresh |= zip(wires, inputs[name])
+
+    def load(words: slice, wire: int) -> np.ndarray:
+      if wire in given:
+        return given[wire][words]
+      # Drawn just before it is read, while it is in the cache.
+      labels = fresh[wire][words]
+      self._randomness.fill(labels)
+      return labels
+
+    seed = self._randomness.bytes(garbled_block.SEED_BYTES)
+    zeros = self._tiles.run(load, seed, tables.reshape(len(tables), 2, 2 * self.block))
+    check = garbled_block.make_check(seed, self.circuit, zeros, self.delta)
+    return GarbledBlock(seed, check, tables), Encoding(self.circuit, self.delta, inputs, zeros)
+
+
+class Outputs(NamedTuple):
+  """What the evaluator ends with; a constant output has label and colour 0."""
+
+  labels: np.ndarray  # uint64 [outputs, block, 2]
+  colours: np.ndarray  # uint8 [outputs, block / 8], packed
+
+
+class Evaluator:
+  """Evaluates one circuit on blocks of `block` instances."""
+
+  def __init__(self, circuit: circuits.Circuit, block: int):
+    self.circuit = circuit
+    self.block = block
+    program = slot_program.compile_program(circuit)
+    self._tiles = kernels.Block(program, block, lambda size: kernels.EvaluatorTile(program, size))
+
+  def evaluate(self, garbled: GarbledBlock, labels: Mapping[str, np.ndarray]) -> Outputs:
+    """Evaluates a garbled block, once only.
+
+    Args:
+      garbled: a block of this circuit and size.
+      labels: for every input uint64 [width, block, 2].
+
+    Raises:
+      ValueError: a shape is wrong, the block was evaluated before, or block and
+        labels do not belong together (`garbled_block`).
+    """
+    if labels.keys() != dict(self.circuit.inputs).keys():
+      raise ValueError(f'labels of {sorted(labels)}, want {self.circuit.inputs}')
+    shape = garbled_block.tables_shape(self.circuit, self.block)
+    _check('tables', garbled.tables, np.uint64, shape)
+    rows = [
+      row
+      for name, wires in _wires(self.circuit)
+      for row in _rows(name, labels[name], len(wires), self.block)
+    ]
+    if garbled.used:
+      raise ValueError('garbled block was evaluated before')
+    garbled.used = True
+
+    tables = garbled.tables.reshape(len(garbled.tables), 2, 2 * self.block)
+    outputs = self._tiles.run(lambda words, wire: rows[wire][words], garbled.seed, tables)
+    garbled_block.verify(garbled, self.circuit, outputs)
+    return Outputs(
+      outputs.reshape(len(outputs), self.block, 2),
+      np.stack([kernels.colours(row) for row in outputs]),
+    )
+
+
+def garble_many(
+  circuit: circuits.Circuit,
+  instances: int,
+  randomness: Randomness,
+  delta: np.ndarray | None = None,
+  zero_labels: Callable[[slice], Mapping[str, np.ndarray]] | None = None,
+) -> Iterator[tuple[slice, GarbledBlock, Encoding]]:
+  """Garbles any multiple of 64 instances block by block, in constant memory.
+
+  Yields the instances of each block with its results, under one delta.
+  `zero_labels` is asked for those of each block's instances.
+
+  Raises:
+    ValueError: another number of instances.
+  """
+  if instances % 64 or instances < 64:
+    raise ValueError(f'{instances} instances, want a multiple of 64')
+  garbler = None
+  for start in range(0, instances, kernels.MAX_BLOCK):
+    span = slice(start, min(start + kernels.MAX_BLOCK, instances))
+    block = span.stop - span.start
+    if garbler is None or garbler.block != block:
+      garbler = Garbler(circuit, block, randomness, delta)
+      delta = garbler.delta
+    yield span, *garbler.garble(zero_labels(span) if zero_labels else None)
+
+
+def _wires(circuit: circuits.Circuit) -> Iterator[tuple[str, range]]:
+  first = 0
+  for name, width in circuit.inputs:
+    yield name, range(first, first + width)
+    first += width
+
+
+def _rows(name: str, labels: np.ndarray, width: int, block: int) -> np.ndarray:
+  _check(f'labels of {name!r}', labels, np.uint64, (width, block, 2))
+  return labels.reshape(width, 2 * block)
+
+
+def _check(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+  if array.dtype != dtype or array.shape != shape:
+    raise ValueError(f'{name}: {array.dtype} {array.shape}, want {np.dtype(dtype).name} {shape}')

@@ -1,0 +1,202 @@
+"""Linear layers under encryption: shares of W r for the client's secret r.
+
+    client (r, secret key)                       server (W, public key)
+
+    encrypt_map              -- Enc(r) ----->    reply (prepare: once per model)
+    decrypt_map: c           <-- masked -----      u
+
+    c + u = W r mod 2^bits, each c uniform and independent of W.
+
+An element is off by one with probability about 3.24 ||w||_2 t / q: w the kernel
+of its output channel, t / q = 2^(bits - 93). Neither lengths nor the calls made
+depend on W: every kernel polynomial gets 2^bits / 4 added to its coefficient 0,
+which no weight reaches, so that none is zero (SEAL refuses to multiply by zero);
+what that adds to every output is the same, and is subtracted, noise included.
+
+The upload, and each group of output channels of the reply, carry an identifier
+(`messages`) of the key, the parameters, the layer and the caller's tag, by which
+a message for another key, layer or tag is refused. A tag is used once with a key.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto import messages
+from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto.homomorphic import bfv, packing, replies
+
+_NOISE = 3.24  # deviation of a fresh encryption's noise
+_MOST_WRONG = 2.0**-10
+
+
+class Weights(NamedTuple):
+  """A layer's kernel, or some of its output groups, ready to multiply by."""
+
+  layout: packing.Layout
+  groups: range
+  multipliers: Sequence[Sequence[Any]]  # [inputs][groups] plaintexts
+  offset: Any  # the plaintext that is in all of them
+
+
+def upload_size(context: bfv.Context, layer: packing.Convolution) -> int:
+  """Bytes of `encrypt_map`."""
+  layout = packing.layout(layer, context.degree)
+  return messages.BYTES + context.upload_size(layout.tiles * layout.inputs)
+
+
+def reply_size(context: bfv.Context, layer: packing.Convolution) -> int:
+  """Bytes of `reply`."""
+  layout = packing.layout(layer, context.degree)
+  return sum(_group_size(context, layout, group) for group in range(layout.outputs))
+
+
+def _group_size(context: bfv.Context, layout: packing.Layout, group: int) -> int:
+  places = layout.output_places(group).size
+  return messages.BYTES + replies.size(context, layout.tiles, places)
+
+
+def _upload_identifier(key: bytes, layer: packing.Convolution, tag: bytes) -> bytes:
+  return messages.identifier(b'upload', key, repr(layer).encode(), tag)
+
+
+def _reply_identifier(key: bytes, layer: packing.Convolution, tag: bytes, group: int) -> bytes:
+  return messages.identifier(b'reply', key, repr(layer).encode(), tag, b'%d' % group)
+
+
+def prepare(
+  context: bfv.Context,
+  layer: packing.Convolution,
+  kernel: np.ndarray,
+  groups: range | None = None,
+) -> Weights:
+  """A kernel in NTT form, once per model: 64 KiB per product.
+
+  Args:
+    context: of `ring_parameters`.
+    layer: the layer's shape.
+    kernel: int64 [k, k, channels_in, channels_out], below 2^bits / 4.
+    groups: which output groups of the layout; all by default.
+
+  Raises:
+    ValueError: the kernel has another shape or type, a weight is too large, or
+      an element would be off by one with probability above 2^-10.
+  """
+  modulus = context.parameters.plain_modulus
+  if kernel.shape != layer.kernel_shape or kernel.dtype != np.int64:
+    raise ValueError(f'kernel {kernel.dtype} {kernel.shape}, want int64 {layer.kernel_shape}')
+  if max(int(kernel.max()), -int(kernel.min())) >= modulus // 4:
+    raise ValueError(f'weights {kernel.min()} to {kernel.max()}, want below {modulus // 4}')
+  norm = float(np.sqrt((kernel.astype(np.float64) ** 2).sum((0, 1, 2)).max()))
+  wrong = _NOISE * norm * modulus / math.prod(int(m) for m in context.moduli)
+  if wrong > _MOST_WRONG:
+    raise ValueError(
+      f'weights of norm {norm:.3g} round wrongly with probability {wrong:.2g}, want at most '
+      f'{_MOST_WRONG}: smaller weights or a smaller ring'
+    )
+  layout = packing.layout(layer, context.degree)
+  offset = np.zeros(context.degree, np.int64)
+  offset[0] = modulus // 4
+  groups = range(layout.outputs) if groups is None else groups
+  multipliers = []
+  for packed in layout.pack_kernel(kernel, groups):
+    packed = packed + offset
+    packed = np.where(packed < 0, packed + modulus, packed).astype(np.uint64)
+    multipliers.append([context.multiplier(coefficients) for coefficients in packed])
+  shared = context.multiplier(offset.astype(np.uint64))
+  return Weights(layout, groups, list(zip(*multipliers)), shared)
+
+
+def encrypt_map(
+  secret: bfv.SecretKey,
+  layer: packing.Convolution,
+  values: np.ndarray,
+  randomness: randomness_lib.Randomness,
+  tag: bytes,
+) -> bytes:
+  """Client: Enc(r) for r uint64 [height, width, channels_in] below 2^bits.
+
+  `tag` tells uploads under one key apart: attempt and place in the network. The
+  server's call and `decrypt_map` get the same.
+
+  Raises:
+    ValueError: r has another shape or type, or a value is too large.
+  """
+  modulus = secret.context.parameters.plain_modulus
+  if values.shape != layer.input_shape or values.dtype != np.uint64:
+    raise ValueError(f'map {values.dtype} {values.shape}, want uint64 {layer.input_shape}')
+  if values.max() >= modulus:
+    raise ValueError(f'a value of {values.max()}, want below {modulus}')
+  layout = packing.layout(layer, secret.context.degree)
+  return _upload_identifier(secret.fingerprint, layer, tag) + secret.encrypt(
+    layout.pack_map(values), randomness
+  )
+
+
+def reply(
+  public: bfv.PublicKey,
+  weights: Weights,
+  upload: bytes,
+  randomness: randomness_lib.Randomness,
+  tag: bytes,
+) -> tuple[bytes, np.ndarray]:
+  """Server: the masked W r and u, uint64 [height, width, channels of the groups].
+
+  Raises:
+    ValueError: the upload has a wrong length or a residue beyond its modulus, or is
+      of another key, layer or tag.
+  """
+  layout, context = weights.layout, public.context
+  layer, key = layout.convolution, public.fingerprint
+  if not weights.groups:
+    return b'', np.zeros((*layer.output_shape[:2], 0), np.uint64)
+  if len(upload) != upload_size(context, layer):
+    raise ValueError(f'upload of {len(upload)} bytes, want {upload_size(context, layer)}')
+  body = messages.read('upload', upload, _upload_identifier(key, layer, tag))
+  encrypted = context.load(body, layout.tiles * layout.inputs)
+  starts = range(0, len(encrypted), layout.inputs)
+  tiles = [encrypted[start : start + layout.inputs] for start in starts]
+  totals = [public.combine(tile, weights.multipliers, weights.offset) for tile in tiles]
+  parts, masks, shapes = [], [], []
+  for group, *sums in zip(weights.groups, *totals):
+    places = layout.output_places(group)
+    message, mask = replies.mask(context, sums, places.reshape(-1), randomness)
+    parts += [_reply_identifier(key, layer, tag, group), message]
+    masks.append(mask)
+    shapes.append(places.shape)
+  share = context.round(np.concatenate(masks, axis=1))
+  return b''.join(parts), _join(share, shapes)
+
+
+def decrypt_map(
+  secret: bfv.SecretKey, layer: packing.Convolution, message: bytes, tag: bytes
+) -> np.ndarray:
+  """Client: c, uint64 [height, width, channels_out] of the output.
+
+  Raises:
+    ValueError: the reply has a wrong length or a residue beyond its modulus, or is
+      of another key, layer or tag.
+  """
+  context = secret.context
+  if len(message) != reply_size(context, layer):
+    raise ValueError(f'reply of {len(message)} bytes, want {reply_size(context, layer)}')
+  layout = packing.layout(layer, context.degree)
+  shares, shapes, start = [], [], 0
+  for group in range(layout.outputs):
+    places = layout.output_places(group)
+    end = start + _group_size(context, layout, group)
+    want = _reply_identifier(secret.fingerprint, layer, tag, group)
+    body = messages.read('reply', message[start:end], want)
+    shares.append(replies.unmask(secret, body, layout.tiles, places.reshape(-1)))
+    shapes.append(places.shape)
+    start = end
+  return _join(np.concatenate(shares), shapes)
+
+
+def _join(flat: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
+  """Groups of channels [h, w, c], one flat vector, as one map."""
+  ends = np.cumsum([np.prod(shape) for shape in shapes])
+  parts = np.split(flat, ends[:-1])
+  return np.concatenate([p.reshape(s) for p, s in zip(parts, shapes)], axis=-1)

@@ -1,0 +1,80 @@
+"""Replies that tell the client its additive share of a plaintext, and no more.
+
+    server: c0, c1 of a result                   client
+
+    mask v uniform over Z_q    -- c0 - v, c1 ->  alpha = round((c0 - v + c1 s) t / q)
+    beta = round(v t / q)
+
+alpha + beta = the plaintext mod t, except that noise may carry: a coefficient is
+off by one with probability E|noise| t / q.
+
+What the client sees: c0 - v is exactly uniform, whatever the plaintext and its
+noise are, because v is uniform over Z_q, fresh and used once. c1 contains the
+pk1 u + e1 of a fresh Enc(0): uniform by ring-LWE even to the owner of the secret
+key, because the other equation in u is in c0, which v hides. So alpha is
+independent of the server's inputs. Coefficients of c0 that hold no result are
+not sent. Without Enc(0), c1 would be linear in the server's weights.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto import residues
+from safenet_jax.crypto.homomorphic import bfv
+
+
+def size(context: bfv.Context, ciphertexts: int, places: int) -> int:
+  """Bytes of a reply of so many ciphertexts and places."""
+  first = residues.size(context.moduli, places)
+  return first + residues.size(context.moduli, ciphertexts * context.degree)
+
+
+def mask(
+  context: bfv.Context,
+  ciphertexts: Sequence[Any],
+  places: np.ndarray,
+  randomness: randomness_lib.Randomness,
+) -> tuple[bytes, np.ndarray]:
+  """Server: a message, and the mask v.
+
+  Args:
+    context: of the ciphertexts.
+    ciphertexts: from `PublicKey.combine`.
+    places: int [n], where [ciphertexts, degree] flattened holds results.
+    randomness: the mask's source.
+
+  Returns:
+    The message, and v [moduli, n], of which `Context.round` makes beta.
+  """
+  moduli = context.moduli
+  pairs = np.stack([context.polynomials(c) for c in ciphertexts], axis=2)
+  useful = pairs[0].reshape(moduli.size, -1)[:, places]
+  drawn = residues.uniform(randomness, moduli, (places.size,))
+  hidden = residues.subtract(useful, drawn, moduli)
+  second = pairs[1].swapaxes(0, 1)
+  return residues.pack(hidden, moduli) + residues.pack(second, moduli), drawn
+
+
+def unmask(
+  secret: bfv.SecretKey, message: bytes, ciphertexts: int, places: np.ndarray
+) -> np.ndarray:
+  """Client: alpha, uint64 [n] below t, for the same n places.
+
+  Raises:
+    ValueError: the length is wrong or a residue is not below its modulus.
+  """
+  context = secret.context
+  moduli, want = context.moduli, size(context, ciphertexts, places.size)
+  if len(message) != want:
+    raise ValueError(f'reply of {len(message)} bytes, want {want}')
+  split = residues.size(moduli, places.size)
+  pairs = np.zeros((2, moduli.size, ciphertexts, context.degree), np.uint64)
+  useful = residues.unpack(message[:split], moduli, (places.size,))
+  pairs[0].reshape(moduli.size, -1)[:, places] = useful
+  second = residues.unpack(message[split:], moduli, (ciphertexts, context.degree))
+  pairs[1] = second.swapaxes(0, 1)
+  decrypted = [secret.decrypt(pairs[:, :, k]) for k in range(ciphertexts)]
+  return np.concatenate(decrypted)[places]

@@ -1,0 +1,1 @@
+"""Oblivious transfer: base transfers, correlated extension, words."""

@@ -1,0 +1,127 @@
+"""How many bits an activation layer gets, for room above all that calibration saw."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.fixed_point.channel_order import Pool
+from safenet_jax.fixed_point.folding import Split
+from safenet_jax.fixed_point.formats import ActivationFormat, Precision
+
+# Fraction bits to aim for in a leading coefficient that is not folded: it is small.
+_LEAD_BITS = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+  """What an activation layer's format is chosen from.
+
+  inputs, values: float64 [B, ..., C] before and after the activation, in the
+    split's order.
+  fraction, output: fraction bits of both.
+  folded: the inputs' integers are those of a square's argument.
+  """
+
+  name: str
+  precision: Precision
+  split: Split
+  inputs: np.ndarray
+  values: np.ndarray
+  fraction: int
+  output: int
+  pool: Pool | None
+  folded: bool
+
+  @property
+  def window(self) -> int:
+    """Side of the pool behind the activation, 1 without one."""
+    return self.pool.window if self.pool else 1
+
+  def formats(self) -> tuple[ActivationFormat, np.ndarray | None]:
+    """The public format, and the polynomials' coefficients.
+
+    Raises:
+      ValueError: the values do not fit the rings or fields.
+    """
+    bits = self.precision.ring
+    form, integers = self._garbled(), None
+    if not form.maximum:
+      ring.window_bits(self.window)  # refuses windows whose mean is no shift
+    if self.split.degree:
+      form, integers = self._polynomial(form)
+    form.rescales(bits)  # raises where they do not fit
+    if max(form.sign_bits, form.select_bits) >= bits:
+      raise ValueError(
+        f'{self.name}: values up to 2^{form.sign_bits} do not fit the ring of {bits} bits'
+      )
+    return form, integers
+
+  def _garbled(self) -> ActivationFormat:
+    """The format without its polynomials."""
+    split, margin = self.split, self.precision.margin
+    largest = float(np.abs(self.inputs[..., : split.relu.size]).max(initial=0.0))
+    largest = max(largest * 2.0**self.fraction, 1.0)
+    dropped = self.fraction - self.output
+    sign = math.ceil(math.log2(margin * largest + 2.0**dropped)) + 1
+    maximum = self.pool is not None and self.pool.maximum
+    if maximum:
+      # One more than the circuit's values have, for the offset of the exact truncation.
+      select = sign - dropped + 1
+    else:
+      select = math.ceil(math.log2(margin * largest * self.window**2 + 1)) + 2
+      select = max(select, sign, self.precision.select_ring)
+    return ActivationFormat(
+      relu=split.relu.size,
+      polynomial=split.polynomial.size,
+      degree=split.degree,
+      map_shape=self.inputs.shape[1:-1],
+      window=self.window,
+      input_fraction=self.fraction,
+      sign_bits=sign,
+      select_bits=select,
+      shift=0,
+      modulus=0,
+      value_fraction=0,
+      output_fraction=self.output,
+      maximum=maximum,
+    )
+
+  def _polynomial(self, form: ActivationFormat) -> tuple[ActivationFormat, np.ndarray]:
+    """The format with its polynomials, and their coefficients."""
+    split, folded = self.split, self.folded
+    square = split.degree == 2
+    fraction = self.fraction + (split.extra if folded else 0)
+    wanted = min(self.precision.square if square else self.precision.cubic, fraction)
+    largest = float(np.abs(self.values[..., form.relu :]).max())
+    bound = self.precision.margin * largest * self.window**2
+
+    # Field, shift up to which its last truncation is exact, least bits of a leading coefficient.
+    fields = [(ring.PRIME_41, 37, _LEAD_BITS - 4)] if square else []
+    if not folded:
+      fields.append((ring.PRIME_50, 32, _LEAD_BITS // 2))
+    for modulus, exact, least in fields:
+      inputs, lead = wanted, 0
+      if not folded:
+        room = exact + self.output - ring.window_bits(self.window) - split.degree * inputs
+        lead = min(_LEAD_BITS, room)
+      integers, bits = split.integers(inputs, lead, folded=folded)
+      while bound * 2.0**bits >= modulus / 4 and inputs >= 0:
+        if lead > least:
+          lead -= 1
+        else:
+          inputs -= 1
+        integers, bits = split.integers(inputs, lead, folded=folded)
+      if inputs == wanted:
+        break
+    if inputs < 0:
+      raise ValueError(f'{self.name}: polynomial values up to {largest:.3g} do not fit {modulus}')
+    form = dataclasses.replace(
+      form,
+      shift=fraction - inputs,
+      modulus=modulus,
+      value_fraction=bits,
+      general=square and not folded,
+    )
+    return form, integers

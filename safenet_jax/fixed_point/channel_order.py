@@ -1,0 +1,145 @@
+"""Which channels everything of a network has to make, and in which order.
+
+Activations take their garbled channels first, then polynomials; what they prune
+nobody has to make for them. A layer that one activation alone reads makes its
+channels in that activation's order, all others in their own.
+"""
+
+import collections
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.fixed_point.folding import Split
+from safenet_jax.models import layers as records
+
+
+class Pool(NamedTuple):
+  """A pool that is part of the activation before it: its name, its window, and whose kind."""
+
+  name: str
+  window: int
+  maximum: bool
+
+
+class Channels:
+  """Orders of channels, and what can be made one with the layer before it.
+
+  splits: of every activation, in walking order.
+  pools: by activation name, pools that alone read an activation.
+  """
+
+  def __init__(
+    self, layers: tuple[records.Layer, ...], input_shape: tuple[int, ...], splits: Sequence[Split]
+  ):
+    """Follows every value to all that reads it.
+
+    Raises:
+      ValueError: a max pool that is not directly behind an activation.
+    """
+    self.splits = list(splits)
+    found = self._readers = _Readers()
+    found.read(records.run(layers, found, frozenset()), None)
+    shapes = {shape.name: shape for shape in records.shapes(layers, input_shape)}
+    self.pools = {}
+    for pool, source in found.pools.items():
+      layer = shapes[pool].layer
+      if not isinstance(layer, records.Pool):
+        raise ValueError(f'{pool} is {layer}, want a pool')
+      maximum = isinstance(layer, records.MaxPool)
+      if source is not None and len(found.readers[source]) == 1:
+        window = records.window(layer, *shapes[pool].input_shape[:2])
+        self.pools[source] = Pool(pool, window, maximum)
+      elif maximum:
+        raise ValueError(
+          f'{pool} is not directly behind an activation that nothing else reads, want it there '
+          'to be served: its maxima are taken in the circuits of that activation'
+        )
+
+  def order(self, name: str, total: int) -> np.ndarray:
+    """Original indices of the channels that a linear layer or addition of `total` makes."""
+    found = self._readers.readers[name]
+    readers = {t for t in found if t is not None}
+    if None in found:
+      return np.arange(total)
+    if len(readers) == 1:
+      return self.splits[readers.pop()].order
+    return np.unique(np.concatenate([self.splits[t].order for t in readers]))
+
+  def folded(self, name: str) -> Split | None:
+    """The split of the activation whose input the linear layer `name` alone makes, for it alone."""
+    readers = self._readers.readers[name]
+    if len(readers) != 1 or readers[0] is None:
+      return None
+    alone = self._readers.sources[readers[0]] == frozenset({name})
+    return self.splits[readers[0]] if alone else None
+
+
+class _Readers:
+  """Operations whose value is the names of what has its channels and adds up to it.
+
+  readers: by name of a linear layer, an addition or an activation, the indices
+    of the activations that read its channels, None for all other readers.
+  sources: by activation index, the value that it reads.
+  pools: by pool name, the name of the activation behind it, or None.
+  """
+
+  def __init__(self):
+    self.readers: dict[str, list[int | None]] = collections.defaultdict(list)
+    self.sources: dict[int, frozenset[str]] = {}
+    self.pools: dict[str, str | None] = {}
+    self.additions = 0
+
+  def read(self, value, reader):
+    for name in value:
+      self.readers[name].append(reader)
+
+  def conv(self, name, layer, value):
+    del layer
+    self.read(value, None)
+    return frozenset({name})
+
+  dense = conv
+
+  def activation(self, name, layer, value):
+    del layer
+    index = len(self.sources)
+    self.read(value, index)
+    self.sources[index] = value
+    return frozenset({name})
+
+  def average_pool(self, name, layer, value):
+    del layer
+    self.pools[name] = source = _activation(value)
+    if source is None:
+      return value
+    self.read(value, None)
+    return frozenset()
+
+  def max_pool(self, name, layer, value):
+    del layer
+    self.pools[name] = _activation(value)
+    return self.pad_shortcut(name, None, value)
+
+  def pad_shortcut(self, name, layer, value):
+    del name, layer
+    self.read(value, None)
+    return frozenset()
+
+  flatten = pad_shortcut
+
+  def add(self, branch, shortcut):
+    name = f'add{self.additions}'
+    self.additions += 1
+    for side in (branch, shortcut):
+      if _activation(side) is not None:
+        self.read(side, None)
+    linear = [side for side in (branch, shortcut) if _activation(side) is None]
+    return frozenset({name}).union(*linear)
+
+
+def _activation(value: frozenset[str]) -> str | None:
+  """The activation whose output a value is."""
+  name = next(iter(value), '')
+  return name if name.startswith('activation') else None

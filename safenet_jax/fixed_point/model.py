@@ -1,0 +1,197 @@
+"""The fixed-point model, and its network in plain integers: the functionality of the protocol."""
+
+import dataclasses
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.fixed_point.formats import ActivationFormat, Precision, RangeReport
+from safenet_jax.models import layers as records
+
+_LIMIT = 1 << (ring.FIXED_POINT_BITS - 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearWeights:
+  """The server's integers of one linear layer.
+
+  kernel: int64 [k, k, I, O] or [I, O], pruned channels removed.
+  bias: int64 [O], at the fraction bits of the output.
+  stride: of a convolution.
+  limb: width of exact float64 limbs, see `ring.multiply`.
+  """
+
+  kernel: np.ndarray
+  bias: np.ndarray
+  stride: int
+  limb: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FixedPointModel:
+  """A planned network in integers; `layers` are the records without pruned channels.
+
+  activations: public format per activation name.
+  linear: the server's weights per linear name.
+  polynomials: the server's coefficients per activation name, int64
+    [degree + 1, polynomial channels], constant term first.
+  absorbed: names of pools that are part of the activation before them; every
+    max pool is.
+  input_fraction, output_fraction: fraction bits of the image and the logits.
+  logit_bits: k, logits are compared mod 2^k where the client gets the class alone;
+    None where nothing is known of their size, and the whole ring is compared.
+  truncation_bits: public; calibration images expect at most 2^-truncation_bits failures
+    of local truncation each, and none where there are no polynomials.
+  """
+
+  layers: tuple[records.Layer, ...]
+  input_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  precision: Precision
+  activations: dict[str, ActivationFormat]
+  linear: dict[str, LinearWeights]
+  polynomials: dict[str, np.ndarray]
+  absorbed: frozenset[str]
+  input_fraction: int
+  output_fraction: int
+  logit_bits: int | None = None
+  truncation_bits: int = 0
+
+  @property
+  def truncation_failure(self) -> float:
+    """Expected failures of local truncation per inference, rounded up to a power of two."""
+    polynomials = any(form.polynomial for form in self.activations.values())
+    return 2.0**-self.truncation_bits if polynomials else 0.0
+
+  def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
+    """The client's input: uint8 [B, H, W, C] to int64 fixed point; `report` counts saturation.
+
+    Raises:
+      ValueError: anything but uint8 [B, H, W, C] of the model's shape.
+    """
+    if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
+      raise ValueError(f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]')
+    normal = (images / 255.0 - np.asarray(self.mean)) / np.asarray(self.std)
+    values, saturated = ring.encode(np, normal, self.input_fraction)
+    if report is not None:
+      report.images += len(images)
+      report.count('input', saturated=int(saturated))
+    return values
+
+  def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
+    """Logits int64 [B, classes] of uint8 images, in plain integers.
+
+    This is the functionality that the protocol computes, with every truncation
+    rounded to the nearest. The protocol rounds at random to one of the two
+    neighbours, and takes inputs of a ReLU below one unit of its output for zero
+    now and then, which a pool can make one unit more.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      report: if given, is added to.
+    """
+    report = report or RangeReport()
+    operations = Plain(self, report)
+    logits = records.run(self.layers, operations, self.encode(images, report))
+    if self.logit_bits is not None:
+      outside = np.sum(np.abs(logits) >= 1 << (self.logit_bits - 1))
+      report.count('logits', exceeded=int(outside))
+    return logits
+
+
+class Plain:
+  """Operations on int64 values [B, ..., C]; see `FixedPointModel.run`."""
+
+  def __init__(self, model: FixedPointModel, report: RangeReport):
+    self.model, self.report = model, report
+
+  def conv(self, name, layer, x):
+    del layer
+    weights = self.model.linear[name]
+    kernel = weights.kernel
+    patches = ring.patches(np, _limb(x, weights.limb), kernel.shape[0], weights.stride)
+    return _product(patches, kernel.reshape(-1, kernel.shape[-1]), weights.limb) + weights.bias
+
+  def dense(self, name, layer, x):
+    del layer
+    weights = self.model.linear[name]
+    return _product(_limb(x, weights.limb), weights.kernel, weights.limb) + weights.bias
+
+  def activation(self, name, layer, y):
+    del layer
+    form = self.model.activations[name]
+    garbled = y[..., : form.relu]
+    outside = np.sum(np.abs(garbled) >= (1 << (form.sign_bits - 1)) - (1 << form.dropped))
+    if form.maximum:
+      x = _round(max_pool(np.maximum(garbled, 0), form.window), form.dropped)
+    else:
+      pooled = _sum(np.maximum(garbled, 0), form)
+      outside += np.sum(pooled >= 1 << (form.select_bits - 2))
+      x = _round(pooled, form.relu_shift)
+    if form.polynomial:
+      value, more = self._polynomial(name, y[..., form.relu :], form)
+      x, outside = np.concatenate([x, value], axis=-1), outside + more
+    saturated = np.sum((x < -_LIMIT) | (x >= _LIMIT))
+    self.report.count(name, saturated=int(saturated), exceeded=int(outside))
+    return x
+
+  def _polynomial(self, name, y, form):
+    bits = self.model.precision.ring
+    magnitudes = np.abs(y)
+    outside = np.sum(magnitudes >= 1 << (bits - 1))
+    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
+    t = _round(y, form.shift)
+    value = np.zeros_like(t)
+    for coefficient in self.model.polynomials[name][::-1]:
+      value = value * t + coefficient
+    value = _sum(value, form)
+    outside += np.sum(np.abs(value) >= form.rescales(bits)[-1].offset)
+    return _round(value, form.polynomial_shift), outside
+
+  def average_pool(self, name, layer, x):
+    return (
+      x if name in self.model.absorbed else ring.sum_pool(x, records.window(layer, *x.shape[-3:-1]))
+    )
+
+  def max_pool(self, name, layer, x):
+    del name, layer  # always part of the activation
+    return x
+
+  def flatten(self, name, layer, x):
+    del name, layer
+    return x.reshape(x.shape[0], -1)
+
+  def gather(self, name, layer, x):
+    del name
+    return ring.gather(np, x, layer.channels, layer.stride) << layer.shift
+
+  def add(self, branch, shortcut):
+    return branch + shortcut
+
+
+def max_pool(x: np.ndarray, window: int) -> np.ndarray:
+  """The largest of every window of [B, H, W, C]."""
+  b, h, w, c = x.shape
+  return x.reshape(b, h // window, window, w // window, window, c).max((2, 4))
+
+
+def _limb(x: np.ndarray, bits: int) -> np.ndarray:
+  """int64 as float64 where one exact limb of `ring.multiply` holds it, else as uint64."""
+  small = x.size and max(int(x.max()), -int(x.min())) < 1 << bits
+  return x.astype(np.float64 if small else np.uint64)
+
+
+def _product(x: np.ndarray, kernel: np.ndarray, limb: int) -> np.ndarray:
+  """int64 [..., O]."""
+  if x.dtype == np.float64:
+    return (x @ kernel.astype(np.float64)).astype(np.int64)
+  return ring.to_signed(ring.multiply(np, x, kernel, 64, limb), 64)
+
+
+def _round(x: np.ndarray, shift: int) -> np.ndarray:
+  return (x + ((1 << shift) >> 1)) >> shift
+
+
+def _sum(x: np.ndarray, form: ActivationFormat) -> np.ndarray:
+  return ring.sum_pool(x, form.window) if form.window > 1 else x

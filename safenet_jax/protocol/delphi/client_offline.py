@@ -1,0 +1,278 @@
+"""The client's offline phase: everything of an inference that needs no image.
+
+           client                                       server
+             --- Enc(r) of every linear layer ------------>
+             <-- Enc(W r - u) of every linear layer -------
+             --- choices of labels, Enc(c'^j) ------------>
+             <-- garbled tables, OLE replies, choices -----
+             --- products of colours and shares ---------->
+
+Five flights for any number of layers and as many images as a queue holds
+(`offline.lots`): layers do not depend on each other, because the input of each is
+masked afresh. What a message shows is argued where it is made: `linear`, `relu`,
+`polynomial`, `truncation`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto import messages, ring
+from safenet_jax.crypto.garbled_circuits import garbling
+from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
+from safenet_jax.crypto.oblivious_transfer import word_transfer
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models import layers as records
+from safenet_jax.protocol.delphi import message_shapes
+from safenet_jax.protocol.delphi.keys import ClientKeys
+from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial
+from safenet_jax.protocol.layers import class_output, max_pool, polynomial, relu, share_walks
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
+from safenet_jax.transport import frames, packed_words
+from safenet_jax.transport.channel import Channel
+
+
+class Image:
+  """One image's offline phase, step by step."""
+
+  def __init__(self, channel, model, structure, keys, randomness, number: int):
+    self.channel, self.model, self.structure = channel, model, structure
+    self.keys, self.randomness = keys, randomness
+    self.tag = message_shapes.Tag(keys.nonce, number)
+    bits = structure.bits
+    self.mask = randomness.ring(bits, (1, *structure.input_shape))
+    self.layers: dict[str, ClientLayer] = {}
+    for layer in structure.activations:
+      channels = layer.form.relu + layer.form.polynomial
+      mask = randomness.ring(bits, (1, *layer.pooled_shape, channels))
+      self.layers[layer.name] = ClientLayer(mask)
+    self.masks = {name: layer.mask for name, layer in self.layers.items()}
+    self.inputs: dict[str, np.ndarray] = {}
+    self.share = np.empty(0, np.uint64)
+    self.labels = np.empty((0, 2), np.uint64)
+    self.garbled: dict[str, list[tuple]] = {}
+    self.compared: tuple[garbling.GarbledBlock, np.ndarray] | None = None
+    self.sender_pads: Iterator[word_transfer.Pads] = iter(())
+
+  def send_masks(self) -> None:
+    """Sends Enc(r) of every linear layer."""
+    walk = share_walks.Masks(self.model, self.masks)
+    records.run(self.model.layers, walk, self.mask)
+    for name, layer in self.structure.linear.items():
+      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+        upload = encrypted_convolution.encrypt_map(
+          self.keys.secrets[0],
+          layer,
+          walk.inputs[name].reshape(layer.input_shape),
+          self.randomness,
+          self.tag(name),
+        )
+        self.channel.send('masks', upload)
+
+  def receive_linear(self) -> None:
+    """Receives c = W r - u of every linear layer; the share of the logits follows."""
+    outputs = {}
+    for name, layer in self.structure.linear.items():
+      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+        secret = self.keys.secrets[0]
+        size = encrypted_convolution.reply_size(secret.context, layer)
+        (reply,) = self.channel.receive('linear', [(bytes, (size,))])
+        c = frames.checked(encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name))
+        shape = c.shape if name.startswith('conv') else c.shape[-1:]
+        outputs[name] = c.reshape(1, *shape)
+    walk = share_walks.Shares(self.model, self.masks, outputs)
+    self.share = records.run(self.model.layers, walk, self.mask)
+    self.inputs = walk.inputs
+
+  def send_choices(self) -> None:
+    """The bits of c that enter circuits, and the powers of c'."""
+    if self.structure.transfers:
+      with self.channel.scope(phase='offline', layer='all', primitive='labels'):
+        message, self.labels = self.keys.labels.extend(
+          self.tag('labels'), self._label_choices(), self.structure.transfers
+        )
+        self.channel.send('labels', message.identifier, message.words)
+    for (modulus, products), layers in self.structure.products().items():
+      with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
+        factors = [self._factors(layer).reshape(products, -1) for layer in layers]
+        request = ole.request(
+          self.keys.secrets[modulus],
+          np.concatenate(factors, axis=1),
+          self.randomness,
+          self.tag(f'products {modulus} {products}'),
+        )
+        self.channel.send('powers', request)
+
+  def _label_choices(self) -> np.ndarray:
+    """Of all label transfers, packed."""
+    parts = [
+      packed.reshape(-1)
+      for layer in self.structure.activations
+      for packed in layer.entering(self.inputs[layer.name][..., : layer.form.relu])
+    ]
+    if self.structure.comparison:
+      parts.append(self.structure.comparison.entering(self.share[0]).reshape(-1))
+    return np.concatenate(parts)
+
+  def _factors(self, layer: ActivationStructure) -> np.ndarray:
+    """The client's factors of a layer's products, uint64 [products, 1, ...]."""
+    c = self.inputs[layer.name][..., layer.form.relu :]
+    powers = polynomial.offline_client(np, c, layer.form, self.structure.bits)
+    self.layers[layer.name].powers = powers
+    return powers[: layer.powers]
+
+  def _garbled(self, layer: ActivationStructure):
+    """The blocks of a layer with the client's shares in them."""
+    flat = self.inputs[layer.name][..., : layer.form.relu].reshape(-1)
+    return [(block, flat[block.first : block.end]) for block in layer.blocks]
+
+  def receive_tables(self) -> None:
+    """Takes tables, products and the server's choices."""
+    self.garbled = {
+      layer.name: [self._receive_tables(layer, block) for block in layer.blocks]
+      for layer in self.structure.activations
+    }
+    if self.structure.comparison:
+      self.compared = class_output.offline_client(self.channel, self.structure.comparison)
+    self._receive_products()
+    self.sender_pads = self._receive_choices() if self.structure.choices else iter(())
+
+  def send_shares(self) -> None:
+    """Sends products of the server's colours and its shares; keeps the keys of wrap bits."""
+    for layer in self.structure.activations:
+      if layer.selected:
+        self._send_products(layer, self.garbled[layer.name], next(self.sender_pads))
+      elif layer.blocks:
+        self.layers[layer.name].blocks = [
+          max_pool.ClientBlock(garbled, labels, *rest)
+          for labels, (garbled, *rest) in zip(self._block_labels(layer), self.garbled[layer.name])
+        ]
+      for shape, rescale in layer.outputs(self.structure.bits):
+        keys = word_transfer.random_words(next(self.sender_pads), bits=rescale.wrap_bits)
+        self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
+
+  def finish(self) -> ClientMaterial:
+    """The material, once the server has its part."""
+    with self.channel.scope(phase='offline', layer='session', primitive='identifier'):
+      (identifier,) = self.channel.receive('prepared', [(bytes, (message_shapes.ID_BYTES,))])
+    if not self.structure.comparison:
+      return ClientMaterial(identifier, self.mask, self.share, self.layers)
+    # Its labels stand for the share.
+    nothing = np.empty(0, np.uint64)
+    return ClientMaterial(identifier, self.mask, nothing, self.layers, argmax=self._comparison())
+
+  def _comparison(self) -> class_output.ClientState:
+    form = self.structure.comparison
+    if form is None or self.compared is None:
+      raise ValueError('no garbled comparison was received')
+    labels = self.labels[form.offset : form.offset + form.transfers]
+    garbled, decoding = self.compared
+    return class_output.ClientState(garbled, labels.reshape(form.bits, form.size, 2), decoding)
+
+  def _block_labels(self, layer: ActivationStructure) -> Iterator[np.ndarray]:
+    """The labels of the client's bits in each block."""
+    start = layer.offset
+    for block in layer.blocks:
+      end = start + layer.width * block.size
+      yield self.labels[start:end].reshape(layer.width, block.size, 2)
+      start = end
+
+  def _receive_tables(self, layer, block) -> tuple:
+    """A garbled block and what comes with it, see `offline.tables_parts`."""
+    with self.channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
+      parts = message_shapes.tables_parts(layer, block)
+      seed, check, tables, *rest = self.channel.receive('tables', parts)
+      return garbling.GarbledBlock(seed, check, tables), *rest
+
+  def _receive_products(self) -> None:
+    for (modulus, products), layers in self.structure.products().items():
+      with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
+        secret = self.keys.secrets[modulus]
+        sizes = [int(np.prod(layer.polynomial_shape)) for layer in layers]
+        (reply,) = self.channel.receive(
+          'products', [(bytes, (ole.reply_size(secret.context, sum(sizes)),))]
+        )
+        alphas = frames.checked(
+          ole.finish, secret, reply, sum(sizes), self.tag(f'products {modulus} {products}')
+        )
+        for layer, part in zip(layers, np.split(alphas, np.cumsum(sizes)[:-1])):
+          self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
+
+  def _receive_choices(self) -> Iterator[word_transfer.Pads]:
+    """Pads of the transfers that the server chooses in, in the order of `offline.choice_parts`."""
+    with self.channel.scope(phase='offline', layer='all', primitive='transfers'):
+      parts = message_shapes.choice_parts(self.structure)
+      identifier, words, keys = self.channel.receive(
+        'choices', message_shapes.choice_message(parts)
+      )
+      labels = frames.checked(
+        self.keys.words.extend, self.tag('choices'), messages.Words(identifier, words), sum(parts)
+      )
+      return iter(
+        [
+          frames.checked(word_transfer.sender_pads, rows, self.keys.delta, key)
+          for rows, key in message_shapes.split_choices(parts, labels, keys)
+        ]
+      )
+
+  def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
+    mine, form = self.layers[layer.name], layer.form
+    with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
+      blocks = self._garbled(layer)
+      factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
+      message, shares = word_transfer.send_products(factors, pads, bits=form.select_bits)
+      self.channel.send(
+        'shares',
+        message.identifier,
+        packed_words.Words(factors.shape, form.select_bits).pack(message.words),
+      )
+      parts = zip(blocks, garbled, self._block_labels(layer))
+      for (block, part), (tables, key), labels in parts:
+        product = shares[block.first : block.end]
+        mine.blocks.append(relu.ClientBlock(tables, labels, part, product, key))
+
+
+class ClientOffline:
+  """The client's offline phase in one session."""
+
+  _kind: type[Image] = Image
+  _flights: tuple[Callable[[Any], None], ...] = (
+    Image.send_masks,
+    Image.receive_linear,
+    Image.send_choices,
+    Image.receive_tables,
+    Image.send_shares,
+  )
+
+  def __init__(
+    self,
+    channel: Channel,
+    model: FixedPointModel,
+    structure: Structure,
+    keys: ClientKeys,
+    randomness: Randomness,
+  ):
+    self._channel, self._model, self._structure = channel, model, structure
+    self._keys, self._randomness = keys, randomness
+
+  def prepare(self, count: int) -> Iterator[ClientMaterial]:
+    """Prepares inferences of `count` images, and gives each as soon as it is ready."""
+    for lot in message_shapes.lots(self._structure, self._keys.secrets[0].context, count):
+      yield from self._prepare(lot)
+
+  def _prepare(self, count: int) -> Iterator[ClientMaterial]:
+    # A number is never taken again, whatever happens below.
+    images = [self._image(next(self._keys.numbers)) for _ in range(count)]
+    # One flight after the other: a round trip is waited for once, not for every image.
+    for flight in self._flights:
+      for image in images:
+        flight(image)
+    for image in images:
+      yield image.finish()
+
+  def _image(self, number: int) -> Image:
+    return self._kind(
+      self._channel, self._model, self._structure, self._keys, self._randomness, number
+    )

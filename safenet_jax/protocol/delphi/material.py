@@ -1,0 +1,215 @@
+"""What each party keeps of a prepared inference of one image, to be used once.
+
+A second image under one preparation would show the server how the two differ, and
+give the client two equations in what hides the weights: `spend` refuses it. What is
+read from a file again is new to that check; whoever keeps files marks them as used.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto.garbled_circuits import garbled_block
+from safenet_jax.protocol.layers import class_output, max_pool, relu
+from safenet_jax.protocol.layers.structure import Structure
+
+ClientBlock = relu.ClientBlock | max_pool.ClientBlock
+ServerBlock = relu.ServerBlock | max_pool.ServerBlock
+
+
+@dataclasses.dataclass
+class ClientLayer:
+  """One activation layer: arrays have a leading axis of one image.
+
+  blocks: of garbled channels.
+  powers, alphas: of polynomial channels, uint64 [degree, 1, ...] and [1, 1, ...].
+  keys: K_0, K_1 of the wrap bits of each output, uint64 [2, 1, ...].
+  mask: r of what comes after the layer, uint64 [1, ...].
+  """
+
+  mask: np.ndarray
+  blocks: list[ClientBlock] = dataclasses.field(default_factory=list)
+  powers: np.ndarray | None = None
+  alphas: np.ndarray | None = None
+  keys: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class _Once:
+  used: bool = dataclasses.field(default=False, init=False)
+  argmax: Any = dataclasses.field(default=None, kw_only=True)
+
+  @property
+  def output(self) -> str:
+    """What it was made for, one of `structure.OUTPUTS`."""
+    return 'logits' if self.argmax is None else 'class'
+
+  def spend(self, output: str) -> None:
+    """Raises ValueError when called again: every pad in here hides one message.
+
+    And for another output than it was made for: for a class it has no share of the
+    logits, for logits no comparison of them.
+    """
+    if self.output != output:
+      raise ValueError(f'a preparation for {self.output}, want one for {output}')
+    if self.used:
+      raise ValueError('a preparation was used before, want a fresh one for every image')
+    self.used = True
+
+
+@dataclasses.dataclass
+class ClientMaterial(_Once):
+  """identifier: what both parties call it; mask: of the image; share: of the logits.
+
+  argmax: `argmax.ClientState` where it is for a class; then `share` is empty.
+  """
+
+  identifier: bytes
+  mask: np.ndarray
+  share: np.ndarray
+  layers: dict[str, ClientLayer]
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """All of it by name, for a file."""
+    found = {'mask': self.mask, 'share': self.share}
+    for name, layer in self.layers.items():
+      found[f'{name}/mask'] = layer.mask
+      if layer.powers is not None and layer.alphas is not None:
+        found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
+      for i, keys in enumerate(layer.keys):
+        found[f'{name}/keys/{i}'] = keys
+      for i, block in enumerate(layer.blocks):
+        found |= {f'{name}/block/{i}/{part}': array for part, array in _arrays(block).items()}
+    if self.argmax is not None:
+      found |= {f'argmax/{part}': array for part, array in _arrays(self.argmax).items()}
+    return found
+
+  @classmethod
+  def from_arrays(cls, identifier: bytes, arrays: dict[str, np.ndarray]) -> 'ClientMaterial':
+    """The inverse of `arrays`."""
+    layers = {}
+    for name in (key.removesuffix('/mask') for key in arrays if key.endswith('/mask')):
+
+      def numbered(kind, name=name):
+        found, i = [], 0
+        while f'{name}/{kind.format(i)}' in arrays:
+          found.append(f'{name}/{kind.format(i)}')
+          i += 1
+        return found
+
+      blocks = []
+      for head in numbered('block/{}/head'):
+        at = head.removesuffix('head')
+        parts = {key.removeprefix(at): v for key, v in arrays.items() if key.startswith(at)}
+        blocks.append(_block(parts))
+      layers[name] = ClientLayer(
+        arrays[f'{name}/mask'],
+        blocks,
+        arrays.get(f'{name}/powers'),
+        arrays.get(f'{name}/alphas'),
+        [arrays[key] for key in numbered('keys/{}')],
+      )
+    start = 'argmax/'
+    last = {key.removeprefix(start): v for key, v in arrays.items() if key.startswith(start)}
+    return cls(
+      identifier,
+      arrays['mask'],
+      arrays['share'],
+      layers,
+      argmax=class_output.ClientState(_garbled(last), last['labels'], last['decoding'])
+      if last
+      else None,
+    )
+
+
+def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:
+  """A block's parts by name."""
+  garbled = block.garbled
+  found = {
+    'head': np.frombuffer(garbled.seed + garbled.check, np.uint8),
+    'tables': garbled.tables,
+    'labels': block.labels,
+  }
+  if isinstance(block, class_output.ClientState):
+    return found | {'decoding': block.decoding}
+  if isinstance(block, max_pool.ClientBlock):
+    return found | {'mask_labels': block.mask_labels, 'decoding': block.decoding}
+  return found | {
+    'share': block.share,
+    'product': block.product_share,
+    'key': np.frombuffer(block.key, np.uint8),
+  }
+
+
+def _block(arrays: dict[str, np.ndarray]) -> ClientBlock:
+  """The inverse of `_arrays` for a block of a layer."""
+  garbled = _garbled(arrays)
+  if 'decoding' in arrays:
+    return max_pool.ClientBlock(
+      garbled, arrays['labels'], arrays['mask_labels'], arrays['decoding']
+    )
+  return relu.ClientBlock(
+    garbled, arrays['labels'], arrays['share'], arrays['product'], arrays['key'].tobytes()
+  )
+
+
+def _garbled(arrays: dict[str, np.ndarray]) -> garbled_block.GarbledBlock:
+  raw, seed = arrays['head'].tobytes(), garbled_block.SEED_BYTES
+  return garbled_block.GarbledBlock(raw[:seed], raw[seed:], arrays['tables'])
+
+
+@dataclasses.dataclass
+class ServerLayer:
+  """One activation layer, the counterpart of `ClientLayer`.
+
+  choices: beta of the wrap bits of each output; chosen: K_beta.
+  """
+
+  blocks: list[ServerBlock] = dataclasses.field(default_factory=list)
+  pads: np.ndarray | None = None
+  betas: np.ndarray | None = None
+  choices: list[np.ndarray] = dataclasses.field(default_factory=list)
+  chosen: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class ServerMaterial(_Once):
+  """u: by linear layer, uint64 [1, ...]; delta: of the garbler in that session.
+
+  argmax: `argmax.ServerState` where it is for a class.
+  """
+
+  identifier: bytes
+  delta: np.ndarray
+  u: dict[str, np.ndarray]
+  layers: dict[str, ServerLayer]
+
+  @property
+  def nbytes(self) -> int:
+    """Memory that it holds, but for small change."""
+    total = sum(u.nbytes for u in self.u.values())
+    total += 0 if self.argmax is None else self.argmax.nbytes
+    for layer in self.layers.values():
+      for array in (layer.pads, layer.betas, *layer.choices, *layer.chosen):
+        total += 0 if array is None else array.nbytes
+      for block in layer.blocks:
+        words = block.mask if isinstance(block, max_pool.ServerBlock) else block.product_share
+        total += block.encoding.nbytes + words.nbytes
+    return total
+
+  @classmethod
+  def size(cls, structure: Structure) -> int:
+    """`nbytes` of one image's, before there is any."""
+    words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
+    labels = structure.transfers  # the server's bits are as many as the client's
+    for layer in structure.activations:
+      if layer.powers:
+        words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
+      words += layer.instances
+      words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs(structure.bits))
+      labels += sum(len(layer.circuit.outputs) * block.size for block in layer.blocks)
+    if structure.comparison:
+      labels += structure.comparison.output_labels
+    return 8 * words + 16 * labels

@@ -1,0 +1,295 @@
+"""The online phase of both parties: one round trip for every activation layer.
+
+           client                                       server
+             --- x - r ------------------------------------>
+    and for every activation layer
+             <-- labels of s, select words, delta, d -------
+             --- corrections E, masked words B ------------->
+    at last
+             <-- share of the logits -----------------------
+    or, for the class alone
+             <-- labels of s, as in `argmax` ---------------
+
+A batch of images takes one preparation each and the same round trips. What every
+message shows is argued in `linear`, `relu`, `polynomial` and `truncation`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.crypto.garbled_circuits import garbling
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models import layers as records
+from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.protocol.layers import (
+  class_output,
+  linear,
+  max_pool,
+  polynomial,
+  relu,
+  share_walks,
+  truncation,
+)
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
+from safenet_jax.transport import frames, packed_words
+from safenet_jax.transport.channel import Channel
+
+
+class Messages:
+  """Parts of one activation layer's two messages, for a batch of images."""
+
+  def __init__(self, layer: ActivationStructure, bits: int, images: int):
+    self.labels = sum(layer.width * block.size * 2 for block in layer.blocks) * images
+    down = []
+    if layer.blocks:
+      down.append(packed_words.Words((self.labels,), 64))
+    if layer.selected:
+      down.append(packed_words.Words((images, layer.selected), layer.form.select_bits))
+    if layer.form.polynomial:
+      shape = (layer.powers, images, *layer.polynomial_shape)
+      down.append(packed_words.field(shape, layer.form.modulus))
+    outputs = layer.outputs(bits)
+    self.down = down + [packed_words.Words((images, *shape), 1) for shape, _ in outputs]
+    self.up = [
+      packed_words.Words((images, *shape), width)
+      for shape, rescale in outputs
+      for width in (rescale.wrap_bits, bits)
+    ]
+
+
+class ClientOnline(share_walks.Local):
+  """The client's walk: the value that is threaded through is None."""
+
+  def __init__(
+    self,
+    channel: Channel,
+    model: FixedPointModel,
+    structure: Structure,
+    materials: Sequence[ClientMaterial],
+  ):
+    super().__init__(model)
+    self._channel, self._structure, self._materials = channel, structure, materials
+    self._layers = {layer.name: layer for layer in structure.activations}
+    self._evaluators: dict[tuple, garbling.Evaluator] = {}
+
+  def run(self, images: np.ndarray) -> np.ndarray:
+    """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each.
+
+    Where the structure is for a class, classes int64 [B].
+
+    Raises:
+      ValueError: there are more or fewer images than materials, or a material was
+        used before or is for another output; nothing is sent.
+    """
+    count, bits = len(self._materials), self.bits
+    with self._channel.scope(phase='online', layer='input', primitive='masked input'):
+      x = ring.from_signed(self.model.encode(images), bits)
+      # One mask would be broadcast to all images, and hide none of them.
+      if len(x) != count:
+        raise ValueError(f'{len(x)} images for {count} preparations, want one for each')
+      for material in self._materials:
+        material.spend(self._structure.output)
+      masked = ring.reduce(x - _join(m.mask for m in self._materials), bits)
+      packed_words.send(self._channel, 'input', [packed_words.Words(masked.shape, bits)], [masked])
+    records.run(self.model.layers, self, None)
+    if self._structure.comparison:
+      states = [material.argmax for material in self._materials]
+      return class_output.online_client(self._channel, self._structure.comparison, states)
+    with self._channel.scope(phase='online', layer='logits', primitive='share'):
+      words = packed_words.Words((count, self._structure.logits), bits)
+      (share,) = packed_words.receive(self._channel, 'logits', [words])
+      ours = _join(m.share for m in self._materials)
+      return ring.reconstruct(ours, share, bits)
+
+  def conv(self, name, layer, value):
+    del name, layer, value
+
+  dense = conv
+
+  def activation(self, name, layer, value):
+    del layer, value
+    layer, form = self._layers[name], self._layers[name].form
+    mine = [material.layers[name] for material in self._materials]
+    messages = Messages(layer, self.bits, len(mine))
+    with self._channel.scope(phase='online', layer=name, primitive='activation'):
+      values = packed_words.receive(self._channel, 'activation', messages.down)
+    shares = []
+    if layer.blocks:
+      labels, *values = values
+      words = values.pop(0) if layer.selected else None
+      with self._channel.scope(phase='online', layer=name, primitive='evaluation'):
+        shares.append(self._garbled(layer, mine, labels, words))
+    if form.polynomial:
+      deltas, *values = values
+      with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
+        powers, alphas = (
+          np.concatenate(parts, axis=1) for parts in zip(*((m.powers, m.alphas) for m in mine))
+        )
+        shares.append(polynomial.online_client(np, powers, alphas, deltas, form))
+    with self._channel.scope(phase='online', layer=name, primitive='truncation'):
+      mask, first = _join(m.mask for m in mine), 0
+      answer: list[np.ndarray] = []
+      for i, (v, d, (shape, rescale)) in enumerate(
+        zip(shares, values, layer.outputs(self.bits), strict=True)
+      ):
+        end = first + shape[-1]
+        keys = np.concatenate([m.keys[i] for m in mine], axis=1)
+        answer += truncation.online_client(
+          np, _pool(v, form.summed, rescale.modulus), keys, d, mask[..., first:end], rescale
+        )
+        first = end
+      packed_words.send(self._channel, 'masked', messages.up, answer)
+
+  def _garbled(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
+    values, start = [], 0
+    for image, material in enumerate(mine):
+      for block, state in zip(layer.blocks, material.blocks, strict=True):
+        end = start + layer.width * block.size * 2
+        theirs = labels[start:end].reshape(layer.width, block.size, 2)
+        evaluator = self._evaluator(layer, block.size)
+        if layer.form.maximum:
+          v = frames.checked(max_pool.online_client, state, evaluator, theirs, block.count)
+        else:
+          word = words[image, block.first : block.end]
+          v = frames.checked(relu.online_client, state, evaluator, theirs, word, layer.form)
+        values.append(v)
+        start = end
+    return np.concatenate(values).reshape(len(mine), *layer.garbled_shape)
+
+  def _evaluator(self, layer: ActivationStructure, size: int) -> garbling.Evaluator:
+    key = layer.circuit, size
+    if key not in self._evaluators:
+      self._evaluators[key] = garbling.Evaluator(*key)
+    return self._evaluators[key]
+
+
+class ServerOnline(share_walks.Local):
+  """The server's walk: m before a linear layer, s after it."""
+
+  def __init__(
+    self,
+    channel: Channel,
+    model: FixedPointModel,
+    structure: Structure,
+    materials: Sequence[ServerMaterial],
+  ):
+    super().__init__(model)
+    self._channel, self._structure, self._materials = channel, structure, materials
+    self._layers = {layer.name: layer for layer in structure.activations}
+
+  def run(self) -> None:
+    """Serves one batch, one material for each image; ValueError if one was used before."""
+    count, bits = len(self._materials), self.bits
+    for material in self._materials:
+      material.spend(self._structure.output)
+    with self._channel.scope(phase='online', layer='input', primitive='masked input'):
+      words = packed_words.Words((count, *self._structure.input_shape), bits)
+      (m,) = packed_words.receive(self._channel, 'input', [words])
+    s = records.run(self.model.layers, self, m)
+    if self._structure.comparison:
+      states = [material.argmax for material in self._materials]
+      class_output.online_server(self._channel, self._structure.comparison, states, s)
+      return
+    with self._channel.scope(phase='online', layer='logits', primitive='share'):
+      packed_words.send(self._channel, 'logits', [packed_words.Words(s.shape, bits)], [s])
+
+  def conv(self, name, layer, m):
+    del layer
+    weights = self.model.linear[name]
+    with self._channel.scope(phase='online', layer=name, primitive='linear'):
+      u = _join(material.u[name] for material in self._materials)
+      return linear.online_server(
+        np,
+        m,
+        u,
+        weights.kernel,
+        weights.bias,
+        stride=weights.stride,
+        limb=weights.limb,
+        bits=self.bits,
+      )
+
+  dense = conv
+
+  def activation(self, name, layer, s):
+    del layer
+    layer, form = self._layers[name], self._layers[name].form
+    mine = [material.layers[name] for material in self._materials]
+    messages = Messages(layer, self.bits, len(mine))
+    values, shares = [], []
+    if layer.blocks:
+      with self._channel.scope(phase='online', layer=name, primitive='labels'):
+        garbled = self._max_pool if form.maximum else self._relu
+        *found, rho = garbled(layer, mine, s[..., : form.relu])
+        values += found
+        shares.append(rho)
+    if form.polynomial:
+      with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
+        pads, betas = (
+          np.concatenate(parts, axis=1) for parts in zip(*((m.pads, m.betas) for m in mine))
+        )
+        deltas, rho = polynomial.online_server(
+          np, s[..., form.relu :], self.model.polynomials[name], pads, betas, form, self.bits
+        )
+        values.append(deltas)
+        shares.append(rho)
+    outputs = layer.outputs(self.bits)
+    with self._channel.scope(phase='online', layer=name, primitive='truncation'):
+      shares = [
+        _pool(rho, form.summed, rescale.modulus) for rho, (_, rescale) in zip(shares, outputs)
+      ]
+      for i, (rho, (_, rescale)) in enumerate(zip(shares, outputs)):
+        values.append(truncation.online_server(rho, _join(m.choices[i] for m in mine), rescale))
+    with self._channel.scope(phase='online', layer=name, primitive='activation'):
+      packed_words.send(self._channel, 'activation', messages.down, values)
+      answer = iter(packed_words.receive(self._channel, 'masked', messages.up))
+    with self._channel.scope(phase='online', layer=name, primitive='truncation'):
+      return np.concatenate(
+        [
+          truncation.finish_server(
+            rho, _join(m.chosen[i] for m in mine), next(answer), next(answer), rescale
+          )
+          for i, (rho, (_, rescale)) in enumerate(zip(shares, outputs))
+        ],
+        axis=-1,
+      )
+
+  def _relu(self, layer: ActivationStructure, mine, s):
+    found: tuple[list[np.ndarray], ...] = ([], [], [])
+    flat = s.reshape(len(mine), -1)
+    for image, (material, state) in enumerate(zip(self._materials, mine)):
+      for block, garbled in zip(layer.blocks, state.blocks, strict=True):
+        part = relu.online_server(
+          garbled, flat[image, block.first : block.end], material.delta, layer.form
+        )
+        for values, value in zip(found, part):
+          values.append(value.reshape(-1))
+    labels, words, shares = map(np.concatenate, found)
+    return (
+      labels,
+      words.reshape(len(mine), layer.selected),
+      shares.reshape(len(mine), *layer.garbled_shape),
+    )
+
+  def _max_pool(self, layer: ActivationStructure, mine, s):
+    labels, shares = [], []
+    for state, part in zip(mine, s):
+      words = max_pool.windows(part[None], layer.form, server=True)
+      for block, garbled in zip(layer.blocks, state.blocks, strict=True):
+        message, rho = max_pool.online_server(
+          garbled, words[:, block.first : block.end], layer.form
+        )
+        labels.append(message.reshape(-1))
+        shares.append(rho)
+    return np.concatenate(labels), np.concatenate(shares).reshape(len(mine), *layer.garbled_shape)
+
+
+def _join(arrays) -> np.ndarray:
+  """One batch of the materials' arrays, each of one image."""
+  return np.concatenate(list(arrays))
+
+
+def _pool(share: np.ndarray, window: int, modulus: int) -> np.ndarray:
+  return ring.sum_pool(share, window) % np.uint64(modulus) if window > 1 else share

@@ -1,0 +1,258 @@
+"""The server's offline phase; the flights are in `offline_client`."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from safenet_jax.crypto import messages, ring
+from safenet_jax.crypto.garbled_circuits import garbled_argmax, garbling
+from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
+from safenet_jax.crypto.oblivious_transfer import word_transfer
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol.delphi import message_shapes
+from safenet_jax.protocol.delphi.keys import ServerKeys
+from safenet_jax.protocol.delphi.material import ServerLayer, ServerMaterial
+from safenet_jax.protocol.layers import class_output, max_pool, relu
+from safenet_jax.protocol.layers.structure import ActivationStructure, Block, Structure
+from safenet_jax.transport import frames, packed_words
+from safenet_jax.transport.channel import Channel
+
+
+class LinearReplies(Protocol):
+  """Answers Enc(r) of a linear layer: in this process, or in others."""
+
+  def reply(
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+  ) -> tuple[bytes, np.ndarray]:
+    """The message and u, uint64 [h, w, channels_out]; ValueError for a malformed upload."""
+
+
+class ServerOffline:
+  """The server's offline phase in one session."""
+
+  def __init__(
+    self,
+    channel: Channel,
+    structure: Structure,
+    keys: ServerKeys,
+    linear: LinearReplies,
+    randomness: Randomness,
+  ):
+    self._channel, self._structure, self._keys = channel, structure, keys
+    self._linear, self._randomness = linear, randomness
+    self._garblers: dict[tuple, garbling.Garbler] = {}
+    self._comparison: garbled_argmax.Garbler | None = None
+
+  def prepare(self, count: int) -> Iterator[ServerMaterial]:
+    """Prepares inferences of `count` images, and gives each as soon as it is ready.
+
+    What it gives has to be kept before the next is asked for: the client is told
+    of a preparation only then.
+    """
+    for lot in message_shapes.lots(self._structure, self._keys.publics[0].context, count):
+      yield from self._prepare(lot)
+
+  def _prepare(self, count: int) -> Iterator[ServerMaterial]:
+    tags = [message_shapes.Tag(self._keys.nonce, next(self._keys.numbers)) for _ in range(count)]
+    linear = [self._reply_linear(tag, self._receive_masks()) for tag in tags]
+    choices = [self._receive_choices() for _ in tags]
+    started = [self._start(*parts) for parts in zip(tags, linear, choices)]
+    for finish in started:
+      material = finish()
+      yield material
+      with self._channel.scope(phase='offline', layer='session', primitive='identifier'):
+        self._channel.send('prepared', material.identifier)
+
+  def _receive_masks(self) -> dict[str, bytes]:
+    found = {}
+    for name, layer in self._structure.linear.items():
+      with self._channel.scope(phase='offline', layer=name, primitive='linear'):
+        size = encrypted_convolution.upload_size(self._keys.publics[0].context, layer)
+        (found[name],) = self._channel.receive('masks', [(bytes, (size,))])
+    return found
+
+  def _reply_linear(
+    self, tag: message_shapes.Tag, uploads: dict[str, bytes]
+  ) -> dict[str, np.ndarray]:
+    found = {}
+    for name, upload in uploads.items():
+      with self._channel.scope(phase='offline', layer=name, primitive='linear'):
+        reply, u = frames.checked(self._linear.reply, self._keys, name, upload, tag(name))
+        self._channel.send('linear', reply)
+        shape = u.shape if name.startswith('conv') else u.shape[-1:]
+        found[name] = u.reshape(1, *shape)
+    return found
+
+  def _receive_choices(self):
+    """The client's choices of labels, if there are any, and its requests for products."""
+    message, structure = None, self._structure
+    if structure.transfers:
+      with self._channel.scope(phase='offline', layer='all', primitive='labels'):
+        parts = message_shapes.labels_message(structure)
+        message = messages.Words(*self._channel.receive('labels', parts))
+    requests = {}
+    for (modulus, products), layers in structure.products().items():
+      with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):
+        count = sum(int(np.prod(layer.polynomial_shape)) for layer in layers)
+        size = ole.request_size(self._keys.publics[modulus].context, products, count)
+        (requests[modulus, products],) = self._channel.receive('powers', [(bytes, (size,))])
+    return message, requests
+
+  def _start(self, tag, u, choices) -> Callable[[], ServerMaterial]:
+    """Garbles, multiplies and chooses; the result receives the client's answer."""
+    message, requests = choices
+    mine = {layer.name: ServerLayer() for layer in self._structure.activations}
+    labels = self._zero_labels(tag, message)
+    garbled = {layer.name: self._garble(layer, labels) for layer in self._structure.activations}
+    compared = self._compare(labels)
+    self._reply_products(tag, requests, mine)
+    pads, bits = iter(()), iter(())
+    if self._structure.choices:
+      pads, bits = self._choose(tag, garbled, mine)
+
+    def finish() -> ServerMaterial:
+      for layer in self._structure.activations:
+        if layer.selected:
+          self._receive_products(
+            layer, mine[layer.name], garbled[layer.name], next(pads), next(bits)
+          )
+        else:
+          mine[layer.name].blocks = garbled[layer.name]
+        self._keep_wraps(layer, mine[layer.name], pads, bits)
+      identifier = self._randomness.bytes(message_shapes.ID_BYTES)
+      return ServerMaterial(identifier, self._keys.delta, u, mine, argmax=compared)
+
+    return finish
+
+  def _zero_labels(self, tag: message_shapes.Tag, message: messages.Words | None) -> np.ndarray:
+    """q of all label transfers, uint64 [transfers, 2]."""
+    if message is None:
+      return np.empty((0, 2), np.uint64)
+    with self._channel.scope(phase='offline', layer='all', primitive='labels'):
+      return frames.checked(
+        self._keys.labels.extend, tag('labels'), message, self._structure.transfers
+      )
+
+  def _garble(self, layer: ActivationStructure, labels: np.ndarray):
+    """Garbles and sends a layer's blocks; gives their encodings and word keys, or maxima.
+
+    The tables are sent as they are made: memory does not grow with them.
+    """
+    found, start = [], layer.offset
+    for block in layer.blocks:
+      with self._channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
+        end = start + layer.width * block.size
+        zeros = labels[start:end].reshape(layer.width, block.size, 2)
+        garbled, encoding = self._garbler(layer, block.size).garble(self._given(zeros))
+        start = end
+        kept, *rest = self._keep(layer, block, encoding)
+        self._channel.send('tables', garbled.seed, garbled.check, garbled.tables, *rest)
+        found.append(kept)
+    return found
+
+  def _compare(self, labels: np.ndarray) -> class_output.ServerState | None:
+    """Garbles and sends the comparison of the logits, if it is for a class."""
+    form = self._structure.comparison
+    if form is None:
+      return None
+    if self._comparison is None:
+      self._comparison = garbled_argmax.Garbler(
+        form.count, form.bits, self._randomness, self._keys.delta
+      )
+    zeros = labels[form.offset : form.offset + form.transfers].reshape(form.bits, form.size, 2)
+    given = self._given(zeros)
+    state = class_output.ServerState(
+      class_output.offline_server(self._channel, self._comparison, given)
+    )
+    return state if given else state._replace(zeros=zeros)
+
+  def _keep(self, layer: ActivationStructure, block: Block, encoding: garbling.Encoding):
+    """What is kept of a garbled block, and what goes out with its tables."""
+    if layer.form.maximum:
+      return max_pool.offline_server(encoding, self._randomness, layer.form, block.count)
+    key = relu.word_key(self._randomness)
+    return (encoding, key), key
+
+  def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
+    """Input labels that the circuits are garbled with, in place of fresh ones."""
+    return {'client': zeros}
+
+  def _garbler(self, layer: ActivationStructure, size: int) -> garbling.Garbler:
+    key = layer.circuit, size
+    if key not in self._garblers:
+      self._garblers[key] = garbling.Garbler(*key, self._randomness, self._keys.delta)
+    return self._garblers[key]
+
+  def _reply_products(self, tag, requests, mine: dict[str, ServerLayer]) -> None:
+    for (modulus, products), layers in self._structure.products().items():
+      with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):
+        pads = [
+          self._randomness.residues(modulus, (products, 1, *layer.polynomial_shape))
+          for layer in layers
+        ]
+        reply, betas = frames.checked(
+          ole.reply,
+          self._keys.publics[modulus],
+          requests[modulus, products],
+          np.concatenate([pad.reshape(products, -1) for pad in pads], axis=1),
+          self._randomness,
+          tag(f'products {modulus} {products}'),
+        )
+        self._channel.send('products', reply)
+        ends = np.cumsum([pad[0].size for pad in pads])[:-1]
+        for layer, pad, part in zip(layers, pads, np.split(betas, ends)):
+          mine[layer.name].pads = pad
+          mine[layer.name].betas = part.reshape(1, 1, *layer.polynomial_shape)
+
+  def _choose(self, tag, garbled, mine: dict[str, ServerLayer]):
+    """Sends choices: the colours p of every garbled value, the bits beta of every output.
+
+    Returns iterators over the pads and the packed choices of each part.
+    """
+    with self._channel.scope(phase='offline', layer='all', primitive='transfers'):
+      parts = message_shapes.choice_parts(self._structure)
+      choices = []
+      for layer in self._structure.activations:
+        if layer.selected:
+          choices.append(
+            np.concatenate(
+              [
+                relu.colour_zero_bits(encoding)[: block.count].astype(np.uint8)
+                for block, (encoding, _) in zip(layer.blocks, garbled[layer.name])
+              ]
+            )
+          )
+        for shape, _ in layer.outputs(self._structure.bits):
+          beta = self._randomness.bits((1, *shape))
+          mine[layer.name].choices.append(beta.astype(np.uint64))
+          choices.append(beta.reshape(-1))
+      packed = np.packbits(np.concatenate(choices), bitorder='little')
+      message, labels = self._keys.words.extend(tag('choices'), packed, sum(parts))
+      keys = np.concatenate([word_transfer.hash_keys(count, self._randomness) for count in parts])
+      self._channel.send('choices', message.identifier, message.words, keys)
+      pads = [
+        word_transfer.receiver_pads(rows, key)
+        for rows, key in message_shapes.split_choices(parts, labels, keys)
+      ]
+    return iter(pads), iter(np.packbits(bits, bitorder='little') for bits in choices)
+
+  def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
+    with self._channel.scope(phase='offline', layer=layer.name, primitive='products'):
+      words = packed_words.Words((layer.selected,), layer.form.select_bits)
+      identifier, packed = self._channel.receive(
+        'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
+      )
+      message = messages.Words(identifier, words.unpack(packed))
+      shares = frames.checked(
+        word_transfer.receive_products, message, choices, pads, bits=layer.form.select_bits
+      )
+      for block, (encoding, key) in zip(layer.blocks, garbled):
+        share = ring.reduce(shares[block.first : block.end], layer.form.select_bits)
+        mine.blocks.append(relu.ServerBlock(encoding, share, key))
+
+  def _keep_wraps(self, layer, mine: ServerLayer, pads, choices) -> None:
+    for shape, rescale in layer.outputs(self._structure.bits):
+      next(choices)
+      chosen = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
+      mine.chosen.append(chosen.reshape(1, *shape))

@@ -1,0 +1,124 @@
+"""What operations of a private inference take on one machine.
+
+`experiments.benchmark --suite=units` measures them: a real inference's ledger says how
+long every row took, `flow` how often each operation is done there.
+"""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+
+class UnitCosts(NamedTuple):
+  """seconds: of one core, by operation of `flow`; memory: bytes, see `estimate`."""
+
+  seconds: Mapping[str, float]
+  memory: Mapping[str, float]
+
+
+def fit(
+  operations: Mapping[tuple, Mapping[str, float]], seconds: Mapping[tuple, float]
+) -> dict[str, float]:
+  """Seconds of every operation, none below zero, with which rows' sums are nearest.
+
+  Args:
+    operations: by row, how often each is done.
+    seconds: what each row took; rows that are not there took none.
+  """
+  found: dict[str, float] = {}
+  for names in _groups(operations):
+    rows = [row for row, counts in operations.items() if counts.keys() & set(names)]
+    taken = np.array([seconds.get(row, 0.0) for row in rows])
+    # Errors in proportion to what was measured, but not of the smallest rows.
+    weights = 1 / np.sqrt(taken + taken.max() / 100 + 1e-12)
+    while True:
+      counts = np.array([[operations[row].get(name, 0) for name in names] for row in rows])
+      scale = np.abs(counts).max(0)
+      x = np.linalg.lstsq(counts / scale * weights[:, None], taken * weights, rcond=None)[0]
+      found |= dict(zip(names, (x / scale).tolist()))
+      if x.min() >= 0 or len(names) == 1:
+        break
+      found[names.pop(int(x.argmin()))] = 0.0
+  return {name: max(value, 0.0) for name, value in sorted(found.items())}
+
+
+def _groups(operations: Mapping[tuple, Mapping[str, float]]) -> list[list[str]]:
+  """Operations that share rows, and so have to be found together."""
+  groups: list[set[str]] = []
+  for counts in operations.values():
+    names = set(counts)
+    touched = [group for group in groups if group & names]
+    groups = [group for group in groups if not group & names]
+    groups.append(names.union(*touched))
+  return [sorted(group) for group in groups if group]
+
+
+def load(path: str | os.PathLike[str]) -> UnitCosts:
+  """The costs in a file of `experiments.benchmark --suite=units`.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it has no such costs.
+  """
+  try:
+    found = json.loads(pathlib.Path(path).read_text())['unit_costs']
+    costs = UnitCosts(found['seconds'], found['memory'])
+    numbers = [*costs.seconds.values(), *costs.memory.values()]
+  except FileNotFoundError:
+    raise FileNotFoundError(f'no costs at {path}') from None
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(f'{path} has no unit costs, want those of suite units: {error!r}') from None
+  if not all(isinstance(n, (int, float)) and 0 <= n < float('inf') for n in numbers):
+    raise ValueError(f'{path} has costs that are no numbers of at least zero')
+  return costs
+
+
+# experiments/results/benchmark_units.json: a core of an x86-64 server that was busy elsewhere too.
+DEFAULT = UnitCosts(
+  seconds={
+    'client activation byte': 1.39e-09,
+    'client activation layer': 0.00015,
+    'client corrected byte': 4.22e-09,
+    'client corrected label': 1.9e-08,
+    'client decryption': 0.000647,
+    'client encryption': 0.000607,
+    'client evaluated and': 1.75e-08,
+    'client evaluated block': 0.000768,
+    'client label transfer': 2.92e-08,
+    'client polynomial product': 1.76e-08,
+    'client selected product': 1.01e-08,
+    'client session': 0.0477,
+    'client slot ciphertext': 0.00211,
+    'client table byte': 9.93e-10,
+    'client truncated layer': 0.000235,
+    'client truncation': 3.2e-08,
+    'client word transfer': 5.27e-08,
+    'server activation byte': 8.22e-10,
+    'server activation layer': 0.000413,
+    'server chosen block': 0.000178,
+    'server chosen label': 7.88e-09,
+    'server corrected byte': 1.55e-09,
+    'server corrected label': 1.89e-08,
+    'server drawn label': 0,
+    'server garbled and': 5.4e-08,
+    'server garbled block': 0.000862,
+    'server input': 0.000241,
+    'server label transfer': 3.1e-08,
+    'server linear layer': 0.000197,
+    'server multiply accumulate': 2.06e-10,
+    'server output': 0.00167,
+    'server polynomial product': 6.63e-08,
+    'server product': 6.65e-05,
+    'server selected product': 2.12e-08,
+    'server session': 0.0403,
+    'server slot ciphertext': 0.00272,
+    'server truncated layer': 5.31e-05,
+    'server truncation': 1.21e-08,
+    'server word transfer': 4.64e-08,
+  },
+  memory={'process': 5.83e07, 'context': 9.18e06, 'client': 2.16e07, 'server': 7.6e07},
+)

@@ -1,0 +1,69 @@
+"""A planned network as it will be served, before anyone trains it.
+
+Its weights are random, normalised as batch norm does on images of noise, and its
+formats have room for values of ten deviations, about what trained networks have:
+so that shapes, sizes and numbers of operations are those of the network to come.
+What a trained one may differ in are a bit or two of a garbled layer's width, and
+which channels go where an addition meets pruned ones.
+"""
+
+import math
+
+import numpy as np
+
+from safenet_jax.approximation import activation, importance
+from safenet_jax.approximation.plan import Plan
+from safenet_jax.crypto.randomness import InsecureSeededRandomness
+from safenet_jax.fixed_point import calibration, quantize
+from safenet_jax.fixed_point.formats import Precision
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models import weights
+from safenet_jax.models.network import activation_channels, Network
+
+_IMAGES = 2
+# Deviations that noise reaches. Trained networks reach ten and more: twice the usual room.
+_NOISE = 5.0
+_PRECISION = Precision(margin=2 * Precision().margin)
+
+
+class _Normalised(calibration.Calibration):
+  """Calibration that keeps values near unit deviation, as training does."""
+
+  def activation(self, name, layer, value):
+    split = self.channels.splits[len(self.activations)]
+    if split.degree and not value.folded:
+      # Sums grow with every addition, and powers of them would not fit any field.
+      powers = max(np.abs(value.x).max() / _NOISE, 1.0) ** np.arange(4)
+      split.coefficients = split.coefficients / powers[:, None]
+    return super().activation(name, layer, value)
+
+  def _linear(self, name, layer, value, kernel, bias, stride, apply):
+    if layer.batch_norm:
+      x = apply(value.x, kernel)
+      axes = tuple(range(x.ndim - 1))
+      deviation = x.std(axes) + 1e-6
+      kernel, bias = kernel / deviation, -x.mean(axes) / deviation
+    return super()._linear(name, layer, value, kernel, bias, stride, apply)
+
+
+def model(network: Network, plan: Plan) -> FixedPointModel:
+  """A model with the formats and structure of `plan`, and weights that mean nothing.
+
+  Raises:
+    ValueError: the network cannot be served under this plan.
+  """
+  variables = weights.untrained_variables(network)
+  approximation = activation.approximate(
+    plan,
+    importance.ranks(network, variables),
+    activation.initial_coefficients(activation_channels(network)),
+  )
+  shape, channels = (_IMAGES, *network.input_shape), network.input_shape[-1]
+  noise = InsecureSeededRandomness(0).words(-(-math.prod(shape) // 8)).view(np.uint8)
+  return quantize.build(
+    network,
+    _Normalised(network, variables, approximation, _PRECISION),
+    noise[: math.prod(shape)].reshape(shape),
+    mean=(0.5,) * channels,
+    std=(0.3,) * channels,
+  )

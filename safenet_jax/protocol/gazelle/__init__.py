@@ -1,0 +1,1 @@
+"""The mode `gazelle`: linear layers under encryption online, circuits prepared offline."""

@@ -1,0 +1,247 @@
+"""Gazelle as a baseline: linear layers under encryption online, circuits prepared offline.
+
+Gazelle (Juvekar et al., eprint 2018/073) as a mode of this protocol: the parties
+share x = x_c + x_s in Z_2^l before a linear layer and y = c + s after it, and the
+client's share c is known online only. What Delphi prepares for a known c is
+prepared for random values here, and corrected once c is there.
+
+             client                                   server
+  offline    rho uniform bits, a_j uniform in F_p     garbles under fresh labels
+               ---- choices rho, Enc(a_j) ----------------->
+               <--- tables, Enc(a_j rho_j - beta_j), choices p and beta
+             t = q xor rho delta                      q, labels Z of value 0
+             w_0, w_1                                 w_p
+             alpha_j                                  rho_j, beta_j
+             K_0, K_1 as in `truncation`              K_beta
+  online     for every linear layer
+               ---- Enc(x_c) ------------------------------>
+               <--- Enc(W x_c - u), masked -----------------
+             c = W x_c - u                            s = W x_s + u + b
+             for every activation layer
+               ---- d = bits of c xor rho ----------------->
+               ---- e = c + w_0 - w_1, g_j = c'^j - a_j --->
+               <--- Z xor d delta xor q --------------------
+               <--- as in Delphi: labels of s, words, delta_j, d
+               ---- as in Delphi: E, B --------------------->
+             x_c = r                                  x_s = m
+    at first x_c is the image and x_s zero; at last the server sends s of the logits
+
+An activation layer is as in `relu`, `polynomial` and `truncation` after three
+corrections. The client's labels are Z xor d delta xor q xor t = Z xor c delta, bit
+by bit. The shares of p c are -w_0 and w_p + p e. With alpha + beta = sum a_j rho_j,
+the server adds g_j rho_j to beta, so that alpha + beta = sum c'^j rho_j.
+
+A linear layer and an activation layer take a round trip each, and the former's
+first message goes with the latter's last. Offline it is one round trip.
+
+What every message shows:
+ - Enc(x_c) and Enc(a_j) are BFV under the client's key, the replies are masked
+   (`encrypted_convolution`, `ole`): c and alpha are uniform whatever W and rho_j.
+ - d, e and g_j are under one-time pads that the server has seen encrypted or not at
+   all: rho, of which the transfers say nothing; the one of w_0 and w_1 that it has
+   not chosen; a_j. Each is drawn by itself, for every power too: differences of
+   c'^j to powers of one a would be equations in c'.
+ - Z xor d delta xor q is under Z, fresh for every bit. With t the client gets one
+   label of each wire, and it has no other term in Z or q.
+ - The server's other messages meet what they meet in Delphi.
+
+In Gazelle itself the garbled circuit masks its output anew, so that the client's
+share of the next layer is known after it only. Here r is the client's choice, as in
+Delphi, and Enc(r) could have gone offline: that difference is what a baseline shows.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import math
+
+import numpy as np
+
+from safenet_jax.crypto import messages, ring
+from safenet_jax.crypto.garbled_circuits import garbling
+from safenet_jax.crypto.oblivious_transfer import word_transfer
+from safenet_jax.protocol.delphi import material
+from safenet_jax.protocol.layers import polynomial, relu
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
+from safenet_jax.transport import packed_words
+
+
+@dataclasses.dataclass
+class ClientCorrelations:
+  """One layer's, for values that are not known yet; what does not exist is None or empty.
+
+  choices: rho, packed, uint8 [transfers / 8]; labels: t, uint64 [transfers, 2].
+  tables: garbled blocks and the keys of their select words.
+  offsets: w_0 - w_1 under the transfer's identifier; shares: -w_0, uint64 [instances].
+  pads: a_j, uint64 [products, 1, ...].
+  """
+
+  choices: np.ndarray
+  labels: np.ndarray
+  tables: list[tuple[garbling.GarbledBlock, bytes]]
+  offsets: messages.Words | None = None
+  shares: np.ndarray | None = None
+  pads: np.ndarray | None = None
+
+
+@dataclasses.dataclass
+class ServerCorrelations:
+  """The counterpart of `ClientCorrelations`.
+
+  zeros: q, uint64 [transfers, 2].
+  circuits: encodings of the blocks, and the keys of their select words.
+  colours: p, packed; products: pads w_p.
+  """
+
+  zeros: np.ndarray
+  circuits: list[tuple[garbling.Encoding, bytes]]
+  colours: np.ndarray | None = None
+  products: word_transfer.Pads | None = None
+
+
+@dataclasses.dataclass
+class ClientMaterial(material.ClientMaterial):
+  """Material whose layers are completed one by one, as their `correlations` are spent.
+
+  `mask` and `share` are empty: the image is not masked, and the share of the logits
+  is not known before.
+  """
+
+  correlations: dict[str, ClientCorrelations]
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Raises ValueError: this material stays in memory."""
+    raise ValueError('preparations of mode gazelle stay in memory')
+
+
+@dataclasses.dataclass
+class ServerMaterial(material.ServerMaterial):
+  """Material whose layers are completed one by one; `u` is empty."""
+
+  correlations: dict[str, ServerCorrelations]
+
+  @property
+  def nbytes(self) -> int:
+    total = super().nbytes
+    for layer in self.correlations.values():
+      total += layer.zeros.nbytes + sum(encoding.nbytes for encoding, _ in layer.circuits)
+    return total
+
+  @classmethod
+  def size(cls, structure: Structure) -> int:
+    # Labels of the client's bits and q too; u and the shares of products come online.
+    later = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
+    later += sum(layer.instances for layer in structure.activations)
+    return super().size(structure) + 32 * structure.transfers - 8 * later
+
+
+def product_words(layer: ActivationStructure) -> packed_words.Words:
+  """e of a layer."""
+  return packed_words.Words((layer.instances,), layer.form.select_bits)
+
+
+def power_words(layer: ActivationStructure) -> packed_words.Words:
+  """g of a layer."""
+  return packed_words.field((layer.powers, 1, *layer.polynomial_shape), layer.form.modulus)
+
+
+def corrections_message(layer: ActivationStructure) -> list[tuple]:
+  """The client's message: d, e under its identifier, and g."""
+  parts: list[tuple] = []
+  if layer.blocks:
+    parts += [
+      (np.uint8, (layer.transfers // 8,)),
+      (bytes, (messages.BYTES,)),
+      (np.uint8, (product_words(layer).size,)),
+    ]
+  if layer.powers:
+    parts.append((np.uint8, (power_words(layer).size,)))
+  return parts
+
+
+def correct(
+  layer: ActivationStructure, mine: ClientMaterial, c: np.ndarray, bits: int
+) -> list[np.ndarray | bytes]:
+  """The client's message, from its share c [1, ...] of the layer's input.
+
+  Spends the layer's correlations, and completes it but for the labels.
+  """
+  spent = mine.correlations.pop(layer.name)
+  plain, form, values = mine.layers[layer.name], layer.form, []
+  if spent.offsets is not None and spent.shares is not None:
+    flat = c[..., : form.relu].reshape(-1)
+    words = np.concatenate(
+      [
+        relu.pack(relu.sign_words(flat[block.first : block.end], form), form, block.size).reshape(
+          -1
+        )
+        for block in layer.blocks
+      ]
+    )
+    products = ring.reduce(spent.offsets.words + flat, form.select_bits)
+    values += [words ^ spent.choices, spent.offsets.identifier, product_words(layer).pack(products)]
+    start = 0
+    for block, (garbled, key) in zip(layer.blocks, spent.tables, strict=True):
+      end = start + layer.width * block.size
+      plain.blocks.append(
+        relu.ClientBlock(
+          garbled,
+          spent.labels[start:end].reshape(layer.width, block.size, 2),
+          flat[block.first : block.end],
+          spent.shares[block.first : block.end],
+          key,
+        )
+      )
+      start = end
+  if spent.pads is not None:
+    plain.powers = polynomial.offline_client(np, c[..., form.relu :], form, bits)
+    p = np.uint64(form.modulus)
+    values.append(power_words(layer).pack((plain.powers[: layer.powers] + p - spent.pads) % p))
+  return values
+
+
+def take_labels(layer: ActivationStructure, mine: ClientMaterial, labels: np.ndarray) -> None:
+  """Completes the client's layer with Z xor d delta xor q, uint64 [transfers, 2]."""
+  plain, start = mine.layers[layer.name], 0
+  for i, block in enumerate(plain.blocks):
+    end = start + block.labels[..., 0].size
+    plain.blocks[i] = block._replace(
+      labels=block.labels ^ labels[start:end].reshape(block.labels.shape)
+    )
+    start = end
+
+
+def answer(
+  layer: ActivationStructure, mine: ServerMaterial, received: Sequence
+) -> np.ndarray | None:
+  """The server's labels for a client's corrections, if it has any.
+
+  Spends the layer's correlations, and completes it.
+
+  Raises:
+    ValueError: the corrections are not for this material.
+    ProtocolError: a word is out of its range.
+  """
+  spent = mine.correlations.pop(layer.name)
+  plain, form, labels = mine.layers[layer.name], layer.form, None
+  values = list(received)
+  if spent.products is not None and spent.colours is not None:
+    d, identifier, packed = values[:3]
+    del values[:3]
+    shares = word_transfer.receive_products(
+      messages.Words(identifier, product_words(layer).unpack(packed)),
+      spent.colours,
+      spent.products,
+      bits=form.select_bits,
+    )
+    labels, start = spent.zeros, 0
+    for block, (encoding, key) in zip(layer.blocks, spent.circuits, strict=True):
+      end = start + layer.width * block.size
+      chosen = encoding.labels('client', d[start // 8 : end // 8].reshape(layer.width, -1))
+      labels[start:end] ^= chosen.reshape(-1, 2)
+      plain.blocks.append(relu.ServerBlock(encoding, shares[block.first : block.end], key))
+      start = end
+  if plain.pads is not None:
+    differences = power_words(layer).unpack(values[0])
+    products = ring.multiply_mod(np, differences, plain.pads, form.modulus)
+    plain.betas = np.concatenate([plain.betas, products])
+  return labels

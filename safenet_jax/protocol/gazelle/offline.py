@@ -1,0 +1,117 @@
+"""The offline phase of both parties in the mode `gazelle`: circuits and random correlations.
+
+           client                                       server
+             --- random choices of labels, Enc(a_j) ------>
+             <-- garbled tables, OLE replies, choices -----
+
+One round trip for any number of images; `gazelle` says what the messages show.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from safenet_jax.crypto.oblivious_transfer import word_transfer
+from safenet_jax.protocol.delphi import client_offline, message_shapes, server_offline
+from safenet_jax.protocol.delphi.material import ServerLayer
+from safenet_jax.protocol.gazelle import correlations as gazelle
+from safenet_jax.protocol.layers.structure import ActivationStructure
+
+_NOTHING = np.empty(0, np.uint64)
+
+
+class _Image(client_offline.Image):
+  """One image's offline phase: random values stand where Delphi has shares."""
+
+  def __init__(self, *args):
+    super().__init__(*args)
+    self.correlations: dict[str, gazelle.ClientCorrelations] = {}
+    self.pads: dict[str, np.ndarray] = {}
+    self.choices = np.empty(0, np.uint8)
+
+  def _label_choices(self) -> np.ndarray:
+    size = self.structure.transfers // 8
+    self.choices = np.frombuffer(self.randomness.bytes(size), np.uint8)
+    return self.choices
+
+  def _factors(self, layer: ActivationStructure) -> np.ndarray:
+    shape = (layer.powers, 1, *layer.polynomial_shape)
+    self.pads[layer.name] = self.randomness.residues(layer.form.modulus, shape)
+    return self.pads[layer.name]
+
+  def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
+    """Sends nothing: the products are of shares that are not known yet."""
+    with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
+      # The message for factors of 0: the factors are added online.
+      zeros, bits = np.zeros(layer.instances, np.uint64), layer.form.select_bits
+      offsets, shares = word_transfer.send_products(zeros, pads, bits=bits)
+      first, end = layer.offset, layer.offset + layer.transfers
+      self.correlations[layer.name] = gazelle.ClientCorrelations(
+        self.choices[first // 8 : end // 8], self.labels[first:end], garbled, offsets, shares
+      )
+
+  def finish(self) -> gazelle.ClientMaterial:
+    plain = super().finish()
+    for name in plain.layers:
+      found = self.correlations.setdefault(
+        name, gazelle.ClientCorrelations(np.empty(0, np.uint8), np.empty((0, 2), np.uint64), [])
+      )
+      found.pads = self.pads.get(name)
+    form, compared = self.structure.comparison, plain.argmax
+    if form is not None:
+      first, end = form.offset // 8, (form.offset + form.transfers) // 8
+      compared = compared._replace(choices=self.choices[first:end].reshape(form.bits, -1))
+    return gazelle.ClientMaterial(
+      plain.identifier, _NOTHING, _NOTHING, plain.layers, self.correlations, argmax=compared
+    )
+
+
+class ClientOffline(client_offline.ClientOffline):
+  """The client's offline phase in one session; its materials are `gazelle.ClientMaterial`."""
+
+  _kind = _Image
+  _flights = (_Image.send_choices, _Image.receive_tables, _Image.send_shares)
+
+
+class ServerOffline(server_offline.ServerOffline):
+  """The server's offline phase in one session; it does not use `linear` yet.
+
+  Raises:
+    ValueError: the network has max pools, whose circuits are served in Delphi's mode only.
+  """
+
+  def __init__(self, channel, structure, *args):
+    if any(layer.form.maximum for layer in structure.activations):
+      raise ValueError('max pools are not served in the mode gazelle, want delphi')
+    super().__init__(channel, structure, *args)
+
+  def _receive_masks(self) -> dict[str, bytes]:
+    return {}
+
+  def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
+    del zeros
+    return {}
+
+  def _start(self, tag: message_shapes.Tag, u, choices) -> Callable[[], gazelle.ServerMaterial]:
+    message, requests = choices
+    layers = {layer.name: ServerLayer() for layer in self._structure.activations}
+    zeros = self._zero_labels(tag, message)
+    garbled = {layer.name: self._garble(layer, zeros) for layer in self._structure.activations}
+    compared = self._compare(zeros)
+    self._reply_products(tag, requests, layers)
+    pads, bits = iter(()), iter(())
+    if self._structure.choices:
+      pads, bits = self._choose(tag, garbled, layers)
+    correlations = {}
+    for layer in self._structure.activations:
+      part = zeros[layer.offset : layer.offset + layer.transfers]
+      mine = gazelle.ServerCorrelations(part, garbled[layer.name])
+      if layer.blocks:
+        mine.colours, mine.products = next(bits), next(pads)
+      self._keep_wraps(layer, layers[layer.name], pads, bits)
+      correlations[layer.name] = mine
+    identifier = self._randomness.bytes(message_shapes.ID_BYTES)
+    material = gazelle.ServerMaterial(
+      identifier, self._keys.delta, u, layers, correlations, argmax=compared
+    )
+    return lambda: material

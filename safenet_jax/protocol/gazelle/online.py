@@ -1,0 +1,183 @@
+"""The online phase of both parties in the mode `gazelle`.
+
+           client                                       server
+    for every linear layer
+             --- Enc(x_c) --------------------------------->
+             <-- Enc(W x_c - u) ----------------------------
+    for every activation layer
+             --- corrections of what was prepared ---------->
+             <-- labels of c; then as in `online` -----------
+             --- as in `online` ----------------------------->
+    at last
+             <-- share of the logits -----------------------
+    or, for the class alone, corrections and labels as in `argmax`
+
+A client's last message of an activation layer and its first of the linear layer
+behind it are one flight: a linear layer and an activation layer take two round
+trips together, and the linear layer at the end takes one. The share of the logits
+goes with its reply. `gazelle` says what the messages show.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.crypto.homomorphic import encrypted_convolution
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models import layers as records
+from safenet_jax.protocol.delphi import online
+from safenet_jax.protocol.delphi.keys import ClientKeys, ServerKeys
+from safenet_jax.protocol.delphi.server_offline import LinearReplies
+from safenet_jax.protocol.gazelle import correlations
+from safenet_jax.protocol.layers import class_output, linear
+from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.transport import frames, packed_words
+from safenet_jax.transport.channel import Channel
+
+
+def tag(nonce: bytes, identifier: bytes, name: str) -> bytes:
+  """Names one use of a session's key: the preparation that it spends, and the layer."""
+  return nonce + b'online' + identifier + name.encode()
+
+
+class ClientOnline(online.ClientOnline):
+  """The client's walk: the value that is threaded through is its share."""
+
+  def __init__(
+    self,
+    channel: Channel,
+    model: FixedPointModel,
+    structure: Structure,
+    materials: Sequence[correlations.ClientMaterial],
+    keys: ClientKeys,
+    randomness: Randomness,
+  ):
+    """Takes the session's keys too, to encrypt shares with."""
+    super().__init__(channel, model, structure, materials)
+    self._prepared, self._keys, self._randomness = materials, keys, randomness
+
+  def run(self, images: np.ndarray) -> np.ndarray:
+    """Logits int64 [B, classes], or classes [B], of uint8 images [B, H, W, C], one material each.
+
+    ValueError for another number of images.
+    """
+    if len(images) != len(self._prepared):
+      raise ValueError(f'{len(images)} images for {len(self._prepared)} materials')
+    x = ring.from_signed(self.model.encode(images), self.bits)
+    for mine in self._prepared:
+      mine.spend(self._structure.output)
+    c = records.run(self.model.layers, self, x)
+    form = self._structure.comparison
+    if form is not None:
+      states = [mine.argmax for mine in self._prepared]
+      return class_output.correcting_client(self._channel, form, states, c)
+    with self._channel.scope(phase='online', layer='logits', primitive='share'):
+      (s,) = packed_words.receive(self._channel, 'logits', [packed_words.Words(c.shape, self.bits)])
+      return ring.reconstruct(c, s, self.bits)
+
+  def conv(self, name, layer, x):
+    del layer
+    shape, secret = self._structure.linear[name], self._keys.secrets[0]
+    outputs = []
+    with self._channel.scope(phase='online', layer=name, primitive='linear'):
+      tags = [tag(self._keys.nonce, mine.identifier, name) for mine in self._prepared]
+      for each, share in zip(tags, x, strict=True):
+        self._channel.send(
+          'share',
+          encrypted_convolution.encrypt_map(
+            secret, shape, share.reshape(shape.input_shape), self._randomness, each
+          ),
+        )
+      for each in tags:
+        size = encrypted_convolution.reply_size(secret.context, shape)
+        (reply,) = self._channel.receive('linear', [(bytes, (size,))])
+        outputs.append(
+          frames.checked(encrypted_convolution.decrypt_map, secret, shape, reply, each)
+        )
+    c = np.stack(outputs)
+    return c if name.startswith('conv') else c.reshape(len(c), -1)
+
+  dense = conv
+
+  def activation(self, name, layer, c):
+    form = self._layers[name]
+    with self._channel.scope(phase='online', layer=name, primitive='corrections'):
+      for mine, share in zip(self._prepared, c, strict=True):
+        self._channel.send('differences', *correlations.correct(form, mine, share[None], self.bits))
+    if form.blocks:
+      with self._channel.scope(phase='online', layer=name, primitive='client labels'):
+        for mine in self._prepared:
+          (labels,) = self._channel.receive('client labels', [(np.uint64, (form.transfers, 2))])
+          correlations.take_labels(form, mine, labels)
+    super().activation(name, layer, None)
+    return np.concatenate([mine.layers[name].mask for mine in self._prepared])
+
+
+class ServerOnline(online.ServerOnline):
+  """The server's walk: the value that is threaded through is its share."""
+
+  def __init__(
+    self,
+    channel: Channel,
+    model: FixedPointModel,
+    structure: Structure,
+    materials: Sequence[correlations.ServerMaterial],
+    keys: ServerKeys,
+    replies: LinearReplies,
+  ):
+    """Takes the session's keys and who answers with them too."""
+    super().__init__(channel, model, structure, materials)
+    self._prepared, self._keys, self._replies = materials, keys, replies
+
+  def run(self) -> None:
+    """Serves one batch, one material for each image."""
+    for mine in self._prepared:
+      mine.spend(self._structure.output)
+    x = np.zeros((len(self._prepared), *self._structure.input_shape), np.uint64)
+    s = records.run(self.model.layers, self, x)
+    form = self._structure.comparison
+    if form is not None:
+      states = [mine.argmax for mine in self._prepared]
+      class_output.correcting_server(self._channel, form, states, s)
+      return
+    with self._channel.scope(phase='online', layer='logits', primitive='share'):
+      packed_words.send(self._channel, 'logits', [packed_words.Words(s.shape, self.bits)], [s])
+
+  def conv(self, name, layer, x):
+    del layer
+    shape, weights = self._structure.linear[name], self.model.linear[name]
+    masks = []
+    with self._channel.scope(phase='online', layer=name, primitive='linear'):
+      size = encrypted_convolution.upload_size(self._keys.publics[0].context, shape)
+      uploads = [self._channel.receive('share', [(bytes, (size,))])[0] for _ in self._prepared]
+      for mine, upload in zip(self._prepared, uploads):
+        each = tag(self._keys.nonce, mine.identifier, name)
+        reply, u = frames.checked(self._replies.reply, self._keys, name, upload, each)
+        self._channel.send('linear', reply)
+        masks.append(u if name.startswith('conv') else u.reshape(-1))
+      return linear.online_server(
+        np,
+        x,
+        np.stack(masks),
+        weights.kernel,
+        weights.bias,
+        stride=weights.stride,
+        limb=weights.limb,
+        bits=self.bits,
+      )
+
+  dense = conv
+
+  def activation(self, name, layer, s):
+    form = self._layers[name]
+    parts = correlations.corrections_message(form)
+    with self._channel.scope(phase='online', layer=name, primitive='corrections'):
+      received = [self._channel.receive('differences', parts) for _ in self._prepared]
+    with self._channel.scope(phase='online', layer=name, primitive='client labels'):
+      for mine, values in zip(self._prepared, received):
+        labels = frames.checked(correlations.answer, form, mine, values)
+        if labels is not None:
+          self._channel.send('client labels', labels)
+    return super().activation(name, layer, s)

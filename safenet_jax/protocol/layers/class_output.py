@@ -1,0 +1,160 @@
+"""The class alone: the index of the largest logit, by garbled comparisons of shares.
+
+             client (evaluator)                       server (garbler)
+  offline                                             garbles argmax(c + s), k bits
+               <- tables, decoding of the index -----
+               <-- labels of its bits of c, by OT ---
+  online       <---- labels of its bits of s --------
+             evaluates, decodes: the class
+
+It stands in the place of the share of the logits, which is then never sent. Both
+parties take the low k bits of their shares as they are, so that the class is that
+of the logits y = c + s, exactly, while -2^(k-1) <= y < 2^(k-1): k has the margin
+over calibration's logits that a ReLU's k has, or is the whole ring's. Of equal
+logits the first wins.
+
+Uniform: the labels of s are one of each pair, and those of c come from the same
+transfers as a ReLU's. What tables and decoding show is in `crypto.garbled_argmax`:
+the index, and of the logits and of all comparisons nothing.
+
+Where c is known online only (the mode `gazelle`) the client first sends its bits
+under the choices that it made offline, and gets labels as `gazelle` says:
+
+  online       ---- d = bits of c xor rho ----------->
+               <- Z xor d delta xor q, labels of s --
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto.garbled_circuits import argmax, garbled_argmax, garbled_block, garbling
+from safenet_jax.protocol.layers.structure import Comparison
+from safenet_jax.transport import frames
+from safenet_jax.transport.channel import Channel
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+class ClientState(NamedTuple):
+  """What the evaluator keeps of one image; `garbled` is evaluated once.
+
+  labels: of its bits of c, uint64 [k, size, 2]; t in the mode `gazelle`.
+  decoding: values of the index's labels of colour 0, uint8 [index bits].
+  choices: rho, packed, uint8 [k, size / 8], in the mode `gazelle`.
+  """
+
+  garbled: garbling.GarbledBlock
+  labels: np.ndarray
+  decoding: np.ndarray
+  choices: np.ndarray = _NOTHING
+
+
+class ServerState(NamedTuple):
+  """What the garbler keeps; used once. zeros: q, as `labels`, in the mode `gazelle`."""
+
+  encoding: garbling.Encoding
+  zeros: np.ndarray = _NOTHING
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes that a server keeps for one image."""
+    return self.encoding.nbytes + self.zeros.nbytes
+
+
+def offline_server(
+  channel: Channel, garbler: garbled_argmax.Garbler, given: dict[str, np.ndarray]
+) -> garbling.Encoding:
+  """Garbles and sends; `given` are labels of value 0 as for `garbled_argmax.Garbler.garble`."""
+  with channel.scope(phase='offline', layer='class', primitive='garbling'):
+    garbled, encoding = garbler.garble(given)
+    channel.send(
+      'class tables',
+      garbled.seed,
+      garbled.check,
+      garbled.tables,
+      garbled_argmax.decoding(encoding),
+    )
+  return encoding
+
+
+def offline_client(channel: Channel, form: Comparison) -> tuple[garbling.GarbledBlock, np.ndarray]:
+  """Receives the garbled comparison, and the decoding of its index."""
+  with channel.scope(phase='offline', layer='class', primitive='garbling'):
+    seed, check, tables, decoding = channel.receive(
+      'class tables',
+      [
+        (bytes, (garbled_block.SEED_BYTES,)),
+        (bytes, (garbled_block.CHECK_BYTES,)),
+        (np.uint64, garbled_argmax.tables_shape(form.count, form.bits)),
+        (np.uint8, (argmax.index_bits(form.count),)),
+      ],
+    )
+  return garbling.GarbledBlock(seed, check, tables), decoding
+
+
+def online_server(
+  channel: Channel, form: Comparison, states: Sequence[ServerState], s: np.ndarray
+) -> None:
+  """Sends the labels of the bits of s, uint64 [B, count], one state for each image."""
+  with channel.scope(phase='online', layer='class', primitive='labels'):
+    channel.send('class labels', _own_labels(form, states, s))
+
+
+def online_client(channel: Channel, form: Comparison, states: Sequence[ClientState]) -> np.ndarray:
+  """The classes, int64 [B]."""
+  with channel.scope(phase='online', layer='class', primitive='labels'):
+    shape = len(states), form.bits, form.count, 2
+    (labels,) = channel.receive('class labels', [(np.uint64, shape)])
+  return _evaluate(channel, form, states, [state.labels for state in states], labels)
+
+
+def correcting_server(
+  channel: Channel, form: Comparison, states: Sequence[ServerState], s: np.ndarray
+) -> None:
+  """As `online_server`, after the client's bits under its choices."""
+  with channel.scope(phase='online', layer='class', primitive='corrections'):
+    shape = len(states), form.bits, form.size // 8
+    (d,) = channel.receive('class choices', [(np.uint8, shape)])
+  with channel.scope(phase='online', layer='class', primitive='labels'):
+    theirs = [state.encoding.labels('client', bits) ^ state.zeros for state, bits in zip(states, d)]
+    channel.send('class labels', np.stack(theirs)[:, :, : form.count], _own_labels(form, states, s))
+
+
+def correcting_client(
+  channel: Channel, form: Comparison, states: Sequence[ClientState], c: np.ndarray
+) -> np.ndarray:
+  """As `online_client`, for shares c, uint64 [B, count], that were not known before."""
+  with channel.scope(phase='online', layer='class', primitive='corrections'):
+    bits = np.stack([form.entering(share) for share in c])
+    channel.send('class choices', bits ^ np.stack([state.choices for state in states]))
+  with channel.scope(phase='online', layer='class', primitive='labels'):
+    part = np.uint64, (len(states), form.bits, form.count, 2)
+    ours, theirs = channel.receive('class labels', [part, part])
+  full = [state.labels[:, : form.count] ^ label for state, label in zip(states, ours)]
+  return _evaluate(channel, form, states, full, theirs)
+
+
+def _own_labels(form: Comparison, states: Sequence[ServerState], s: np.ndarray) -> np.ndarray:
+  """Labels of the bits of s, uint64 [B, k, count, 2]."""
+  return np.stack(
+    [
+      state.encoding.labels('server', form.entering(share))[:, : form.count]
+      for state, share in zip(states, s, strict=True)
+    ]
+  )
+
+
+def _evaluate(channel, form: Comparison, states: Sequence[ClientState], ours, theirs) -> np.ndarray:
+  with channel.scope(phase='online', layer='class', primitive='evaluation'):
+    evaluator = garbled_argmax.Evaluator(form.count, form.bits)
+    return np.array(
+      [
+        frames.checked(
+          evaluator.evaluate, state.garbled, mine[:, : form.count], labels, state.decoding
+        )
+        for state, mine, labels in zip(states, ours, theirs, strict=True)
+      ],
+      np.int64,
+    )

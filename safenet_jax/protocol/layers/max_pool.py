@@ -1,0 +1,148 @@
+"""Max pools behind garbled channels: one circuit takes ReLU(max) of a window.
+
+             client (evaluator)                       server (garbler)
+  offline                                             M uniform, garbles ReLU(max(c + s)) + M
+               <- tables, labels of M, decoding -----
+               <-- labels of its bits of c, by OT ---
+  online       <---- labels of its bits of s --------
+             evaluates, decodes: v                    rho = -M
+
+Words have the top k - t bits of the shares, each shifted right by t as the sign
+test's; the server adds one for the two halves that the floors lose on average.
+v + rho = ReLU(max) in the ring of k - t + 1 bits, at the output's fraction bits,
+at most one unit from the largest value. It goes on through the exact truncation
+with nothing to drop: that message takes the shares to the linear ring.
+
+Uniform: labels of M and s are one of each pair. `Encoding.decoding` says which
+value each output label stands for, so that the client learns the output word;
+that is v = ReLU(max) + M, which the fresh M makes uniform whatever the values
+are, and nothing else that the client sees depends on M: the other labels of the
+output wires are hidden by the hash, as all inactive labels are.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto import hashing, ring
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.formats import ActivationFormat
+
+# Windows in a block: their circuits are an order of magnitude larger than sign tests.
+MAX_BLOCK = hashing.MAX_ROWS // 4
+
+
+@functools.cache
+def circuit(form: ActivationFormat) -> circuits.Circuit:
+  """ReLU(max) + mask of a window of n^2 values of w = k - t bits.
+
+  Inputs 'client' and 'server' hold the window's words one after another, 'mask'
+  and the output have w + 1 bits. n^2 (w - 1) ANDs for the sums, 2 w for each of
+  n^2 - 1 maxima, w - 1 for the ReLU, w for the mask: 12 w - 5 for n = 2.
+  """
+  width = form.sign_bits - form.dropped
+  builder = circuits.Builder()
+  client = builder.input('client', form.window**2 * width)
+  server = builder.input('server', form.window**2 * width)
+  mask = builder.input('mask', form.select_bits)
+  values = [
+    circuits.add(builder, client[first : first + width], server[first : first + width])
+    for first in range(0, len(client), width)
+  ]
+  while len(values) > 1:
+    pairs = zip(values[::2], values[1::2])
+    rest = values[len(values) // 2 * 2 :]
+    values = [circuits.maximum(builder, *pair) for pair in pairs] + rest
+  *bits, sign = values[0]
+  rectified = [builder.and_(bit, builder.not_(sign)) for bit in bits]
+  rectified += circuits.constant(0, form.select_bits - len(bits))
+  return builder.build(circuits.add(builder, mask, rectified))
+
+
+def blocks(instances: int) -> list[tuple[int, int, int]]:
+  """(first, last + 1, padded size) of the blocks that hold this many windows."""
+  found = []
+  for first in range(0, instances, MAX_BLOCK):
+    end = min(first + MAX_BLOCK, instances)
+    found.append((first, end, -(-(end - first) // 64) * 64))
+  return found
+
+
+def windows(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.ndarray:
+  """The words of a share [B, H, W, C] that enter the circuits: [n^2, windows in order]."""
+  b, h, w, c = share.shape
+  n, width = form.window, form.sign_bits - form.dropped
+  words = ring.reduce(share, form.sign_bits) >> np.uint64(form.dropped)
+  if server and form.dropped:
+    words = ring.reduce(words + np.uint64(1), width)
+  parts = words.reshape(b, h // n, n, w // n, n, c).transpose(2, 4, 0, 1, 3, 5)
+  return parts.reshape(n * n, -1)
+
+
+def pack(words: np.ndarray, width: int, size: int) -> np.ndarray:
+  """Words [m, n] of one block, padded with zeros, as packed bits [m width, size / 8]."""
+  padded = np.zeros((len(words), size), np.uint64)
+  padded[:, : words.shape[1]] = words
+  return np.concatenate([wires.pack(row, width) for row in padded])
+
+
+class ServerBlock(NamedTuple):
+  """What the garbler keeps of one block until it is online; used once. mask: M uint64 [n]."""
+
+  encoding: garbling.Encoding
+  mask: np.ndarray
+  size: int
+
+
+class ClientBlock(NamedTuple):
+  """What the evaluator keeps of one block; `garbled` is evaluated once.
+
+  labels: of its bits of c; mask_labels: of M.
+  decoding: values of the output labels of colour 0, uint8 [w + 1, size / 8].
+  """
+
+  garbled: garbling.GarbledBlock
+  labels: np.ndarray
+  mask_labels: np.ndarray
+  decoding: np.ndarray
+
+
+def offline_server(
+  encoding: garbling.Encoding, randomness: Randomness, form: ActivationFormat, count: int
+) -> tuple[ServerBlock, np.ndarray, np.ndarray]:
+  """The server's state of a garbled block of `count` windows, and two messages.
+
+  Messages: labels of M uint64 [w + 1, size, 2], and the decoding bits uint8
+  [w + 1, size / 8]. The module says why they tell nothing.
+  """
+  size = encoding.decoding.shape[-1] * 8
+  mask = randomness.ring(form.select_bits, count)
+  labels = encoding.labels('mask', pack(mask[None], form.select_bits, size))
+  return ServerBlock(encoding, mask, size), labels, encoding.decoding
+
+
+def online_server(
+  block: ServerBlock, words: np.ndarray, form: ActivationFormat
+) -> tuple[np.ndarray, np.ndarray]:
+  """The message, labels [n^2 w, size, 2] of one of each pair; and the server's share rho.
+
+  Args:
+    block: offline state.
+    words: `windows` of s, uint64 [n^2, count].
+    form: of the layer.
+  """
+  bits = pack(words, form.sign_bits - form.dropped, block.size)
+  labels = block.encoding.labels('server', bits)
+  return labels, ring.reduce(np.uint64(0) - block.mask, form.select_bits)
+
+
+def online_client(
+  block: ClientBlock, evaluator: garbling.Evaluator, labels: np.ndarray, count: int
+) -> np.ndarray:
+  """The client's share v [count] of ReLU(max), from the labels of s."""
+  outputs = evaluator.evaluate(
+    block.garbled, {'client': block.labels, 'server': labels, 'mask': block.mask_labels}
+  )
+  return wires.unpack(wires.decode(outputs.colours, block.decoding))[:count]

@@ -1,0 +1,130 @@
+"""ReLU channels: a garbled sign test, and a select under its output label.
+
+             client (evaluator)                       server (garbler)
+  offline                                             garbles sign(c + s), k - t bits
+               <------------- tables ----------------
+               <-- labels of its bits of c, by OT ---
+             v', u' + v' = p c (one OT, the server chooses p)
+  online       <-- labels of its bits of s, word ----
+             evaluates: colour e, label L_e           rho = p s + u' - H(L_0)
+             v = e c + (1 - 2e) v' + (e ? word - H(L_e) : H(L_e))
+
+L_0 and L_1 are the output labels by colour and p is the bit that colour 0
+stands for, so b = e xor p says whether y = c + s >= 0. The word is
+(1 - p) s - u' - rho + H(L_1); with it v + rho = b y in the select ring. The
+labels of s are one of each pair and uniform; the client holds L_e alone, so
+that the word is under the one-time pad H(L_1), or, where e = 1, v is under rho,
+which H(L_0) hides.
+
+Instances are the values of a [B, H, W, C] block in order, in blocks of at most
+`hashing.MAX_ROWS`, each with its own keys.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto import hashing, ring
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.formats import ActivationFormat
+
+
+def circuit(form: ActivationFormat) -> circuits.Circuit:
+  """The sign test of a layer: inputs 'client' and 'server', one output."""
+  return circuits.relu_sign(form.sign_bits, form.dropped)
+
+
+def sign_words(share: np.ndarray, form: ActivationFormat) -> np.ndarray:
+  """The bits of a share that enter the circuit, as words."""
+  return ring.reduce(share, form.sign_bits) >> np.uint64(form.dropped)
+
+
+def blocks(instances: int) -> list[tuple[int, int, int]]:
+  """(first, last + 1, padded size) of the blocks that hold this many instances."""
+  found = []
+  for first in range(0, instances, hashing.MAX_ROWS):
+    end = min(first + hashing.MAX_ROWS, instances)
+    found.append((first, end, -(-(end - first) // 64) * 64))
+  return found
+
+
+def pack(words: np.ndarray, form: ActivationFormat, size: int) -> np.ndarray:
+  """Words of one block, padded with zeros, as packed bits [width, size / 8]."""
+  padded = np.zeros(size, np.uint64)
+  padded[: words.size] = words
+  return wires.pack(padded, form.sign_bits - form.dropped)
+
+
+class ServerBlock(NamedTuple):
+  """What the garbler keeps of one block until it is online; used once.
+
+  product_share: u' uint64 [n]; key: of the select words' hash.
+  """
+
+  encoding: garbling.Encoding
+  product_share: np.ndarray
+  key: bytes
+
+
+class ClientBlock(NamedTuple):
+  """What the evaluator keeps of one block; `garbled` is evaluated once.
+
+  labels: of its bits of c; share: c uint64 [n]; product_share: v' uint64 [n].
+  """
+
+  garbled: garbling.GarbledBlock
+  labels: np.ndarray
+  share: np.ndarray
+  product_share: np.ndarray
+  key: bytes
+
+
+def colour_zero_bits(encoding: garbling.Encoding) -> np.ndarray:
+  """p of every instance, uint64 in {0, 1}."""
+  return np.unpackbits(encoding.decoding[0], bitorder='little').astype(np.uint64)
+
+
+def online_server(
+  block: ServerBlock, share: np.ndarray, delta: np.ndarray, form: ActivationFormat
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Messages: labels [width, size, 2] and words [n]; and the server's share rho [n].
+
+  Args:
+    block: offline state.
+    share: s of the block's instances, uint64 [n].
+    delta: the garbler's offset uint64 [2].
+    form: of the layer.
+  """
+  count, bits = share.size, form.select_bits
+  size = block.encoding.decoding.shape[-1] * 8
+  labels = block.encoding.labels('server', pack(sign_words(share, form), form, size))
+  zero = np.ascontiguousarray(block.encoding.output_labels[0])
+  hash0 = hashing.hash_labels(zero, block.key)[:count]
+  hash1 = hashing.hash_labels(zero ^ delta, block.key)[:count]
+  p = colour_zero_bits(block.encoding)[:count]
+  rho = ring.reduce(p * share + block.product_share - hash0, bits)
+  words = ring.reduce((np.uint64(1) - p) * share - block.product_share - rho + hash1, bits)
+  return labels, words, rho
+
+
+def online_client(
+  block: ClientBlock,
+  evaluator: garbling.Evaluator,
+  labels: np.ndarray,
+  words: np.ndarray,
+  form: ActivationFormat,
+) -> np.ndarray:
+  """The client's share v [n] of ReLU(y), from the server's labels and words."""
+  count = block.share.size
+  outputs = evaluator.evaluate(block.garbled, {'client': block.labels, 'server': labels})
+  colour = np.unpackbits(outputs.colours[0], bitorder='little')[:count].astype(np.uint64)
+  pad = hashing.hash_labels(np.ascontiguousarray(outputs.labels[0]), block.key)[:count]
+  selected = np.where(colour == 1, words - pad, pad)
+  sign = np.uint64(1) - np.uint64(2) * colour
+  return ring.reduce(colour * block.share + sign * block.product_share + selected, form.select_bits)
+
+
+def word_key(randomness: Randomness) -> bytes:
+  """A fresh public key for one block's select words."""
+  return randomness.bytes(32)

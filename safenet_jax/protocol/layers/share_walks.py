@@ -1,0 +1,97 @@
+"""What each party does with its share alone, in either phase.
+
+All of it is linear, so that the shares of the result are the results of the
+shares; no message is sent. None stands for a share that is not known yet, and
+stays None.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models import layers as records
+
+
+class Local:
+  """Operations on one party's shares, uint64 [B, ..., C] in the linear ring.
+
+  A party or a phase adds `conv`, `dense` and `activation`.
+  """
+
+  def __init__(self, model: FixedPointModel, xp: ModuleType = np):
+    self.model, self.bits, self.xp = model, model.precision.ring, xp
+
+  def average_pool(self, name: str, layer, share: Any) -> Any:
+    if name in self.model.absorbed or share is None:
+      return share
+    return ring.reduce(ring.sum_pool(share, records.window(layer, *share.shape[-3:-1])), self.bits)
+
+  def max_pool(self, name: str, layer, share: Any) -> Any:
+    del name, layer  # always part of the activation before it
+    return share
+
+  def flatten(self, name: str, layer, share: Any) -> Any:
+    del name, layer
+    return share if share is None else share.reshape(share.shape[0], -1)
+
+  def gather(self, name: str, layer, share: Any) -> Any:
+    del name
+    if share is None:
+      return None
+    share = ring.gather(self.xp, share, layer.channels, layer.stride)
+    return ring.reduce(share << np.uint64(layer.shift), self.bits)
+
+  def add(self, branch: Any, shortcut: Any) -> Any:
+    if branch is None or shortcut is None:
+      return None
+    return ring.reduce(branch + shortcut, self.bits)
+
+
+class Masks(Local):
+  """The client's first walk: the mask that every linear layer is given.
+
+  A mask of an activation does not depend on what comes in, so that all layers'
+  masks are known before any linear layer is computed.
+  """
+
+  def __init__(self, model: FixedPointModel, masks: dict[str, Any]):
+    super().__init__(model)
+    self.masks = masks
+    self.inputs: dict[str, Any] = {}
+
+  def conv(self, name, layer, mask):
+    del layer
+    if mask is None:
+      raise ValueError(
+        f'{name} reads what a linear layer made: two parties serve it behind an activation only'
+      )
+    self.inputs[name] = mask
+
+  dense = conv
+
+  def activation(self, name, layer, share):
+    del layer, share
+    return self.masks[name]
+
+
+class Shares(Local):
+  """The client's second walk: its share of every activation's input, and of the logits."""
+
+  def __init__(self, model: FixedPointModel, masks: dict[str, Any], outputs: dict[str, Any]):
+    super().__init__(model)
+    self.masks, self.outputs = masks, outputs
+    self.inputs: dict[str, Any] = {}
+
+  def conv(self, name, layer, mask):
+    del layer, mask
+    return self.outputs[name]
+
+  dense = conv
+
+  def activation(self, name, layer, share):
+    del layer
+    self.inputs[name] = share
+    return self.masks[name]

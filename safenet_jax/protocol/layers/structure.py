@@ -1,0 +1,248 @@
+"""What both parties know of one inference: its linear layers, blocks and message sizes."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from safenet_jax.crypto import hashing, ring
+from safenet_jax.crypto.garbled_circuits import argmax, circuits, wires
+from safenet_jax.crypto.homomorphic import packing
+from safenet_jax.fixed_point.formats import ActivationFormat, Rescale
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models import layers as records
+from safenet_jax.protocol.layers import max_pool, polynomial, relu, share_walks
+
+# What the client gets: the logits, or nothing but the index of the largest.
+OUTPUTS = ('logits', 'class')
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """Instances `first` to `end` of a layer's garbled channels, padded to `size`."""
+
+  first: int
+  end: int
+  size: int
+
+  @property
+  def count(self) -> int:
+    """Instances without the padding."""
+    return self.end - self.first
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationStructure:
+  """One activation layer of one image.
+
+  name, form: of the layer.
+  offset: where its label transfers start among those of the image.
+  """
+
+  name: str
+  form: ActivationFormat
+  offset: int
+
+  @functools.cached_property
+  def blocks(self) -> tuple[Block, ...]:
+    """Of the garbled channels: of values, or of windows where the pool takes maxima."""
+    count = math.prod(self.garbled_shape)
+    cut = max_pool.blocks if self.form.maximum else relu.blocks
+    return tuple(Block(*block) for block in cut(count)) if count else ()
+
+  @property
+  def circuit(self) -> circuits.Circuit:
+    """Of the garbled channels."""
+    return max_pool.circuit(self.form) if self.form.maximum else relu.circuit(self.form)
+
+  @property
+  def width(self) -> int:
+    """Bits of the client's shares that enter one circuit."""
+    words = self.form.window**2 if self.form.maximum else 1
+    return words * (self.form.sign_bits - self.form.dropped)
+
+  def entering(self, share: np.ndarray) -> list[np.ndarray]:
+    """The client's bits of every block, packed, of its share [1, ..., garbled channels]."""
+    form = self.form
+    if form.maximum:
+      words = max_pool.windows(share, form, server=False)
+    else:
+      words = relu.sign_words(share.reshape(1, -1), form)
+    bits = form.sign_bits - form.dropped
+    return [max_pool.pack(words[:, b.first : b.end], bits, b.size) for b in self.blocks]
+
+  @property
+  def transfers(self) -> int:
+    """Label transfers: one for every bit of the client's shares, padding included."""
+    return self.width * sum(block.size for block in self.blocks)
+
+  @property
+  def instances(self) -> int:
+    """Garbled instances, without padding."""
+    return sum(block.count for block in self.blocks)
+
+  @property
+  def selected(self) -> int:
+    """Instances whose sign selects a share; a maximum comes out of its circuit."""
+    return 0 if self.form.maximum else self.instances
+
+  @property
+  def garbled_shape(self) -> tuple[int, ...]:
+    """Of what the circuits give: maxima are pooled already."""
+    shape = self.pooled_shape if self.form.maximum else self.form.map_shape
+    return (*shape, self.form.relu)
+
+  @property
+  def polynomial_shape(self) -> tuple[int, ...]:
+    """(H, W, C) or (C,) of the polynomial channels, before a pool."""
+    return (*self.form.map_shape, self.form.polynomial)
+
+  @property
+  def powers(self) -> int:
+    """Products of the two parties' secrets per polynomial value."""
+    return polynomial.products(self.form) if self.form.polynomial else 0
+
+  @property
+  def pooled_shape(self) -> tuple[int, ...]:
+    """(H, W) behind the pool, or () of a dense layer."""
+    return self.form.pooled_shape
+
+  def outputs(self, bits: int) -> list[tuple[tuple[int, ...], Rescale]]:
+    """Shape and truncation of the garbled and of the polynomial output that exist."""
+    widths = [width for width in (self.form.relu, self.form.polynomial) if width]
+    return [
+      ((*self.pooled_shape, width), rescale)
+      for width, rescale in zip(widths, self.form.rescales(bits))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """The garbled comparison of one image's logits, see `argmax`.
+
+  count: of logits.
+  bits: k, of each.
+  offset: where its label transfers start among those of the image.
+  """
+
+  count: int
+  bits: int
+  offset: int
+
+  @property
+  def size(self) -> int:
+    """Words with padding."""
+    return argmax.stages(self.count, self.bits)[0].size
+
+  @property
+  def transfers(self) -> int:
+    """Label transfers: one for every bit of the client's share, padding included."""
+    return self.bits * self.size
+
+  @property
+  def output_labels(self) -> int:
+    """Labels of the index that the garbler keeps, padding included."""
+    last = argmax.stages(self.count, self.bits)[-1]
+    return len(last.circuit.outputs) * last.size
+
+  def entering(self, share: np.ndarray) -> np.ndarray:
+    """The bits of a share uint64 [count], packed: uint8 [k, size / 8]."""
+    words = np.zeros(self.size, np.uint64)
+    words[: self.count] = ring.reduce(share, self.bits)
+    return wires.pack(words, self.bits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+  """The public shape of one inference of one image.
+
+  bits: l, width of the linear ring.
+  linear: by name, the layers as convolutions.
+  activations: in walking order.
+  logits: how many.
+  comparison: of the logits, where the client gets the class alone.
+  """
+
+  bits: int
+  input_shape: tuple[int, ...]
+  linear: dict[str, packing.Convolution]
+  activations: tuple[ActivationStructure, ...]
+  logits: int
+  comparison: Comparison | None = None
+
+  @property
+  def output(self) -> str:
+    """One of `OUTPUTS`."""
+    return 'class' if self.comparison else 'logits'
+
+  @property
+  def transfers(self) -> int:
+    """Label transfers of an image."""
+    last = self.comparison.transfers if self.comparison else 0
+    return sum(layer.transfers for layer in self.activations) + last
+
+  @property
+  def choices(self) -> int:
+    """Transfers in the other direction: a sign's colour each, then a wrap bit per output."""
+    return sum(
+      layer.selected + sum(math.prod(shape) for shape, _ in layer.outputs(self.bits))
+      for layer in self.activations
+    )
+
+  def products(self) -> dict[tuple[int, int], list[ActivationStructure]]:
+    """Activation layers by (modulus, powers): each group shares its ciphertexts."""
+    groups: dict[tuple[int, int], list[ActivationStructure]] = {}
+    for layer in self.activations:
+      if layer.powers:
+        groups.setdefault((layer.form.modulus, layer.powers), []).append(layer)
+    return groups
+
+
+def outputs(model: FixedPointModel) -> tuple[str, ...]:
+  """Those of `OUTPUTS` that a model can give: one logit alone has no class."""
+  logits = records.shapes(model.layers, model.input_shape)[-1].output_shape[0]
+  return OUTPUTS if 2 <= logits <= hashing.MAX_ROWS else OUTPUTS[:1]
+
+
+def structure(model: FixedPointModel, output: str = 'logits') -> Structure:
+  """The structure of a model, with or without its weights, for one of `OUTPUTS`.
+
+  Raises:
+    ValueError: a linear layer reads another one's output, or a sum of them; or
+      there is only one logit to get a class from.
+  """
+  if output not in OUTPUTS:
+    raise ValueError(f'output {output!r}, want one of {", ".join(OUTPUTS)}')
+  # Raises where a linear layer's mask would depend on another linear layer.
+  mask = np.zeros((1, *model.input_shape), np.uint64)
+  masks = {
+    name: np.zeros((1, *form.pooled_shape, form.relu + form.polynomial), np.uint64)
+    for name, form in model.activations.items()
+  }
+  records.run(model.layers, share_walks.Masks(model, masks), mask)
+  linear: dict[str, packing.Convolution] = {}
+  activations = []
+  offset = 0
+  shapes = records.shapes(model.layers, model.input_shape)
+  for shape in shapes:
+    match shape.layer:
+      case records.Conv(kernel=kernel, stride=stride):
+        height, width, channels = shape.input_shape
+        linear[shape.name] = packing.Convolution(
+          height, width, channels, shape.output_shape[-1], kernel, stride
+        )
+      case records.Dense():
+        (inputs,), (outputs,) = shape.input_shape, shape.output_shape
+        linear[shape.name] = packing.Convolution(1, 1, inputs, outputs, 1)
+      case records.Activation():
+        layer = ActivationStructure(shape.name, model.activations[shape.name], offset)
+        activations.append(layer)
+        offset += layer.transfers
+  (logits,), comparison = shapes[-1].output_shape, None
+  if output == 'class':
+    comparison = Comparison(logits, model.logit_bits or model.precision.ring, offset)
+    argmax.stages(comparison.count, comparison.bits)  # raises where they cannot be compared
+  return Structure(
+    model.precision.ring, model.input_shape, linear, tuple(activations), logits, comparison
+  )

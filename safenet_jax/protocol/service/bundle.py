@@ -1,0 +1,246 @@
+"""A served model in one file: what `quantize` returns, private weights included.
+
+  magic, version, header length       16 bytes, big-endian
+  header      a `Bundle` record, as `record_codec` writes it
+  arrays      one after another, C order, little-endian
+  checksum    SHA-256 of all that is before it
+
+A server needs nothing else, neither JAX nor the float network. The checksum finds
+damage; that a file is from whom it should be is for its owner to see to. What comes
+from a file is checked as what comes from a peer is: records by a whitelist, sizes
+before they are read, and then every array's values.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+import struct
+import tempfile
+from typing import BinaryIO
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
+from safenet_jax.models import layers as records
+from safenet_jax.protocol.layers import structure
+from safenet_jax.protocol.service import description
+from safenet_jax.transport import record_codec
+from safenet_jax.transport.frames import ProtocolError
+
+VERSION = 1
+_PREFIX = struct.Struct('>8sII')
+_MAGIC = b'safenet\x00'
+_DIGEST = hashlib.sha256().digest_size
+# A ResNet's takes 20 kB.
+_MAX_HEADER = 1 << 20
+# The narrowest that holds an array's values is taken.
+_DTYPES = 'int16', 'int32', 'int64'
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """One array of the file."""
+
+  name: str
+  dtype: str
+  shape: tuple[int, ...]
+
+  @property
+  def size(self) -> int:
+    """Bytes in the file."""
+    return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+  """The header: a model without its arrays, and where these are."""
+
+  model: FixedPointModel
+  arrays: tuple[Stored, ...]
+
+
+_RECORDS = (Bundle, Stored, FixedPointModel, *description.RECORDS)
+
+
+def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
+  """Writes a model, for its owner's eyes only (mode 0600).
+
+  A file that is there is replaced when the new one is complete and on the disk.
+
+  Raises:
+    ValueError: `load` would refuse it, or it cannot be written there.
+  """
+  public = dataclasses.replace(model, linear={}, polynomials={})
+  description.check(public)
+  found, wanted = dict(_arrays(model)), _wanted(public)
+  _model(public, found, wanted)
+  narrow = {name: found[name].astype(_narrowest(found[name])) for name in wanted}
+  table = tuple(Stored(name, a.dtype.name, tuple(a.shape)) for name, a in narrow.items())
+  header = record_codec.encode(Bundle(public, table), _RECORDS)
+  parts = [_PREFIX.pack(_MAGIC, VERSION, len(header)), header]
+  parts += [np.ascontiguousarray(array).tobytes() for array in narrow.values()]
+  digest = hashlib.sha256(b''.join(parts)).digest()
+  try:
+    _write(pathlib.Path(path), [*parts, digest])
+  except OSError as error:
+    raise ValueError(f'{path} cannot be written: {error.strerror}') from None
+
+
+def load(path: str | os.PathLike[str]) -> FixedPointModel:
+  """Reads what `save` wrote.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is none of `save`, of a later version, damaged, cut short, or
+      describes a model that makes no sense; in one line.
+  """
+  try:
+    with open(path, 'rb') as file:
+      return _read(file)
+  except FileNotFoundError:
+    raise FileNotFoundError(f'no model bundle at {path}') from None
+  except OSError as error:
+    raise ValueError(f'{path} cannot be read: {error.strerror}') from None
+  except (ValueError, ProtocolError) as error:
+    raise ValueError(f'{path} is no model to serve: {error}') from None
+
+
+def _read(file: BinaryIO) -> FixedPointModel:
+  total = os.fstat(file.fileno()).st_size
+  prefix = file.read(_PREFIX.size)
+  if len(prefix) < _PREFIX.size or not prefix.startswith(_MAGIC):
+    raise ValueError('it is not a model bundle, or was cut short')
+  _, version, length = _PREFIX.unpack(prefix)
+  if version != VERSION:
+    raise ValueError(f'version {version} of the format, want {VERSION}')
+  if not 0 < length <= min(total, _MAX_HEADER):
+    raise ValueError(f'a header of {length} bytes in a file of {total}')
+  header = file.read(length)
+  bundle = record_codec.decode(header, Bundle, _RECORDS)
+  public = bundle.model
+  description.check(public)
+  wanted = _wanted(public)
+  _check_table(bundle.arrays, wanted)
+  size = sum(stored.size for stored in bundle.arrays)
+  whole = _PREFIX.size + length + size + _DIGEST
+  if total != whole:
+    raise ValueError(f'a file of {total} bytes, want {whole}: it was cut short, or is damaged')
+  body = file.read(size)
+  if hashlib.sha256(prefix + header + body).digest() != file.read(_DIGEST):
+    raise ValueError('its checksum is another: it is damaged')
+  arrays, start = {}, 0
+  for stored in bundle.arrays:
+    little = np.dtype(stored.dtype).newbyteorder('<')
+    flat = np.frombuffer(body, little, math.prod(stored.shape), start)
+    arrays[stored.name] = flat.reshape(stored.shape).astype(np.int64)
+    start += stored.size
+  return _model(public, arrays, wanted)
+
+
+def _arrays(model: FixedPointModel) -> Iterator[tuple[str, np.ndarray]]:
+  for name, weights in model.linear.items():
+    yield f'{name}/kernel', weights.kernel
+    yield f'{name}/bias', weights.bias
+  for name, coefficients in model.polynomials.items():
+    yield f'{name}/coefficients', coefficients
+
+
+def _wanted(public: FixedPointModel) -> dict[str, tuple[int, ...]]:
+  """Shape of every array that a model has, in walking order."""
+  found: dict[str, tuple[int, ...]] = {}
+  for shape in records.shapes(public.layers, public.input_shape):
+    match shape.layer:
+      case records.Conv(kernel=kernel):
+        found[f'{shape.name}/kernel'] = (
+          kernel,
+          kernel,
+          shape.input_shape[-1],
+          shape.output_shape[-1],
+        )
+        found[f'{shape.name}/bias'] = shape.output_shape[-1:]
+      case records.Dense():
+        found[f'{shape.name}/kernel'] = (*shape.input_shape, *shape.output_shape)
+        found[f'{shape.name}/bias'] = shape.output_shape
+      case records.Activation():
+        form = public.activations[shape.name]
+        if form.polynomial:
+          found[f'{shape.name}/coefficients'] = (form.degree + 1, form.polynomial)
+  return found
+
+
+def _check_table(table: tuple[Stored, ...], wanted: dict[str, tuple[int, ...]]) -> None:
+  names = [stored.name for stored in table]
+  if names != list(wanted):
+    odd = sorted(set(names) ^ set(wanted)) or ['in another order']
+    raise ValueError(f'{len(names)} arrays, want {len(wanted)}: {", ".join(odd)[:100]}')
+  for stored in table:
+    if stored.dtype not in _DTYPES:
+      raise ValueError(f'{stored.name} of dtype {stored.dtype[:20]!r}, want one of {_DTYPES}')
+    if stored.shape != wanted[stored.name]:
+      raise ValueError(f'{stored.name} of shape {stored.shape}, want {wanted[stored.name]}')
+
+
+def _model(
+  public: FixedPointModel, arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]
+) -> FixedPointModel:
+  """The whole model; ValueError where an array is not what the layers need."""
+  if odd := sorted(set(arrays) - set(wanted)):
+    raise ValueError(f'arrays of layers that do not exist: {", ".join(odd)[:100]}')
+  for name, shape in wanted.items():
+    array = arrays.get(name)
+    if array is None or array.shape != shape or array.dtype != np.int64:
+      got = 'missing' if array is None else f'{array.dtype} {array.shape}'
+      raise ValueError(f'{name} is {got}, want int64 {shape}')
+    _check_values(public, name, array)
+  linear, polynomials = {}, {}
+  for found in records.shapes(public.layers, public.input_shape):
+    name = found.name
+    if f'{name}/kernel' in arrays:
+      kernel, stride = arrays[f'{name}/kernel'], getattr(found.layer, 'stride', 1)
+      linear[name] = LinearWeights(kernel, arrays[f'{name}/bias'], stride, ring.limb_bits(kernel))
+    elif f'{name}/coefficients' in arrays:
+      polynomials[name] = arrays[f'{name}/coefficients']
+  model = dataclasses.replace(public, linear=linear, polynomials=polynomials)
+  structure.structure(model)  # raises where two parties could not serve it
+  return model
+
+
+def _check_values(public: FixedPointModel, name: str, array: np.ndarray) -> None:
+  layer, _, kind = name.partition('/')
+  form, bits = public.activations.get(layer), public.precision.ring
+  # Of kernels what `encrypted_convolution.prepare` takes, else what the ring or field holds.
+  limit = form.modulus if form else 1 << (bits - 2 if kind == 'kernel' else bits - 1)
+  if max(int(array.max()), -int(array.min())) >= limit:
+    raise ValueError(f'{name} from {array.min()} to {array.max()}, want below {limit}')
+  if form and form.monic and (array[2] != 1).any():
+    raise ValueError(f'{name} has leading coefficients other than the 1 of folded squares')
+
+
+def _narrowest(array: np.ndarray) -> np.dtype:
+  low, high = int(array.min()), int(array.max())
+  dtypes = [np.dtype(name).newbyteorder('<') for name in _DTYPES]
+  return next(d for d in dtypes if np.iinfo(d).min <= low and high <= np.iinfo(d).max)
+
+
+def _write(path: pathlib.Path, parts: list[bytes]) -> None:
+  """Writes a new file of mode 0600, whole or not at all."""
+  descriptor, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+  try:
+    with os.fdopen(descriptor, 'wb') as file:
+      for part in parts:
+        file.write(part)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(name, path)
+  except BaseException:
+    os.unlink(name)
+    raise
+  directory = os.open(path.parent, os.O_RDONLY)
+  try:
+    os.fsync(directory)
+  finally:
+    os.close(directory)

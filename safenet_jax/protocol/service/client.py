@@ -1,0 +1,259 @@
+"""Gets predictions of a served model for images that the server does not see."""
+
+import contextlib
+import logging
+import os
+import ssl
+import threading
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.crypto.randomness import SystemRandomness
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.service import commands, handshake, sessions
+from safenet_jax.protocol.service.description import Expectation
+from safenet_jax.protocol.service.store import ClientStore
+from safenet_jax.transport import channel as channels
+from safenet_jax.transport.channel import Channel
+from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.ledger import Ledger
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Client:
+  """A connection to a `Server`; blocking, for one thread, a context manager.
+
+    with Client(host, port, context=tls.client_context(ca)) as client:
+      client.prepare(10)              # needs no image: whenever there is time
+      logits = client.infer(images)   # uint8 [B, H, W, C]
+      classes = client.infer(images, output='class')  # the logits stay hidden
+
+  After a ProtocolError the connection is closed; make a new client.
+  """
+
+  def __init__(
+    self,
+    host: str,
+    port: int,
+    *,
+    context: ssl.SSLContext | None,
+    expected: Expectation | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    keep_prepared: int = 0,
+    output: str | None = None,
+    ledger: Ledger | None = None,
+    timeout: float = 60.0,
+  ):
+    """Connects and agrees on the model.
+
+    Args:
+      host, port: of the server.
+      context: from `tls.client_context`; None is in the clear, which has to be
+        written out.
+      expected: what of the model the client insists on; anything by default.
+      directory: where to keep prepared inferences, else in memory.
+      keep_prepared: inferences that a thread with a connection of its own keeps
+        prepared in the background.
+      output: of `structure.OUTPUTS`: what `prepare`, `infer` and the background are
+        for where they are not told, and what the server has to have. By default
+        the logits, and a server that has none of them is taken too.
+      ledger: gets every byte and second of this connection.
+      timeout: seconds until a silent server is given up.
+
+    Raises:
+      ProtocolError: nobody listens, refuses, is not trusted, or serves another model.
+    """
+    self.ledger = ledger or Ledger()
+    self._connect = lambda ledger: channels.connect(
+      host, port, context=context, timeout=timeout, ledger=ledger
+    )
+    self._channel = self._connect(self.ledger)
+    with self._ending_on_error():
+      if output is not None:
+        expected = (expected or Expectation())._replace(outputs=(output,))
+      self.description = handshake.client(self._channel, expected)
+      self._model, self._output = self.description.client_model(), output or structures.OUTPUTS[0]
+      self.ledger.truncation_failure = self._model.truncation_failure
+      self._structures = _structures(self._model, self.description.outputs)
+      if keep_prepared:
+        self._served(None)
+      if directory is not None and self.description.mode != 'delphi':
+        raise ValueError(f'preparations of mode {self.description.mode} stay in memory')
+      self._store = ClientStore(self.description.model_id, directory)
+    self._session = self._new_session(self._channel)
+    self._pool = _Pool(self, keep_prepared) if keep_prepared else None
+
+  @property
+  def prepared(self) -> int:
+    """Inferences that are prepared and not used yet, for the client's own output."""
+    return self._store.count(self._output)
+
+  @property
+  def batch(self) -> int:
+    """Images that are prepared and inferred at once.
+
+    As many as share the flights of their offline phase; more would hardly be faster,
+    and both parties would need more memory. Fewer if the server has no room for them.
+    """
+    return min(self._session.lot, self.description.batch, commands.MAX_IMAGES)
+
+  def prepare(self, count: int, output: str | None = None) -> None:
+    """Runs the offline phase for `count` inferences.
+
+    Args:
+      count: of images.
+      output: what they are for; one for logits is never used for a class.
+
+    Raises:
+      ValueError: the server does not have this output; nothing was sent.
+      ProtocolError: the server did not do its part, or has no room for so many.
+    """
+    output = self._served(output)
+    with self._ending_on_error():
+      prepare(self._channel, self._session, count, self._store, output)
+
+  def _served(self, output: str | None) -> str:
+    """The output that is meant, if the server has it."""
+    output = output or self._output
+    if output not in self.description.outputs:
+      raise ValueError(
+        f'output {output!r}, want what this server gives: {", ".join(self.description.outputs)}'
+      )
+    return output
+
+  def _new_session(self, channel: Channel) -> sessions.ClientSession:
+    mode = sessions.MODES[self.description.mode]
+    return sessions.ClientSession(mode, channel, self._model, self._structures, SystemRandomness())
+
+  def infer(self, images: np.ndarray, output: str | None = None) -> np.ndarray:
+    """Logits float64 [B, classes], or classes int64 [B], of uint8 images [B, H, W, C].
+
+    Prepares what is missing first: `batch` images at a time, or as many as are prepared.
+
+    Args:
+      images: to predict.
+      output: 'logits'; or 'class', their argmax, and nothing else of them is learnt.
+
+    Raises:
+      ValueError: images of another type or shape, or the server does not have this
+        output; nothing was used.
+      ProtocolError: the server did not do its part.
+    """
+    output = self._served(output)
+    self._model.encode(images[:1])  # raises before anything is used
+    alone, first = output == 'class', 0
+    found = [np.empty(0, np.int64) if alone else np.empty((0, self._structures[output].logits))]
+    while first < len(images):
+      count = min(max(self.batch, self._store.count(output)), commands.MAX_IMAGES)
+      found.append(self._infer(images[first : first + count], output))
+      first += count
+    result = np.concatenate(found)
+    return result if alone else result / 2.0**self._model.output_fraction
+
+  def _infer(self, images: np.ndarray, output: str) -> np.ndarray:
+    with self._ending_on_error():
+      missing = len(images) - self._store.count(output)
+      if missing > 0:
+        prepare(self._channel, self._session, missing, self._store, output)
+      materials = self._store.take(len(images), output)
+      if self._pool:
+        self._pool.wake()
+      names = [material.identifier for material in materials]
+      commands.send(self._channel, commands.Command(commands.INFER, len(names), names, output))
+      return self._session.infer(materials, images, output)
+
+  @contextlib.contextmanager
+  def _ending_on_error(self):
+    try:
+      yield
+    except BaseException:
+      self._channel.close()
+      raise
+
+  def close(self) -> None:
+    """Says goodbye; what is prepared in a directory stays there."""
+    if self._pool:
+      self._pool.close()
+    try:
+      with contextlib.suppress(ProtocolError):
+        commands.send(self._channel, commands.Command(commands.GOODBYE))
+    finally:
+      self._channel.close()
+
+  def __enter__(self) -> 'Client':
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self.close()
+
+
+def _structures(
+  model: FixedPointModel, outputs: tuple[str, ...]
+) -> dict[str, structures.Structure]:
+  try:
+    return {output: structures.structure(model, output) for output in outputs}
+  except ValueError as error:
+    raise ProtocolError(f'the description of the model: {error}') from None
+
+
+class _Pool:
+  """A thread with its own connection that keeps a number of inferences prepared."""
+
+  def __init__(self, client: Client, count: int):
+    self._client, self._count = client, count
+    self._wanted = threading.Event()
+    self._wanted.set()
+    self._closing = False
+    self._channel: Any = None
+    self._thread = threading.Thread(target=self._run, name='preparing', daemon=True)
+    self._thread.start()
+
+  def wake(self) -> None:
+    self._wanted.set()
+
+  def close(self) -> None:
+    self._closing = True
+    self._wanted.set()
+    self._thread.join(5.0)
+    if self._thread.is_alive() and self._channel is not None:
+      self._channel.abort('the client is closing')
+      self._thread.join()
+
+  def _run(self) -> None:
+    while True:
+      self._wanted.wait()
+      self._wanted.clear()
+      if self._closing:
+        return
+      try:
+        self._fill()
+      except ProtocolError as error:
+        # Then the client prepares by itself, and the next inference wakes this thread again.
+        _LOGGER.warning('event=pool_failed reason="%s"', error)
+
+  def _fill(self) -> None:
+    """Prepares what is missing, in a connection for this alone."""
+    client = self._client
+    if client.prepared >= self._count:
+      return
+    with client._connect(Ledger()) as channel:
+      self._channel = channel
+      handshake.client(channel, Expectation(model_id=client.description.model_id))
+      session = client._new_session(channel)
+      while not self._closing and client.prepared < self._count:
+        prepare(channel, session, 1, client._store, client._output)
+      commands.send(channel, commands.Command(commands.GOODBYE))
+
+
+def prepare(
+  channel: Channel, session: sessions.ClientSession, count: int, store: ClientStore, output: str
+) -> None:
+  """Asks for `count` preparations for an output and keeps them."""
+  for first in range(0, count, commands.MAX_IMAGES):
+    some = min(commands.MAX_IMAGES, count - first)
+    commands.send(channel, commands.Command(commands.PREPARE, some, output=output))
+    for material in session.prepare(some, output):
+      store.put(material)

@@ -1,0 +1,57 @@
+"""What a client asks of a session: one small frame each."""
+
+from collections.abc import Sequence
+import dataclasses
+import struct
+
+from safenet_jax.protocol.delphi.message_shapes import ID_BYTES
+from safenet_jax.protocol.layers.structure import OUTPUTS
+from safenet_jax.transport.channel import Channel
+from safenet_jax.transport.frames import ProtocolError
+
+PREPARE, INFER, GOODBYE = b'P', b'I', b'Q'
+# Images of one command: a limit on what both parties hold at once.
+MAX_IMAGES = 256
+# Kind, output, count.
+_HEAD = struct.Struct('!ccI')
+_LETTERS = dict(zip(OUTPUTS, (b'L', b'C'), strict=True))
+_NAMES = {letter: name for name, letter in _LETTERS.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """kind: PREPARE, INFER or GOODBYE; identifiers: of the preparations that INFER uses.
+
+  output: of `structure.OUTPUTS`.
+  """
+
+  kind: bytes
+  count: int = 0
+  identifiers: Sequence[bytes] = ()
+  output: str = OUTPUTS[0]
+
+
+def send(channel: Channel, command: Command) -> None:
+  """Asks; the answer is the phase that was asked for."""
+  head = _HEAD.pack(command.kind, _LETTERS[command.output], command.count)
+  with channel.scope(phase='session', layer='session', primitive='command'):
+    channel.send('command', head + b''.join(command.identifiers))
+
+
+def receive(channel: Channel, idle: float) -> Command:
+  """The next command, within `idle` seconds more than a message; ProtocolError if it is none."""
+  with channel.scope(phase='session', layer='session', primitive='command'):
+    raw = channel.receive_bytes('command', _HEAD.size + ID_BYTES * MAX_IMAGES, idle=idle)
+  if len(raw) < _HEAD.size:
+    raise ProtocolError(f'a command of {len(raw)} bytes')
+  kind, letter, count = _HEAD.unpack_from(raw)
+  rest = raw[_HEAD.size :]
+  named = count if kind == INFER else 0
+  if kind not in (PREPARE, INFER, GOODBYE) or len(rest) != ID_BYTES * named:
+    raise ProtocolError(f'a command {kind!r} for {count} images in {len(raw)} bytes')
+  if letter not in _NAMES:
+    raise ProtocolError(f'a command for output {letter!r}')
+  if kind != GOODBYE and not 1 <= count <= MAX_IMAGES:
+    raise ProtocolError(f'a command for {count} images, want 1 to {MAX_IMAGES}')
+  identifiers = [rest[i : i + ID_BYTES] for i in range(0, len(rest), ID_BYTES)]
+  return Command(kind, count, identifiers, _NAMES[letter])

@@ -1,0 +1,170 @@
+"""Prepared inferences until they are used: at most once each, even across a crash."""
+
+from collections.abc import Iterable
+import os
+import pathlib
+import threading
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.transport.frames import ProtocolError
+
+_SUFFIX = '.prepared'
+
+
+class ClientStore:
+  """The client's preparations with one model, in memory or in a directory.
+
+  In a directory each is a file. It is renamed, and the renaming is on the disk,
+  before it is given out: whatever happens then, it is not given out again. Files
+  of other models, which this server would not know, are deleted. A directory is
+  for one client at a time.
+  """
+
+  def __init__(self, model_id: bytes, directory: str | os.PathLike[str] | None = None):
+    self._memory: dict[bytes, ClientMaterial] = {}
+    self._lock = threading.Lock()
+    self._directory = None if directory is None else pathlib.Path(directory)
+    self._model = model_id.hex()
+    if self._directory is not None:
+      self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+      for path in self._directory.iterdir():
+        used = path.suffix in ('.used', '.partial')
+        if used or (path.suffix == _SUFFIX and not path.name.startswith(self._model)):
+          path.unlink(missing_ok=True)
+
+  def __len__(self) -> int:
+    return len(self._paths('*')) if self._directory else len(self._memory)
+
+  def count(self, output: str) -> int:
+    """Preparations for one of `structure.OUTPUTS`."""
+    return len(self._paths(output)) if self._directory else len(self._names(output))
+
+  def _names(self, output: str) -> list[bytes]:
+    return [name for name, kept in list(self._memory.items()) if kept.output == output]
+
+  def _paths(self, output: str) -> list[pathlib.Path]:
+    pattern = f'{self._model}-{output}-*{_SUFFIX}'
+    return sorted(self._directory.glob(pattern)) if self._directory else []
+
+  def put(self, material: ClientMaterial) -> None:
+    """Keeps a preparation."""
+    if self._directory is None:
+      with self._lock:
+        self._memory[material.identifier] = material
+      return
+    name = f'{self._model}-{material.output}-{material.identifier.hex()}{_SUFFIX}'
+    path = self._directory / name
+    partial = path.with_suffix('.partial')
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, 'wb') as file:
+      arrays: dict[str, Any] = dict(material.arrays())
+      np.savez(file, **arrays)
+      file.flush()
+      os.fsync(file.fileno())
+    partial.replace(path)
+    self._sync()
+
+  def take(self, count: int, output: str = 'logits') -> list[ClientMaterial]:
+    """`count` preparations for an output, which are then used, whatever becomes of them.
+
+    Raises:
+      ValueError: there are fewer; none is used.
+    """
+    with self._lock:
+      if self._directory is None:
+        names = self._names(output)[:count]
+        self._enough(len(names), count)
+        return [self._memory.pop(name) for name in names]
+      paths = self._paths(output)[:count]
+      self._enough(len(paths), count)
+      used = [path.with_suffix('.used') for path in paths]
+      for path, marked in zip(paths, used):
+        os.rename(path, marked)
+      self._sync()
+    return [_load(path) for path in used]
+
+  def _enough(self, found: int, count: int) -> None:
+    if found < count:
+      raise ValueError(f'{found} prepared inferences, want {count}')
+
+  def _sync(self) -> None:
+    descriptor = os.open(self._directory or '.', os.O_RDONLY)
+    try:
+      os.fsync(descriptor)
+    finally:
+      os.close(descriptor)
+
+
+def _load(path: pathlib.Path) -> ClientMaterial:
+  identifier = bytes.fromhex(path.stem.split('-')[-1])
+  with np.load(path, allow_pickle=False) as file:
+    material = ClientMaterial.from_arrays(identifier, dict(file))
+  path.unlink()
+  return material
+
+
+class _Kept(NamedTuple):
+  start: float
+  size: int
+  material: ServerMaterial
+
+
+class ServerStore:
+  """The server's side of all clients' preparations: in memory, and limited.
+
+  A restarted server knows none, and serves under a new model id.
+  """
+
+  def __init__(self, memory_bytes: int, keep_seconds: float):
+    """Keeps at most so many bytes, each preparation for at most so long."""
+    self._limit, self._keep = memory_bytes, keep_seconds
+    self._lock = threading.Lock()
+    self._found: dict[bytes, _Kept] = {}
+    self._bytes = 0
+
+  def __len__(self) -> int:
+    return len(self._found)
+
+  def put(self, material: ServerMaterial) -> None:
+    """Keeps a preparation; ProtocolError if there is no room."""
+    with self._lock:
+      self._expire()
+      if self._bytes + material.nbytes > self._limit:
+        raise ProtocolError(
+          f'{len(self._found)} prepared inferences hold {self._bytes >> 20} MiB, and '
+          f'{self._limit >> 20} MiB is the limit: use some first'
+        )
+      self._bytes += material.nbytes
+      self._found[material.identifier] = _Kept(time.monotonic(), material.nbytes, material)
+
+  def take(self, identifiers: Iterable[bytes]) -> list[ServerMaterial]:
+    """The preparations of these names, which are then used.
+
+    Raises:
+      ProtocolError: one is not known, was used before, or is named twice; those
+        that were are used all the same.
+    """
+    with self._lock:
+      self._expire()
+      found = []
+      for identifier in identifiers:
+        if identifier not in self._found:
+          raise ProtocolError(
+            f'no preparation {identifier.hex()}: it was used, is too old, or of another server'
+          )
+        found.append(self._drop(identifier))
+      return found
+
+  def _expire(self) -> None:
+    oldest = time.monotonic() - self._keep
+    for identifier in [name for name, kept in self._found.items() if kept.start < oldest]:
+      self._drop(identifier)
+
+  def _drop(self, identifier: bytes) -> ServerMaterial:
+    kept = self._found.pop(identifier)
+    self._bytes -= kept.size
+    return kept.material

@@ -1,0 +1,1 @@
+"""Both parties of an inference in one process, for accuracy and tests."""

@@ -1,0 +1,118 @@
+"""A trusted dealer in place of the offline phase, for the simulator only.
+
+It sees both parties' secrets and hands out what homomorphic encryption and
+oblivious transfer would: that is why it is called insecure. Every value it
+gives to one party is uniform given what that party knows, so that the online
+phase is the real one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.crypto.garbled_circuits import garbling
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.formats import ActivationFormat, Rescale
+from safenet_jax.protocol.layers import max_pool, polynomial, relu
+from safenet_jax.transport.ledger import Ledger
+
+_LABEL_BITS = 128
+
+
+class Products(NamedTuple):
+  """Shares of powers times pads: alpha + beta = power * pad in F_p, [products, ...]."""
+
+  alphas: np.ndarray
+  betas: np.ndarray
+  pads: np.ndarray
+
+
+class Transfers(NamedTuple):
+  """Random OTs: keys uint64 [2, ...] of the client; choice and K_choice of the server."""
+
+  keys: np.ndarray
+  choice: np.ndarray
+  chosen: np.ndarray
+
+
+class InsecureDealer:
+  """Deals correlated randomness; every call draws anew and counts what it hands out."""
+
+  def __init__(self, randomness: Randomness, ledger: Ledger):
+    self.randomness, self.ledger = randomness, ledger
+    delta = randomness.words(2)
+    delta[0] |= np.uint64(1)
+    self.delta = delta
+    self._garblers: dict[tuple, garbling.Garbler] = {}
+
+  def _give(self, layer: str, primitive: str, values: np.ndarray, bits: int) -> None:
+    self.ledger.send('offline', layer, f'dealt {primitive}', 'dealer', values, bits)
+
+  def relu(
+    self, layer: str, share: np.ndarray, form: ActivationFormat
+  ) -> tuple[list[relu.ClientBlock], list[relu.ServerBlock]]:
+    """Garbles a layer for client shares c uint64 [n]; labels and products are dealt."""
+    circuit = relu.circuit(form)
+    client, server = [], []
+    for first, end, size in relu.blocks(share.size):
+      part = share[first:end]
+      garbler = self._garbler(circuit, size)
+      garbled, encoding = garbler.garble()
+      self.ledger.send('offline', layer, 'garbled tables', 'server', garbled)
+      labels = encoding.labels('client', relu.pack(relu.sign_words(part, form), form, size))
+      self._give(layer, 'labels', labels[..., 0], _LABEL_BITS)
+      key = relu.word_key(self.randomness)
+      p = relu.colour_zero_bits(encoding)[: part.size]
+      ours = self.randomness.ring(form.select_bits, part.size)
+      self._give(layer, 'products', ours, 2 * form.select_bits)
+      server.append(relu.ServerBlock(encoding, ring.reduce(p * part - ours, form.select_bits), key))
+      client.append(relu.ClientBlock(garbled, labels, part, ours, key))
+    return client, server
+
+  def max_pool(
+    self, layer: str, share: np.ndarray, form: ActivationFormat
+  ) -> tuple[list[max_pool.ClientBlock], list[max_pool.ServerBlock]]:
+    """The same for a layer with max pools and the client's share [B, H, W, C]."""
+    circuit = max_pool.circuit(form)
+    words = max_pool.windows(share, form, server=False)
+    client, server = [], []
+    for first, end, size in max_pool.blocks(words.shape[1]):
+      garbled, encoding = self._garbler(circuit, size).garble()
+      bits = max_pool.pack(words[:, first:end], form.sign_bits - form.dropped, size)
+      labels = encoding.labels('client', bits)
+      self._give(layer, 'labels', labels[..., 0], _LABEL_BITS)
+      block, mask_labels, decoding = max_pool.offline_server(
+        encoding, self.randomness, form, end - first
+      )
+      for primitive, message in (
+        ('garbled tables', garbled),
+        ('mask labels', mask_labels),
+        ('decoding', decoding),
+      ):
+        self.ledger.send('offline', layer, primitive, 'server', message)
+      server.append(block)
+      client.append(max_pool.ClientBlock(garbled, labels, mask_labels, decoding))
+    return client, server
+
+  def _garbler(self, circuit, size):
+    key = (circuit, size)
+    if key not in self._garblers:
+      self._garblers[key] = garbling.Garbler(circuit, size, self.randomness, delta=self.delta)
+    return self._garblers[key]
+
+  def products(self, layer: str, powers: np.ndarray, form: ActivationFormat) -> Products:
+    """Shares of c'^j rho_j for the client's powers uint64 [degree, ...]."""
+    shape = (polynomial.products(form), *powers.shape[1:])
+    alphas, pads = (self.randomness.residues(form.modulus, shape) for _ in range(2))
+    p = np.uint64(form.modulus)
+    dealt = ring.multiply_mod(np, powers[: shape[0]], pads, form.modulus)
+    self._give(layer, 'products', pads, 3 * form.modulus.bit_length())
+    return Products(alphas, (dealt + p - alphas) % p, pads)
+
+  def transfers(self, layer: str, shape: tuple[int, ...], rescale: Rescale) -> Transfers:
+    """Random OTs for the wrap bits of a block of `shape`."""
+    keys = self.randomness.ring(rescale.wrap_bits, (2, *shape))
+    choice = self.randomness.bits(shape).astype(np.uint64)
+    self._give(layer, 'transfers', choice, 3 * rescale.wrap_bits + 1)
+    return Transfers(keys, choice, np.where(choice == 1, keys[1], keys[0]))

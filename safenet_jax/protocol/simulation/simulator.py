@@ -1,0 +1,296 @@
+"""Both parties of an inference in one process.
+
+Linear and polynomial layers hold both parties' shares in one jitted function,
+ReLUs run through real garbled circuits, and the correlated randomness of the
+offline phase comes from an `InsecureDealer`. The online messages, their sizes
+and the arithmetic are those of the protocol.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from safenet_jax.crypto import ring
+from safenet_jax.crypto.garbled_circuits import garbling
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.models import layers as records
+from safenet_jax.protocol.layers import linear, max_pool, polynomial, relu, truncation
+from safenet_jax.protocol.layers.share_walks import Local
+from safenet_jax.protocol.simulation import dealer as dealers
+from safenet_jax.transport.ledger import Ledger
+
+# What `batch` images take at once; on a CPU more of them are hardly faster.
+_BATCH_BYTES = 1 << 29
+# Of a garbled value by its bits: an AND's table, and both parties' labels. Of a polynomial one:
+# shares, powers and products.
+_BIT_BYTES, _WORD_BYTES = 32 + 2 * 16, 128
+
+
+def batch(model: FixedPointModel) -> int:
+  """How many images to infer at once: what is prepared for all of them stays below half a GiB."""
+  size = sum(
+    math.prod(form.map_shape)
+    * (form.relu * (form.sign_bits - form.dropped) * _BIT_BYTES + form.polynomial * _WORD_BYTES)
+    for form in model.activations.values()
+  )
+  return max(1, _BATCH_BYTES // max(1, size))
+
+
+def infer(
+  model: FixedPointModel,
+  images: np.ndarray,
+  randomness: Randomness,
+  *,
+  ledger: Ledger | None = None,
+  trace: dict[str, np.ndarray] | None = None,
+) -> np.ndarray:
+  """Logits of a private inference of a batch of images.
+
+  Args:
+    model: the served network.
+    images: uint8 [B, H, W, C].
+    randomness: of both parties and the dealer.
+    ledger: gets every message and second.
+    trace: if given, gets the value that the two shares of every linear and
+      activation layer stand for, int64, by name. Only a simulator can do that.
+
+  Returns:
+    int64 [B, classes], with `model.output_fraction` fraction bits.
+  """
+  ledger = ledger or Ledger()
+  ledger.truncation_failure = model.truncation_failure
+  bits = model.precision.ring
+  with jax.enable_x64(True):
+    x = model.encode(images)
+    mask = randomness.ring(bits, x.shape)
+    offline = _Offline(model, dealers.InsecureDealer(randomness, ledger), ledger)
+    offline.masks['input'] = mask
+    c = records.run(model.layers, offline, mask)
+
+    with ledger.step('online', 'input', 'mask', 'client'):
+      m = ring.reduce(ring.from_signed(x, bits) - mask, bits)
+    ledger.send('online', 'input', 'masked input', 'client', m, bits)
+    online = _Online(model, offline, ledger, trace)
+    s = records.run(model.layers, online, m)
+    ledger.send('online', 'logits', 'share', 'server', s, bits)
+    return ring.reconstruct(np.asarray(c), np.asarray(s), bits)
+
+
+class _ActivationState(NamedTuple):
+  """Offline state of one activation layer, of both parties."""
+
+  client: list[relu.ClientBlock] | list[max_pool.ClientBlock]
+  server: list[relu.ServerBlock] | list[max_pool.ServerBlock]
+  powers: Any
+  products: dealers.Products | None
+  transfers: list[dealers.Transfers]
+  mask: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnames=('stride', 'limb', 'bits'))
+def _linear_offline(r, u, kernel, *, stride, limb, bits):
+  product = linear.product(jnp, r, kernel, stride=stride, limb=limb, bits=bits)
+  return ring.reduce(product - u, bits)
+
+
+@functools.partial(jax.jit, static_argnames=('stride', 'limb', 'bits'))
+def _linear_online(m, u, kernel, bias, *, stride, limb, bits):
+  return linear.online_server(jnp, m, u, kernel, bias, stride=stride, limb=limb, bits=bits)
+
+
+@functools.partial(jax.jit, static_argnames=('form', 'bits'))
+def _powers(c, *, form, bits):
+  return polynomial.offline_client(jnp, c, form, bits)
+
+
+@functools.partial(jax.jit, static_argnames=('form', 'bits'))
+def _polynomial_online(powers, products, s, coefficients, *, form, bits):
+  deltas, rho = polynomial.online_server(
+    jnp, s, coefficients, products.pads, products.betas, form, bits
+  )
+  return deltas, polynomial.online_client(jnp, powers, products.alphas, deltas, form), rho
+
+
+@functools.partial(jax.jit, static_argnames=('rescale', 'window'))
+def _truncate(v, rho, transfers, mask, *, rescale, window):
+  """Pools both shares, and exchanges the messages that truncate and mask them again."""
+  modulus = np.uint64(rescale.modulus)
+  if window > 1:
+    v, rho = (ring.sum_pool(share, window) % modulus for share in (v, rho))
+  d = truncation.online_server(rho, transfers.choice, rescale)
+  correction, word = truncation.online_client(jnp, v, transfers.keys, d, mask, rescale)
+  m = truncation.finish_server(rho, transfers.chosen, correction, word, rescale)
+  return d, correction, word, m
+
+
+class _Offline(Local):
+  """Operations on the client's masks: r before a linear layer, c after it."""
+
+  def __init__(self, model: FixedPointModel, dealer: dealers.InsecureDealer, ledger: Ledger):
+    super().__init__(model, jnp)
+    self.dealer, self.ledger = dealer, ledger
+    self.u: dict[str, np.ndarray] = {}
+    self.c: dict[str, Any] = {}
+    self.masks: dict[str, np.ndarray] = {}
+    self.states: dict[str, _ActivationState] = {}
+
+  def conv(self, name, layer, r):
+    weights = self.model.linear[name]
+    shape = (*(-(-n // weights.stride) for n in r.shape[1:-1]), layer.features)
+    u = self.u[name] = self.dealer.randomness.ring(self.bits, (r.shape[0], *shape))
+    with self.ledger.step('offline', name, 'linear', 'both'):
+      c = _linear_offline(
+        r, u, weights.kernel, stride=weights.stride, limb=weights.limb, bits=self.bits
+      )
+      c.block_until_ready()
+    self.ledger.send('offline', name, 'dealt linear', 'dealer', u, 2 * self.bits)
+    self.c[name] = c
+    return c
+
+  dense = conv
+
+  def activation(self, name, layer, c):
+    del layer
+    form = self.model.activations[name]
+    shares = np.asarray(c)
+    client: Any = []
+    server: Any = []
+    powers, products = None, None
+    if form.relu:
+      with self.ledger.step('offline', name, 'garbling', 'server'):
+        if form.maximum:
+          client, server = self.dealer.max_pool(name, shares, form)
+        else:
+          client, server = self.dealer.relu(name, shares[..., : form.relu].reshape(-1), form)
+    if form.polynomial:
+      with self.ledger.step('offline', name, 'polynomial', 'both'):
+        powers = _powers(c[..., form.relu :], form=form, bits=self.bits)
+        products = self.dealer.products(name, np.asarray(powers), form)
+    pooled = (shares.shape[0], *(n // form.window for n in form.map_shape))
+    widths = [width for width in (form.relu, form.polynomial) if width]
+    with self.ledger.step('offline', name, 'truncation', 'both'):
+      transfers = [
+        self.dealer.transfers(name, (*pooled, width), rescale)
+        for width, rescale in zip(widths, form.rescales(self.bits))
+      ]
+      mask = self.dealer.randomness.ring(self.bits, (*pooled, sum(widths)))
+    self.masks[name] = mask
+    self.states[name] = _ActivationState(client, server, powers, products, transfers, mask)
+    return mask
+
+
+class _Online(Local):
+  """Operations on the server's values: m before a linear layer, s after it."""
+
+  def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger, trace):
+    super().__init__(model, jnp)
+    self.offline, self.ledger, self.trace = offline, ledger, trace
+
+  def _record(self, name, client, server):
+    if self.trace is not None:
+      self.trace[name] = ring.reconstruct(np.asarray(client), np.asarray(server), self.bits)
+
+  def conv(self, name, layer, m):
+    del layer
+    weights = self.model.linear[name]
+    with self.ledger.step('online', name, 'linear', 'server'):
+      s = _linear_online(
+        m,
+        self.offline.u.pop(name),
+        weights.kernel,
+        weights.bias,
+        stride=weights.stride,
+        limb=weights.limb,
+        bits=self.bits,
+      )
+      s.block_until_ready()
+    self._record(name, self.offline.c[name], s)
+    return s
+
+  dense = conv
+
+  def activation(self, name, layer, s):
+    del layer
+    form = self.model.activations[name]
+    state = self.offline.states.pop(name)
+    shares = []
+    if form.relu:
+      garbled = self._max_pool if form.maximum else self._relu
+      shares.append(garbled(name, form, state, np.asarray(s[..., : form.relu])))
+    if form.polynomial:
+      with self.ledger.step('online', name, 'polynomial', 'both'):
+        deltas, v, rho = _polynomial_online(
+          state.powers,
+          state.products,
+          s[..., form.relu :],
+          self.model.polynomials[name],
+          form=form,
+          bits=self.bits,
+        )
+        rho.block_until_ready()
+      self.ledger.send('online', name, 'polynomial', 'server', deltas, form.modulus.bit_length())
+      shares.append((v, rho))
+
+    outputs, first = [], 0
+    for (v, rho), transfers, rescale in zip(shares, state.transfers, form.rescales(self.bits)):
+      end = first + v.shape[-1]
+      with self.ledger.step('online', name, 'truncation', 'both'):
+        d, correction, word, m = _truncate(
+          v, rho, transfers, state.mask[..., first:end], rescale=rescale, window=form.summed
+        )
+        m.block_until_ready()
+      outputs.append((d, correction, word, m, rescale))
+      first = end
+    # One message each way for both blocks of channels.
+    for d, *_ in outputs:
+      self.ledger.send('online', name, 'truncation', 'server', d, 1)
+    for _, correction, word, _, rescale in outputs:
+      self.ledger.send('online', name, 'truncation', 'client', correction, rescale.wrap_bits)
+      self.ledger.send('online', name, 'truncation', 'client', word, self.bits)
+    m = jnp.concatenate([m for *_, m, _ in outputs], axis=-1)
+    self._record(name, state.mask, m)
+    return m
+
+  def _relu(self, name, form, state, share):
+    circuit = relu.circuit(form)
+    values, flat = [], share.reshape(-1)
+    evaluators: dict[int, garbling.Evaluator] = {}
+    for (first, end, size), client, server in zip(
+      relu.blocks(flat.size), state.client, state.server
+    ):
+      with self.ledger.step('online', name, 'labels', 'server'):
+        labels, words, rho = relu.online_server(
+          server, flat[first:end], self.offline.dealer.delta, form
+        )
+      self.ledger.send('online', name, 'labels', 'server', labels)
+      self.ledger.send('online', name, 'select words', 'server', words, form.select_bits)
+      with self.ledger.step('online', name, 'evaluation', 'client'):
+        if size not in evaluators:
+          evaluators[size] = garbling.Evaluator(circuit, size)
+        v = relu.online_client(client, evaluators[size], labels, words, form)
+      values.append((v, rho))
+    return tuple(np.concatenate(part).reshape(share.shape) for part in zip(*values))
+
+  def _max_pool(self, name, form, state, share):
+    circuit = max_pool.circuit(form)
+    words = max_pool.windows(share, form, server=True)
+    values = []
+    evaluators: dict[int, garbling.Evaluator] = {}
+    for (first, end, size), client, server in zip(
+      max_pool.blocks(words.shape[1]), state.client, state.server
+    ):
+      with self.ledger.step('online', name, 'labels', 'server'):
+        labels, rho = max_pool.online_server(server, words[:, first:end], form)
+      self.ledger.send('online', name, 'labels', 'server', labels)
+      with self.ledger.step('online', name, 'evaluation', 'client'):
+        if size not in evaluators:
+          evaluators[size] = garbling.Evaluator(circuit, size)
+        v = max_pool.online_client(client, evaluators[size], labels, end - first)
+      values.append((v, rho))
+    pooled = (len(share), *(n // form.window for n in form.map_shape), form.relu)
+    return tuple(np.concatenate(part).reshape(pooled) for part in zip(*values))

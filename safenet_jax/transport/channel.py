@@ -1,0 +1,275 @@
+"""A party's end of a connection: messages with deadlines, every byte counted.
+
+Parties are blocking straight-line code. `send` hands a message to a thread that
+writes while the party computes on or receives, so that two parties that stream
+to each other at once do not wait for each other. The queue is bounded: beyond
+`queue_bytes` unsent bytes `send` waits, and two parties that both wait there
+end with a ProtocolError after their timeout.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import socket
+import ssl
+import time
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from safenet_jax.transport import emulated_link, frames
+from safenet_jax.transport import outbox as outboxes
+from safenet_jax.transport import stream as streams
+from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.ledger import Ledger
+
+_REFUSAL = 'refused'
+_MAX_REASON = 200
+_LINGER = 1.0
+_PARTIES = {'client': 'server', 'server': 'client'}
+
+
+class RefusedError(ProtocolError):
+  """The peer said in one line why it does not go on."""
+
+
+class Scope(NamedTuple):
+  """Where in the ledger a message and a second go."""
+
+  phase: str = 'session'
+  layer: str = 'session'
+  primitive: str = 'messages'
+
+
+class Channel:
+  """Messages to and from the other party over a connected socket, TLS or not.
+
+  The channel owns the socket. Its methods are for one thread, but for `abort`.
+  After a ProtocolError it is dead, and every further call raises that error.
+  """
+
+  def __init__(
+    self,
+    sock: socket.socket,
+    *,
+    party: str,
+    ledger: Ledger | None = None,
+    timeout: float = 60.0,
+    slowest: float = 100e3,
+    queue_bytes: int = 1 << 28,
+  ):
+    """Takes over a connected socket; a TLS one after its handshake.
+
+    Args:
+      sock: of any stream family.
+      party: which party this end is, 'client' or 'server'.
+      ledger: gets the messages of both directions and this party's seconds.
+      timeout: seconds in which a message has to come, or be taken.
+      slowest: bytes per second; a message gets its size over this on top.
+      queue_bytes: unsent bytes that are held before `send` waits.
+    """
+    if party not in _PARTIES:
+      raise ValueError(f'party {party!r}, want client or server')
+    self.party, self.peer = party, _PARTIES[party]
+    self.ledger = ledger or Ledger()
+    self._timeout, self._slowest = timeout, slowest
+    self._scope = Scope()
+    self._stream = streams.Stream(sock)
+    self._outbox = outboxes.Outbox(self._stream, queue_bytes, self._deadline)
+
+  def __enter__(self) -> 'Channel':
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    if kind is not None:
+      self.abort('the session ended with an error')
+    self.close()
+
+  @contextlib.contextmanager
+  def scope(
+    self, *, phase: str | None = None, layer: str | None = None, primitive: str | None = None
+  ) -> Iterator[None]:
+    """Counts the messages and seconds of a block there; what is not given stays."""
+    outer = self._scope
+    given = {'phase': phase, 'layer': layer, 'primitive': primitive}
+    self._scope = outer._replace(**{k: v for k, v in given.items() if v is not None})
+    try:
+      with self.ledger.step(*self._scope, self.party):
+        yield
+    finally:
+      self._scope = outer
+
+  def send(self, tag: str, *values: np.ndarray | bytes) -> None:
+    """Queues a message of integer arrays and bytes.
+
+    Large arrays are not copied but given away: they may be written to again
+    only after `flush`.
+
+    Raises:
+      ProtocolError: the peer is gone, or took nothing for too long.
+    """
+    header, first, payload = frames.encode(tag, values)
+    size = len(first) + header.size
+    buffers = [memoryview(first), *payload]
+    if size <= outboxes.SMALL:
+      buffers = [memoryview(b''.join(buffers))]
+    self._check()
+    self._guard(self._outbox.put, buffers, size, self._sent(self._scope))
+    self.ledger.count(*self._scope, self.party, size)
+
+  def receive(self, tag: str, expected: Sequence[tuple] = ()) -> tuple:
+    """The arrays of the next message.
+
+    Args:
+      tag: its name.
+      expected: (dtype, shape) of every array; `bytes` has shape (length,).
+
+    Raises:
+      ProtocolError: it is another message, found out before its payload is
+        read; or the peer refused, vanished, stalled, or sent garbage.
+    """
+    wanted = frames.expect(tag, expected)
+    return self._receive(lambda found: wanted, self._deadline(wanted.size))
+
+  def receive_bytes(self, tag: str, limit: int, *, idle: float = 0.0) -> bytes:
+    """One message of bytes, as many as the peer chooses up to `limit`.
+
+    It may begin `idle` seconds later than others.
+    """
+
+    def wanted(found):
+      return frames.expect(tag, [(bytes, (min(found.size, limit),))])
+
+    return self._receive(wanted, self._deadline(limit) + idle)[0]
+
+  def exchange(self, tag: str, values: Sequence, expected: Sequence[tuple]) -> tuple:
+    """Sends a message and receives the peer's of the same tag, both at once."""
+    self.send(tag, *values)
+    return self.receive(tag, expected)
+
+  def flush(self) -> None:
+    """Waits until everything sent is with the operating system."""
+    self._check()
+    self._guard(self._outbox.flush)
+
+  def refuse(self, reason: str) -> None:
+    """Tells the peer in one line why this party does not go on, and closes."""
+    with contextlib.suppress(ProtocolError):  # a peer that is gone needs no reason
+      self.send(_REFUSAL, frames.printable(reason, _MAX_REASON).encode())
+      self._outbox.flush()
+      self._stream.linger(_LINGER)
+    self.close()
+
+  def abort(self, reason: str) -> None:
+    """Ends every operation with a ProtocolError; may be called by any thread."""
+    self._stream.kill(ProtocolError(reason))
+
+  def close(self) -> None:
+    """Closes the socket, after what is queued if the peer takes it."""
+    if self._stream.error is None:
+      with contextlib.suppress(ProtocolError):
+        self._outbox.flush()
+    self._stream.kill(ProtocolError('the channel is closed'))
+    self._outbox.stop()
+    self._stream.close()
+
+  def _deadline(self, size: int) -> float:
+    return time.monotonic() + self._timeout + size / self._slowest
+
+  def _receive(self, wanted: Callable[[frames.Header], frames.Header], deadline: float) -> tuple:
+    self._check()
+    prefix = self._read_bytes(frames.PREFIX.size, deadline)
+    length, payload = self._guard(frames.decode_prefix, prefix)
+    found = self._guard(frames.decode_header, self._read_bytes(length, deadline), payload)
+    size = frames.PREFIX.size + length + payload
+    if found.tag == _REFUSAL and payload <= _MAX_REASON:
+      reason = frames.printable(self._read_bytes(payload, deadline).decode('ascii', 'replace'))
+      self.ledger.count(*self._scope, self.peer, size)
+      self._fail(RefusedError(f'the {self.peer} refused: {reason}'))
+    self._guard(frames.check, found, wanted(found))
+    arrays = [part.empty() for part in found.parts]
+    for array in arrays:
+      self._guard(self._stream.read, frames.view(array), deadline)
+    self.ledger.count(*self._scope, self.peer, size)
+    return tuple(part.value(array) for part, array in zip(found.parts, arrays))
+
+  def _read_bytes(self, size: int, deadline: float) -> bytes:
+    raw = bytearray(size)
+    self._guard(self._stream.read, memoryview(raw), deadline)
+    return bytes(raw)
+
+  def _sent(self, scope: Scope) -> Callable[[float], None]:
+    """Counts the CPU seconds of the outbox's thread, if the ledger's clock does not."""
+
+    def count(seconds):
+      if self.ledger.cpu_clock is time.thread_time:
+        self.ledger.spend(*scope, self.party, cpu=seconds)
+
+    return count
+
+  def _check(self) -> None:
+    if self._stream.error is not None:
+      raise self._stream.error
+
+  def _guard(self, function, *args):
+    """Calls; a ProtocolError ends the channel."""
+    try:
+      return function(*args)
+    except ProtocolError as error:
+      self._fail(error)
+
+  def _fail(self, error: ProtocolError) -> NoReturn:
+    self._stream.kill(error)
+    raise self._stream.error or error
+
+
+def connect(
+  host: str,
+  port: int,
+  *,
+  context: ssl.SSLContext | None,
+  timeout: float = 60.0,
+  **options,
+) -> Channel:
+  """The client's channel to a server.
+
+  Args:
+    host, port: of the server; its certificate has to be for `host`.
+    context: from `tls.client_context`; None is in the clear.
+    timeout: of the connection and its TLS handshake, and of the channel.
+    **options: of the channel.
+
+  Raises:
+    ProtocolError: nobody listens there, or the certificate is not trusted.
+    ValueError: a context that would trust any server.
+  """
+  if context is not None and not _verifies(context):
+    raise ValueError('a TLS context that does not verify the server, want tls.client_context')
+  try:
+    sock = socket.create_connection((host, port), timeout)
+    try:
+      if context is not None:
+        sock = context.wrap_socket(sock, server_hostname=host)
+      return Channel(sock, party='client', timeout=timeout, **options)
+    except BaseException:
+      sock.close()
+      raise
+  except OSError as error:
+    raise ProtocolError(f'{host}:{port}: {streams.describe(error)}') from None
+
+
+def shaped(
+  rtt: float, bandwidth: float, address: tuple[str, int]
+) -> contextlib.AbstractContextManager[tuple[str, int]]:
+  """A link of `rtt` seconds and `bandwidth` bits a second to the server at `address`.
+
+    with shaped(40e-3, 100e6, server.address) as (host, port):
+      connect(host, port, ...)
+
+  Bytes really wait, see `link`. TLS goes through it: the server's certificate has
+  to be for 127.0.0.1, where the link is.
+  """
+  return emulated_link.shaped(rtt, bandwidth, address)
+
+
+def _verifies(context: ssl.SSLContext) -> bool:
+  return context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED

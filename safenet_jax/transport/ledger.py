@@ -1,0 +1,185 @@
+"""Where every byte and second of an inference goes."""
+
+import collections
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import json
+import math
+import os
+import pathlib
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+_FIELDS = ('bytes', 'messages', 'wall_seconds', 'cpu_seconds')
+_KEYS = ('phase', 'layer', 'primitive', 'party')
+_CLOCKS = {time.process_time: 'process', time.thread_time: 'thread'}
+
+
+class Ledger:
+  """Counts messages and seconds by (phase, layer, primitive, party).
+
+  A message belongs to the party that sends it, a step to the party that
+  computes it; the simulator's jitted steps hold both parties and are counted
+  as 'both'. A flight is a run of messages in one direction within a phase; two
+  flights are a round. A row has the flights that its messages began.
+
+  Steps may be nested: what an inner one takes is not counted again in the outer.
+  Wall seconds include the wait for the peer, CPU seconds do not.
+
+  Attributes:
+    truncation_failure: expected failures of local truncation per inference, by the
+      model's own account (`FixedPointModel`); None before a model is known.
+  """
+
+  def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
+    """Starts empty.
+
+    Args:
+      cpu_clock: `time.process_time`, of all threads of the process; a process
+        that serves several sessions takes `time.thread_time`, which leaves out
+        the threads that numerical libraries start.
+    """
+    if cpu_clock not in _CLOCKS:
+      raise ValueError(f'cpu_clock {cpu_clock!r}, want time.process_time or time.thread_time')
+    self.cpu_clock = cpu_clock
+    self.truncation_failure: float | None = None
+    self._lock = threading.Lock()
+    self._rows: dict[tuple[str, str, str, str], dict[str, float]] = collections.defaultdict(
+      lambda: dict.fromkeys((*_FIELDS, 'flights'), 0)
+    )
+    self._last_sender: dict[str, str] = {}
+    self._nested = threading.local()
+
+  def send(
+    self, phase: str, layer: str, primitive: str, sender: str, message: Any, bits: int | None = None
+  ) -> None:
+    """Counts a message: an array whose elements take `bits` each, or bytes as they are."""
+    if bits is None:
+      size = message.nbytes if hasattr(message, 'nbytes') else len(message)
+    else:
+      size = math.ceil(np.size(message) * bits / 8)
+    self.count(phase, layer, primitive, sender, size)
+
+  def count(self, phase: str, layer: str, primitive: str, sender: str, size: int) -> None:
+    """Counts a message of so many bytes."""
+    with self._lock:
+      row = self._rows[phase, layer, primitive, sender]
+      row['bytes'] += size
+      row['messages'] += 1
+      if self._last_sender.get(phase) != sender:
+        self._last_sender[phase] = sender
+        row['flights'] += 1
+
+  def spend(
+    self, phase: str, layer: str, primitive: str, party: str, *, wall: float = 0.0, cpu: float = 0.0
+  ) -> None:
+    """Counts seconds that were measured elsewhere."""
+    with self._lock:
+      row = self._rows[phase, layer, primitive, party]
+      row['wall_seconds'] += wall
+      row['cpu_seconds'] += cpu
+
+  @contextlib.contextmanager
+  def step(self, phase: str, layer: str, primitive: str, party: str) -> Iterator[None]:
+    """Counts the wall and CPU seconds of the block."""
+    outer = getattr(self._nested, 'seconds', None)
+    inner = self._nested.seconds = [0.0, 0.0]
+    wall, cpu = time.perf_counter(), self.cpu_clock()
+    try:
+      yield
+    finally:
+      wall, cpu = time.perf_counter() - wall, self.cpu_clock() - cpu
+      self.spend(phase, layer, primitive, party, wall=wall - inner[0], cpu=cpu - inner[1])
+      self._nested.seconds = outer
+      if outer is not None:
+        outer[0] += wall
+        outer[1] += cpu
+
+  def record(self) -> dict[str, Any]:
+    """Everything counted, JSON-like.
+
+    `rows` are what was counted, by the four keys; `phases` their sums, the bytes of
+    each sender and rounds; `cpu_clock` says whose CPU seconds these are, and
+    `truncation_failure` is that of every inference.
+    """
+    with self._lock:
+      rows: list[dict[str, Any]] = [dict(zip(_KEYS, key)) | row for key, row in self._rows.items()]
+    return _record(rows, _CLOCKS[self.cpu_clock], self.truncation_failure)
+
+
+def _record(
+  rows: list[dict[str, Any]], clock: str, truncation_failure: float | None
+) -> dict[str, Any]:
+  phases: dict[str, dict[str, Any]] = {}
+  for name in dict.fromkeys(row['phase'] for row in rows):
+    mine = [row for row in rows if row['phase'] == name]
+    phases[name] = {f: sum(row[f] for row in mine) for f in _FIELDS}
+    phases[name]['rounds'] = math.ceil(sum(row['flights'] for row in mine) / 2)
+    sent: collections.Counter[str] = collections.Counter()
+    for row in mine:
+      sent[row['party']] += row['bytes']
+    phases[name]['sent'] = {party: size for party, size in sent.items() if size}
+  return {
+    'rows': rows,
+    'phases': phases,
+    'cpu_clock': clock,
+    'truncation_failure': truncation_failure,
+  }
+
+
+def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
+  """One record of two parties' own, which count every message on both sides.
+
+  Of each party's record its own rows are taken: what it sent and what it spent.
+  Its own rows also say which flights it began, so that rounds stay right.
+  """
+  rows = [
+    row
+    for party, record in (('client', client), ('server', server))
+    for row in record['rows']
+    if row['party'] == party
+  ]
+  clocks = {client['cpu_clock'], server['cpu_clock']}
+  clock = clocks.pop() if len(clocks) == 1 else 'mixed'
+  return _record(rows, clock, client['truncation_failure'])
+
+
+def save(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+  """Writes a record as JSON; the file is either old or new, never half of it."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_text(json.dumps(record, indent=2) + '\n')
+  temporary.replace(path)
+
+
+def seconds_per_activation(
+  record: Mapping[str, Any],
+  kinds: Mapping[str, str],
+  counts: Mapping[str, int],
+  *,
+  bits_per_second: float,
+  round_trip: float,
+) -> dict[str, float]:
+  """What the search's measured cost model reads from a ledger, by kind of activation.
+
+  Args:
+    record: of one inference, both parties.
+    kinds: primitive to 'relu', 'degree2' or 'degree3'; the others,
+      linear layers for example, cost the same under every plan.
+    counts: activations of each kind in that inference.
+    bits_per_second, round_trip: of the network that is assumed.
+
+  Returns:
+    CPU seconds plus bytes over bandwidth plus half a round trip per flight, of
+    the kinds that were there: one plan rarely has all, so join those of several.
+    A pruned activation, 'degree0', is not computed at all and costs nothing.
+  """
+  totals = {kind: 0.0 for kind, count in counts.items() if count}
+  for row in record['rows']:
+    if kinds.get(row['primitive']) in totals:
+      moved = 8 * row['bytes'] / bits_per_second + row['flights'] * round_trip / 2
+      totals[kinds[row['primitive']]] += row['cpu_seconds'] + moved
+  return {'degree0': 0.0} | {kind: total / counts[kind] for kind, total in totals.items()}

@@ -1,0 +1,130 @@
+"""Bytes over a socket with deadlines, written in one thread and read in another."""
+
+from collections.abc import Callable
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+from safenet_jax.transport import frames
+from safenet_jax.transport.frames import ProtocolError
+
+# Buffers in one call: what POSIX guarantees at least (_XOPEN_IOV_MAX).
+_MAX_VECTOR = 16
+
+
+class PeerTimeoutError(ProtocolError):
+  """The peer did not answer, or take what was sent, in time."""
+
+
+class Stream:
+  """Reads and writes a connected socket, TLS or not, and owns it.
+
+  The socket never blocks. OpenSSL must not be inside one connection with two
+  threads at once: a lock is held around its calls, and nobody waits inside one.
+  """
+
+  def __init__(self, sock: socket.socket):
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+      sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    self._sock = sock
+    self._tls = isinstance(sock, ssl.SSLSocket)
+    self._lock: Any = threading.Lock() if self._tls else contextlib.nullcontext()
+    self.error: ProtocolError | None = None
+
+  def read(self, left: memoryview, deadline: float) -> None:
+    """Fills a buffer."""
+    while left:
+      count = self._transfer(self._sock.recv_into, left, select.POLLIN, deadline)
+      if not count:
+        raise self.error or ProtocolError('the peer closed the connection')
+      left = left[count:]
+
+  def write(self, buffers: list[memoryview], deadline: float) -> None:
+    """Hands all of the buffers to the operating system; empties the list."""
+    while buffers:
+      if self._tls:
+        count = self._transfer(self._sock.send, buffers[0], select.POLLOUT, deadline)
+      else:
+        some = buffers[:_MAX_VECTOR]
+        count = self._transfer(self._sock.sendmsg, some, select.POLLOUT, deadline)
+      while buffers and count >= len(buffers[0]):
+        count -= len(buffers.pop(0))
+      if count:
+        buffers[0] = buffers[0][count:]
+
+  def kill(self, error: ProtocolError) -> None:
+    """Ends the reads and writes of all threads with this error; the first one stays."""
+    self.error = self.error or error
+    shut_down(self._sock, socket.SHUT_RDWR)
+
+  def linger(self, seconds: float) -> None:
+    """Says that no more comes, and drops what the peer still sends until it hangs up.
+
+    A socket that is closed with unread bytes resets the connection, and what
+    was sent last is lost.
+    """
+    shut_down(self._sock, socket.SHUT_WR)
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(OSError, ProtocolError):
+      while True:
+        self._wait(select.POLLIN, deadline)
+        if not socket.socket.recv(self._sock, 1 << 16):
+          return
+
+  def close(self) -> None:
+    """Closes the socket; no other thread may be reading or writing."""
+    self._sock.close()
+
+  def _transfer(
+    self, operation: Callable[[Any], int], argument: Any, event: int, deadline: float
+  ) -> int:
+    """One call that moves some bytes; waits until it can."""
+    while True:
+      if self.error is not None:
+        raise self.error
+      try:
+        with self._lock:
+          return operation(argument)
+      except (BlockingIOError, InterruptedError):
+        self._wait(event, deadline)
+      except ssl.SSLWantReadError:
+        self._wait(select.POLLIN, deadline)
+      except ssl.SSLWantWriteError:
+        self._wait(select.POLLOUT, deadline)
+      except OSError as error:
+        raise self.error or describe(error) from None
+
+  def _wait(self, event: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(self._sock, event)
+    left = deadline - time.monotonic()
+    if left <= 0 or not poll.poll(1e3 * left):
+      raise PeerTimeoutError(
+        'timeout: the peer sends nothing'
+        if event == select.POLLIN
+        else 'timeout: the peer takes nothing'
+      )
+
+
+def shut_down(sock: socket.socket, how: int) -> None:
+  """`shutdown` that wakes the threads on a socket, which may be gone already."""
+  # SSLSocket's own would make a plain socket of it, on which another thread
+  # would go on in the clear.
+  with contextlib.suppress(OSError):
+    socket.socket.shutdown(sock, how)
+
+
+def describe(error: OSError) -> ProtocolError:
+  """An error of a socket or of TLS as one line."""
+  if isinstance(error, ssl.SSLCertVerificationError):
+    return ProtocolError(f'TLS: the certificate is not trusted: {error.verify_message}')
+  if isinstance(error, ssl.SSLError):
+    return ProtocolError(f'TLS: {frames.printable(error.reason or str(error))}')
+  if isinstance(error, TimeoutError):
+    return PeerTimeoutError('timeout: the peer does not answer')
+  return ProtocolError(f'the connection is gone: {error.strerror or error}')

@@ -1,0 +1,110 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+import numpy as np
+import pytest
+
+from safenet_jax.crypto.homomorphic import packing
+from tests.support import plain_convolution
+
+DEGREE = 64
+
+
+def negacyclic_product(a, b):
+  """a b mod X^N + 1 on integers."""
+  full = np.convolve(a, b)
+  full = np.pad(full, (0, 2 * a.size - full.size))
+  return full[: a.size] - full[a.size :]
+
+
+def convolve_packed(layout, x, kernel):
+  """What the encrypted layer computes, on plain integers."""
+  inputs = layout.pack_map(x).reshape(layout.tiles, layout.inputs, layout.degree)
+  parts = []
+  for group, multipliers in enumerate(layout.pack_kernel(kernel, range(layout.outputs))):
+    sums = [sum(negacyclic_product(a, b) for a, b in zip(tile, multipliers)) for tile in inputs]
+    parts.append(np.concatenate(sums)[layout.output_places(group)])
+  return np.concatenate(parts, axis=-1)
+
+
+def draw_layer(layer, seed):
+  rng = np.random.default_rng(seed)
+  x = rng.integers(1, 100, layer.input_shape)
+  kernel = rng.integers(-100, 100, layer.kernel_shape)
+  return x, kernel
+
+
+shapes = st.builds(
+  packing.Convolution,
+  height=st.integers(1, 12),
+  width=st.integers(1, 12),
+  channels_in=st.integers(1, 5),
+  channels_out=st.integers(1, 5),
+  kernel=st.integers(1, 5),
+  stride=st.integers(1, 3),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(shapes, st.integers(0, 2**32))
+def test_every_shape_stride_and_tiling_convolves_exactly(layer, seed):
+  x, kernel = draw_layer(layer, seed)
+  layout = packing.layout(layer, DEGREE)
+  want = plain_convolution.padded(x.astype(np.uint64), kernel, layer.stride)
+  np.testing.assert_array_equal(convolve_packed(layout, x, kernel), want.view(np.int64))
+
+
+@pytest.mark.parametrize('size', [7, 8])
+@pytest.mark.parametrize('kernel_size', [1, 3, 5])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_padding_is_symmetric_for_odd_kernels(size, kernel_size, stride):
+  layer = packing.Convolution(size, size + 2, 2, 3, kernel_size, stride)
+  x, kernel = draw_layer(layer, 0)
+  want = lax.conv_general_dilated(
+    x[None].astype(np.float32),
+    kernel.astype(np.float32),
+    (stride, stride),
+    [(kernel_size // 2, kernel_size // 2)] * 2,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision=lax.Precision.HIGHEST,
+  )[0]
+  layout = packing.layout(layer, 512)
+  assert layer.output_shape == want.shape
+  np.testing.assert_array_equal(convolve_packed(layout, x, kernel), want)
+
+
+@settings(deadline=None, max_examples=50)
+@given(shapes, st.integers(0, 2**32))
+def test_parts_of_the_groups_are_parts_of_the_whole(layer, seed):
+  _, kernel = draw_layer(layer, seed)
+  layout = packing.layout(layer, DEGREE)
+  whole = list(layout.pack_kernel(kernel, range(layout.outputs)))
+  middle = layout.outputs // 2
+  parts = [range(middle), range(middle, layout.outputs)]
+  split = [packed for part in parts for packed in layout.pack_kernel(kernel, part)]
+  np.testing.assert_array_equal(split, whole)
+
+
+def test_a_one_by_one_stride_two_layer_uploads_only_what_it_reads():
+  layer = packing.Convolution(8, 8, 4, 1, kernel=1, stride=2)
+  layout = packing.layout(layer, DEGREE)
+  assert (layout.tiles, layout.inputs) == (1, 1)  # 4 channels of 16 pixels read
+
+
+def test_taps_that_meet_only_padding_take_no_room():
+  layer = packing.Convolution(1, 1, DEGREE, 1, kernel=3)
+  assert packing.layout(layer, DEGREE).inputs == 1
+
+
+def test_a_map_beyond_the_degree_is_tiled():
+  assert packing.layout(packing.Convolution(20, 20, 1, 1, 3), DEGREE).tiles > 1
+
+
+def test_a_kernel_beyond_the_degree_raises():
+  with pytest.raises(ValueError, match='coefficients'):
+    packing.layout(packing.Convolution(99, 99, 1, 1, kernel=9), DEGREE)
+
+
+def test_an_empty_shape_raises():
+  with pytest.raises(ValueError, match='from 1'):
+    packing.Convolution(8, 8, 0, 4, 3)

@@ -1,0 +1,81 @@
+"""Whole test sets through the simulator: every image once, in batches of one size."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from experiments.lib import test_sets
+from safenet_jax.crypto.randomness import SystemRandomness
+from safenet_jax.fixed_point import formats
+from safenet_jax.protocol.simulation import simulator
+from tests.support import models
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 2), dtype=np.uint8)
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+  """Of the batches that the simulator gets; it gives the images' own first values."""
+  found = []
+
+  def infer(model, images, randomness):
+    del model, randomness
+    found.append(len(images))
+    return images[:, 0, 0].astype(np.int64)
+
+  monkeypatch.setattr(simulator, 'infer', infer)
+  return found
+
+
+@pytest.mark.parametrize(
+  'count, batch, wanted',
+  [
+    (7, 3, [3, 3, 3]),
+    (6, 3, [3, 3]),
+    (7, 100, [3, 3, 3]),
+    (1, 16, [1]),
+    (2, 16, [1, 1]),
+    (7, 1, [1] * 7),
+  ],
+)
+def test_batches_have_one_size_and_every_image_its_own_answer(sizes, count, batch, wanted):
+  told = []
+  found = test_sets.run(
+    models.calibrated(), IMAGES[:count], None, batch=batch, report=lambda *a: told.append(a)
+  )
+  assert sizes == wanted
+  np.testing.assert_array_equal(found.logits, IMAGES[:count, 0, 0])
+  assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+  assert told[-1][:2] == (count, count)
+  assert (found.images_per_second is None) == (count == 1)
+  assert found.images_per_second is None or told[-1][2] == {'images/s': found.images_per_second}
+
+
+def test_memory_bounds_a_batch(sizes):
+  model = models.calibrated()
+  form = dataclasses.replace(model.activations['activation0'], relu=64, map_shape=(256, 256))
+  large = dataclasses.replace(model, activations={'activation0': form})
+  assert simulator.batch(large) == 1 < simulator.batch(model)
+  test_sets.run(large, IMAGES, None, batch=16)
+  assert set(sizes) == {1}
+
+
+def test_the_bound_is_about_what_a_preparation_takes():
+  """Of ReLUs: tables and labels of both parties."""
+  form = models.activation(64, 0, 0, (32, 32))
+  model = dataclasses.replace(models.calibrated(), activations={'activation0': form})
+  bits = form.sign_bits - form.dropped
+  held = math.prod(form.map_shape) * 64 * (32 * (bits - 1) + 2 * 16 * bits)
+  assert (1 << 28) < simulator.batch(model) * held <= (1 << 29)
+
+
+def test_private_batches_equal_the_plaintext_network():
+  model, ranges = models.calibrated(), formats.RangeReport()
+  plain = test_sets.plain(model, IMAGES, ranges)
+  assert ranges.images == 7
+  np.testing.assert_array_equal(plain, model.run(IMAGES))
+  found = test_sets.run(model, IMAGES, SystemRandomness(), batch=3)
+  assert np.abs(found.logits - plain).max() / 2.0**model.output_fraction < 0.05
+  assert found.images_per_second > 0

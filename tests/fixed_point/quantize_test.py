@@ -1,0 +1,124 @@
+"""Which networks have a fixed-point model, and which are refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from safenet_jax.approximation import activation, importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.crypto import randomness
+from safenet_jax.fixed_point import calibration, quantize
+from safenet_jax.models import layers
+from safenet_jax.models import network as networks
+from safenet_jax.protocol.simulation import simulator
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 2), np.uint8)
+STATISTICS = {'mean': (0.5, 0.5), 'std': (0.3, 0.3)}
+
+
+def served(*records, images=IMAGES):
+  """The network, its variables and its model, half of every layer's channels square."""
+  net = networks.Network((*records, layers.Flatten(), layers.Dense(3)), (8, 8, 2))
+  variables = net.init(jax.random.key(0))
+  channels = networks.activation_channels(net)
+  approximation = activation.approximate(
+    plans.make([10] * len(channels), [2] * len(channels)),
+    importance.ranks(net, variables),
+    activation.initial_coefficients(channels),
+  )
+  model = quantize.quantize(net, variables, approximation, images, **STATISTICS)
+  return net, variables, approximation, model
+
+
+@pytest.mark.parametrize(
+  'records',
+  [
+    (layers.Conv(6), layers.Activation(), layers.AveragePool(None)),
+    (layers.Conv(6), layers.AveragePool(None), layers.Activation()),
+    (
+      layers.Conv(6, stride=2),
+      layers.Activation(),
+      layers.Flatten(),
+      layers.Dense(8, batch_norm=True),
+      layers.Activation(),
+    ),
+  ],
+)
+def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
+  net, variables, approximation, model = served(*records)
+  normal = ((IMAGES / 255 - 0.5) / 0.3).astype(np.float32)
+  floating = np.asarray(net.apply(variables, normal, approximation))
+  unit = 2.0**model.output_fraction
+  np.testing.assert_allclose(model.run(IMAGES) / unit, floating, atol=0.05 * floating.std() + 0.05)
+  private = simulator.infer(model, IMAGES[:4], randomness.InsecureSeededRandomness(0))
+  np.testing.assert_allclose(private / unit, floating[:4], atol=0.05 * floating.std() + 0.05)
+
+
+@pytest.mark.parametrize(
+  'records, message',
+  [
+    (
+      (layers.Conv(4), layers.Activation(), layers.MaxPool()),
+      'activation0: 2 polynomial channels of degree 2 reach max_pool0, want garbled or pruned',
+    ),
+    (
+      (layers.Conv(4), layers.MaxPool(), layers.Activation()),
+      'max_pool0 is not directly behind an activation that nothing else reads',
+    ),
+    (
+      (
+        layers.Conv(4),
+        layers.Activation(),
+        layers.Residual((layers.MaxPool(),), (layers.MaxPool(),)),
+      ),
+      'max_pool0 is not directly behind an activation that nothing else reads',
+    ),
+    (
+      (layers.Conv(4, stride=3), layers.Activation(), layers.AveragePool(None)),
+      'pool of window 3, want a power of two',
+    ),
+    (
+      (layers.Conv(4, stride=3), layers.AveragePool(3), layers.Activation()),
+      'pool of window 3, want a power of two',
+    ),
+  ],
+)
+def test_what_cannot_be_served_is_one_clear_line(records, message):
+  with pytest.raises(ValueError, match=message):
+    served(*records)
+
+
+def test_a_network_without_an_approximation_is_served_as_all_relu():
+  net, variables, _, _ = served(layers.Conv(6), layers.Activation(), layers.AveragePool(None))
+  given = activation.approximate(
+    plans.all_relu(1), importance.ranks(net, variables), activation.initial_coefficients((6,))
+  )
+  models = [
+    quantize.quantize(net, variables, approximation, IMAGES, **STATISTICS)
+    for approximation in (None, given)
+  ]
+  assert models[0].activations == models[1].activations
+  assert models[0].activations['activation0'].relu == 6
+  np.testing.assert_array_equal(models[0].run(IMAGES), models[1].run(IMAGES))
+  report = quantize.quantization_report(
+    models[0], net, variables, None, IMAGES, np.zeros(20, np.int32)
+  )
+  assert report.agreement >= 18
+
+
+def test_an_image_far_beyond_the_others_sets_no_format():
+  records = layers.Conv(6), layers.Activation(), layers.Conv(6), layers.Activation()
+  flat = 124 + IMAGES // 32
+  models = [
+    served(*records, images=images)[-1]
+    for images in (flat, np.concatenate([IMAGES[:1], flat]), IMAGES)
+  ]
+  for usual, found in zip(models[0].activations.values(), models[1].activations.values()):
+    assert usual == found
+  assert models[0].activations != models[2].activations
+
+
+def test_a_network_most_of_whose_images_leave_the_range_is_refused(monkeypatch):
+  monkeypatch.setattr(calibration, '_OUTLIER', 1.0)
+  with pytest.raises(ValueError, match='calibration images leave the range of the others'):
+    served(layers.Conv(6), layers.Activation(), layers.Conv(6), layers.Activation())

@@ -1,0 +1,227 @@
+"""A client and a server as users have them: over TLS, prepared or not, several at once."""
+
+from concurrent import futures
+import time
+
+import numpy as np
+import pytest
+
+from safenet_jax.crypto.randomness import SystemRandomness
+from safenet_jax.protocol.service import client as clients
+from safenet_jax.protocol.service import commands, description, sessions, store
+from safenet_jax.protocol.service import server as servers
+from safenet_jax.transport import tls
+from safenet_jax.transport.frames import ProtocolError
+from tests.support import models
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+  return tls.insecure_test_certificate(tmp_path_factory.mktemp('tls'), ['127.0.0.1'])
+
+
+@pytest.fixture(scope='module')
+def model():
+  return models.calibrated()
+
+
+@pytest.fixture(scope='module')
+def server(files, model):
+  with servers.Server(model, context=tls.server_context(*files)) as running:
+    yield running
+
+
+def connect(server, files, **options):
+  return clients.Client(*server.address, context=tls.client_context(files.certificate), **options)
+
+
+def images(model, count, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, (count, *model.input_shape), dtype=np.uint8)
+
+
+def close(model, images, logits):
+  """Activations are rounded at random, to 2^-7; the logits follow."""
+  expected = model.run(images) / 2.0**model.output_fraction
+  return np.abs(logits - expected).max() < 0.05 < np.ptp(expected)
+
+
+def test_predictions_are_those_of_the_model(server, files, model):
+  batch = images(model, 3)
+  with connect(server, files) as client:
+    client.prepare(2)
+    assert client.prepared == server.prepared == 2
+    assert close(model, batch, client.infer(batch))  # the third is prepared on the way
+    assert client.prepared == server.prepared == 0
+    record = client.ledger.record()
+  assert set(record['phases']) >= {'handshake', 'setup', 'offline', 'online'}
+
+
+def test_gazelle_is_served_as_delphi_is(files, model):
+  assert tuple(sessions.MODES) == description.MODES
+  batch = images(model, 2)
+  with (
+    servers.Server(model, context=tls.server_context(*files), mode='gazelle') as baseline,
+    connect(baseline, files) as first,
+    connect(baseline, files) as second,
+  ):
+    first.prepare(1)
+    assert close(model, batch, first.infer(batch))
+    # Prepared in one connection, used in another one.
+    first.prepare(2)
+    second._store = first._store
+    assert close(model, batch, second.infer(batch))
+    with pytest.raises(ValueError, match='gazelle stay in memory'):
+      connect(baseline, files, directory='somewhere')
+  with pytest.raises(ValueError, match="mode 'other', want one of delphi, gazelle"):
+    servers.Server(model, context=None, mode='other')
+
+
+def test_clients_at_once_get_their_own_predictions(server, files, model):
+  def predict(seed):
+    batch = images(model, 2, seed)
+    with connect(server, files) as client:
+      return close(model, batch, client.infer(batch))
+
+  with futures.ThreadPoolExecutor(4) as pool:
+    assert all(pool.map(predict, range(4)))
+
+
+def test_preparations_in_a_directory_survive_their_client(server, files, model, tmp_path):
+  batch = images(model, 2)
+  with connect(server, files, directory=tmp_path) as client:
+    client.prepare(2)
+  with connect(server, files, directory=tmp_path) as client:
+    assert client.prepared == 2
+    before = client.ledger.record()['phases']
+    assert close(model, batch, client.infer(batch))
+    assert 'offline' not in client.ledger.record()['phases'] and 'offline' not in before
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_preparation_serves_once(server, files, model):
+  with connect(server, files) as client:
+    client.prepare(1)
+    (material,) = client._store.take(1)
+    client._store.put(material)
+    client.infer(images(model, 1))
+    commands.send(client._channel, commands.Command(commands.INFER, 1, [material.identifier]))
+    with pytest.raises(ProtocolError, match='refused: no preparation [0-9a-f]{32}: it was used'):
+      client._channel.receive('anything')
+  with connect(server, files) as client:
+    assert client.infer(images(model, 1)).shape == (1, 3)
+
+
+def test_a_directory_gives_nothing_out_twice(server, files, model, tmp_path, monkeypatch):
+  with connect(server, files, directory=tmp_path) as client:
+    client.prepare(1)
+
+    def crash(path):
+      raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, '_load', crash)
+    with pytest.raises(KeyboardInterrupt):
+      client.infer(images(model, 1))
+  monkeypatch.undo()
+  assert [path.suffix for path in tmp_path.iterdir()] == ['.used']
+  with connect(server, files, directory=tmp_path) as client:
+    assert client.prepared == 0
+  assert not list(tmp_path.iterdir())
+
+
+def test_preparations_with_another_model_are_not_used(files, model, tmp_path):
+  for _ in range(2):
+    # Each server draws an id of its own, whatever it serves.
+    with (
+      servers.Server(model, context=tls.server_context(*files)) as other,
+      connect(other, files, directory=tmp_path) as client,
+    ):
+      assert client.prepared == 0
+      client.prepare(1)
+
+
+def test_a_pool_prepares_in_the_background(server, files, model):
+  with connect(server, files, keep_prepared=2) as client:
+    for _ in range(2):
+      until(lambda: client.prepared == 2)
+      client.infer(images(model, 1))
+    assert 'offline' not in client.ledger.record()['phases']
+
+
+def until(condition, seconds=20):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+
+
+def test_a_full_server_says_so(files, model):
+  with (
+    servers.Server(model, context=tls.server_context(*files), memory_bytes=1000) as small,
+    connect(small, files) as client,
+    pytest.raises(ProtocolError, match='refused: .* is the limit: use some first'),
+  ):
+    client.prepare(1)
+
+
+def test_old_preparations_are_forgotten(files, model):
+  with (
+    servers.Server(model, context=tls.server_context(*files), keep_seconds=0.0) as short,
+    connect(short, files) as client,
+  ):
+    client.prepare(1)
+    with pytest.raises(ProtocolError, match='is too old'):
+      client.infer(images(model, 1))
+
+
+def test_workers_answer_as_threads_do(files, model):
+  batch = images(model, 2)
+  with (
+    servers.Server(model, context=tls.server_context(*files), workers=2) as parallel,
+    connect(parallel, files) as one,
+    connect(parallel, files) as other,
+  ):
+    assert close(model, batch, one.infer(batch)) and close(model, batch, other.infer(batch))
+
+
+@pytest.mark.parametrize(
+  'bad',
+  [
+    np.zeros((1, 8, 8, 2), np.float32),
+    np.zeros((1, 8, 8, 3), np.uint8),
+    np.zeros((8, 8, 2), np.uint8),
+  ],
+)
+def test_wrong_images_use_nothing_up(server, files, bad):
+  with connect(server, files) as client:
+    client.prepare(1)
+    with pytest.raises(ValueError, match='images'):
+      client.infer(bad)
+    assert client.prepared == 1
+
+
+@pytest.mark.parametrize(
+  'raw',
+  [
+    b'',
+    b'P',
+    b'XL' + bytes(4),
+    b'PL' + bytes(4),
+    b'IL\0\0\0\2' + bytes(16),
+    b'PL\xff\xff\xff\xff',
+    b'PX\0\0\0\1',
+  ],
+)
+def test_a_nonsense_command_ends_the_session_only(server, files, model, raw):
+  with connect(server, files) as client:
+    client._channel.send('command', raw)
+    with pytest.raises(ProtocolError, match='refused: a command'):
+      client._channel.receive('anything')
+  with connect(server, files) as client:
+    assert client.infer(images(model, 1)).shape == (1, 3)
+
+
+def test_a_description_of_the_wrong_model_is_refused(server, files, model):
+  expected = description.Expectation(model_id=SystemRandomness().bytes(16))
+  with pytest.raises(ProtocolError, match='the server has model'):
+    connect(server, files, expected=expected)

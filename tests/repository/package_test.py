@@ -1,0 +1,101 @@
+"""The public names, the wheel, and the code of README run from that wheel."""
+
+import email
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+import safenet_jax
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def python(*arguments, cwd=ROOT, **environment):
+  return subprocess.run(
+    [sys.executable, *map(str, arguments)],
+    check=True,
+    cwd=cwd,
+    capture_output=True,
+    text=True,
+    env=os.environ | environment,
+    timeout=300,
+  ).stdout
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+  """A source archive of this tree, and the wheel that was built from the archive."""
+  folder = tmp_path_factory.mktemp('dist')
+  python('-m', 'build', '--no-isolation', '--outdir', folder, ROOT)
+  (archive,), (wheel,) = folder.glob('*.tar.gz'), folder.glob('*.whl')
+  return archive, wheel
+
+
+@pytest.fixture(scope='module')
+def outside(built, tmp_path_factory):
+  """Runs code with the wheel installed, away from the checkout."""
+  folder = tmp_path_factory.mktemp('installed')
+  python('-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index', '--target', folder, built[1])
+  here = tmp_path_factory.mktemp('elsewhere')
+
+  def run(code):
+    check = f'import safenet_jax; assert safenet_jax.__file__.startswith({str(folder)!r})\n'
+    return python('-c', check + code, cwd=here, PYTHONPATH=str(folder))
+
+  return run
+
+
+def readme(word):
+  """The one Python block of README that has a word."""
+  blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+  (code,) = (block for block in blocks if word in block)
+  return code
+
+
+def test_every_public_name_exists_and_has_a_docstring():
+  for name in safenet_jax.__all__:
+    assert getattr(safenet_jax, name).__doc__, name
+
+
+def test_importing_the_package_imports_no_jax():
+  python('-c', 'import sys, safenet_jax; sys.exit("jax" in sys.modules)')
+
+
+def test_the_wheel_holds_the_package_and_the_embedded_images_and_nothing_else(built):
+  archive, wheel = built
+  package, images = (
+    {
+      str(p.relative_to(ROOT))
+      for p in (ROOT / folder).rglob('*')
+      if p.is_file() and '__pycache__' not in p.parts
+    }
+    for folder in ('safenet_jax', 'third_party')
+  )
+  inside = {f'safenet_jax/{name}' for name in images}
+  with zipfile.ZipFile(wheel) as file:
+    names = {name for name in file.namelist() if '.dist-info/' not in name}
+    (metadata,) = (name for name in file.namelist() if name.endswith('.dist-info/METADATA'))
+    metadata = email.message_from_bytes(file.read(metadata))
+    licences = [name for name in file.namelist() if '.dist-info/licenses/' in name]
+  assert names == package | inside and len(images) >= 4
+  assert len(licences) == 1 + len(list((ROOT / 'third_party').glob('*/LICENSE*'))) > 1
+  assert {'report', 'serve', 'test'} == set(metadata.get_all('Provides-Extra'))
+  with tarfile.open(archive) as file:
+    assert package | images <= {name.partition('/')[2] for name in file.getnames()}
+
+
+def test_quickstart_of_readme_runs_from_the_wheel(outside):
+  code = readme('load_data')
+  assert len(code.strip().splitlines()) <= 15
+  assert outside(code).strip()
+
+
+def test_own_network_of_readme_runs_from_the_wheel(outside):
+  found = outside('import jax\nimport safenet_jax as safenet\n' + readme('Residual'))
+  assert found.strip() == "['conv0/kernel', 'conv0_bn/bias', 'conv0_bn/mean']"

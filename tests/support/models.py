@@ -1,0 +1,131 @@
+"""Small fixed-point models, made without training."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from safenet_jax.approximation import activation as activation_
+from safenet_jax.approximation import importance
+from safenet_jax.approximation import plan as plans
+from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.models import layers, network
+
+
+def activation(relu, polynomial, degree, map_shape, window=1):
+  """A format whose bits fit."""
+  return formats.ActivationFormat(
+    relu=relu,
+    polynomial=polynomial,
+    degree=degree,
+    map_shape=map_shape,
+    window=window,
+    input_fraction=15,
+    sign_bits=24,
+    select_bits=28,
+    shift=5 if polynomial else 0,
+    modulus=ring.PRIME_41 if polynomial else 0,
+    value_fraction=20 if polynomial else 0,
+    output_fraction=7,
+  )
+
+
+def model(seed=0, features=6):
+  """A planned network whose weights alone depend on the seed."""
+  rng = np.random.default_rng(seed)
+
+  def linear(shape, stride=1):
+    return formats.LinearWeights(
+      rng.integers(-(1 << 14), 1 << 14, shape),
+      rng.integers(-(1 << 30), 1 << 30, shape[-1]),
+      stride,
+      limb=int(rng.integers(8, 20)),
+    )
+
+  return formats.FixedPointModel(
+    layers=(
+      layers.Conv(features, batch_norm=False),
+      layers.Activation(),
+      layers.AveragePool(2),
+      layers.Conv(4, stride=2, batch_norm=False),
+      layers.Activation(),
+      layers.Flatten(),
+      layers.Dense(3),
+    ),
+    input_shape=(8, 8, 2),
+    mean=(0.5, 0.25),
+    std=(0.3, 0.2),
+    precision=formats.Precision(),
+    activations={
+      'activation0': activation(4, features - 4, 2, (8, 8), window=2),
+      'activation1': activation(4, 0, 0, (2, 2)),
+    },
+    linear={
+      'conv0': linear((3, 3, 2, features)),
+      'conv1': linear((3, 3, features, 4), stride=2),
+      'dense0': linear((16, 3)),
+    },
+    polynomials={
+      'activation0': rng.integers(-(1 << 40), 1 << 40, (3, features - 4)),
+    },
+    absorbed=frozenset({'average_pool0'}),
+    input_fraction=7,
+    output_fraction=12,
+  )
+
+
+def pooled(seed=0):
+  """As `model`, with maxima of the first activation layer's channels, all of them garbled."""
+  plain = model(seed)
+  found = list(plain.layers)
+  found[2] = layers.MaxPool(2)
+  form = dataclasses.replace(
+    activation(6, 0, 0, (8, 8), window=2), select_bits=24 - 8 + 1, maximum=True
+  )
+  return dataclasses.replace(
+    plain,
+    layers=tuple(found),
+    activations=plain.activations | {'activation0': form},
+    polynomials={},
+    absorbed=frozenset({'max_pool0'}),
+  )
+
+
+@functools.cache
+def calibrated():
+  """A small planned network whose values fit its formats: half squares, then ReLUs."""
+  return _calibrated(
+    (
+      layers.Conv(6),
+      layers.Activation(),
+      layers.AveragePool(2),
+      layers.Conv(4, stride=2),
+      layers.Activation(),
+      layers.Flatten(),
+      layers.Dense(3),
+    ),
+    (8, 8, 2),
+    [10, 0],
+  )
+
+
+@functools.cache
+def smallest():
+  """One activation layer of squares and ReLUs, for sessions of few messages."""
+  return _calibrated(
+    (layers.Conv(4), layers.Activation(), layers.Flatten(), layers.Dense(3)), (4, 4, 2), [10]
+  )
+
+
+def _calibrated(records, shape, ratios):
+  net = network.Network(records, input_shape=shape)
+  variables = net.init(jax.random.key(0))
+  approximation = activation_.approximate(
+    plans.make(ratios, [2] * len(ratios)),
+    importance.ranks(net, variables),
+    activation_.initial_coefficients(network.activation_channels(net)),
+  )
+  images = np.random.default_rng(0).integers(0, 256, (64, *shape), dtype=np.uint8)
+  return quantize.quantize(net, variables, approximation, images, mean=(0.5, 0.5), std=(0.3, 0.3))

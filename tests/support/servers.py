@@ -1,0 +1,64 @@
+"""A small server for tests, its honest client, and its log."""
+
+import time
+
+import numpy as np
+
+from safenet_jax.crypto import randomness
+from safenet_jax.protocol.service import description as descriptions
+from safenet_jax.protocol.service import handshake
+from safenet_jax.transport import channel as channels
+from safenet_jax.transport import listener as listeners
+from safenet_jax.transport import tls
+from tests.support import models
+
+SERVED = descriptions.describe(models.model(), randomness.InsecureSeededRandomness(0))
+
+
+def session(channel):
+  """A handshake, and doubled numbers until the client says goodbye."""
+  handshake.server(channel, SERVED)
+  while True:
+    (number,) = channel.receive('number', [('int64', ())])
+    if number < 0:
+      return
+    channel.send('doubled', 2 * number)
+
+
+def listening(files, serve_session=session, **options):
+  options = {'timeout': 1.5, 'handshake_timeout': 1.5} | options
+  return listeners.Listener(
+    '127.0.0.1', 0, serve_session, context=tls.server_context(*files), **options
+  )
+
+
+def connect(server, files, **options):
+  return channels.connect(
+    *server.address, context=tls.client_context(files.certificate), timeout=5, **options
+  )
+
+
+def double(channel, number):
+  channel.send('number', np.int64(number))
+  return int(channel.receive('doubled', [('int64', ())])[0])
+
+
+def inference(server, files):
+  """An honest client from its connection to its goodbye."""
+  with connect(server, files) as channel:
+    assert handshake.client(channel) == SERVED
+    result = double(channel, 21)
+    channel.send('number', np.int64(-1))
+    return result
+
+
+def lines(caplog, event):
+  return [r.getMessage() for r in caplog.records if f'event={event} ' in r.getMessage() + ' ']
+
+
+def until(condition):
+  """Waits for what happens in another thread."""
+  end = time.monotonic() + 5
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.01)

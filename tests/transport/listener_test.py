@@ -1,0 +1,194 @@
+"""A server's sessions: their limits, their logs, their end."""
+
+import logging
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from safenet_jax.protocol.service import description as descriptions
+from safenet_jax.protocol.service import handshake
+from safenet_jax.transport import listener as listeners
+from safenet_jax.transport import tls
+from safenet_jax.transport.channel import RefusedError
+from safenet_jax.transport.frames import ProtocolError
+from tests.support import servers
+
+
+def test_a_stalled_session_ends_within_its_timeout(files, caplog):
+  caplog.set_level(logging.INFO)
+  with servers.listening(files) as server, servers.connect(server, files) as client:
+    handshake.client(client)
+    start = time.monotonic()
+    with pytest.raises(ProtocolError, match='closed'):
+      client.receive('doubled', [('int64', ())])
+    assert 0.4 < time.monotonic() - start < 10
+  assert 'error="timeout: the peer sends nothing"' in servers.lines(caplog, 'session_failed')[0]
+
+
+def test_a_session_has_an_end_even_if_every_message_comes_in_time(files, caplog):
+  caplog.set_level(logging.INFO)
+  with (
+    servers.listening(files, session_seconds=0.5) as server,
+    servers.connect(server, files) as client,
+  ):
+    handshake.client(client)
+    start = time.monotonic()
+    with pytest.raises(ProtocolError):
+      while True:
+        servers.double(client, 1)
+    assert time.monotonic() - start < 10
+    assert servers.inference(server, files) == 42
+  assert 'the session took longer than 0.5 s' in servers.lines(caplog, 'session_failed')[0]
+
+
+def test_an_error_of_the_server_itself_ends_one_session(files, caplog):
+  def broken(channel):
+    (number,) = channel.receive('number', [('int64', ())])
+    channel.send('doubled', np.int64(84 // int(number)))
+
+  with servers.listening(files, broken) as server:
+    with servers.connect(server, files) as client, pytest.raises(ProtocolError):
+      servers.double(client, 0)
+    with servers.connect(server, files) as client:
+      assert servers.double(client, 42) == 2
+  assert any('ZeroDivisionError' in line for line in servers.lines(caplog, 'session_error'))
+  assert any(record.exc_info for record in caplog.records)
+
+
+def test_one_client_too_many_is_told_so(files, caplog):
+  with servers.listening(files, sessions=2, timeout=5) as server:
+    first, second = servers.connect(server, files), servers.connect(server, files)
+    for client in (first, second):
+      handshake.client(client)
+    assert server.running == 2
+    with (
+      servers.connect(server, files) as third,
+      pytest.raises(
+        RefusedError, match='the server refused: busy with 2 sessions, try again later'
+      ),
+    ):
+      handshake.client(third)
+    assert servers.double(first, 3) == 6
+    first.send('number', np.int64(-1))
+    servers.until(lambda: server.running == 1)
+    assert servers.inference(server, files) == 42
+    first.close()
+    second.close()
+
+
+def test_slow_tls_handshakes_block_nobody(files):
+  with servers.listening(files, sessions=1, handshake_timeout=30) as server:
+    slow = [socket.create_connection(server.address, 5) for _ in range(20)]
+    start = time.monotonic()
+    assert servers.inference(server, files) == 42
+    assert time.monotonic() - start < 10
+    for sock in slow:
+      sock.close()
+
+
+def test_too_many_waiting_connections_are_dropped(files, caplog):
+  with servers.listening(files, handshake_timeout=30) as server:
+    slow = [socket.create_connection(server.address, 5) for _ in range(64)]
+    servers.until(lambda: len(server._waiting) == 64)
+    with pytest.raises(ProtocolError):
+      servers.inference(server, files)
+    for sock in slow:
+      sock.close()
+    servers.until(lambda: not server._waiting)
+    assert servers.inference(server, files) == 42
+  assert servers.lines(caplog, 'dropped')
+
+
+def test_sessions_run_at_the_same_time(files):
+  barrier = threading.Barrier(3)
+
+  def meet(channel):
+    barrier.wait(5)
+    channel.send('doubled', np.int64(1))
+
+  with servers.listening(files, meet) as server:
+    clients = [servers.connect(server, files) for _ in range(3)]
+    for client in clients:
+      client.receive('doubled', [('int64', ())])
+      client.close()
+
+
+def test_close_lets_sessions_finish(files):
+  server = servers.listening(files, timeout=5)
+  with servers.connect(server, files) as client:
+    handshake.client(client)
+    closing = threading.Thread(target=server.close)
+    closing.start()
+    with pytest.raises(ProtocolError):
+      servers.until(lambda: servers.inference(server, files) != 42)
+    assert servers.double(client, 5) == 10
+    client.send('number', np.int64(-1))
+    closing.join(5)
+    assert not closing.is_alive()
+  assert server.close() is True
+
+
+def test_close_ends_sessions_that_take_too_long(files, caplog):
+  server = servers.listening(files, timeout=30)
+  with servers.connect(server, files) as client:
+    handshake.client(client)
+    start = time.monotonic()
+    assert server.close(drain_seconds=0.3) is False
+    assert time.monotonic() - start < 10
+    with pytest.raises(ProtocolError):
+      servers.double(client, 5)
+  assert 'the server is shutting down' in servers.lines(caplog, 'session_failed')[0]
+
+
+def test_close_does_not_wait_for_handshakes_that_never_come(files):
+  server = servers.listening(files, handshake_timeout=30)
+  with socket.create_connection(server.address):
+    servers.until(lambda: server._waiting)
+    start = time.monotonic()
+    assert server.close() is True
+    assert time.monotonic() - start < 10
+
+
+def test_a_closed_server_leaves_no_thread_and_no_port(files):
+  before = threading.active_count()
+  with servers.listening(files) as server:
+    assert servers.inference(server, files) == 42
+  assert threading.active_count() == before
+  with socket.create_server(server.address):
+    pass
+
+
+def test_what_a_peer_says_cannot_forge_a_line_of_the_log(files, caplog):
+  with servers.listening(files) as server, servers.connect(server, files) as client:
+    client.send('x" event=session_start peer=10.0.0.1\nevent=fake', b'')
+    servers.until(lambda: servers.lines(caplog, 'session_failed'))
+  (line,) = servers.lines(caplog, 'session_failed')
+  assert '\n' not in line and r'\" event=' in line
+
+
+def test_sessions_are_logged_with_their_costs(files, caplog):
+  caplog.set_level(logging.INFO)
+  with servers.listening(files) as server:
+    assert servers.inference(server, files) == 42
+  (line,) = servers.lines(caplog, 'session_end')
+  fields = dict(field.split('=', 1) for field in line.split(' '))
+  assert fields.keys() == {'event', 'peer', 'seconds', 'bytes', 'cpu_seconds'}
+  assert int(fields['bytes']) > len(descriptions.encode(servers.SERVED))
+
+
+def test_ipv6_is_served(files):
+  try:
+    server = listeners.Listener('::1', 0, servers.session, context=tls.server_context(*files))
+  except OSError:
+    server = None  # a machine without it
+  if server is not None:
+    with server:
+      assert servers.inference(server, files) == 42
+
+
+def test_no_sessions_at_all_is_refused(files):
+  with pytest.raises(ValueError, match='0 sessions, want at least 1'):
+    servers.listening(files, sessions=0)

@@ -1,0 +1,174 @@
+"""Who may talk to whom over TLS."""
+
+from concurrent import futures
+import os
+import socket
+import ssl
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+import pytest
+
+from safenet_jax.transport import channel as channels
+from safenet_jax.transport import listener as listeners
+from safenet_jax.transport import tls
+from safenet_jax.transport.frames import ProtocolError
+
+
+@pytest.fixture(scope='module')
+def others(tmp_path_factory):
+  """A certificate that nobody here trusts."""
+  return tls.insecure_test_certificate(tmp_path_factory.mktemp('others'))
+
+
+def echo(channel):
+  channel.send('echo', *channel.receive('say', [(bytes, (2,))]))
+
+
+def ask(address, context, host='127.0.0.1'):
+  """Connects, says two bytes, and returns the echo and the TLS version."""
+  with channels.connect(host, address[1], context=context, timeout=5) as channel:
+    channel.send('say', b'hi')
+    return channel.receive('echo', [(bytes, (2,))])[0]
+
+
+@pytest.fixture
+def server(files):
+  with listeners.Listener(
+    '127.0.0.1', 0, echo, context=tls.server_context(*files), timeout=5
+  ) as listening:
+    yield listening
+
+
+def test_a_client_that_trusts_the_certificate_is_served(server, files):
+  assert ask(server.address, tls.client_context(files.certificate)) == b'hi'
+  assert ask(server.address, tls.client_context(files.certificate), 'localhost') == b'hi'
+
+
+def test_a_client_with_another_authority_refuses_the_server(server, others):
+  with pytest.raises(ProtocolError, match='the certificate is not trusted'):
+    ask(server.address, tls.client_context(others.certificate))
+  with pytest.raises(ProtocolError, match='the certificate is not trusted'):
+    ask(server.address, tls.client_context())  # the system's authorities
+
+
+def test_a_certificate_for_another_host_is_refused(tmp_path):
+  files = tls.insecure_test_certificate(tmp_path, ('example.org',))
+  with (
+    listeners.Listener('127.0.0.1', 0, echo, context=tls.server_context(*files)) as server,
+    pytest.raises(ProtocolError, match='not trusted: .*IP address mismatch'),
+  ):
+    ask(server.address, tls.client_context(files.certificate))
+
+
+def test_a_server_that_wants_client_certificates_gets_them(files, others):
+  context = tls.server_context(*files, client_ca=files.certificate)
+  with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
+    trusted = tls.client_context(files.certificate, *files)
+    assert ask(server.address, trusted) == b'hi'
+    for refused in (
+      tls.client_context(files.certificate),
+      tls.client_context(files.certificate, *others),
+    ):
+      with pytest.raises(ProtocolError):
+        ask(server.address, refused)
+    assert ask(server.address, trusted) == b'hi'
+
+
+def test_a_client_in_the_clear_is_not_served(server, files):
+  with pytest.raises(ProtocolError, match='does not speak this protocol|closed|gone'):
+    ask(server.address, None)
+  assert ask(server.address, tls.client_context(files.certificate)) == b'hi'
+
+
+def test_a_tls_client_is_not_served_in_the_clear(files):
+  with listeners.Listener('127.0.0.1', 0, echo, context=None, timeout=5) as server:
+    with pytest.raises(ProtocolError, match='127.0.0.1:.*TLS|closed|gone'):
+      ask(server.address, tls.client_context(files.certificate))
+    assert ask(server.address, None) == b'hi'
+
+
+def test_older_versions_of_tls_are_refused(server, files):
+  assert tls.server_context(*files).minimum_version is ssl.TLSVersion.TLSv1_3
+  assert tls.client_context().minimum_version is ssl.TLSVersion.TLSv1_3
+  old = tls.client_context(files.certificate)
+  old.minimum_version = ssl.TLSVersion.TLSv1_2
+  old.maximum_version = ssl.TLSVersion.TLSv1_2
+  with pytest.raises(ProtocolError, match='TLS'):
+    ask(server.address, old)
+
+
+def test_a_context_that_does_not_verify_is_refused(server):
+  trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+  trusting.check_hostname = False
+  with pytest.raises(ValueError, match='does not verify the server'):
+    ask(server.address, trusting)
+  trusting.verify_mode = ssl.CERT_NONE
+  with pytest.raises(ValueError, match='does not verify the server'):
+    ask(server.address, trusting)
+
+
+def test_the_test_certificate_says_that_it_is_insecure(files):
+  assert oct(os.stat(files.key).st_mode & 0o777) == '0o600'
+  assert 'insecure_test' in files.certificate.name and 'insecure_test' in files.key.name
+  found = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+  assert found.subject.rfc4514_string() == 'CN=insecure test certificate'
+  assert (found.not_valid_after_utc - found.not_valid_before_utc).days <= 7
+
+
+def test_an_encrypted_key_is_refused_instead_of_asked_for(files, tmp_path):
+  key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+  encrypted = tmp_path / 'key.pem'
+  encrypted.write_bytes(
+    key.private_bytes(
+      serialization.Encoding.PEM,
+      serialization.PrivateFormat.PKCS8,
+      serialization.BestAvailableEncryption(b'secret'),
+    )
+  )
+  with pytest.raises(ValueError, match=f'key {encrypted}'):
+    tls.server_context(files.certificate, encrypted)
+
+
+def test_a_new_certificate_replaces_an_old_one(tmp_path):
+  first = tls.insecure_test_certificate(tmp_path).key.read_bytes()
+  files = tls.insecure_test_certificate(tmp_path)
+  assert files.key.read_bytes() != first
+  tls.server_context(*files)
+
+
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (lambda f, o: tls.server_context(f.certificate, o.key), 'KEY_VALUES_MISMATCH|key values'),
+    (lambda f, o: tls.server_context('missing.pem', f.key), 'missing.pem.*No such file'),
+    (lambda f, o: tls.server_context(*f, client_ca='missing.pem'), 'authorities missing.pem'),
+    (lambda f, o: tls.client_context('missing.pem'), 'authorities missing.pem: No such file'),
+    (lambda f, o: tls.client_context(f.key), 'authorities .*insecure_test_key.pem'),
+    (lambda f, o: tls.client_context(None, f.certificate), 'want both or neither'),
+  ],
+)
+def test_wrong_files_are_one_line(files, others, make, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    make(files, others)
+  assert '\n' not in str(caught.value)
+
+
+def test_nobody_listening_is_one_line():
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    port = taken.getsockname()[1]
+  with pytest.raises(ProtocolError, match=f'127.0.0.1:{port}: .*Connection refused'):
+    channels.connect('127.0.0.1', port, context=None)
+
+
+def test_a_server_that_does_not_answer_the_handshake_is_a_timeout(files):
+  with (
+    socket.create_server(('127.0.0.1', 0)) as silent,
+    futures.ThreadPoolExecutor(1) as pool,
+  ):
+    context = tls.client_context(files.certificate)
+    running = pool.submit(
+      channels.connect, '127.0.0.1', silent.getsockname()[1], context=context, timeout=0.3
+    )
+    with pytest.raises(ProtocolError, match='timeout'):
+      running.result(5)
