@@ -11,6 +11,7 @@ from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
 from safenet_jax.models import layers, network
 
 
@@ -37,14 +38,14 @@ def model(seed=0, features=6):
   rng = np.random.default_rng(seed)
 
   def linear(shape, stride=1):
-    return formats.LinearWeights(
+    return LinearWeights(
       rng.integers(-(1 << 14), 1 << 14, shape),
       rng.integers(-(1 << 30), 1 << 30, shape[-1]),
       stride,
       limb=int(rng.integers(8, 20)),
     )
 
-  return formats.FixedPointModel(
+  return FixedPointModel(
     layers=(
       layers.Conv(features, batch_norm=False),
       layers.Activation(),

@@ -8,7 +8,7 @@ import pytest
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.crypto.randomness import SystemRandomness
-from safenet_jax.fixed_point import formats
+from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.protocol.gazelle import offline
 from safenet_jax.protocol.layers import structure as structures
 from safenet_jax.protocol.service import description
@@ -180,7 +180,7 @@ def without_weights(public):
     shape = layer.kernel_shape if name.startswith('conv') else layer.kernel_shape[2:]
     zeros = np.zeros(shape, np.int64)
     bias = np.zeros(shape[-1], np.int64)
-    linear[name] = formats.LinearWeights(zeros, bias, layer.stride, limb=16)
+    linear[name] = LinearWeights(zeros, bias, layer.stride, limb=16)
   polynomials = {
     name: np.zeros((form.degree + 1, form.polynomial), np.int64)
     for name, form in public.activations.items()

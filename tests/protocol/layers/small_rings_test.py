@@ -9,6 +9,7 @@ import pytest
 
 from safenet_jax.crypto import hashing
 from safenet_jax.fixed_point import formats
+from safenet_jax.fixed_point.formats import Rescale
 from safenet_jax.protocol.layers import polynomial, relu, truncation
 
 K = 3
@@ -111,7 +112,7 @@ def test_without_one_of_the_coins_the_select_word_shows_the_server_share(coin, m
 
 def wrap_views(z, betas):
   """What the client sees of d in Z_16, for all shares of z: pairs (v, d)."""
-  rescale = truncation.Rescale(16, 1, 5)
+  rescale = Rescale(16, 1, 5)
   coins = grid(rho=16, beta=betas)
   v = (np.uint64(z % 16) - coins.rho) & np.uint64(15)
   return counts(v, truncation.online_server(coins.rho, coins.beta, rescale))

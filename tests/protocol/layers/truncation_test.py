@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness, ring
+from safenet_jax.fixed_point.formats import Rescale
 from safenet_jax.protocol.layers import truncation
 
 CASES = [
-  truncation.Rescale(1 << 28, 8, 56),
-  truncation.Rescale(1 << 28, 10, 56),
-  truncation.Rescale(ring.PRIME_41, 13, 56),
-  truncation.Rescale(ring.PRIME_41, 15, 56),
-  truncation.Rescale(ring.PRIME_50, 27, 56),
+  Rescale(1 << 28, 8, 56),
+  Rescale(1 << 28, 10, 56),
+  Rescale(ring.PRIME_41, 13, 56),
+  Rescale(ring.PRIME_41, 15, 56),
+  Rescale(ring.PRIME_50, 27, 56),
 ]
 
 
@@ -60,7 +61,7 @@ def test_jitted_and_numpy_messages_are_the_same(rescale):
 
 def test_every_message_is_uniform_in_a_small_ring():
   """All coins of a ring of 16 values with one dropped bit, for two inputs."""
-  rescale = truncation.Rescale(16, 1, 5)
+  rescale = Rescale(16, 1, 5)
   size = 1 << rescale.wrap_bits
   for z in (-3, 2):
     for rho in range(16):
@@ -84,7 +85,7 @@ def test_every_message_is_uniform_in_a_small_ring():
 
 def test_without_keys_or_mask_the_messages_show_the_clients_share():
   """So the test above fails without K and without r."""
-  rescale = truncation.Rescale(16, 1, 5)
+  rescale = Rescale(16, 1, 5)
   v, zeros, d = np.arange(16, dtype=np.uint64), np.zeros(16, np.uint64), np.zeros(16, np.uint64)
   correction, word = truncation.online_client(np, v, np.stack([zeros] * 2), d, zeros, rescale)
   shifted = (v + np.uint64(rescale.offset)) % np.uint64(16)
@@ -94,13 +95,13 @@ def test_without_keys_or_mask_the_messages_show_the_clients_share():
 
 def test_constants_that_leave_no_room_are_refused():
   with pytest.raises(ValueError, match='want M = 1 mod'):
-    truncation.Rescale(ring.PRIME_50, 33, 56)
+    Rescale(ring.PRIME_50, 33, 56)
   for shift in (-1, 27, 40):
     with pytest.raises(ValueError, match='no room'):
-      truncation.Rescale(1 << 28, shift, 56)
+      Rescale(1 << 28, shift, 56)
 
 
 def test_nothing_is_added_where_nothing_is_dropped():
   z = np.arange(-100, 100)
   for modulus in (1 << 28, ring.PRIME_41):
-    np.testing.assert_array_equal(truncated(z, truncation.Rescale(modulus, 0, 56))[0], z)
+    np.testing.assert_array_equal(truncated(z, Rescale(modulus, 0, 56))[0], z)

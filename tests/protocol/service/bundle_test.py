@@ -16,7 +16,7 @@ import pytest
 
 import safenet_jax
 from safenet_jax.approximation import plan as plans
-from safenet_jax.fixed_point import formats
+from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.estimate import untrained
@@ -42,7 +42,7 @@ def pooled():
 
 
 def assert_equal(found, wanted):
-  for field in dataclasses.fields(formats.FixedPointModel):
+  for field in dataclasses.fields(FixedPointModel):
     if field.name not in ('linear', 'polynomials'):
       assert getattr(found, field.name) == getattr(wanted, field.name)
   assert list(found.linear) == list(wanted.linear)
@@ -240,7 +240,7 @@ def test_values_are_checked_on_loading_too(tmp_path, monkeypatch):
 
 def test_a_model_that_two_parties_cannot_serve_is_not_written(tmp_path):
   model = models.calibrated()
-  last = formats.LinearWeights(np.eye(3, dtype=np.int64), np.zeros(3, np.int64), 1, 50)
+  last = LinearWeights(np.eye(3, dtype=np.int64), np.zeros(3, np.int64), 1, 50)
   model = dataclasses.replace(
     model, layers=(*model.layers, layers.Dense(3)), linear=model.linear | {'dense1': last}
   )

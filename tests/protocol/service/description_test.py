@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point import formats
+from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures, layers
 from safenet_jax.protocol.service import description as descriptions
 from safenet_jax.transport import record_codec
@@ -44,7 +44,7 @@ def test_a_quantised_model_is_described_as_it_is():
   )
   found = descriptions.decode(descriptions.encode(descriptions.describe(model, SOURCE)))
   client = found.client_model()
-  for field in dataclasses.fields(formats.FixedPointModel):
+  for field in dataclasses.fields(FixedPointModel):
     if field.name not in ('linear', 'polynomials'):
       assert getattr(client, field.name) == getattr(model, field.name)
   assert client.linear == {} and client.polynomials == {}
