@@ -1,5 +1,7 @@
 """A planned network as arrays, and back."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,13 +28,18 @@ NETWORK = networks.Network(
 )
 
 
-def planned(per_channel=False, **options):
+@functools.cache
+def initial():
   variables = jax.jit(NETWORK.init)(jax.random.key(0))
+  return variables, importance.ranks(NETWORK, variables)
+
+
+def planned(per_channel=False, **options):
+  variables, ranks = initial()
   coefficients = activation.initial_coefficients((6, 4, 4), per_channel=per_channel)
   # A leading coefficient below its floor, which is not the one that is used.
   coefficients = tuple(c.at[..., 2].set(-0.1) for c in coefficients)
   plan = plans.make([10, 15, 5], [2, 0, 3])
-  ranks = importance.ranks(NETWORK, variables)
   return variables, activation.approximate(plan, ranks, coefficients, **options)
 
 

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import pathlib
 import re
 import signal
@@ -33,8 +32,7 @@ def command(phase, *flags):
   return [sys.executable, '-m', f'experiments.{phase}', *flags]
 
 
-def run(phase, *flags, code=0, compiles=False):
-  environment = os.environ if compiles else compilations.environment()
+def run(phase, *flags, code=0, environment=None):
   found = subprocess.run(
     command(phase, *flags), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
   )
@@ -77,7 +75,6 @@ def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
       f'--insecure_test_certificate={tmp_path}',
     ),
     cwd=ROOT,
-    env=compilations.environment(),
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -178,11 +175,10 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path, ema):
     '--config.pretrain.epochs=3',
     f'--config.pretrain.ema={ema}',
   )
-  run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
+  ordinary = compilations.ordinary()
+  run('pretrain', *flags, f'--workdir={tmp_path / "a"}', environment=ordinary)
   process = subprocess.Popen(
-    command('pretrain', *flags, f'--workdir={tmp_path / "b"}'),
-    cwd=ROOT,
-    env=compilations.environment(),
+    command('pretrain', *flags, f'--workdir={tmp_path / "b"}'), cwd=ROOT, env=ordinary
   )
   metrics = tmp_path / 'b/metrics.jsonl'
   deadline = time.monotonic() + 200
@@ -195,7 +191,8 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path, ema):
   # Killed after the first line of the log, before or after the checkpoint it belongs to.
   assert re.search('of 3 epochs: run the same|run pretrain first', found.stderr)
   # What it compiles by itself has to give the same, too.
-  run('pretrain', *flags, f'--workdir={tmp_path / "b"}', compiles=True)
+  alone = compilations.ordinary(folder=False)
+  run('pretrain', *flags, f'--workdir={tmp_path / "b"}', environment=alone)
   assert metrics.read_text() == (tmp_path / 'a/metrics.jsonl').read_text()
 
 

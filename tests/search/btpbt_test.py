@@ -8,9 +8,10 @@ import pytest
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
-from safenet_jax.search import btpbt, pbt, population, schedule, score
+from safenet_jax.search import btpbt, population, schedule, score
 from safenet_jax.search import member as members
 from safenet_jax.workdir import Workdir
+from tests.support import small_search
 
 
 def tiny_task(**options):
@@ -37,10 +38,6 @@ def tiny_task(**options):
   )
   first = members.create(variables, plans.all_relu(7), 0.01, net, training)
   return task, first
-
-
-def evolution(**options):
-  return pbt.Evolution(**({'population': 4, 'iterations': 2, 'threshold': 0.0} | options))
 
 
 def test_nodes_of_four_layers_are_those_of_figure_6():
@@ -95,7 +92,7 @@ def test_children_never_replace_less_than_their_parent_and_all_nodes_share_one_e
   task, first = tiny_task()
   sizes = score.activations(task.network)
   steps = btpbt.schedule(7, 2, 2)
-  settings = evolution()
+  settings = small_search.evolution()
   key = jax.random.key(1)
   progress = schedule.start(key, first, task, steps, settings)
   before = population.cycle._cache_size()
@@ -117,9 +114,9 @@ def test_children_never_replace_less_than_their_parent_and_all_nodes_share_one_e
 
 
 def test_a_node_without_a_feasible_member_hands_on_its_candidate():
-  task, first = tiny_task()
-  steps = btpbt.schedule(7, 1, 1)[:2]
-  settings = evolution(threshold=1.1)
+  task, first = small_search.task()
+  steps = btpbt.schedule(small_search.LAYERS, 1, 1)[:2]
+  settings = small_search.evolution(threshold=1.1)
   key = jax.random.key(1)
   progress = schedule.start(key, first, task, steps, settings)
   for _ in steps:
@@ -130,32 +127,34 @@ def test_a_node_without_a_feasible_member_hands_on_its_candidate():
 
 
 def test_a_node_whose_members_all_diverge_restarts_at_half_the_rate_and_then_fails():
-  task, first = tiny_task()
+  task, first = small_search.task()
   poisoned = first.replace(params=jax.tree.map(lambda a: a * jnp.nan, first.params))
-  steps = btpbt.schedule(7, 1, 1)
+  steps = btpbt.schedule(small_search.LAYERS, 1, 1)
   key = jax.random.key(1)
-  progress = schedule.start(key, poisoned, task, steps, evolution())
+  progress = schedule.start(key, poisoned, task, steps, small_search.evolution())
   for restart in range(schedule.MAX_RESTARTS):
-    progress, report = schedule.advance(key, progress, task, steps, evolution())
+    progress, report = schedule.advance(key, progress, task, steps, small_search.evolution())
     assert np.isneginf(report['score']).all()
     assert progress.position.tolist() == [0, 0, restart + 1]
     np.testing.assert_allclose(progress.state.members.learning_rate, 0.01 * 0.5 ** (restart + 1))
   with pytest.raises(RuntimeError, match='root.*diverged 4 times'):
-    schedule.advance(key, progress, task, steps, evolution())
+    schedule.advance(key, progress, task, steps, small_search.evolution())
 
 
 def test_one_diverged_member_loses_and_the_others_go_on():
-  task, first = tiny_task()
-  steps = btpbt.schedule(7, 1, 1)
+  task, first = small_search.task()
+  steps = btpbt.schedule(small_search.LAYERS, 1, 1)
   key = jax.random.key(1)
-  progress = schedule.start(key, first, task, steps, evolution())
+  progress = schedule.start(key, first, task, steps, small_search.evolution())
   members_ = progress.state.members
   params = jax.tree.map(lambda a: a.at[2].set(jnp.nan), members_.params)
   progress = progress._replace(
     state=progress.state.replace(members=members_.replace(params=params))
   )
   node = schedule.node_of(steps[0], first, task)
-  state, report = population.cycle(key, progress.state, task, node, evolution=evolution())
+  state, report = population.cycle(
+    key, progress.state, task, node, evolution=small_search.evolution()
+  )
   assert (
     np.isneginf(report['score'][2]) and np.isfinite(np.delete(np.asarray(report['score']), 2)).all()
   )
@@ -164,8 +163,8 @@ def test_one_diverged_member_loses_and_the_others_go_on():
 
 
 def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path):
-  task, first = tiny_task()
-  steps = btpbt.schedule(7, 1, 1)[:3]
+  task, first = small_search.task()
+  steps = btpbt.schedule(small_search.LAYERS, 1, 1)[:3]
   key = jax.random.key(1)
 
   class InterruptedSearchError(Exception):
@@ -176,10 +175,12 @@ def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path):
     if done == 2:
       raise InterruptedSearchError
 
-  whole = schedule.run(key, first, task, steps, evolution(), Workdir(tmp_path / 'a'))
+  whole = schedule.run(key, first, task, steps, small_search.evolution(), Workdir(tmp_path / 'a'))
   with pytest.raises(InterruptedSearchError):
-    schedule.run(key, first, task, steps, evolution(), Workdir(tmp_path / 'b'), report=stop)
-  resumed = schedule.run(key, first, task, steps, evolution(), Workdir(tmp_path / 'b'))
+    schedule.run(
+      key, first, task, steps, small_search.evolution(), Workdir(tmp_path / 'b'), report=stop
+    )
+  resumed = schedule.run(key, first, task, steps, small_search.evolution(), Workdir(tmp_path / 'b'))
   for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole)):
     np.testing.assert_array_equal(ours, theirs)
   assert Workdir(tmp_path / 'a').metrics() == Workdir(tmp_path / 'b').metrics()
@@ -187,12 +188,12 @@ def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path):
 
 @pytest.mark.parametrize('strategy', ['vmap', 'unroll'])
 def test_strategies_agree(strategy):
-  task, first = tiny_task()
-  step = btpbt.schedule(7, 1, 1)[0]
+  task, first = small_search.task()
+  step = btpbt.schedule(small_search.LAYERS, 1, 1)[0]
   node = schedule.node_of(step, first, task)
   results = []
   for name in ('map', strategy):
-    settings = evolution(population=2, strategy=name)
+    settings = small_search.evolution(population=2, strategy=name)
     state = population.begin(
       jax.random.key(3), first, task, node, jnp.float32(1), evolution=settings, random=True
     )

@@ -1,6 +1,5 @@
 """Members over devices and processes: same digits, clear ends, the same command goes on."""
 
-import os
 import pathlib
 import socket
 import subprocess
@@ -15,7 +14,7 @@ from safenet_jax.search import member as members
 from safenet_jax.search import population
 from safenet_jax.search import strategy as strategies
 from safenet_jax.workdir import Workdir
-from tests.support import small_search
+from tests.support import compilations, small_search
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -25,7 +24,7 @@ def launch(path, *arguments, devices=1):
   return subprocess.Popen(
     [sys.executable, '-m', 'tests.support.sharded_run', str(path), *map(str, arguments)],
     cwd=ROOT,
-    env=dict(os.environ, JAX_PLATFORMS='cpu', XLA_FLAGS=flags),
+    env=compilations.ordinary(flags=flags) | {'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -1,5 +1,7 @@
 """The simulated protocol against an independent integer reference, on real images."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.transport import ledger as ledgers
+from tests.support import networks as small
 from tests.support import reference
 
 PLANS = {
@@ -29,10 +32,22 @@ def images():
   return data.load('fashion_mnist')
 
 
+@functools.cache
+def initial(early_pool):
+  """An untrained network, and a step of its batch statistics, compiled once for all plans."""
+  net = architectures.cnn7(width=0.125, input_shape=(28, 28, 1), pool_before_activation=early_pool)
+
+  @jax.jit
+  def step(variables, images, approximation):
+    _, state = net.apply(variables, images, approximation, train=True, mutable=['batch_stats'])
+    return {'params': variables['params'], **state}
+
+  return net, jax.jit(net.init)(jax.random.key(0)), step
+
+
 def served(images, plan, early_pool=False, precision=None):
   """A network with batch statistics of real images, its plan, and its fixed-point model."""
-  net = architectures.cnn7(width=0.125, input_shape=(28, 28, 1), pool_before_activation=early_pool)
-  variables = net.init(jax.random.key(0))
+  net, variables, step = initial(early_pool)
   approximation = activation.approximate(
     plans.make(*plan),
     importance.ranks(net, variables),
@@ -40,8 +55,7 @@ def served(images, plan, early_pool=False, precision=None):
   )
   normal = jnp.asarray((images.train.images[:64] / 255 - images.mean) / images.std, jnp.float32)
   for _ in range(40):
-    _, state = net.apply(variables, normal, approximation, train=True, mutable=['batch_stats'])
-    variables = {'params': variables['params'], **state}
+    variables = step(variables, normal, approximation)
   model = quantize.quantize(
     net,
     variables,
@@ -90,7 +104,7 @@ def test_fixed_point_network_converges_to_the_float_network(images, name):
   errors = []
   for precision in (coarse, fine):
     net, variables, approximation, model = served(images, PLANS[name], precision=precision)
-    floating = np.asarray(net.apply(variables, normal, approximation))
+    floating = np.asarray(small.floating(net)(variables, normal, approximation))
     report = formats.RangeReport()
     fixed = model.run(test, report) / 2.0**model.output_fraction
     assert set(report.exceeded) == {*model.activations, 'logits'}
