@@ -236,7 +236,8 @@ def test_the_party_is_client_or_server():
 
 def test_a_channel_needs_no_jax():
   code = (
-    'import sys; from safenet_jax.protocol import channel, handshake, listener, tls; '
+    'import sys; from safenet_jax.transport import channel, listener, tls; '
+    'from safenet_jax.protocol.service import handshake; '
     'assert "jax" not in sys.modules and "flax" not in sys.modules'
   )
   subprocess.run([sys.executable, '-c', code], check=True)

@@ -120,8 +120,9 @@ def test_rows_of_a_sustained_load(monkeypatch):
 
 WITHOUT_WORK = """
 import sys
-from experiments import benchmark, launcher
+from experiments import benchmark
 from experiments.benchmarks import Row, inference, sustained
+from experiments.lib import launcher
 for suite in (inference, sustained):
   name = suite.__name__.rpartition('.')[-1]
   suite.rows = lambda name=name: [Row(name, 'x', 'y', 1.0, 's')]

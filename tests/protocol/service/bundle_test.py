@@ -273,7 +273,7 @@ import numpy
 import safenet_jax
 
 path, images, directory, workers = sys.argv[1:]
-from safenet_jax.protocol import tls
+from safenet_jax.transport import tls
 if __name__ == '__main__':
   files = tls.insecure_test_certificate(directory)
   model = safenet_jax.load_bundle(path)
