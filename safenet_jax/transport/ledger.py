@@ -3,15 +3,15 @@
 import collections
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
-import json
 import math
 import os
-import pathlib
 import threading
 import time
 from typing import Any
 
 import numpy as np
+
+from safenet_jax import atomic_files
 
 _FIELDS = ('bytes', 'messages', 'wall_seconds', 'cpu_seconds')
 _KEYS = ('phase', 'layer', 'primitive', 'party')
@@ -149,10 +149,7 @@ def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]
 
 def save(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
   """Writes a record as JSON; the file is either old or new, never half of it."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_text(json.dumps(record, indent=2) + '\n')
-  temporary.replace(path)
+  atomic_files.write_json(path, record)
 
 
 def seconds_per_activation(
