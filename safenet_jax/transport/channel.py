@@ -141,11 +141,6 @@ class Channel:
 
     return self._receive(wanted, self._deadline(limit) + idle)[0]
 
-  def exchange(self, tag: str, values: Sequence, expected: Sequence[tuple]) -> tuple:
-    """Sends a message and receives the peer's of the same tag, both at once."""
-    self.send(tag, *values)
-    return self.receive(tag, expected)
-
   def flush(self) -> None:
     """Waits until everything sent is with the operating system."""
     self._check()

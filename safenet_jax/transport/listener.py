@@ -195,7 +195,7 @@ class Listener:
     channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout, **self._options)
     thread = threading.current_thread()
     with self._changed:
-      busy = len(self._channels) >= self._sessions
+      busy = self.running >= self._sessions
       if not busy and not self._closing:
         self._channels[thread] = channel
         del self._waiting[thread]

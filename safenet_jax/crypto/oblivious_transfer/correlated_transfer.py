@@ -6,8 +6,8 @@ labels q (sender) and t (receiver) such that
     t_j = q_j xor r_j * delta
 
 so with the garbler's free-XOR delta, q_j is the zero label of an input wire of
-the evaluator and t_j its active label. `word_transfer` makes pads, chosen
-transfers and products of them.
+the evaluator and t_j its active label. `word_transfer` makes random words and
+products of them.
 
     CorrelatedReceiver                          CorrelatedSender
       announcement             --- 32 B --->

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto.garbled_circuits import circuits, slot_program
-from tests.support import random_circuits
+from tests.support import plain_circuits, random_circuits
 
 
 def _run(program, inputs):
@@ -58,5 +58,5 @@ def test_a_carry_chain_runs_in_few_slots_with_fused_xors():
 
 @pytest.mark.parametrize('bits', [8, 41])
 def test_slots_grow_with_what_is_alive_only(bits):
-  program = slot_program.compile_program(circuits.relu_ring(bits))
+  program = slot_program.compile_program(plain_circuits.masked_relu(bits))
   assert program.slots <= 2 * bits + 4
