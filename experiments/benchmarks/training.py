@@ -42,8 +42,8 @@ def rows() -> Iterator[Row]:
     runs = {'scan': _ours(network, STEPS), 'alone': _ours(network, 1)}
     runs['planned'] = _ours(network, STEPS, polynomials=True)
     if torch is not None:
-      runs['torch'] = _torch(network)
-    seconds = _alternate(runs)
+      runs['torch'] = torch_step(network)
+    seconds = alternate(runs)
     floor = BATCH / seconds['torch'] if torch is not None else None
     cores = len(os.sched_getaffinity(0))
     setting = f'batch {BATCH}, {jax.default_backend()}, {cores} cores'
@@ -54,7 +54,7 @@ def rows() -> Iterator[Row]:
     yield Row('training', f'in_scan/{name}', setting, slower, 'ratio', 1.0)
 
 
-def _alternate(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
+def alternate(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
   """Median seconds of each run, interleaved: what else the machine does hits all alike."""
   for run in runs.values():
     run()
@@ -73,10 +73,10 @@ def _data(network: Network, count: int = 1024):
   return images, rng.integers(0, 10, count, dtype=np.int32)
 
 
-def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[], None]:
+def start(network: Network, options: members.Training) -> tuple[members.Member, members.Task]:
+  """An all-ReLU member with random weights, and random images to train it with."""
   images, labels = map(jnp.asarray, _data(network))
-  training = members.Training(batch_size=BATCH, polynomials=polynomials)
-  network = network.clone(dtype=members.compute_dtype(training))
+  network = network.clone(dtype=members.compute_dtype(options))
   variables = jax.jit(network.init)(jax.random.key(0))
   task = members.Task(
     images,
@@ -86,12 +86,16 @@ def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[
     importance.ranks(network, variables),
     None,
     network,
-    training,
+    options,
     (0.5,) * 3,
     (0.25,) * 3,
   )
   plan = plans.all_relu(len(activation_channels(network)))
-  member = members.create(variables, plan, 0.01, network, training)
+  return members.create(variables, plan, 0.01, network, options), task
+
+
+def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[], None]:
+  member, task = start(network, members.Training(batch_size=BATCH, polynomials=polynomials))
   member = jax.tree.map(jnp.copy, member)
   batches = jnp.arange(steps * BATCH, dtype=jnp.int32).reshape(steps, BATCH)
   ones = jnp.ones(steps, jnp.float32)
@@ -104,8 +108,8 @@ def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[
   return run
 
 
-def _torch(network: Network) -> Callable[[], None]:
-  """One step of the same network, loss, clipping and SGD; no augmentation."""
+def torch_step(network: Network) -> Callable[[], None]:
+  """A run of one step in PyTorch of the same network, loss, clipping and SGD; no augmentation."""
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   model = torch.nn.Sequential(*_modules(network)).to(memory_format=torch.channels_last)
   sgd = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
