@@ -260,7 +260,7 @@ def shaped(
     with shaped(40e-3, 100e6, server.address) as (host, port):
       connect(host, port, ...)
 
-  Bytes really wait, see `link`. TLS goes through it: the server's certificate has
+  Bytes really wait, see `emulated_link`. TLS goes through it: the server's certificate has
   to be for 127.0.0.1, where the link is.
   """
   return emulated_link.shaped(rtt, bandwidth, address)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, kernels, wires
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, half_gates, wires
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from tests.support import garbled_run, plain_circuits, random_circuits
@@ -55,10 +55,10 @@ def test_garbled_relu_is_plain_whoever_has_labels_from_transfer(circuit, transfe
   'block',
   [
     64,
-    kernels.TILE - 64,
-    kernels.TILE,
-    kernels.TILE + 64,
-    kernels.MAX_BLOCK,
+    half_gates.TILE - 64,
+    half_gates.TILE,
+    half_gates.TILE + 64,
+    half_gates.MAX_BLOCK,
   ],
 )
 def test_garbled_is_plain_however_a_block_is_cut_into_tiles(block):
@@ -157,7 +157,7 @@ def test_products_with_output_labels_are_of_the_colour_and_not_of_the_other():
 
 def test_garbling_many_asks_for_each_blocks_zero_labels():
   circuit, randomness = circuits.relu_sign(3), InsecureSeededRandomness(6)
-  instances = kernels.MAX_BLOCK + 128
+  instances = half_gates.MAX_BLOCK + 128
   zeros = randomness.words((3, instances, 2))
   bits = garbled_run.random_bits(circuit, instances, randomness)
   delta = np.array([3, 4], np.uint64)
@@ -190,7 +190,7 @@ def test_garbling_many_asks_for_each_blocks_zero_labels():
 
 def test_garbling_many_keeps_the_delta_that_it_draws():
   circuit, deltas = circuits.relu_sign(3), set()
-  instances = kernels.MAX_BLOCK + 64
+  instances = half_gates.MAX_BLOCK + 64
   for _, garbled, encoding in garbling.garble_many(
     circuit, instances, InsecureSeededRandomness(19)
   ):
@@ -207,7 +207,7 @@ def test_garbling_many_keeps_the_delta_that_it_draws():
 def test_memory_does_not_grow_with_the_number_of_instances():
   def peak(blocks):
     tracemalloc.start()
-    instances = blocks * kernels.MAX_BLOCK
+    instances = blocks * half_gates.MAX_BLOCK
     for _ in garbling.garble_many(
       circuits.relu_sign(20, 12), instances, InsecureSeededRandomness(7)
     ):
@@ -221,7 +221,7 @@ def test_memory_does_not_grow_with_the_number_of_instances():
 
 def test_the_wire_format_is_golden():
   circuit = plain_circuits.masked_relu(6, 2)
-  block = kernels.TILE + 64
+  block = half_gates.TILE + 64
   bits = garbled_run.random_bits(circuit, block, InsecureSeededRandomness(8))
   run = garbled_run.garble(circuit, block, bits, transferred=('client',), seed=9)
   digest = hashlib.sha256(run.garbled.seed + run.garbled.check + run.garbled.tables.tobytes())
