@@ -213,6 +213,8 @@ def relu_sign(bits: int, dropped: int = 0) -> Circuit:
   is lost: sums in [0, 2^dropped) may read as negative (their ReLU is then zero
   instead of less than one unit after a truncation by `dropped`), and the
   2^dropped lowest sums may read as positive. bits - dropped - 1 ANDs.
+
+  ValueError unless 0 <= dropped < bits <= 64.
   """
   if not 0 <= dropped < bits <= 64:
     raise ValueError(f'{bits} bits, {dropped} dropped, want 0 <= dropped < bits <= 64')
