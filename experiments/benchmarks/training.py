@@ -18,8 +18,7 @@ import numpy as np
 from experiments.benchmarks import Row
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
-from safenet_jax.models import architectures
-from safenet_jax.models import layers as records
+from safenet_jax.models import architectures, layers
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.search import fit
 from safenet_jax.search import member as members
@@ -132,10 +131,10 @@ def torch_step(network: Network) -> Callable[[], None]:
 def _modules(network: Network) -> Iterator:
   """The layer records of a straight network as PyTorch modules."""
   nn = torch.nn
-  for shape in records.shapes(network.layers, network.input_shape):
+  for shape in layers.shapes(network.layers, network.input_shape):
     channels, layer = shape.input_shape[-1], shape.layer
     match layer:
-      case records.Conv():
+      case layers.Conv():
         yield nn.Conv2d(
           channels,
           layer.features,
@@ -146,11 +145,11 @@ def _modules(network: Network) -> Iterator:
         )
         if layer.batch_norm:
           yield nn.BatchNorm2d(layer.features)
-      case records.Activation():
+      case layers.Activation():
         yield nn.ReLU()
-      case records.AveragePool():
+      case layers.AveragePool():
         yield nn.AvgPool2d(layer.window)
-      case records.Flatten():
+      case layers.Flatten():
         yield nn.Flatten()
-      case records.Dense():
+      case layers.Dense():
         yield nn.Linear(channels, layer.features)

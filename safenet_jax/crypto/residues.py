@@ -10,12 +10,12 @@ import math
 from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
-from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto.randomness import Randomness
 
 SEED_BYTES = 16
 
 
-class Expansion(randomness_lib.Randomness):
+class Expansion(Randomness):
   """The public stream of a 16-byte seed: AES-128-CTR, as in FrodoKEM.
 
   Both parties draw the same from it; it holds no secret.
@@ -29,9 +29,7 @@ class Expansion(randomness_lib.Randomness):
     target[:] = np.frombuffer(self._stream.update(bytes(target.size)), np.uint8)
 
 
-def uniform(
-  randomness: randomness_lib.Randomness, moduli: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
+def uniform(randomness: Randomness, moduli: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """Exactly uniform residues [..., moduli, n] for the shape [..., n]."""
   return np.stack([randomness.residues(int(q), shape) for q in moduli], axis=-2)
 

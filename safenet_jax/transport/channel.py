@@ -16,9 +16,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from safenet_jax.transport import emulated_link, frames
-from safenet_jax.transport import outbox as outboxes
-from safenet_jax.transport import stream as streams
+from safenet_jax.transport import emulated_link, frames, outbox, stream
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
 
@@ -73,8 +71,8 @@ class Channel:
     self.ledger = ledger or Ledger()
     self._timeout, self._slowest = timeout, slowest
     self._scope = Scope()
-    self._stream = streams.Stream(sock)
-    self._outbox = outboxes.Outbox(self._stream, queue_bytes, self._deadline)
+    self._stream = stream.Stream(sock)
+    self._outbox = outbox.Outbox(self._stream, queue_bytes, self._deadline)
 
   def __enter__(self) -> 'Channel':
     return self
@@ -110,7 +108,7 @@ class Channel:
     header, first, payload = frames.encode(tag, values)
     size = len(first) + header.size
     buffers = [memoryview(first), *payload]
-    if size <= outboxes.SMALL:
+    if size <= outbox.SMALL:
       buffers = [memoryview(b''.join(buffers))]
     self._check()
     self._guard(self._outbox.put, buffers, size, self._sent(self._scope))
@@ -249,7 +247,7 @@ def connect(
       sock.close()
       raise
   except OSError as error:
-    raise ProtocolError(f'{host}:{port}: {streams.describe(error)}') from None
+    raise ProtocolError(f'{host}:{port}: {stream.describe(error)}') from None
 
 
 def shaped(

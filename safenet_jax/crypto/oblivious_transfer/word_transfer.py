@@ -32,7 +32,7 @@ import dataclasses
 import numpy as np
 
 from safenet_jax.crypto import hashing, messages
-from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto.randomness import Randomness
 
 
 @dataclasses.dataclass
@@ -50,7 +50,7 @@ class Pads:
     self.used = True
 
 
-def hash_keys(count: int, randomness: randomness_lib.Randomness) -> np.ndarray:
+def hash_keys(count: int, randomness: Randomness) -> np.ndarray:
   """Fresh public keys for `count` labels, uint8 [ceil(count / 2^14), 32]."""
   blocks = -(-count // hashing.MAX_ROWS)
   keys = randomness.bytes(blocks * hashing.KEY_BYTES)
