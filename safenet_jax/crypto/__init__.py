@@ -5,7 +5,7 @@
 - `homomorphic/`: computes on encrypted numbers (BFV): convolutions and products
 - `randomness`: where all secrets are drawn from
 - `ring`: arithmetic of secret shares, modulo 2^l or modulo a prime
-- `residues`: polynomials modulo several primes, as ciphertexts hold them, and their bytes
+- `bit_packing`: values of any number of bits as bytes
 - `hashing`: the hash of wire labels, for garbled circuits and transfers
 - `messages`: identifiers by which a message that was mixed up is found
 """

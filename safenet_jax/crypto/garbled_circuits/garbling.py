@@ -45,6 +45,11 @@ from safenet_jax.crypto.randomness import Randomness
 _COLOUR = np.uint64(1)
 
 
+def fresh_delta(randomness: Randomness) -> np.ndarray:
+  """The offset between the two labels of every wire: uint64 [2], uniform but for its low bit, 1."""
+  return randomness.words(2) | np.array([_COLOUR, 0], np.uint64)
+
+
 class Encoding:
   """The garbler's secrets of one block.
 
@@ -130,8 +135,7 @@ class Garbler:
     self.block = block
     self._randomness = randomness
     if delta is None:
-      delta = randomness.words(2)
-      delta[0] |= _COLOUR
+      delta = fresh_delta(randomness)
     _check('delta', delta, np.uint64, (2,))
     if not delta[0] & _COLOUR:
       raise ValueError(f'delta {delta} is even, want low bit 1')

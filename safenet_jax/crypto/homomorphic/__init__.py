@@ -1,6 +1,7 @@
 """BFV: encrypted convolutions, products of two secrets, and the processes that compute them.
 
 - `bfv`: keys, ciphertexts and their sums and products; the one importer of SEAL
+- `residues`: polynomials modulo several primes, as ciphertexts hold them, and their bytes
 - `packing`: which coefficient of a polynomial holds which pixel and channel
 - `encrypted_convolution`: a linear layer of the server on an input that the client encrypts
 - `ole`: products of a secret of the one party and a secret of the other

@@ -19,7 +19,8 @@ import dataclasses
 import numpy as np
 import seal
 
-from safenet_jax.crypto import messages, residues
+from safenet_jax.crypto import messages
+from safenet_jax.crypto.homomorphic import residues
 from safenet_jax.crypto.randomness import Randomness
 
 _COINS = np.uint64((1 << 21) - 1)

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from safenet_jax.crypto import residues
-from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.crypto.homomorphic import bfv, residues
 from safenet_jax.crypto.randomness import Randomness
 
 
