@@ -19,6 +19,8 @@ import zlib
 from rich import console as rich_console
 from rich import progress as rich_progress
 
+from safenet_jax import atomic_files
+
 # Seconds without a byte after which a download counts as broken.
 _TIMEOUT = 60
 _CHUNK = 1 << 20
@@ -101,7 +103,7 @@ def download(name: str, directory: str | os.PathLike) -> None:
       _fetch(source, scratch)
     for file in (file for source in SOURCES[name] for file in source.files):
       (directory / file).parent.mkdir(exist_ok=True)
-      os.replace(scratch / file, directory / file)
+      atomic_files.replace(scratch / file, directory / file)
 
 
 def _fetch(source: Source, scratch: pathlib.Path) -> None:

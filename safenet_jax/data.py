@@ -275,16 +275,6 @@ def augment(key: jax.Array, images: jax.Array, *, flip: bool = True, padding: in
   return jax.vmap(view)(images, mirrored, offsets)
 
 
-def sample(key: jax.Array, split: Split, batch_size: int) -> Split:
-  """A uniform batch with replacement from arrays on the device.
-
-  Returns:
-    Images [B, H, W, C] and labels [B]; the key is consumed.
-  """
-  indices = jax.random.randint(key, (batch_size,), 0, split.labels.shape[0], jnp.int32)
-  return Split(*(jnp.asarray(array).at[indices].get(mode='promise_in_bounds') for array in split))
-
-
 def epoch_order(key: jax.Array, size: int, batch_size: int) -> jax.Array:
   """A random order of all images in batches: indices int32 [steps, B].
 

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from safenet_jax import atomic_files
+
 
 class Workdir:
   """A run's directory; made when the first phase claims it."""
@@ -63,9 +65,7 @@ class Workdir:
 
   def write_json(self, name: str, value: Any) -> None:
     """Writes a JSON file that is either old or new, never half of it."""
-    temporary = self / f'.{name}.{os.getpid()}'
-    temporary.write_text(json.dumps(value, indent=2) + '\n')
-    temporary.replace(self / name)
+    atomic_files.write_json(self / name, value)
 
   def read_json(self, name: str, phase: str) -> Any:
     """Reads a JSON file that `phase` writes; FileNotFoundError says to run that first."""
@@ -101,9 +101,7 @@ class Workdir:
         continue  # cut off by a crash in the middle of a write
       if line['phase'] != phase or line['step'] < step:
         kept.append(text + '\n')
-    temporary = self / '.metrics.jsonl'
-    temporary.write_text(''.join(kept))
-    temporary.replace(path)
+    atomic_files.write_text(path, ''.join(kept))
 
   def checkpoints(self, phase: str) -> 'Checkpoints':
     """The checkpoints of one phase."""

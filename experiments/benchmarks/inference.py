@@ -8,8 +8,8 @@ the integer model's. Weights are random: neither bytes nor time depend on them. 
 encryption runs in the server's session thread.
 
 These are on the loopback. `lan_<quantity>` and `wan_<quantity>` are wall seconds over emulated
-links (`protocol.link`), measured as the others are; their floor is what the ledger's bytes take,
-in the direction that has more of them, and its rounds.
+links (`transport.emulated_link`), measured as the others are; their floor is what the ledger's
+bytes take, in the direction that has more of them, and its rounds.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -26,6 +26,7 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
+from safenet_jax import data
 from safenet_jax.approximation import activation, importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.fixed_point import quantize
@@ -213,7 +214,7 @@ def random_model(net: Network, plan: plans.Plan, *, fitted: bool = False) -> Fix
   variables = net.init(jax.random.key(0))
   images = np.random.default_rng(1).integers(0, 256, (32, *net.input_shape), dtype=np.uint8)
   mean, std = (0.5,) * 3, (0.3,) * 3
-  normal = jnp.asarray((images / 255 - np.array(mean)) / np.array(std), jnp.float32)
+  normal = data.normalise(jnp.asarray(images), mean, std)
   start = activation.initial_coefficients(activation_channels(net))
   if fitted:
     start = activation.fitted_coefficients(net, variables, normal)

@@ -19,14 +19,12 @@ from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.delphi import keys
-from safenet_jax.protocol.estimate import message_walk as flows
-from safenet_jax.protocol.estimate import peak_memory, unit_costs
+from safenet_jax.protocol.estimate import message_walk, peak_memory, unit_costs
 from safenet_jax.protocol.layers import structure as structures
 from safenet_jax.protocol.service import bundle
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
-from safenet_jax.transport import ledger as ledgers
-from safenet_jax.transport import tls
+from safenet_jax.transport import ledger, tls
 
 UNIT, MEMORY = benchmarks.UNIT_COSTS['seconds'], benchmarks.UNIT_COSTS['memory']
 # Plans whose peaks are measured: ratio in twentieths and degree of every layer.
@@ -37,7 +35,7 @@ _HOST = '127.0.0.1'
 class Measured(NamedTuple):
   """seconds: by row of the ledger; process, peaks: bytes of each party."""
 
-  seconds: dict[flows.Row, float]
+  seconds: dict[message_walk.Row, float]
   process: dict[str, int]
   peaks: dict[str, int]
 
@@ -45,13 +43,13 @@ class Measured(NamedTuple):
 def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   # Not at the top: the processes that are measured have no JAX in them.
-  from safenet_jax.approximation import plan as plans
+  from safenet_jax.approximation import plan
   from safenet_jax.models import architectures
   from safenet_jax.protocol.estimate import untrained
 
   width = 0.125 if quick else 1.0
   net = architectures.cnn7(width=width)
-  model = untrained.model(net, plans.make([10] * 7, [2, 3] * 3 + [2]))
+  model = untrained.model(net, plan.make([10] * 7, [2, 3] * 3 + [2]))
   sessions = 1 if quick else 8
   structure = structures.structure(model)
   contexts = keys.contexts(structure)
@@ -59,7 +57,7 @@ def rows() -> Iterator[Row]:
   seconds: dict[tuple, float] = {}
   for mode in ('delphi', 'gazelle'):
     measured = measure(model, mode, 1 + sessions)
-    flow = flows.Flow(model, structure, contexts, mode)
+    flow = message_walk.Flow(model, structure, contexts, mode)
     operations |= {(mode, *row): counts for row, counts in flow.operations.items()}
     seconds |= {(mode, *row): spent for row, spent in measured.seconds.items()}
   setting = f'cnn7 at width {width:g}, median of {sessions} sessions'
@@ -77,7 +75,7 @@ def rows() -> Iterator[Row]:
     yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
   # Of other plans, for comparison alone.
   for name, ratio, degree in () if quick else PEAKS:
-    found = measure(untrained.model(net, plans.make([ratio] * 7, [degree] * 7)), 'delphi', 1)
+    found = measure(untrained.model(net, plan.make([ratio] * 7, [degree] * 7)), 'delphi', 1)
     for party, peak in found.peaks.items():
       yield Row('units', f'peak/{name}/{party}', 'cnn7, one inference', peak, 'bytes')
 
@@ -106,7 +104,7 @@ def measure(model: FixedPointModel, mode: str, sessions: int) -> Measured:
     peaks['server'] = ends['server'].recv()
     for process in started:
       process.join()
-    found: dict[flows.Row, list[float]] = {}
+    found: dict[message_walk.Row, list[float]] = {}
     for party in ends:
       records = sorted(pathlib.Path(directory).glob(f'{party}-*.json'))
       for record in map(_load, records[1:] or records):
@@ -128,7 +126,7 @@ def _serve(pipe, directory: str, path: pathlib.Path, mode: str, files) -> None:
 
   def save(record: dict[str, Any]) -> None:
     served.append(record)
-    ledgers.save(record, pathlib.Path(directory, f'server-{len(served):03}.json'))
+    ledger.save(record, pathlib.Path(directory, f'server-{len(served):03}.json'))
 
   context = tls.server_context(*files)
   with servers.Server(bundle.load(path), context=context, mode=mode, on_record=save) as server:
@@ -148,7 +146,7 @@ def _ask(pipe, directory: str, authority: pathlib.Path, shape, sessions: int) ->
     context = tls.client_context(authority)
     with clients.Client(_HOST, port, context=context) as client:
       client.infer(image)
-    ledgers.save(client.ledger.record(), pathlib.Path(directory, f'client-{number:03}.json'))
+    ledger.save(client.ledger.record(), pathlib.Path(directory, f'client-{number:03}.json'))
   pipe.send(_status('VmHWM'))
 
 

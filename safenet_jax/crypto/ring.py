@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from safenet_jax.crypto.randomness import Randomness
-
 Array = Any  # np.ndarray or jax.Array
 
 # 15*2^37 + 1: a batching prime for N = 8192, and 1 mod 2^37, so that shifting
@@ -63,17 +61,6 @@ def encode(xp: ModuleType, values: Array, fraction_bits: int) -> tuple[Array, Ar
   return clipped.astype(np.int64), xp.sum(scaled != clipped)
 
 
-def decode(x: Array, fraction_bits: int) -> Array:
-  """Fixed point to float64."""
-  return x.astype(np.float64) / 2.0**fraction_bits
-
-
-def share(randomness: Randomness, x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-  """Two uniform shares whose sum is x mod 2^bits; either alone says nothing."""
-  other = randomness.ring(bits, x.shape)
-  return reduce(x - other, bits), other
-
-
 def reconstruct(a: Array, b: Array, bits: int) -> Array:
   """The shared value, int64 in [-2^(bits-1), 2^(bits-1))."""
   return to_signed(reduce(a + b, bits), bits)
@@ -98,13 +85,6 @@ def truncation_failure(magnitude: float, bits: int) -> float:
 def to_residue(x: Array, modulus: int) -> Array:
   """int64 to [0, modulus)."""
   return (x.astype(np.int64) % np.int64(modulus)).astype(np.uint64)
-
-
-def from_residue(x: Array, modulus: int) -> Array:
-  """[0, modulus) to int64 around zero."""
-  _check(x)
-  signed = x.astype(np.int64)
-  return signed - np.int64(modulus) * (signed > np.int64(modulus // 2))
 
 
 def multiply_mod(xp: ModuleType, a: Array, b: Array, modulus: int) -> Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from safenet_jax.protocol.estimate import estimate as estimates
+from safenet_jax.protocol.estimate import estimate
 from safenet_jax.protocol.estimate.estimate import Estimate
 
 # What an estimate takes for granted, for people.
@@ -52,7 +52,7 @@ def _columns() -> list[tuple[str, str]]:
 
 def totals(found: Estimate) -> tuple[list[str], list[list[str]]]:
   """Header and rows of the phases: MB each way, rounds, and seconds on several links."""
-  links = None, estimates.LAN, estimates.WAN
+  links = None, estimate.LAN, estimate.WAN
   header = ['phase', 'up MB', 'down MB', 'rounds', 's here', 's LAN', 's WAN']
   rows, sums = [], [0.0] * 6
   for phase, title in (
@@ -81,7 +81,7 @@ def lines(found: Estimate) -> Iterator[str]:
   """Memory, links and assumptions, for people."""
   held = ', '.join(f'{party} {size / 1e6:.0f} MB' for party, size in found.memory.items())
   yield f'memory at most: {held}'
-  for link in (estimates.LAN, estimates.WAN):
+  for link in (estimate.LAN, estimate.WAN):
     yield (
       f'{link.name}: {link.bits_per_second / 1e6:g} Mbit/s each way, '
       f'{link.round_trip * 1e3:g} ms a round trip'

@@ -10,8 +10,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-from safenet_jax.report.pareto import Point  # noqa: E402
-from safenet_jax.report.progress import Curve  # noqa: E402
+from safenet_jax.report.sweeps import Curve, Point  # noqa: E402
 
 # Degree 0 is a cross, degree 2 a triangle, degree 3 a square, as in Figure 5.
 DEGREE_MARKERS = {0: 'x', 2: '^', 3: 's'}

@@ -115,6 +115,16 @@ def best_accuracy(run: Run) -> tuple[float, str] | None:
   return accuracy(run, 'finetune' if run.plan else 'pretrain')
 
 
+def result(run: Run) -> str:
+  """What a run achieved, in a few words."""
+  found = best_accuracy(run)
+  reached = f'{found[0]:.1%} {found[1]}' if found else 'unfinished'
+  if run.plan is None:
+    return f'{run.title}: {reached}'
+  share = f'{replaced_share(run.plan):.1%} replaced'
+  return f'{run.title}, {run.algorithm}: {share}, {reached}'
+
+
 def load(path: str | pathlib.Path) -> list[Run]:
   """The run of a workdir, or all those of a sweep, the finished ones first.
 

@@ -35,7 +35,7 @@ def over_members(function: Callable, strategy: str) -> Callable:
   'map' is a loop over members whose compile time does not grow with them (the
   fastest on CPU, together with the canonical convolution), 'unroll' a loop
   written out. 'vmap' batches the members; their convolutions become batched
-  matrix products (`models.gemm_convolution`).
+  matrix products (`models.convolution`).
 
   Raises:
     ValueError: another strategy.

@@ -10,8 +10,7 @@ import ssl
 import threading
 import time
 
-from safenet_jax.transport import frames
-from safenet_jax.transport import stream as streams
+from safenet_jax.transport import frames, stream
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
@@ -106,7 +105,7 @@ class Listener:
       sock.close()
     with self._changed:
       for sock in self._waiting.values():
-        streams.shut_down(sock, socket.SHUT_RDWR)
+        stream.shut_down(sock, socket.SHUT_RDWR)
     drained = self._join(drain_seconds)
     with self._changed:
       for channel in self._channels.values():
@@ -187,7 +186,7 @@ class Listener:
         raise
       return secure
     except OSError as error:
-      raise streams.describe(error) from None
+      raise stream.describe(error) from None
 
   def _admit(self, sock: socket.socket, peer: str) -> None:
     # Threads of one process share its clock; each session counts its own.
@@ -195,7 +194,7 @@ class Listener:
     channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout, **self._options)
     thread = threading.current_thread()
     with self._changed:
-      busy = len(self._channels) >= self._sessions
+      busy = self.running >= self._sessions
       if not busy and not self._closing:
         self._channels[thread] = channel
         del self._waiting[thread]

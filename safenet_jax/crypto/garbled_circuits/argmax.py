@@ -117,13 +117,3 @@ def play(count: int, bits: int, client: np.ndarray, server: np.ndarray, run: Run
     alone = np.concatenate([alone, np.zeros_like(alone[:1])])
     words = np.concatenate([winners, alone], axis=1) if alone.shape[1] else winners
   return words[:, 0]
-
-
-def plain(client: np.ndarray, server: np.ndarray) -> np.ndarray:
-  """In the clear: bool [bits, count, ...] of both shares to bool [index_bits, ...]."""
-
-  def run(stage, left, right):
-    return circuits.evaluate_plain(stage.circuit, {'left': left, 'right': right})
-
-  bits, count = client.shape[:2]
-  return play(count, bits, client, server, run)

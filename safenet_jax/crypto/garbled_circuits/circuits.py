@@ -1,16 +1,14 @@
-"""Boolean circuits: built once, then run in plain, counted, garbled or evaluated.
+"""Boolean circuits: built once, then counted, garbled and evaluated.
 
 A bit is a `Wire` or a known Python bool; a word is a list of bits, lowest
 first. Under free XOR only AND gates cost anything, so the builder folds
 constants, shares repeated gates, and keeps inversions off the XOR gates.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
 from typing import NamedTuple
-
-import numpy as np
 
 AND = 'and'
 XOR = 'xor'
@@ -105,10 +103,6 @@ class Builder:
     if left.number == right.number:
       return left if left == right else False
     return self._gate(AND, left, right)
-
-  def or_(self, left: Bit, right: Bit) -> Bit:
-    """left OR right, for one AND."""
-    return self.not_(self.and_(self.not_(left), self.not_(right)))
 
   def select(self, condition: Bit, if_true: Bit, if_false: Bit) -> Bit:
     """One of two bits, for one AND."""
@@ -219,72 +213,12 @@ def relu_sign(bits: int, dropped: int = 0) -> Circuit:
   is lost: sums in [0, 2^dropped) may read as negative (their ReLU is then zero
   instead of less than one unit after a truncation by `dropped`), and the
   2^dropped lowest sums may read as positive. bits - dropped - 1 ANDs.
+
+  ValueError unless 0 <= dropped < bits <= 64.
   """
-  _check_ring(bits, dropped)
+  if not 0 <= dropped < bits <= 64:
+    raise ValueError(f'{bits} bits, {dropped} dropped, want 0 <= dropped < bits <= 64')
   builder = Builder()
   client = builder.input('client', bits - dropped)
   server = builder.input('server', bits - dropped)
   return builder.build([builder.not_(sum_sign(builder, client, server))])
-
-
-def relu_ring(bits: int, dropped: int = 0) -> Circuit:
-  """(relu(client + server) >> dropped) + mask mod 2^bits, all words of `bits`.
-
-  3 bits - 3 - dropped ANDs: sum, selection, and the addition of the mask.
-  """
-  _check_ring(bits, dropped)
-  builder = Builder()
-  words = [builder.input(name, bits) for name in ('client', 'server', 'mask')]
-  value = add(builder, words[0], words[1])
-  positive = builder.not_(value[-1])
-  rectified = [builder.and_(bit, positive) for bit in value[dropped:-1]]
-  rectified += constant(0, dropped + 1)
-  return builder.build(add(builder, words[2], rectified))
-
-
-def _check_ring(bits: int, dropped: int) -> None:
-  if not 0 <= dropped < bits <= 64:
-    raise ValueError(f'{bits} bits, {dropped} dropped, want 0 <= dropped < bits <= 64')
-
-
-def evaluate_plain(circuit: Circuit, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-  """Runs a circuit in the clear: bool [width, N] per input to bool [outputs, N].
-
-  ValueError for other inputs.
-  """
-  if inputs.keys() != dict(circuit.inputs).keys():
-    raise ValueError(f'inputs {sorted(inputs)}, want {sorted(dict(circuit.inputs))}')
-  wires: list[np.ndarray] = []
-  for name, width in circuit.inputs:
-    if len(inputs[name]) != width:
-      raise ValueError(f'input {name!r} has {len(inputs[name])} bits, want {width}')
-    wires += list(np.asarray(inputs[name], bool))
-  for gate in circuit.gates:
-    left = wires[gate.left.number] ^ gate.left.inverted
-    right = wires[gate.right.number] ^ gate.right.inverted
-    wires.append(left & right if gate.op == AND else left ^ right)
-  return np.stack(
-    [
-      np.full_like(wires[0], bit) if isinstance(bit, bool) else wires[bit.number] ^ bit.inverted
-      for bit in circuit.outputs
-    ]
-  )
-
-
-class Count(NamedTuple):
-  """Gates of a circuit, and the most ANDs on one path."""
-
-  ands: int
-  xors: int
-  depth: int
-
-
-def count(circuit: Circuit) -> Count:
-  """What a circuit costs."""
-  depths = [0] * circuit.input_width
-  for gate in circuit.gates:
-    deepest = max(depths[gate.left.number], depths[gate.right.number])
-    depths.append(deepest + (gate.op == AND))
-  ends = [depths[bit.number] for bit in circuit.outputs if isinstance(bit, Wire)]
-  ands = circuit.and_count
-  return Count(ands, len(circuit.gates) - ands, max(ends, default=0))

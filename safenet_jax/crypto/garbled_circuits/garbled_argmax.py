@@ -27,10 +27,10 @@ from safenet_jax.crypto import messages
 from safenet_jax.crypto.garbled_circuits import (
   argmax,
   circuits,
+  compiled_circuit,
   garbled_block,
   garbling,
-  kernels,
-  slot_program,
+  half_gates,
 )
 from safenet_jax.crypto.garbled_circuits.argmax import Stage
 from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
@@ -45,11 +45,11 @@ def tables_shape(count: int, bits: int) -> tuple[int, int, int, int]:
 class _Tiles:
   """One party's scratch for every stage."""
 
-  def __init__(self, count: int, bits: int, tile: Callable[..., kernels.Tile]):
+  def __init__(self, count: int, bits: int, tile: Callable[..., half_gates.Tile]):
     self._blocks = []
     for stage in argmax.stages(count, bits):
-      program = slot_program.compile_program(stage.circuit)
-      self._blocks.append(kernels.Block(program, stage.size, functools.partial(tile, program)))
+      program = compiled_circuit.compile_program(stage.circuit)
+      self._blocks.append(half_gates.Block(program, stage.size, functools.partial(tile, program)))
 
   def run(
     self, stage: Stage, left: np.ndarray, right: np.ndarray, seed: bytes, tables: np.ndarray
@@ -85,7 +85,7 @@ class Garbler:
     self._count, self._bits = count, bits
     self._randomness, self._delta = randomness, delta.copy()
     self._tiles = _Tiles(
-      count, bits, lambda program, size: kernels.GarblerTile(program, size, self._delta)
+      count, bits, lambda program, size: half_gates.GarblerTile(program, size, self._delta)
     )
 
   def garble(
@@ -148,7 +148,7 @@ class Evaluator:
 
   def __init__(self, count: int, bits: int):
     self._count, self._bits = count, bits
-    self._tiles = _Tiles(count, bits, kernels.EvaluatorTile)
+    self._tiles = _Tiles(count, bits, half_gates.EvaluatorTile)
 
   def evaluate(
     self, garbled: GarbledBlock, client: np.ndarray, server: np.ndarray, decoding: np.ndarray

@@ -53,22 +53,8 @@ class GarbledBlock:
 
   @property
   def nbytes(self) -> int:
-    """The size of `to_bytes`."""
+    """The bytes to send."""
     return SEED_BYTES + CHECK_BYTES + self.tables.nbytes
-
-  def to_bytes(self) -> bytes:
-    """Seed, check and tables, one after another; `from_bytes` reads them."""
-    return self.seed + self.check + self.tables.tobytes()
-
-  @classmethod
-  def from_bytes(cls, data: bytes, circuit: circuits.Circuit, block: int) -> 'GarbledBlock':
-    """Reads a message without copying it; ValueError if it has another size."""
-    shape, start = tables_shape(circuit, block), SEED_BYTES + CHECK_BYTES
-    size = start + 8 * int(np.prod(shape))
-    if len(data) != size:
-      raise ValueError(f'garbled block of {len(data)} bytes, want {size}')
-    tables = np.frombuffer(data, np.uint64, offset=start).reshape(shape)
-    return cls(bytes(data[:SEED_BYTES]), bytes(data[SEED_BYTES:start]), tables)
 
 
 def make_check(

@@ -33,11 +33,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safenet_jax.crypto.garbled_circuits import circuits, garbled_block, kernels, slot_program
+from safenet_jax.crypto.garbled_circuits import (
+  circuits,
+  compiled_circuit,
+  garbled_block,
+  half_gates,
+)
 from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
 from safenet_jax.crypto.randomness import Randomness
 
 _COLOUR = np.uint64(1)
+
+
+def fresh_delta(randomness: Randomness) -> np.ndarray:
+  """The offset between the two labels of every wire: uint64 [2], uniform but for its low bit, 1."""
+  return randomness.words(2) | np.array([_COLOUR, 0], np.uint64)
 
 
 class Encoding:
@@ -57,9 +67,9 @@ class Encoding:
     outputs: np.ndarray,
   ):
     """Takes labels of value 0: uint64 [width, 2 block] of fresh inputs and outputs."""
-    self._select_delta = kernels.selection_table(np.zeros(2, np.uint64), delta)
+    self._select_delta = half_gates.selection_table(np.zeros(2, np.uint64), delta)
     self._inputs = inputs
-    self.decoding = np.stack([kernels.colours(zero) for zero in outputs])
+    self.decoding = np.stack([half_gates.colours(zero) for zero in outputs])
     colourless = self._add_delta(outputs, self.decoding)
     self.output_labels = colourless.reshape(len(outputs), -1, 2)
     for values, output in zip(self.decoding, circuit.outputs):
@@ -74,7 +84,7 @@ class Encoding:
   def _add_delta(self, zeros: np.ndarray, bits: np.ndarray) -> np.ndarray:
     labels = np.empty_like(zeros)
     for label_row, zero, bit_row in zip(labels, zeros, bits):
-      kernels.select(self._select_delta, bit_row, label_row)
+      half_gates.select(self._select_delta, bit_row, label_row)
       np.bitwise_xor(label_row, zero, out=label_row)
     return labels
 
@@ -125,15 +135,14 @@ class Garbler:
     self.block = block
     self._randomness = randomness
     if delta is None:
-      delta = randomness.words(2)
-      delta[0] |= _COLOUR
+      delta = fresh_delta(randomness)
     _check('delta', delta, np.uint64, (2,))
     if not delta[0] & _COLOUR:
       raise ValueError(f'delta {delta} is even, want low bit 1')
     self.delta = delta.copy()
-    program = slot_program.compile_program(circuit)
-    self._tiles = kernels.Block(
-      program, block, lambda size: kernels.GarblerTile(program, size, self.delta)
+    program = compiled_circuit.compile_program(circuit)
+    self._tiles = half_gates.Block(
+      program, block, lambda size: half_gates.GarblerTile(program, size, self.delta)
     )
 
   def garble(
@@ -199,8 +208,10 @@ class Evaluator:
   def __init__(self, circuit: circuits.Circuit, block: int):
     self.circuit = circuit
     self.block = block
-    program = slot_program.compile_program(circuit)
-    self._tiles = kernels.Block(program, block, lambda size: kernels.EvaluatorTile(program, size))
+    program = compiled_circuit.compile_program(circuit)
+    self._tiles = half_gates.Block(
+      program, block, lambda size: half_gates.EvaluatorTile(program, size)
+    )
 
   def evaluate(self, garbled: GarbledBlock, labels: Mapping[str, np.ndarray]) -> Outputs:
     """Evaluates a garbled block, once only.
@@ -231,7 +242,7 @@ class Evaluator:
     garbled_block.verify(garbled, self.circuit, outputs)
     return Outputs(
       outputs.reshape(len(outputs), self.block, 2),
-      np.stack([kernels.colours(row) for row in outputs]),
+      np.stack([half_gates.colours(row) for row in outputs]),
     )
 
 
@@ -253,8 +264,8 @@ def garble_many(
   if instances % 64 or instances < 64:
     raise ValueError(f'{instances} instances, want a multiple of 64')
   garbler = None
-  for start in range(0, instances, kernels.MAX_BLOCK):
-    span = slice(start, min(start + kernels.MAX_BLOCK, instances))
+  for start in range(0, instances, half_gates.MAX_BLOCK):
+    span = slice(start, min(start + half_gates.MAX_BLOCK, instances))
     block = span.stop - span.start
     if garbler is None or garbler.block != block:
       garbler = Garbler(circuit, block, randomness, delta)

@@ -19,8 +19,9 @@ import dataclasses
 import numpy as np
 import seal
 
-from safenet_jax.crypto import messages, residues
-from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto import messages
+from safenet_jax.crypto.homomorphic import residues
+from safenet_jax.crypto.randomness import Randomness
 
 _COINS = np.uint64((1 << 21) - 1)
 
@@ -205,7 +206,7 @@ class SecretKey:
     """What the server needs for `PublicKey`."""
     return residues.pack(self._public, self.context.key_moduli)
 
-  def encrypt(self, coefficients: np.ndarray, randomness: randomness_lib.Randomness) -> bytes:
+  def encrypt(self, coefficients: np.ndarray, randomness: Randomness) -> bytes:
     """Plaintexts [n, degree] as one blob: a seed for every c1, and every c0.
 
     c1 = a is the expanded seed and c0 = e + round(q m / t) - a s. The bindings
@@ -235,7 +236,7 @@ class SecretKey:
     return self.context.decrypt(self._decryptor, encrypted)
 
 
-def _binomial(randomness: randomness_lib.Randomness, count: int) -> np.ndarray:
+def _binomial(randomness: Randomness, count: int) -> np.ndarray:
   """Centred binomial int64 [count]: heads of 21 coins less those of 21 others."""
   words = randomness.words(count)
   heads = np.bitwise_count(words & _COINS).astype(np.int64)

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.homomorphic import bfv, packing, replies
+from safenet_jax.crypto.randomness import Randomness
 
 _NOISE = 3.24  # deviation of a fresh encryption's noise
 _MOST_WRONG = 2.0**-10
@@ -113,7 +113,7 @@ def encrypt_map(
   secret: bfv.SecretKey,
   layer: packing.Convolution,
   values: np.ndarray,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
   tag: bytes,
 ) -> bytes:
   """Client: Enc(r) for r uint64 [height, width, channels_in] below 2^bits.
@@ -139,7 +139,7 @@ def reply(
   public: bfv.PublicKey,
   weights: Weights,
   upload: bytes,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
   tag: bytes,
 ) -> tuple[bytes, np.ndarray]:
   """Server: the masked W r and u, uint64 [height, width, channels of the groups].

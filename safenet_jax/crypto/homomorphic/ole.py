@@ -18,8 +18,8 @@ the parameters, the step and the caller's tag; a tag is used once with a key.
 import numpy as np
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.homomorphic import bfv, replies
+from safenet_jax.crypto.randomness import Randomness
 
 
 def request_size(context: bfv.Context, products: int, count: int) -> int:
@@ -36,9 +36,7 @@ def _block_size(context: bfv.Context) -> int:
   return messages.BYTES + replies.size(context, 1, context.degree)
 
 
-def request(
-  secret: bfv.SecretKey, a: np.ndarray, randomness: randomness_lib.Randomness, tag: bytes
-) -> bytes:
+def request(secret: bfv.SecretKey, a: np.ndarray, randomness: Randomness, tag: bytes) -> bytes:
   """Client: encrypts a, uint64 [products, n] below p.
 
   `tag` tells requests under one key apart; `reply` and `finish` get the same.
@@ -57,7 +55,7 @@ def reply(
   public: bfv.PublicKey,
   message: bytes,
   b: np.ndarray,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
   tag: bytes,
 ) -> tuple[bytes, np.ndarray]:
   """Server: multiplies by b, uint64 [products, n] below p.

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from safenet_jax.crypto import randomness as randomness_lib
-from safenet_jax.crypto import residues
-from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.crypto.homomorphic import bfv, residues
+from safenet_jax.crypto.randomness import Randomness
 
 
 def size(context: bfv.Context, ciphertexts: int, places: int) -> int:
@@ -36,7 +35,7 @@ def mask(
   context: bfv.Context,
   ciphertexts: Sequence[Any],
   places: np.ndarray,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
 ) -> tuple[bytes, np.ndarray]:
   """Server: a message, and the mask v.
 

@@ -12,8 +12,8 @@ import struct
 
 import numpy as np
 
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.crypto.randomness import SystemRandomness
 
 Layers = Sequence[tuple[packing.Convolution, np.ndarray]]
 
@@ -105,7 +105,7 @@ def _serve(
 ) -> None:
   """One worker: prepares its part of every layer, then answers until the end."""
   context = bfv.Context(parameters)
-  randomness = randomness_lib.SystemRandomness()
+  randomness = SystemRandomness()
   parts = []
   for layer, kernel in layers:
     groups = packing.layout(layer, context.degree).outputs

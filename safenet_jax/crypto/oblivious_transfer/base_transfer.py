@@ -25,7 +25,7 @@ import hashlib
 from nacl import bindings
 import numpy as np
 
-from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto.randomness import Randomness
 
 KEY_BYTES = 16
 POINT_BYTES = 32
@@ -34,7 +34,7 @@ _TREE_DOMAIN = b'safenet_jax seed tree'
 
 
 def announce(
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
 ) -> tuple[bytes, bytes]:
   """The sender's secret scalar `a` and its message `A`, 32 bytes each."""
   secret = _scalar(randomness)
@@ -44,7 +44,7 @@ def announce(
 def choose(
   choices: np.ndarray,
   announcement: bytes,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
 ) -> tuple[bytes, np.ndarray]:
   """The receiver's answer to `A`.
 
@@ -169,7 +169,7 @@ def _level(children: np.ndarray) -> np.ndarray:
   return children.reshape(len(children), -1, KEY_BYTES)
 
 
-def _scalar(randomness: randomness_lib.Randomness) -> bytes:
+def _scalar(randomness: Randomness) -> bytes:
   return bindings.crypto_core_ed25519_scalar_reduce(randomness.bytes(64))
 
 

@@ -1,6 +1,6 @@
 """Pseudorandom bit planes from many seeds, and their transposition to labels.
 
-The extension of `oblivious_transfer` needs, for every group of 2^k streams, the
+`correlated_transfer` needs, for every group of 2^k streams, the
 k bit planes of sum_x weight(x) * stream_x over GF(2). Taken in Gray order of
 the weights (..., 2, 3, 1, 0), bit b of the weight flips after the streams
 numbered by the odd multiples of 2^b, so plane b is the sum of just these

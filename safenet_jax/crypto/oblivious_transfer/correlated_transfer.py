@@ -6,8 +6,8 @@ labels q (sender) and t (receiver) such that
     t_j = q_j xor r_j * delta
 
 so with the garbler's free-XOR delta, q_j is the zero label of an input wire of
-the evaluator and t_j its active label. `word_transfer` makes pads, chosen
-transfers and products of them.
+the evaluator and t_j its active label. `word_transfer` makes random words and
+products of them.
 
     CorrelatedReceiver                          CorrelatedSender
       announcement             --- 32 B --->
@@ -55,8 +55,8 @@ import threading
 import numpy as np
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.oblivious_transfer import base_transfer, bit_planes
+from safenet_jax.crypto.randomness import Randomness
 
 # Bits of delta per group of streams.
 GROUP_BITS = {'iknp': 1, 'softspoken': 4}
@@ -105,7 +105,7 @@ class CorrelatedSender(_Party):
     self._keys: np.ndarray | None = None
     self._sent = b'', b''
 
-  def choose(self, announcement: bytes, randomness: randomness_lib.Randomness) -> bytes:
+  def choose(self, announcement: bytes, randomness: Randomness) -> bytes:
     """The points of the base OTs, 4096 bytes, delta's bits the choices.
 
     ValueError the second time.
@@ -163,7 +163,7 @@ class CorrelatedReceiver(_Party):
 
   def __init__(
     self,
-    randomness: randomness_lib.Randomness,
+    randomness: Randomness,
     *,
     extension: str = 'softspoken',
   ):

@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safenet_jax.crypto import residues
-from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.crypto.homomorphic import bfv, residues
 from safenet_jax.crypto.oblivious_transfer import correlated_transfer
 from safenet_jax.crypto.oblivious_transfer.correlated_transfer import (
   CorrelatedReceiver,

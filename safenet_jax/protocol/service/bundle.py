@@ -16,13 +16,12 @@ import dataclasses
 import hashlib
 import math
 import os
-import pathlib
 import struct
-import tempfile
 from typing import BinaryIO
 
 import numpy as np
 
+from safenet_jax import atomic_files
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
 from safenet_jax.models import layers as records
@@ -85,7 +84,8 @@ def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
   parts += [np.ascontiguousarray(array).tobytes() for array in narrow.values()]
   digest = hashlib.sha256(b''.join(parts)).digest()
   try:
-    _write(pathlib.Path(path), [*parts, digest])
+    with atomic_files.writing(path, private=True) as file:
+      file.writelines([*parts, digest])
   except OSError as error:
     raise ValueError(f'{path} cannot be written: {error.strerror}') from None
 
@@ -224,23 +224,3 @@ def _narrowest(array: np.ndarray) -> np.dtype:
   low, high = int(array.min()), int(array.max())
   dtypes = [np.dtype(name).newbyteorder('<') for name in _DTYPES]
   return next(d for d in dtypes if np.iinfo(d).min <= low and high <= np.iinfo(d).max)
-
-
-def _write(path: pathlib.Path, parts: list[bytes]) -> None:
-  """Writes a new file of mode 0600, whole or not at all."""
-  descriptor, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-  try:
-    with os.fdopen(descriptor, 'wb') as file:
-      for part in parts:
-        file.write(part)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(name, path)
-  except BaseException:
-    os.unlink(name)
-    raise
-  directory = os.open(path.parent, os.O_RDONLY)
-  try:
-    os.fsync(directory)
-  finally:
-    os.close(directory)

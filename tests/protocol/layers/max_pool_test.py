@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness, ring
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
+from safenet_jax.crypto.garbled_circuits import garbling, wires
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.layers import max_pool
 from safenet_jax.protocol.simulation import dealer, simulator
 from safenet_jax.transport import ledger as ledgers
-from tests.support import models, reference
+from tests.support import models, plain_circuits, reference
 from tests.support import networks as small
 
 
@@ -39,7 +39,7 @@ def in_plain(form, client, server, mask):
     'mask': max_pool.pack(mask[None], form.select_bits, size),
   }
   bits = {k: np.unpackbits(v, axis=1, bitorder='little') for k, v in packed.items()}
-  outputs = circuits.evaluate_plain(max_pool.circuit(form), bits)
+  outputs = plain_circuits.evaluate(max_pool.circuit(form), bits)
   return wires.unpack(np.packbits(outputs, axis=1, bitorder='little'))[:count]
 
 
@@ -58,7 +58,7 @@ def test_the_circuit_adds_a_mask_to_the_largest_positive_sum():
 
 @pytest.mark.parametrize('window, width', [(2, 17), (2, 20), (3, 17), (4, 9)])
 def test_ands_are_what_the_circuit_says(window, width):
-  found = circuits.count(max_pool.circuit(form(width + 8, 8, window))).ands
+  found = max_pool.circuit(form(width + 8, 8, window)).and_count
   n = window**2
   assert found == n * (width - 1) + (n - 1) * 2 * width + (width - 1) + width
   if window == 2:

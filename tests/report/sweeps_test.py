@@ -1,13 +1,67 @@
-"""The best feasible score against the budget, over seeds."""
+"""Runs over seeds: points with intervals, and curves of the best score so far."""
 
 import math
 
+from matplotlib import pyplot as plt
 import pytest
 
-from safenet_jax.report import figures, progress
+from safenet_jax.report import figures, sweeps
 from safenet_jax.search import score
 
 SETTINGS = {'population': 2, 'iterations': 10, 'literal': False}
+
+
+def plan(replaced, accuracy):
+  return {
+    'activations': [100, 50],
+    'replaced': replaced,
+    'validation_accuracy': {'planned': accuracy},
+  }
+
+
+def test_runs_that_differ_in_their_seed_are_one_point():
+  results = [
+    ({'seed': 0, 'search.algorithm': 'pbt'}, plan([40, 10], 0.80)),
+    ({'seed': 1, 'search.algorithm': 'pbt'}, plan([40, 30], 0.90)),
+    ({'seed': 0, 'search.algorithm': 'cw'}, plan([0, 0], 0.95)),
+  ]
+  first, second = sweeps.points(results)
+  assert (first.series, first.seeds, first.relus) == ('pbt', 2, 90)
+  assert first.accuracy == pytest.approx(0.85)
+  # Two values 0.1 apart: t(1) * (0.1 / sqrt 2) / sqrt 2.
+  assert first.accuracy_interval == pytest.approx(12.706 * 0.05)
+  assert (second.label, second.relus) == ('algorithm=cw', 150)
+  assert math.isnan(second.accuracy_interval)
+
+
+def test_the_figure_of_points_has_its_data_beside_it(tmp_path):
+  points = sweeps.points([({'seed': s}, plan([s, 0], 0.9)) for s in range(3)])
+  figures.save(tmp_path / 'pareto', lambda axes: figures.pareto(axes, points))
+  assert (tmp_path / 'pareto.png').read_bytes().startswith(b'\x89PNG')
+  header, row = (tmp_path / 'pareto.csv').read_text().splitlines()
+  assert header.split(',') == list(sweeps.Point._fields)
+  assert row.split(',')[2:4] == ['3', '149.0']
+  assert row.split(',')[-1] == '150:0.9000 149:0.9000 148:0.9000'
+
+
+def test_no_interval_of_a_figure_goes_below_no_relus():
+  axes = plt.figure().subplots()
+  figures.pareto(
+    axes,
+    sweeps.points(
+      [
+        ({'seed': s}, plan(replaced, 0.9))
+        for s, replaced in enumerate([[100, 50], [100, 50], [0, 50]])
+      ]
+    ),
+  )
+  (interval,) = axes.collections[0].get_segments()
+  assert interval[0][0] == 0 and interval[1][0] > 100
+
+
+def test_intervals_are_printed_where_there_are_any():
+  assert sweeps.interval(3.14159, 0.1, '{:.2f}') == '3.14 ± 0.10'
+  assert sweeps.interval(3.14159, math.nan, '{:.2f}') == '3.14'
 
 
 def cycle(*members, threshold=0.5):
@@ -23,19 +77,19 @@ def test_only_feasible_members_count_and_the_best_is_kept():
     cycle((0.55, 0.65), (0.0, -math.inf)),
     cycle((0.5, 1.0), (0.5, 0.9)),
   ]
-  found = progress.best_so_far(cycles)
+  found = sweeps.best_so_far(cycles)
   assert math.isnan(found[0]) and found[1:] == [0.7, 0.7, 1.0]
 
 
 def test_a_literal_search_has_no_infeasible_members():
   cycles = [{'score': [0.8, -math.inf], 'key': [0.8, -math.inf]}]
-  assert progress.best_so_far(cycles, literal=True) == [0.8]
+  assert sweeps.best_so_far(cycles, literal=True) == [0.8]
 
 
 def test_a_curve_is_the_mean_and_the_range_over_seeds():
   first = [cycle((0.4, 0.5)), cycle((0.6, 0.7)), cycle((0.6, 0.8))]
   second = [cycle((0.6, 0.7)), cycle((0.6, 0.9)), cycle((0.6, 0.6)), cycle((0.6, 1.0))]
-  curve, other = progress.curves(
+  curve, other = sweeps.curves(
     [
       ({'seed': 0, 'search.algorithm': 'pbt'}, SETTINGS, first),
       ({'seed': 1, 'search.algorithm': 'pbt'}, SETTINGS, second),
@@ -56,20 +110,20 @@ def test_what_is_replaced_is_the_best_members_in_whole_channels():
   infeasible = cycle((0.4, 0.5), (0.4, 0.6)) | {'ratio': [[5, 5], [5, 5]]}
   # Half of eight channels, and of ten one twentieth, which rounds to one.
   expected = (400 + 10) / 900
-  found = progress.replaced_so_far([infeasible, first, worse], sizes)
+  found = sweeps.replaced_so_far([infeasible, first, worse], sizes)
   assert math.isnan(found[0]) and found[1:] == pytest.approx([expected] * 2)
-  (curve,) = progress.curves([({'seed': 0}, SETTINGS, [first, worse])], sizes)
+  (curve,) = sweeps.curves([({'seed': 0}, SETTINGS, [first, worse])], sizes)
   assert curve.budget == (20, 40) and curve.mean == pytest.approx((expected,) * 2)
 
 
 def test_seeds_of_different_populations_are_not_averaged():
   runs = [({'seed': s}, SETTINGS | {'population': 2 + s}, [cycle((0.6, 0.7))]) for s in range(2)]
   with pytest.raises(ValueError, match=r'\[20, 30\] member-iterations'):
-    progress.curves(runs)
+    sweeps.curves(runs)
 
 
-def test_the_figure_has_its_data_beside_it(tmp_path):
-  curves = progress.curves(
+def test_the_figure_of_curves_has_its_data_beside_it(tmp_path):
+  curves = sweeps.curves(
     [({'seed': s}, SETTINGS, [cycle((0.6, 0.7)), cycle((0.6, 0.7 + s / 10))]) for s in range(3)]
   )
   figures.save(tmp_path / 'curves', lambda axes: figures.search_progress(axes, curves))

@@ -1,28 +1,10 @@
-from hypothesis import given
-from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from safenet_jax.crypto import residues
+from safenet_jax.crypto.homomorphic import residues
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 
 MODULI = np.array([140737488273409, 70368743669761], np.uint64)
-
-
-@given(st.integers(1, 63), st.integers(0, 40), st.integers(0, 2**32))
-def test_bits_come_back_and_take_the_stated_size(bits, count, seed):
-  values = InsecureSeededRandomness(seed).ring(bits, count)
-  data = residues.pack_bits(values, bits)
-  assert len(data) == residues.packed_size(count, bits)
-  assert len(data) <= count * bits / 8 + 7
-  np.testing.assert_array_equal(residues.unpack_bits(data, count, bits), values)
-
-
-@given(st.integers(1, 63), st.integers(1, 40), st.sampled_from([-1, 1]))
-def test_unpacking_another_length_raises(bits, count, error):
-  data = bytes(residues.packed_size(count, bits) + error)
-  with pytest.raises(ValueError, match='want'):
-    residues.unpack_bits(data, count, bits)
 
 
 def test_polynomials_take_exactly_the_bits_of_their_moduli():

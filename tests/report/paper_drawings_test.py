@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from safenet_jax.report import paper_figures, published
+from safenet_jax.report import paper_drawings, published
 from safenet_jax.search import btpbt
 
 
@@ -23,7 +23,7 @@ def legend(axes):
 
 
 def test_bars_of_figure_1b_are_stacked(axes):
-  columns = paper_figures.latency_breakdown(
+  columns = paper_drawings.latency_breakdown(
     axes,
     [0, 1],
     [0.0, 0.5],
@@ -38,13 +38,13 @@ def test_bars_of_figure_1b_are_stacked(axes):
 
 
 def test_shares_of_figure_2_add_to_one_and_the_named_value_is_a_line(axes):
-  columns = paper_figures.neuron_ratio(axes, {'a': [6, 2], 'b': [1, 1]}, published.named('2'))
+  columns = paper_drawings.neuron_ratio(axes, {'a': [6, 2], 'b': [1, 1]}, published.named('2'))
   assert columns['share, a'] == [0.75, 0.25] and columns['share, b'] == [0.5, 0.5]
   assert 'paper: layer 1 > 58 %' in legend(axes)
 
 
 def test_series_of_one_published_value_share_a_line(axes):
-  columns = paper_figures.approximation_ratio(axes, [], published.named('4b'))
+  columns = paper_drawings.approximation_ratio(axes, [], published.named('4b'))
   assert lengths(columns) == {0}
   assert legend(axes) == [
     'paper: BTPBT ~80 % after 200 epochs',
@@ -53,8 +53,8 @@ def test_series_of_one_published_value_share_a_line(axes):
 
 
 def test_figure_5_marks_degrees_and_says_what_was_not_run(axes):
-  plan = paper_figures.Planned('mine', [0.5, 0.0, 1.0], [2, 2, 0])
-  columns = paper_figures.ablation(axes, [plan], {'Delphi (paper): 28 % in all': 0.28})
+  plan = paper_drawings.Planned('mine', [0.5, 0.0, 1.0], [2, 2, 0])
+  columns = paper_drawings.ablation(axes, [plan], {'Delphi (paper): 28 % in all': 0.28})
   assert columns['ratio'] == [0.5, 0.0, 1.0, 0.28] and lengths(columns) == {4}
   assert columns['layer'] == [1, 2, 3, 'all']
   marked = {line.get_marker(): list(line.get_xdata()) for line in axes.lines}
@@ -64,12 +64,12 @@ def test_figure_5_marks_degrees_and_says_what_was_not_run(axes):
 
 
 def test_nothing_to_draw_is_said_in_the_picture(axes):
-  assert lengths(paper_figures.ablation(axes, [], {'CW (paper): 40 % in all': 0.4})) == {1}
+  assert lengths(paper_drawings.ablation(axes, [], {'CW (paper): 40 % in all': 0.4})) == {1}
   assert [text.get_text() for text in axes.texts] == ['not run']
 
 
 def test_figure_6_joins_layers_that_share_a_ratio(axes):
-  columns = paper_figures.search_order(axes, {'BTPBT': btpbt.schedule(4, 1, 1)})
+  columns = paper_drawings.search_order(axes, {'BTPBT': btpbt.schedule(4, 1, 1)})
   texts = [text.get_text() for text in axes.texts]
   assert texts[:3] == ['α[0] = α[1] = α[2] = α[3]', 'α[0] = α[1]', 'α[2] = α[3]']
   # Five runs of four layers; the third searches the first two alone.
@@ -78,7 +78,7 @@ def test_figure_6_joins_layers_that_share_a_ratio(axes):
 
 
 def test_ours_are_told_from_published_results(axes):
-  ours = [paper_figures.Reached('mine', 20_000, 0.8, 'test')]
-  columns = paper_figures.accuracy_at_budget(axes, published.later('cifar100'), ours)
+  ours = [paper_drawings.Reached('mine', 20_000, 0.8, 'test')]
+  columns = paper_drawings.accuracy_at_budget(axes, published.later('cifar100'), ours)
   assert legend(axes)[-1] == 'mine (measured, test)' and 'SAFENet (published)' in legend(axes)
   assert columns['source'][-1] == 'measured, test' and columns['accuracy_percent'][-1] == 80

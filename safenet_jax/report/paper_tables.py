@@ -1,6 +1,8 @@
-"""Tables 2 to 4: what the paper prints, what its cost model says, and what was measured.
+"""The paper's tables: what it prints, what its cost model says, and what was measured.
 
-The three never mix: a row has one column for each.
+Table 1 has the systems that it compares, what each offers, and what of it runs here. Tables 2
+to 4 have latency and accuracy. Published, modelled and measured never mix: a row has one
+column for each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +13,71 @@ from safenet_jax.report import runs as runs_lib
 from safenet_jax.report.document import NOT_RUN, NOTHING, Table
 from safenet_jax.report.runs import Run
 from safenet_jax.search import score
+
+MARKS = {True: '✓', False: '✗', None: NOTHING}
+HERE = {
+  'TAPAS': 'nothing: no binary networks, no TFHE',
+  'Gazelle': '`serve --mode=gazelle`: linear layers homomorphic online',
+  'NASS': 'nothing: no architecture search',
+  'CONAD': '`search.algorithm=partial`: one given ratio in all layers',
+  'Delphi': 'its protocol in `serve`; its planners `layerwise`, `layerwise_fast` and '
+  '`layerwise_released`',
+  'CryptoNAS': '`search.algorithm=budget`: its ReLU budget, on a given architecture',
+  'InstaHide': 'nothing: no encryption',
+  'SAFENet': '`btpbt` (`cw_mp_md`), and with less of it `cw_mp` and `cw`',
+  'MiniONN': 'its network, `cnn7`; not its protocol',
+  'CryptoNets': 'plans without any ReLU (`finetune --plan`), in the same protocol',
+  'XONN': 'nothing: no binary networks',
+  'SHE': 'nothing: no TFHE',
+  'Soteria': 'nothing: no binary networks',
+  'TextHide': 'nothing: no encryption',
+}
+# Whose plans the runs of an algorithm are.
+ALGORITHMS = {
+  'Gazelle': ('all-ReLU',),
+  'CONAD': ('partial',),
+  'Delphi': ('layerwise', 'layerwise_fast', 'layerwise_released'),
+  'CryptoNAS': ('budget',),
+  'SAFENet': ('btpbt', 'cw_mp_md', 'cw_mp', 'cw'),
+}
+# Rows of the suite inference that are a system's own way.
+BENCHMARKS = {'Gazelle': ('cnn7/gazelle_all_relu',), 'Delphi': ('cnn7/all_relu', 'cnn7/layerwise')}
+# Runs that a cell lists at most.
+LONGEST = 4
+
+
+def systems(runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()) -> Table:
+  """Table 1 with every system of the paper, those that only its text has at the end."""
+  rows = []
+  for system in published.systems():
+    marks = [MARKS[system.marks[feature]] for feature in published.FEATURES]
+    results = _results_of(system.name, runs, benchmark)
+    name = system.name + ('' if system.in_table else ' *')
+    rows.append([name, *marks, system.what, HERE[system.name], results, system.reference])
+  features = [feature.replace('_', ' ').replace(' he', ' HE') for feature in published.FEATURES]
+  return Table(
+    'table_1',
+    'Table 1: systems, what each offers (published), and what runs here (* not in the '
+    "paper's table; it has the marks that the text gives it)",
+    ('system', *features, 'what it is', 'what runs here', 'measured here', 'reference'),
+    rows,
+  )
+
+
+def _results_of(system: str, runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]]) -> str:
+  if system not in ALGORITHMS:
+    return NOTHING
+  found = []
+  for plan in BENCHMARKS.get(system, ()):
+    phases = costs.of_benchmark(benchmark, plan)
+    if phases:
+      seconds = ', '.join(f'{cost.seconds:.2f} s {phase}' for phase, cost in phases.items())
+      found.append(f'`{plan}`, random weights: {seconds}')
+  mine = [runs_lib.result(run) for run in runs if run.algorithm in ALGORITHMS[system]]
+  found += mine[:LONGEST]
+  if len(mine) > LONGEST:
+    found.append(f'and {len(mine) - LONGEST} more runs')
+  return '; '.join(found) or NOT_RUN
 
 
 class System(NamedTuple):
@@ -55,7 +122,7 @@ QUANTITIES = (
 Cells = dict[str, str]
 
 
-def table(number: int, runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()) -> Table:
+def latency(number: int, runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()) -> Table:
   """Table 2, 3 or 4 beside the runs and benchmark rows of the same network and images."""
   printed = [row for row in published.tables() if row.table == number]
   network, dataset = printed[0].network, printed[0].dataset

@@ -4,7 +4,7 @@ from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, kernels
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, half_gates
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 
 
@@ -46,7 +46,7 @@ def test_the_reference_cipher_is_ieee_1619():
 
 def test_a_second_call_restarts_the_tweaks():
   key, data = bytes(range(32)), bytes(range(64))
-  encryptor = kernels.encryptor(key)
+  encryptor = half_gates.encryptor(key)
   for _ in range(2):
     assert _encrypt(encryptor, data) == _xts(key, bytes(16), data)
   # So a tile that was split over two calls would repeat its tweaks.
@@ -56,7 +56,7 @@ def test_a_second_call_restarts_the_tweaks():
 
 
 def test_more_blocks_than_xts_allows_raise():
-  encryptor = kernels.encryptor(bytes(range(32)))
+  encryptor = half_gates.encryptor(bytes(range(32)))
   with pytest.raises(ValueError, match='XTS'):
     _encrypt(encryptor, bytes(16 * (2**20 + 1)))
 
@@ -95,29 +95,29 @@ def test_an_and_is_two_half_gates(invert_x, invert_y):
 
 def test_every_gate_of_every_tile_and_block_has_its_own_key(monkeypatch):
   keys, lengths = [], []
-  encryptor = kernels.encryptor
+  encryptor = half_gates.encryptor
 
   def record(key):
     keys.append(key)
     encrypt = encryptor(key)
     return lambda data, out: lengths.append(data.size) or encrypt(data, out)
 
-  monkeypatch.setattr(kernels, 'encryptor', record)
-  circuit, block = circuits.relu_sign(6), kernels.TILE + 64
+  monkeypatch.setattr(half_gates, 'encryptor', record)
+  circuit, block = circuits.relu_sign(6), half_gates.TILE + 64
   garbler = garbling.Garbler(circuit, block, InsecureSeededRandomness(2))
   for _ in range(2):
     garbler.garble()
   assert len(keys) == len(set(keys)) == 2 * 2 * circuit.and_count
   # Both operands of a whole tile in one call, once for each label of the wires.
-  for tile in (kernels.TILE, 64):
+  for tile in (half_gates.TILE, 64):
     assert lengths.count(2 * 16 * tile) == 2 * 2 * circuit.and_count
   assert len(lengths) == 2 * len(keys)
 
 
 def test_selection_reads_packed_bits_lowest_first():
-  table = kernels.selection_table(np.array([5, 6], np.uint64), np.array([1, 2], np.uint64))
+  table = half_gates.selection_table(np.array([5, 6], np.uint64), np.array([1, 2], np.uint64))
   out = np.empty(32, np.uint64)
-  kernels.select(table, np.array([0b00000010, 0b10000000], np.uint8), out)
+  half_gates.select(table, np.array([0b00000010, 0b10000000], np.uint8), out)
   labels = out.reshape(16, 2)
   assert [int(row) for row in np.flatnonzero((labels == [4, 4]).all(axis=1))] == [1, 15]
   assert (np.delete(labels, [1, 15], axis=0) == [5, 6]).all()
@@ -125,11 +125,11 @@ def test_selection_reads_packed_bits_lowest_first():
 
 def test_colours_are_low_bits():
   labels = np.random.default_rng(0).integers(0, 2**63, (64, 2), np.uint64)
-  packed = kernels.colours(labels.reshape(-1))
+  packed = half_gates.colours(labels.reshape(-1))
   np.testing.assert_array_equal(np.unpackbits(packed, bitorder='little'), labels[:, 0] & 1)
 
 
 def test_scratch_is_aligned_to_cache_lines():
   for shape in ((3,), (5, 7), (1, 2, 3)):
-    array = kernels.aligned(shape)
+    array = half_gates.aligned(shape)
     assert array.shape == shape and array.ctypes.data % 64 == 0

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
 from safenet_jax.crypto import hashing
-from safenet_jax.crypto.garbled_circuits import slot_program
-from safenet_jax.crypto.garbled_circuits.slot_program import AND, COPY, XOR
+from safenet_jax.crypto.garbled_circuits import compiled_circuit
+from safenet_jax.crypto.garbled_circuits.compiled_circuit import AND, COPY, XOR
 
 MAX_BLOCK = hashing.MAX_ROWS
 # Instances run together: their scratch then fits in a second-level cache.
@@ -68,7 +68,7 @@ def colours(labels: np.ndarray) -> np.ndarray:
 class Tile(abc.ABC):
   """Scratch of one party for `size` instances, a multiple of 64."""
 
-  def __init__(self, program: slot_program.Program, size: int):
+  def __init__(self, program: compiled_circuit.Program, size: int):
     self._steps = program.steps
     self._operands = aligned((2, 2 * size))
     # The inputs' slots become rows of the caller's, which spares a copy of each.
@@ -147,7 +147,7 @@ class GarblerTile(Tile):
   out = H(A) ^ H(B) ^ a TG ^ b (TE ^ A)
   """
 
-  def __init__(self, program: slot_program.Program, size: int, delta: np.ndarray):
+  def __init__(self, program: compiled_circuit.Program, size: int, delta: np.ndarray):
     super().__init__(program, size)
     # Whole rows: numpy takes twice the time where it has to repeat a short one.
     self._delta = _repeated(delta, size)
@@ -206,7 +206,9 @@ def _repeated(label: np.ndarray, size: int) -> np.ndarray:
 class Block:
   """A block of instances, tile by tile in the same scratch."""
 
-  def __init__(self, program: slot_program.Program, block: int, make_tile: Callable[[int], Tile]):
+  def __init__(
+    self, program: compiled_circuit.Program, block: int, make_tile: Callable[[int], Tile]
+  ):
     if block % 64 or not 64 <= block <= MAX_BLOCK:
       raise ValueError(f'block of {block} instances, want a multiple of 64 up to {MAX_BLOCK}')
     starts = range(0, block, TILE)
