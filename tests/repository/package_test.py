@@ -1,4 +1,4 @@
-"""The public names, the wheel, and the code of README run from that wheel."""
+"""The public names, the wheel, and the code of the documents run from that wheel."""
 
 import email
 import os
@@ -51,9 +51,9 @@ def outside(built, tmp_path_factory):
   return run
 
 
-def readme(word):
-  """The one Python block of README that has a word."""
-  blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+def code_of(document, word):
+  """The one Python block of a document that has a word."""
+  blocks = re.findall(r'```python\n(.*?)```', (ROOT / document).read_text(), re.DOTALL)
   (code,) = (block for block in blocks if word in block)
   return code
 
@@ -91,11 +91,12 @@ def test_the_wheel_holds_the_package_and_the_embedded_images_and_nothing_else(bu
 
 
 def test_quickstart_of_readme_runs_from_the_wheel(outside):
-  code = readme('load_data')
+  code = code_of('README.md', 'load_data')
   assert len(code.strip().splitlines()) <= 15
   assert outside(code).strip()
 
 
-def test_own_network_of_readme_runs_from_the_wheel(outside):
-  found = outside('import jax\nimport safenet_jax as safenet\n' + readme('Residual'))
+def test_a_network_of_the_documents_runs_from_the_wheel(outside):
+  code = code_of('docs/own_network.md', 'Residual')
+  found = outside('import jax\nimport safenet_jax as safenet\n' + code)
   assert found.strip() == "['conv0/kernel', 'conv0_bn/bias', 'conv0_bn/mean']"
