@@ -1,6 +1,7 @@
 """`safenet ask`: predictions of a server for images that it does not see."""
 
 import argparse
+from collections.abc import Iterator
 import dataclasses
 import pathlib
 import ssl
@@ -8,10 +9,8 @@ import sys
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.progress
 
-from safenet_jax.console import options, process_memory, tables
+from safenet_jax.console import options, process_memory, progress, tables
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.transport import ledger as ledgers
@@ -75,33 +74,18 @@ def ask(asking: Asking) -> None:
     ProtocolError: the server is not there, not trusted, or did not do its part.
   """
   images, path = read_images(asking), output_file(asking)
-  console, ledger = rich.console.Console(stderr=True), ledgers.Ledger()
-  with (
-    clients.Client(
-      asking.host,
-      asking.port,
-      context=context(asking),
-      directory=asking.prepared,
-      ledger=ledger,
-      output=asking.output,
-    ) as client,
-    rich.progress.Progress(console=console, disable=not console.is_terminal) as bar,
-  ):
+  images, path, ledger = read_images(asking), output_file(asking), ledgers.Ledger()
+  with clients.Client(
+    asking.host,
+    asking.port,
+    context=context(asking),
+    directory=asking.prepared,
+    ledger=ledger,
+    output=asking.output,
+  ) as client:
     client.infer(images[:0])  # raises where the model takes others, before anything is prepared
-    prepared = bar.add_task('prepare', total=max(0, len(images) - client.prepared))
-    inferred = bar.add_task('infer', total=len(images))
-    # Neither party has room for preparations of any number of images: batch by batch.
-    size = min(asking.batch, max(client.batch, client.prepared))
-    for first in range(0, len(images), size):
-      batch = images[first : first + size]
-      missing = max(0, len(batch) - client.prepared)
-      if missing:
-        client.prepare(missing)
-        bar.advance(prepared, missing)
-      found = client.infer(batch)
-      for label in found if asking.output == 'class' else found.argmax(-1):
-        print(label)
-      bar.advance(inferred, len(batch))
+    for label in _classes(client, images, asking):
+      print(label)
   record = ledger.record()
   if path:
     about = {'mode': 'client', 'images': len(images), 'output': asking.output}
@@ -110,6 +94,23 @@ def ask(asking: Asking) -> None:
   print(f'{len(images)} images; seconds are those of this party', file=sys.stderr)
   for line in tables.lines(*_summary(record)):
     print(line, file=sys.stderr)
+
+
+def _classes(client: clients.Client, images: np.ndarray, asking: Asking) -> Iterator[int]:
+  """The class of every image."""
+  # Neither party has room for preparations of any number of images: batch by batch.
+  size = min(asking.batch, max(client.batch, client.prepared))
+  to_prepare = max(0, len(images) - client.prepared)
+  with progress.bars(prepare=to_prepare, infer=len(images)) as advance:
+    for first in range(0, len(images), size):
+      batch = images[first : first + size]
+      missing = max(0, len(batch) - client.prepared)
+      if missing:
+        client.prepare(missing)
+        advance('prepare', missing)
+      found = client.infer(batch)
+      yield from found if asking.output == 'class' else found.argmax(-1)
+      advance('infer', len(batch))
 
 
 def context(asking: Asking) -> ssl.SSLContext | None:

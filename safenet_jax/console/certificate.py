@@ -25,8 +25,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-  """Writes both files and says what they are."""
+  """Writes both files and says what they are; ValueError for a host that is none."""
   directory = os.path.expanduser(arguments.directory)
+  for host in arguments.host or ():
+    if not host or not host.isascii():
+      raise ValueError(f'--host={host}, want a name of ASCII letters or an address')
   hosts = (tuple(arguments.host),) if arguments.host else ()
   files = tls.insecure_test_certificate(directory, *hosts)
   print('certificate: INSECURE, for tests only, good for a week')
