@@ -38,6 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except errors.USER_ERRORS as error:
     print(f'error: {errors.line(error)}', file=sys.stderr)
     return 2
+  except ModuleNotFoundError as error:
+    name = error.name or str(error)
+    if name.startswith('safenet_jax'):
+      raise
+    print(
+      f"error: {name} is not installed, want: pip install 'safenet_jax[serve]'", file=sys.stderr
+    )
+    return 2
   except KeyboardInterrupt:
     return 130
   except SystemExit as end:  # of --help

@@ -54,14 +54,26 @@ def option(
 ) -> Any:
   """A field of a frozen dataclass that is an option; see `Option`."""
   kind = kind or (str if default is None else type(default))
-  words = metavar or ('FILE' if path else kind.__name__.upper()), choices, low, high, path, required
-  return dataclasses.field(default=default, metadata={'option': (kind, help, default, *words)})
+  return dataclasses.field(
+    default=default,
+    metadata={
+      'kind': kind,
+      'help': help,
+      'default': default,
+      'metavar': metavar or ('FILE' if path else kind.__name__.upper()),
+      'choices': choices,
+      'low': low,
+      'high': high,
+      'path': path,
+      'required': required,
+    },
+  )
 
 
 def described(record: type) -> Iterator[Option]:
   """The options that a record's fields are, in order."""
   for field in dataclasses.fields(record):
-    yield Option(field.name, *field.metadata['option'])
+    yield Option(field.name, **field.metadata)
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:

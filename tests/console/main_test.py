@@ -120,6 +120,16 @@ def test_a_port_in_use_is_one_line(folder, capsys):
   assert error.count('\n') == 1
 
 
+def test_a_missing_requirement_is_one_line(monkeypatch, capsys):
+  def missing(name):
+    raise ModuleNotFoundError("No module named 'seal'", name='seal')
+
+  monkeypatch.setattr(main.importlib, 'import_module', missing)
+  assert main.main(['serve', '--bundle=x']) == 2
+  wanted = "error: seal is not installed, want: pip install 'safenet_jax[serve]'\n"
+  assert capsys.readouterr().err == wanted
+
+
 def test_a_bug_keeps_its_trace(monkeypatch):
   command = importlib.import_module('safenet_jax.console.certificate')
   monkeypatch.setattr(command.tls, 'insecure_test_certificate', lambda *_: 1 // 0)
