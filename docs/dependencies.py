@@ -32,6 +32,7 @@ COLUMNS = {
   'protocol.gazelle': 3,
   'protocol.service': 3,
   'protocol.estimate': 3,
+  'console': 4,
   'report': 2,
 }
 _BOX, _COLUMN, _ROW, _HEIGHT, _MARGIN = 232, 258, 128, 90, 24

@@ -2,7 +2,7 @@
 
   python -m experiments.export --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo \
     --out=model.safenet
-  python -m experiments.serve --bundle=model.safenet --certificate=server.pem --key=server_key.pem
+  safenet serve --bundle=model.safenet --certificate=server.pem --key=server_key.pem
 
 The file holds the weights, and is for its owner's eyes only. Its formats are chosen from
 validation images, as `experiments.serve` chooses them. With --out=model.npz it is the network in

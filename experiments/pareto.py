@@ -44,9 +44,9 @@ def name(overrides: dict[str, Any]) -> str:
 
 
 def _command(phase: str, overrides: dict[str, Any], workdir) -> None:
-  given = [a for a in sys.argv[1:] if a.lstrip('-').startswith('config')]
   flags = [f'--config.{key}={value}' for key, value in overrides.items()]
-  command = [sys.executable, '-m', f'experiments.{phase}', *given, *flags, f'--workdir={workdir}']
+  flags = [*launcher.config_arguments(), *flags, f'--workdir={workdir}']
+  command = [sys.executable, '-m', f'experiments.{phase}', *flags]
   code = subprocess.run(command).returncode
   if code:
     raise RuntimeError(f'{phase} in {workdir} ended with code {code}; its error is above')

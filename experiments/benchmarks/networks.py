@@ -3,7 +3,7 @@
 Rows `<network>/channel_60/<quantity>`, for one image: what the client waits (`offline_s`,
 `online_s`, `total_s`), what goes both ways (`offline_mb`, `online_mb`), the most memory of
 either process (`client_peak_mb`, `server_peak_mb`), and `agree`, the share of classes that equal
-the integer model's. `experiments.serve` serves a bundle, and `experiments.infer` asks it, one image
+the integer model's. `safenet serve` serves a bundle, and `safenet ask` asks it, one image
 after another, over TLS on the loopback: processes without JAX, as they would be deployed. Weights
 are random: neither bytes nor time depend on them.
 """

@@ -14,7 +14,8 @@ import functools
 
 from experiments import benchmarks
 from experiments.benchmarks import inference, Row
-from experiments.lib import load_test, machine
+from experiments.lib import load_test
+from safenet_jax.console import process_memory
 from safenet_jax.transport import tls
 
 PLAN = 'channel_80'
@@ -25,7 +26,7 @@ def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   width = 0.125 if quick else 1.0
   requests = load_test.REQUESTS.value or (4 if quick else _REQUESTS)
-  memory: list[machine.Memory] = []
+  memory: list[process_memory.Memory] = []
   with inference.serving('delphi', PLAN, width, min(_IMAGES, requests)) as server:
     found = load_test.run(
       server.address,
@@ -33,7 +34,7 @@ def rows() -> Iterator[Row]:
       server.images,
       requests=requests,
       count=load_test.CLIENTS.value or 1,
-      done=lambda number: memory.append(machine.memory(server.process.pid)),
+      done=lambda number: memory.append(process_memory.memory(server.process.pid)),
     )
   quantities = found.quantities() | {
     'agree': (found.agreement(server.classes) / requests, 'share'),

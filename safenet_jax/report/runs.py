@@ -12,7 +12,7 @@ from safenet_jax.workdir import Workdir
 
 # ReLUs of the paper's networks; CNN-7 with its pools after the activations.
 FULL_SIZE = {'cnn7': 173_056, 'vgg16': 276_992, 'resnet32': 303_104}
-# What a client of `experiments.serve` writes into the workdir with --out.
+# What `experiments.infer --two_processes` leaves in the workdir.
 CLIENT_LEDGER = 'client_ledger.json'
 
 

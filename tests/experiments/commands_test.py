@@ -93,11 +93,11 @@ def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
       '--batch=2',
       f'--prepared={tmp_path / "prepared"}',
     )
-    found = run('infer', *client, f'--out={tmp_path / "ledger.json"}')
+    found = run('ask', *client, f'--out={tmp_path / "ledger.json"}')
     assert len(found.stdout.split()) == 3 and set(found.stdout.split()) <= set('0123456789')
-    alone = run('infer', *client, '--count=1', '--output=class')
+    alone = run('ask', *client, '--count=1', '--output=class')
     assert alone.stdout == found.stdout[:2]
-    wrong = run('infer', *client[:2], *client[3:], code=2)
+    wrong = run('ask', *client[:2], *client[3:], code=2)
     assert wrong.stderr.count('\n') == 1 and 'certificate' in wrong.stderr
   finally:
     serving.send_signal(signal.SIGTERM)

@@ -82,8 +82,11 @@ def test_the_wheel_holds_the_package_and_the_embedded_images_and_nothing_else(bu
     names = {name for name in file.namelist() if '.dist-info/' not in name}
     (metadata,) = (name for name in file.namelist() if name.endswith('.dist-info/METADATA'))
     metadata = email.message_from_bytes(file.read(metadata))
+    (entries,) = (name for name in file.namelist() if name.endswith('.dist-info/entry_points.txt'))
+    entries = file.read(entries).decode().split('\n')
     licences = [name for name in file.namelist() if '.dist-info/licenses/' in name]
   assert names == package | inside and len(images) >= 4
+  assert entries[:2] == ['[console_scripts]', 'safenet = safenet_jax.console.main:main']
   assert len(licences) == 1 + len(list((ROOT / 'third_party').glob('*/LICENSE*'))) > 1
   assert {'report', 'serve', 'test'} == set(metadata.get_all('Provides-Extra'))
   with tarfile.open(archive) as file:
