@@ -22,7 +22,7 @@ def served(*records, images=IMAGES):
   variables = net.init(jax.random.key(0))
   channels = networks.activation_channels(net)
   approximation = activation.approximate(
-    plans.make([10] * len(channels), [2] * len(channels)),
+    plans.from_twentieths([10] * len(channels), [2] * len(channels)),
     importance.ranks(net, variables),
     activation.initial_coefficients(channels),
   )

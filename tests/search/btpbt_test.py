@@ -107,7 +107,9 @@ def test_children_never_replace_less_than_their_parent_and_all_nodes_share_one_e
     if step.start == 'candidate':
       floor = np.asarray(score.replaced(candidate.plan, sizes))[active].sum()
       for ratio, degree in zip(report['ratio'], report['degree']):
-        replaced = np.asarray(score.replaced(plans.make(ratio.tolist(), degree.tolist()), sizes))
+        replaced = np.asarray(
+          score.replaced(plans.from_twentieths(ratio.tolist(), degree.tolist()), sizes)
+        )
         assert replaced[active].sum() >= floor
         np.testing.assert_array_equal(ratio[~active], np.asarray(candidate.plan.ratio)[~active])
     for ratio in report['ratio']:

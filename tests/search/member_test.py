@@ -23,7 +23,7 @@ def batches(steps, task):
 
 
 def with_plan(member, ratio, degree):
-  return member.replace(plan=plans.make([ratio] * 7, [degree] * 7))
+  return member.replace(plan=plans.from_twentieths([ratio] * 7, [degree] * 7))
 
 
 @pytest.mark.parametrize('degree', [0, 2, 3])

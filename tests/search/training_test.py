@@ -15,7 +15,7 @@ from safenet_jax.search import member as members
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 
-SQUARES = plans.make([20] * small_search.LAYERS, [2] * small_search.LAYERS)
+SQUARES = plans.from_twentieths([20] * small_search.LAYERS, [2] * small_search.LAYERS)
 train = jax.jit(members.train)
 recalibrate = jax.jit(members.recalibrate)
 

@@ -34,7 +34,7 @@ def served(images, plan, early_pool=False, precision=None):
   net = architectures.cnn7(width=0.125, input_shape=(28, 28, 1), pool_before_activation=early_pool)
   variables = net.init(jax.random.key(0))
   approximation = activation.approximate(
-    plans.make(*plan),
+    plans.from_twentieths(*plan),
     importance.ranks(net, variables),
     tuple(c.at[3].set(0.02) for c in activation.initial_coefficients(activation_channels(net))),
   )
