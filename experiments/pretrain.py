@@ -24,7 +24,7 @@ def main() -> None:
   teacher = from_config.teacher(config, images, options)
   task = from_config.task(net, images, options, from_config.variables(member), teacher)
   fit.steps_per_epoch(task)
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain')
+  workdir = launcher.workdir(config, *from_config.SECTIONS[:4])
   member = from_config.pretrain(config, member, task, workdir)
   print(f'pretrain: all-ReLU validation accuracy {float(member.accuracy):.2%} in {workdir.path}')
 

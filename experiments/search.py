@@ -30,9 +30,9 @@ def main() -> None:
   algorithm(pbt.Evolution(settings.population, degrees=degrees))  # refuses bad settings first
   mesh = population.mesh(settings.population) if settings.mesh else None
   cost = score.cost_model(settings.cost, settings.cost_ledger)
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
+  workdir = launcher.workdir(config, *from_config.SECTIONS)
   workdir.claim({'plan': {'source': 'search'}})
-  first = from_config.trained(config, net, workdir, 'pretrain', 'pretrain')
+  first = from_config.trained(config, net, workdir, 'pretrain')
   options = from_config.training(settings)
   teacher = from_config.teacher(config, images, options, (net, first))
   task = from_config.task(

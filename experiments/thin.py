@@ -45,15 +45,14 @@ def main() -> None:
   config = launcher.CONFIG.value
   images = from_config.dataset(config)
   full = from_config.network(config, images)
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
-  first = from_config.trained(config, full, workdir, 'pretrain', 'pretrain')
+  workdir = launcher.workdir(config, *from_config.SECTIONS)
+  first = from_config.trained(config, full, workdir, 'pretrain')
   thin, net, folder, budget = of(config, images, workdir)
   # The control was trained for as many steps as the plan: its length is not in the config.
   epochs = workdir.metrics('control')[-1]['epoch']
-  sections = ('model', 'data', 'teacher', 'pretrain', 'search')
   folder.claim(
     {'seed': {'seed': thin.seed}, 'thin': {'budget': budget, 'epochs': epochs}}
-    | {name: thin[name].to_dict() for name in sections}
+    | {name: thin[name].to_dict() for name in from_config.SECTIONS}
   )
 
   options = from_config.training(thin.pretrain)
@@ -61,7 +60,7 @@ def main() -> None:
   teacher = from_config.teacher(thin, images, options)
   task = from_config.task(net, images, options, from_config.variables(member), teacher)
   member = from_config.pretrain(thin, member, task, folder)
-  options = from_config.training(thin.search, 'control')
+  options = from_config.training(thin.finetune)
   teacher = from_config.teacher(thin, images, options, (full, first))
   task = from_config.task(net, images, options, from_config.variables(member), teacher)
   member = from_config.tune(thin, 'control', member, from_config.all_relu(task), folder, epochs)

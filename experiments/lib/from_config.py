@@ -20,8 +20,10 @@ from safenet_jax.workdir import Workdir
 
 # Images that polynomials are fitted to before they are trained.
 FIT_IMAGES = 256
-# Phases that train on from the pretrained network, with the settings of section `search`.
+# Phases that train on from the pretrained network, with the settings of section `finetune`.
 TUNED = ('finetune', 'control')
+# What a run that has a plan was made with; an all-ReLU network, with the first four alone.
+SECTIONS = ('model', 'data', 'teacher', 'pretrain', 'search', 'finetune')
 
 
 def key(config, phase: str) -> jax.Array:
@@ -58,16 +60,15 @@ def network(config, images: data.Dataset | None = None) -> Network:
   return architectures.build(name, **options)
 
 
-def training(section, phase: str = '') -> Training:
-  """Training options from the keys of a section that are named like them.
+def section(config, phase: str):
+  """The settings of a phase."""
+  return config['finetune' if phase in TUNED else phase]
 
-  In phases 'finetune' and 'control' a key `finetune_<option>` goes before `<option>`.
-  """
+
+def training(settings) -> Training:
+  """Training options from the keys of a section that are named like them."""
   names = [field.name for field in dataclasses.fields(Training)]
-  options = {name: section[name] for name in names if name in section}
-  if phase in TUNED:
-    options |= {n: section[f'finetune_{n}'] for n in names if f'finetune_{n}' in section}
-  return Training(**options)
+  return Training(**{name: settings[name] for name in names if name in settings})
 
 
 def task(
@@ -146,16 +147,16 @@ def start(config, net: Network, options: Training) -> Member:
   return members.create(variables, plan, config.pretrain.learning_rate, net, options)
 
 
-def trained(config, net: Network, workdir: Workdir, phase: str, section: str) -> Member:
+def trained(config, net: Network, workdir: Workdir, phase: str) -> Member:
   """The member that a finished phase left behind; FileNotFoundError if there is none."""
   lines = workdir.metrics(phase)
-  epochs = config.pretrain.epochs if phase == 'pretrain' else config.search.finetune_epochs
+  epochs = section(config, phase).epochs
   if lines and lines[-1]['epoch'] < epochs:
     raise ValueError(
       f'{phase} in {workdir.path} stopped after {lines[-1]["epoch"]} of {epochs} epochs: '
       'run the same command again to finish it'
     )
-  like = jax.eval_shape(lambda: start(config, net, training(config[section], phase)))
+  like = jax.eval_shape(lambda: start(config, net, training(section(config, phase))))
   checkpoints = workdir.checkpoints(phase)
   found = checkpoints.restore({'member': like})
   checkpoints.close()
@@ -192,8 +193,8 @@ def pretrain(config, member: Member, shared: Task, workdir: Workdir) -> Member:
 
 def tune(config, phase: str, member: Member, shared: Task, workdir: Workdir, epochs: int) -> Member:
   """Trains a member on with the settings of fine-tuning."""
-  settings = config.search
-  member = members.restart(member, settings.finetune_rate, shared.network, shared.training)
+  settings = config.finetune
+  member = members.restart(member, settings.learning_rate, shared.network, shared.training)
   with launcher.progress_bar(phase) as report:
     return fit.fit(
       key(config, phase),
@@ -203,8 +204,8 @@ def tune(config, phase: str, member: Member, shared: Task, workdir: Workdir, epo
       phase=phase,
       epochs=epochs,
       progress=report,
-      warmup_epochs=settings.get('finetune_warmup_epochs', 0.0),
-      anneal_epochs=settings.get('finetune_anneal_epochs', 0.0),
+      warmup_epochs=settings.warmup_epochs,
+      anneal_epochs=settings.anneal_epochs,
     )
 
 
@@ -215,11 +216,10 @@ def finish(config, net, images, workdir, first, planned, searched: int) -> None:
   them, and fine-tuning changes the network. `searched` is how many mini-batches
   `planned` has seen that `first` has not.
   """
-  settings = config.search
-  options = training(settings, 'finetune')
+  options = training(config.finetune)
   taught = teacher(config, images, options, (net, first))
   shared = task(net, images, options, variables(first), taught)
-  epochs = settings.finetune_epochs
+  epochs = config.finetune.epochs
   planned = tune(config, 'finetune', planned, shared, workdir, epochs)
   extra = round(searched / fit.steps_per_epoch(shared))
   control = tune(config, 'control', first, all_relu(shared), workdir, epochs + extra)
@@ -229,7 +229,7 @@ def finish(config, net, images, workdir, first, planned, searched: int) -> None:
     'control': float(control.accuracy),
     'planned': float(planned.accuracy),
   }
-  threshold = accuracies['pretrained'] - settings.accuracy_drop
+  threshold = accuracies['pretrained'] - config.search.accuracy_drop
   feasible = accuracies['planned'] >= threshold
   replaced = np.asarray(score.replaced(planned.plan, sizes))
   workdir.write_json(
