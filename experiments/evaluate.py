@@ -10,6 +10,8 @@ from absl import flags
 
 from experiments import thin
 from experiments.lib import from_config, launcher, scores
+from safenet_jax.search import member as members
+from safenet_jax.search.member import Task
 
 PHASE = flags.DEFINE_enum(
   'phase', 'finetune', ['pretrain', *from_config.TUNED, 'thin'], 'Whose network is scored.'
@@ -37,7 +39,7 @@ def main() -> None:
   # The ranks of channels are those of the pretrained network.
   pretrained = from_config.trained(config, net, folder, 'pretrain')
   options = from_config.training(from_config.section(config, trained_as))
-  task = from_config.task(net, images, options, from_config.variables(pretrained))
+  task = Task.of(net, images, members.variables(pretrained), options)
   record = scores.score(workdir, phase, split, member, task, net, images, FORCE.value)
   print(f'evaluate: {phase} {record["accuracy"]:.2%} on {record["images"]} {split} images')
 

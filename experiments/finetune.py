@@ -35,9 +35,9 @@ def main() -> None:
   workdir.claim({'plan': plans.record(plan, config.model.name)})
   first = from_config.trained(config, net, workdir, 'pretrain')
   options = from_config.training(config.finetune)
-  planned = members.restart(from_config.fitted(first, net, images), 0.0, net, options)
+  planned = members.restart(members.fitted(first, net, images), 0.0, net, options)
   planned = planned.replace(plan=plan)
-  from_config.finish(config, net, images, workdir, first, planned, searched=0)
+  from_config.finish(config, images, net, first, planned, workdir, searched=0)
 
 
 if __name__ == '__main__':

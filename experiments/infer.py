@@ -31,7 +31,7 @@ def main() -> None:
     remote_client.main()
     return
   # Only here: a client needs no JAX.
-  from experiments.lib import from_config, scores, test_sets
+  from experiments.lib import scores, test_sets
   from experiments.lib import served_model as planned_
   from safenet_jax.crypto import randomness
   from safenet_jax.fixed_point import formats, quantize
@@ -45,7 +45,7 @@ def main() -> None:
   report = quantize.quantization_report(
     model,
     net,
-    from_config.variables(planned),
+    members.variables(planned),
     members.approximation(planned, task),
     *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
   )

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import Row
+from safenet_jax import data
 from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models import layers as records
-from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.models.network import Network
 from safenet_jax.search import fit
 from safenet_jax.search import member as members
 
@@ -79,19 +79,15 @@ def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[
   network = network.clone(dtype=members.compute_dtype(training))
   variables = jax.jit(network.init)(jax.random.key(0))
   task = members.Task(
-    images,
-    labels,
-    images[:1],
-    labels[:1],
-    importance.ranks(network, variables),
-    None,
-    network,
-    training,
-    (0.5,) * 3,
-    (0.25,) * 3,
+    train=data.Split(images, labels),
+    validation=data.Split(images[:1], labels[:1]),
+    channel_ranks=importance.ranks(network, variables),
+    network=network,
+    training=training,
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
   )
-  plan = plans.all_relu(len(activation_channels(network)))
-  member = members.create(variables, plan, 0.01, network, training)
+  member = members.all_relu(variables, 0.01, network, training)
   member = jax.tree.map(jnp.copy, member)
   batches = jnp.arange(steps * BATCH, dtype=jnp.int32).reshape(steps, BATCH)
   ones = jnp.ones(steps, jnp.float32)

@@ -32,12 +32,10 @@ def served(config) -> Served:
   workdir = launcher.workdir(config, *from_config.SECTIONS, 'secure')
   pretrained = from_config.trained(config, net, workdir, 'pretrain')
   planned = from_config.trained(config, net, workdir, 'finetune')
-  task = from_config.task(
-    net, images, from_config.training(config.finetune), from_config.variables(pretrained)
-  )
+  task = Task.of(net, images, members.variables(pretrained), from_config.training(config.finetune))
   model = quantize.quantize(
     net,
-    from_config.variables(planned),
+    members.variables(planned),
     members.approximation(planned, task),
     np.asarray(images.validation.images[: config.secure.calibration_images]),
     mean=images.mean,

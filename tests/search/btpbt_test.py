@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from safenet_jax import data
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
@@ -24,18 +25,15 @@ def tiny_task(**options):
   images = np.clip(rng.normal(60 + 70 * labels[:, None, None, None], 20, (64, 8, 8, 1)), 0, 255)
   images, labels = jnp.asarray(images, jnp.uint8), jnp.asarray(labels, jnp.int32)
   task = members.Task(
-    images[:48],
-    labels[:48],
-    images[48:],
-    labels[48:],
-    importance.ranks(net, variables),
-    None,
-    net,
-    training,
-    (0.5,),
-    (0.25,),
+    train=data.Split(images[:48], labels[:48]),
+    validation=data.Split(images[48:], labels[48:]),
+    channel_ranks=importance.ranks(net, variables),
+    network=net,
+    training=training,
+    mean=(0.5,),
+    std=(0.25,),
   )
-  first = members.create(variables, plans.all_relu(7), 0.01, net, training)
+  first = members.all_relu(variables, 0.01, net, training)
   return task, first
 
 
