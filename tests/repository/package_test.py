@@ -1,5 +1,6 @@
 """The public names, the wheel, and the code of README run from that wheel."""
 
+import ast
 import email
 import os
 import pathlib
@@ -61,6 +62,23 @@ def readme(word):
 def test_every_public_name_exists_and_has_a_docstring():
   for name in safenet_jax.__all__:
     assert getattr(safenet_jax, name).__doc__, name
+
+
+def test_type_checkers_see_every_lazy_name_and_no_other():
+  """What the block that only they execute imports is what `__getattr__` hands out."""
+  source = ast.parse(pathlib.Path(safenet_jax.__file__).read_text())
+  (block,) = (
+    node
+    for node in source.body
+    if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+  )
+  assert all(isinstance(node, ast.ImportFrom) and node.level == 0 for node in block.body)
+  seen = [
+    (alias.asname or alias.name, (node.module.removeprefix('safenet_jax.'), alias.name))
+    for node in block.body
+    for alias in node.names
+  ]
+  assert len(seen) == len(dict(seen)) and dict(seen) == safenet_jax._NAMES
 
 
 def test_importing_the_package_imports_no_jax():
