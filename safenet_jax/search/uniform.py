@@ -46,4 +46,4 @@ def partial(layers: int, share: float) -> Uniform:
 
 def schedule(name: str, layers: int, cycles: int) -> list[Step]:
   """One run of all members, each with its own ratio."""
-  return [Step(name, tuple(range(layers)), (True,) * layers, cycles, 'first', proposed=True)]
+  return [Step.everywhere(name, layers, cycles, 'first', proposed=True)]
