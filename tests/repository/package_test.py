@@ -111,11 +111,13 @@ def test_the_wheel_holds_the_package_and_the_embedded_images_and_nothing_else(bu
 def test_quickstart_of_readme_runs_from_the_wheel(outside):
   code = readme('load_data')
   assert len(code.strip().splitlines()) <= 15
-  # The same calls, on a smaller network and for less long.
+  # The same calls, on a network of two layers and for less long.
+  layers = ('AveragePool(4)', 'Conv(8)', 'Activation()', 'Flatten()', 'Dense(10)')
+  tiny = ', '.join(f'safenet.{layer}' for layer in layers)
   for given, small in (
-    ('width=0.25', 'width=0.0625'),
+    ('safenet.cnn7(width=0.25, ', f'safenet.Network(({tiny}), '),
     ('epochs=3', 'epochs=1'),
-    ('population=4, epochs=2', 'population=2, iterations=1, node_cycles=1, epochs=1'),
+    ('population=4, epochs=2', 'population=2, iterations=2, joint_cycles=1, epochs=1'),
   ):
     assert code.count(given) == 1
     code = code.replace(given, small)
