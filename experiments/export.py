@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lib import from_config, launcher, served_model
+from experiments.lib import launcher, served_model
 from safenet_jax.approximation import planned_weights
 from safenet_jax.protocol.service import bundle as bundles
 from safenet_jax.search import member as members
@@ -29,7 +29,7 @@ def main() -> None:
   run = served_model.served(launcher.CONFIG.value)
   if launcher.OUT.value.endswith('.npz'):
     arrays: dict[str, Any] = planned_weights.flatten_planned(
-      from_config.variables(run.planned), members.approximation(run.planned, run.task)
+      members.variables(run.planned), members.approximation(run.planned, run.task)
     )
     np.savez(launcher.OUT.value, **arrays)
   else:

@@ -10,7 +10,7 @@ image after another), and the client's ledger is left in the workdir.
 from absl import flags
 import numpy as np
 
-from experiments.lib import from_config, launcher, scores, test_sets, two_processes
+from experiments.lib import launcher, scores, test_sets, two_processes
 from experiments.lib import served_model as planned_
 from safenet_jax.crypto import randomness
 from safenet_jax.fixed_point import formats, quantize
@@ -37,7 +37,7 @@ def main() -> None:
   report = quantize.quantization_report(
     model,
     net,
-    from_config.variables(planned),
+    members.variables(planned),
     members.approximation(planned, task),
     *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
   )

@@ -56,7 +56,7 @@ def _searched(root: Workdir, overrides: dict[str, Any]) -> Workdir:
   """The workdir of one setting's search, which is run unless it is done."""
   run = Workdir(root / name(overrides))
   if not (run / 'plan.json').exists():
-    shared = {k: v for k, v in overrides.items() if not k.startswith('search.')}
+    shared = {k: v for k, v in overrides.items() if not k.startswith(('search.', 'finetune.'))}
     pretrained = root / f'pretrain {name(shared)}'
     _command('pretrain', shared, pretrained)
     if not (run / 'config.json').exists():

@@ -63,7 +63,7 @@ def main() -> None:
 def _check(config, workdir: Workdir) -> None:
   """Refuses a config that the run was not made with; writes nothing."""
   recorded = workdir.read_json('config.json', 'pretrain')
-  sections = ('model', 'data', 'teacher', 'pretrain', 'search', 'secure')
+  sections = ('model', 'data', 'teacher', 'pretrain', 'search', 'finetune', 'secure')
   workdir.claim({name: config[name].to_dict() for name in sections if name in recorded})
 
 

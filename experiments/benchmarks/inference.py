@@ -186,7 +186,9 @@ def _serve(
   pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles
 ) -> None:
   """The server's process: sessions until the other end of the pipe is closed."""
-  model = random_model(architectures.build(NETWORK, width=width), plans.make(*PLANS[plan]))
+  model = random_model(
+    architectures.build(NETWORK, width=width), plans.from_twentieths(*PLANS[plan])
+  )
   classes = model.run(_images(count, model.input_shape)).argmax(-1).tolist()
   context = tls.server_context(*files)
   ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

@@ -33,7 +33,7 @@ def rows() -> Iterator[Row]:
   for name, classes in list(NETWORKS.items())[: 1 if quick else None]:
     network = architectures.build(name, classes=classes, width=width)
     layers = len(activation_channels(network))
-    plan = plans.make([RATIO] * layers, [2] * layers)
+    plan = plans.from_twentieths([RATIO] * layers, [2] * layers)
     model = inference.random_model(network, plan, fitted=True)
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *model.input_shape), np.uint8)
     setting = f'{name} at width {width:g}, {PLAN}, mean of {_IMAGES} images, loopback, TLS'

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import Row
+from safenet_jax import data
 from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures, layers
-from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.models.network import Network
 from safenet_jax.search import fit
 from safenet_jax.search import member as members
 
@@ -78,19 +78,15 @@ def start(network: Network, options: members.Training) -> tuple[members.Member, 
   network = network.clone(dtype=members.compute_dtype(options))
   variables = jax.jit(network.init)(jax.random.key(0))
   task = members.Task(
-    images,
-    labels,
-    images[:1],
-    labels[:1],
-    importance.ranks(network, variables),
-    None,
-    network,
-    options,
-    (0.5,) * 3,
-    (0.25,) * 3,
+    train=data.Split(images, labels),
+    validation=data.Split(images[:1], labels[:1]),
+    channel_ranks=importance.ranks(network, variables),
+    network=network,
+    training=options,
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
   )
-  plan = plans.all_relu(len(activation_channels(network)))
-  return members.create(variables, plan, 0.01, network, options), task
+  return members.all_relu(variables, 0.01, network, options), task
 
 
 def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[], None]:

@@ -49,7 +49,7 @@ def rows() -> Iterator[Row]:
 
   width = 0.125 if quick else 1.0
   net = architectures.cnn7(width=width)
-  model = untrained.model(net, plan.make([10] * 7, [2, 3] * 3 + [2]))
+  model = untrained.model(net, plan.from_twentieths([10] * 7, [2, 3] * 3 + [2]))
   sessions = 1 if quick else 8
   structure = structures.structure(model)
   contexts = keys.contexts(structure)
@@ -75,7 +75,9 @@ def rows() -> Iterator[Row]:
     yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
   # Of other plans, for comparison alone.
   for name, ratio, degree in () if quick else PEAKS:
-    found = measure(untrained.model(net, plan.make([ratio] * 7, [degree] * 7)), 'delphi', 1)
+    found = measure(
+      untrained.model(net, plan.from_twentieths([ratio] * 7, [degree] * 7)), 'delphi', 1
+    )
     for party, peak in found.peaks.items():
       yield Row('units', f'peak/{name}/{party}', 'cnn7, one inference', peak, 'bytes')
 

@@ -137,7 +137,7 @@ def test_a_run_is_exported_to_a_file_that_is_a_model(workdir, tmp_path):
     _, approximation = planned_weights.load_planned(net, arrays)
   masked = [int(layer.mask.sum()) for layer in approximation]
   channels = jnp.asarray(plan['channels'])
-  planned = plans.replaced_channels(plans.make(plan['ratio'], plan['degree']), channels)
+  planned = plans.replaced_channels(plans.from_twentieths(plan['ratio'], plan['degree']), channels)
   assert masked == planned.tolist()
 
 

@@ -65,7 +65,7 @@ def test_fixed_point_loses_at_most_three_tenths_of_a_point(served, count):
 
 def test_an_image_is_classified_in_private(served):
   model, _, (images, _) = served
-  private = simulator.infer(model, images[:1], randomness.InsecureSeededRandomness(0))
+  private = simulator.integers(model, images[:1], randomness.InsecureSeededRandomness(0))
   plain = model.run(images[:1])
   assert private.argmax() == plain.argmax()
   assert np.abs(private - plain).max() < 0.05 * np.abs(plain).max()

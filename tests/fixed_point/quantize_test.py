@@ -22,7 +22,7 @@ def served(*records, images=IMAGES):
   variables = net.init(jax.random.key(0))
   channels = networks.activation_channels(net)
   approximation = activation.approximate(
-    plans.make([10] * len(channels), [2] * len(channels)),
+    plans.from_twentieths([10] * len(channels), [2] * len(channels)),
     importance.ranks(net, variables),
     activation.initial_coefficients(channels),
   )
@@ -51,7 +51,7 @@ def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
   unit = 2.0**model.output_fraction
   np.testing.assert_allclose(model.run(IMAGES) / unit, floating, atol=0.05 * floating.std() + 0.05)
   private = simulator.infer(model, IMAGES[:4], randomness.InsecureSeededRandomness(0))
-  np.testing.assert_allclose(private / unit, floating[:4], atol=0.05 * floating.std() + 0.05)
+  np.testing.assert_allclose(private, floating[:4], atol=0.05 * floating.std() + 0.05)
 
 
 @pytest.mark.parametrize(

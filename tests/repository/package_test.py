@@ -1,5 +1,6 @@
 """The public names, the wheel, and the code of the documents run from that wheel."""
 
+import ast
 import email
 import os
 import pathlib
@@ -63,6 +64,23 @@ def test_every_public_name_exists_and_has_a_docstring():
     assert getattr(safenet_jax, name).__doc__, name
 
 
+def test_type_checkers_see_every_lazy_name_and_no_other():
+  """What the block that only they execute imports is what `__getattr__` hands out."""
+  source = ast.parse(pathlib.Path(safenet_jax.__file__).read_text())
+  (block,) = (
+    node
+    for node in source.body
+    if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+  )
+  assert all(isinstance(node, ast.ImportFrom) and node.level == 0 for node in block.body)
+  seen = [
+    (alias.asname or alias.name, (node.module.removeprefix('safenet_jax.'), alias.name))
+    for node in block.body
+    for alias in node.names
+  ]
+  assert len(seen) == len(dict(seen)) and dict(seen) == safenet_jax._NAMES
+
+
 def test_importing_the_package_imports_no_jax():
   python('-c', 'import sys, safenet_jax; sys.exit("jax" in sys.modules)')
 
@@ -96,7 +114,19 @@ def test_the_wheel_holds_the_package_and_the_embedded_images_and_nothing_else(bu
 def test_quickstart_of_readme_runs_from_the_wheel(outside):
   code = code_of('README.md', 'load_data')
   assert len(code.strip().splitlines()) <= 15
-  assert outside(code).strip()
+  # The same calls, on a network of two layers and for less long.
+  layers = ('AveragePool(4)', 'Conv(8)', 'Activation()', 'Flatten()', 'Dense(10)')
+  tiny = ', '.join(f'safenet.{layer}' for layer in layers)
+  for given, small in (
+    ('safenet.cnn7(width=0.25, ', f'safenet.Network(({tiny}), '),
+    ('epochs=3', 'epochs=1'),
+    ('population=4, epochs=2', 'population=2, iterations=2, joint_cycles=1, epochs=1'),
+  ):
+    assert code.count(given) == 1
+    code = code.replace(given, small)
+  found = outside(code)
+  assert 'of the ReLUs replaced' in found
+  assert re.search(r'private \[\d \d \d \d\] plaintext \[\d \d \d \d\]$', found.strip())
 
 
 def test_a_network_of_the_documents_runs_from_the_wheel(outside):

@@ -124,7 +124,7 @@ def _calibrated(records, shape, ratios):
   net = network.Network(records, input_shape=shape)
   variables = net.init(jax.random.key(0))
   approximation = activation_.approximate(
-    plans.make(ratios, [2] * len(ratios)),
+    plans.from_twentieths(ratios, [2] * len(ratios)),
     importance.ranks(net, variables),
     activation_.initial_coefficients(network.activation_channels(net)),
   )

@@ -74,18 +74,18 @@ def gathered(x, channels, stride, shift):
 
 
 class Follower:
-  """Operations on one image's int64 [H, W, C] that check a simulator's trace layer by layer.
+  """Operations on one image's int64 [H, W, C] that check a protocol's values layer by layer.
 
   Linear layers and additions have to be exact; an activation may differ by its
   bound, and goes on with what the protocol had.
   """
 
-  def __init__(self, model, trace, image):
-    self.model, self.trace, self.image = model, trace, image
+  def __init__(self, model, values, image):
+    self.model, self.values, self.image = model, values, image
     self.errors = {}
 
   def _exact(self, name, y):
-    np.testing.assert_array_equal(self.trace[name][self.image], y, err_msg=name)
+    np.testing.assert_array_equal(self.values[name][self.image], y, err_msg=name)
     return y
 
   def conv(self, name, layer, x):
@@ -102,7 +102,7 @@ class Follower:
     del layer
     form = self.model.activations[name]
     exact, bound = activation(y, form, self.model.polynomials.get(name, ()))
-    x = self.trace[name][self.image]
+    x = self.values[name][self.image]
     error = x - exact
     assert (np.abs(error) <= bound).all(), (name, np.abs(error).max(), bound.max())
     self.errors[name] = error, bound

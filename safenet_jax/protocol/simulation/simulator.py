@@ -47,20 +47,35 @@ def infer(
   randomness: Randomness,
   *,
   ledger: Ledger | None = None,
-  trace: dict[str, np.ndarray] | None = None,
 ) -> np.ndarray:
-  """Logits of a private inference of a batch of images.
+  """Logits of a private inference of a batch of images, as `Client.infer` returns them.
 
   Args:
     model: the served network.
     images: uint8 [B, H, W, C].
     randomness: of both parties and the dealer.
     ledger: gets every message and second.
-    trace: if given, gets the value that the two shares of every linear and
-      activation layer stand for, int64, by name. Only a simulator can do that.
 
   Returns:
-    int64 [B, classes], with `model.output_fraction` fraction bits.
+    float64 [B, classes].
+
+  Raises:
+    ValueError: images of another shape or type.
+  """
+  return integers(model, images, randomness, ledger=ledger) / 2.0**model.output_fraction
+
+
+def integers(
+  model: FixedPointModel,
+  images: np.ndarray,
+  randomness: Randomness,
+  *,
+  ledger: Ledger | None = None,
+) -> np.ndarray:
+  """The integers that the two shares of the logits stand for; arguments as of `infer`.
+
+  Returns:
+    int64 [B, classes], the logits times 2^`model.output_fraction`.
   """
   ledger = ledger or Ledger()
   ledger.truncation_failure = model.truncation_failure
@@ -69,14 +84,12 @@ def infer(
     x = model.encode(images)
     mask = randomness.ring(bits, x.shape)
     offline = _Offline(model, dealers.InsecureDealer(randomness, ledger), ledger)
-    offline.masks['input'] = mask
     c = records.run(model.layers, offline, mask)
 
     with ledger.step('online', 'input', 'mask', 'client'):
       m = ring.reduce(ring.from_signed(x, bits) - mask, bits)
     ledger.send('online', 'input', 'masked input', 'client', m, bits)
-    online = _Online(model, offline, ledger, trace)
-    s = records.run(model.layers, online, m)
+    s = records.run(model.layers, _Online(model, offline, ledger), m)
     ledger.send('online', 'logits', 'share', 'server', s, bits)
     return ring.reconstruct(np.asarray(c), np.asarray(s), bits)
 
@@ -135,8 +148,6 @@ class _Offline(Local):
     super().__init__(model, jnp)
     self.dealer, self.ledger = dealer, ledger
     self.u: dict[str, np.ndarray] = {}
-    self.c: dict[str, Any] = {}
-    self.masks: dict[str, np.ndarray] = {}
     self.states: dict[str, _ActivationState] = {}
 
   def conv(self, name, layer, r):
@@ -149,7 +160,6 @@ class _Offline(Local):
       )
       c.block_until_ready()
     self.ledger.send('offline', name, 'dealt linear', 'dealer', u, 2 * self.bits)
-    self.c[name] = c
     return c
 
   dense = conv
@@ -179,7 +189,6 @@ class _Offline(Local):
         for width, rescale in zip(widths, form.rescales(self.bits))
       ]
       mask = self.dealer.randomness.ring(self.bits, (*pooled, sum(widths)))
-    self.masks[name] = mask
     self.states[name] = _ActivationState(client, server, powers, products, transfers, mask)
     return mask
 
@@ -187,13 +196,9 @@ class _Offline(Local):
 class _Online(Local):
   """Operations on the server's values: m before a linear layer, s after it."""
 
-  def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger, trace):
+  def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger):
     super().__init__(model, jnp)
-    self.offline, self.ledger, self.trace = offline, ledger, trace
-
-  def _record(self, name, client, server):
-    if self.trace is not None:
-      self.trace[name] = ring.reconstruct(np.asarray(client), np.asarray(server), self.bits)
+    self.offline, self.ledger = offline, ledger
 
   def conv(self, name, layer, m):
     del layer
@@ -209,7 +214,6 @@ class _Online(Local):
         bits=self.bits,
       )
       s.block_until_ready()
-    self._record(name, self.offline.c[name], s)
     return s
 
   dense = conv
@@ -252,9 +256,7 @@ class _Online(Local):
     for _, correction, word, _, rescale in outputs:
       self.ledger.send('online', name, 'truncation', 'client', correction, rescale.wrap_bits)
       self.ledger.send('online', name, 'truncation', 'client', word, self.bits)
-    m = jnp.concatenate([m for *_, m, _ in outputs], axis=-1)
-    self._record(name, state.mask, m)
-    return m
+    return jnp.concatenate([m for *_, m, _ in outputs], axis=-1)
 
   def _relu(self, name, form, state, share):
     circuit = relu.circuit(form)

@@ -36,7 +36,9 @@ CASES = {
 
 
 def stand_in(records, ratios, degrees):
-  return untrained.model(networks.Network(records, small.SHAPE), plans.make(ratios, degrees))
+  return untrained.model(
+    networks.Network(records, small.SHAPE), plans.from_twentieths(ratios, degrees)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -131,7 +133,10 @@ def test_what_parties_keep_is_what_they_kept(model, name, monkeypatch):
 def cnn7():
   """Estimates of the plans of the committed benchmark, whose formats are others."""
   net = architectures.cnn7()
-  served = {name: untrained.model(net, plans.make(*plan)) for name, plan in inference.PLANS.items()}
+  served = {
+    name: untrained.model(net, plans.from_twentieths(*plan))
+    for name, plan in inference.PLANS.items()
+  }
   cases = [('delphi', name, name) for name in inference.PLANS]
   cases += [('gazelle', name, f'gazelle_{name}') for name in ('all_relu', 'channel_80')]
   return {at: estimates.inference(served[name], mode) for mode, name, at in cases}

@@ -13,7 +13,7 @@ from safenet_jax.models import network as networks
 from safenet_jax.protocol.layers import max_pool
 from safenet_jax.protocol.simulation import dealer, simulator
 from safenet_jax.transport import ledger as ledgers
-from tests.support import models, plain_circuits, reference
+from tests.support import models, plain_circuits, reference, shares
 from tests.support import networks as small
 
 
@@ -151,14 +151,16 @@ def test_a_network_with_max_pools_equals_the_integer_reference():
   fixed = model.run(small.IMAGES) / 2.0**model.output_fraction
   assert np.abs(fixed - wanted).max() < 0.05 * np.abs(wanted).max()
 
-  trace, ledger = {}, ledgers.Ledger()
+  ledger = ledgers.Ledger()
   images = small.IMAGES[:2]
-  logits = simulator.infer(
-    model, images, randomness.InsecureSeededRandomness(1), trace=trace, ledger=ledger
-  )
+  with shares.recorded() as held:
+    logits = simulator.integers(
+      model, images, randomness.InsecureSeededRandomness(1), ledger=ledger
+    )
+  values = held.values(model.precision.ring)
   for n in range(len(images)):
     x = np.round(small.normal(images[n]) * 2.0**model.input_fraction).astype(np.int64)
-    follower = reference.Follower(model, trace, n)
+    follower = reference.Follower(model, values, n)
     np.testing.assert_array_equal(layers.run(model.layers, follower, x), logits[n])
   # One round trip for an activation with a max pool, as for any other.
   assert ledger.record()['phases']['online']['rounds'] == count + 1

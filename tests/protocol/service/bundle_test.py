@@ -32,13 +32,13 @@ PREFIX = struct.Struct('>8sII')
 def residual():
   """With shortcuts, general squares, cubics, and pruned channels."""
   net = networks.Network(small.NETWORKS['padded'], small.SHAPE)
-  return untrained.model(net, plans.make([10] * 5, [0, 2, 3, 2, 2]))
+  return untrained.model(net, plans.from_twentieths([10] * 5, [0, 2, 3, 2, 2]))
 
 
 def pooled():
   """With max pools and a dense layer on a map."""
   net = networks.Network(small.VGG, small.SHAPE)
-  return untrained.model(net, plans.make([0, 10, 10, 10], [0, 2, 0, 3]))
+  return untrained.model(net, plans.from_twentieths([0, 10, 10, 10], [0, 2, 0, 3]))
 
 
 def assert_equal(found, wanted):

@@ -36,7 +36,7 @@ def cnn7(images, width):
   variables = net.init(jax.random.key(0))
   coefficients = activation.initial_coefficients(networks.activation_channels(net))
   approximation = activation.approximate(
-    plans.make(*PLAN),
+    plans.from_twentieths(*PLAN),
     importance.ranks(net, variables),
     tuple(c.at[3].set(0.02) for c in coefficients),
   )

@@ -14,7 +14,7 @@ from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.transport import ledger as ledgers
-from tests.support import reference
+from tests.support import reference, shares
 
 PLANS = {
   'all ReLU': ([0] * 7, [2] * 7),
@@ -34,7 +34,7 @@ def served(images, plan, early_pool=False, precision=None):
   net = architectures.cnn7(width=0.125, input_shape=(28, 28, 1), pool_before_activation=early_pool)
   variables = net.init(jax.random.key(0))
   approximation = activation.approximate(
-    plans.make(*plan),
+    plans.from_twentieths(*plan),
     importance.ranks(net, variables),
     tuple(c.at[3].set(0.02) for c in activation.initial_coefficients(activation_channels(net))),
   )
@@ -59,8 +59,9 @@ def served(images, plan, early_pool=False, precision=None):
 def test_every_layer_equals_the_integer_reference(images, name, early_pool):
   _, _, _, model = served(images, PLANS[name], early_pool)
   test = images.test.images[:2]
-  trace = {}
-  logits = simulator.infer(model, test, randomness.InsecureSeededRandomness(1), trace=trace)
+  with shares.recorded() as held:
+    logits = simulator.integers(model, test, randomness.InsecureSeededRandomness(1))
+  values = held.values(model.precision.ring)
 
   for n in range(len(test)):
     normal = (test[n] / 255.0 - np.asarray(images.mean)) / np.asarray(images.std)
@@ -68,12 +69,12 @@ def test_every_layer_equals_the_integer_reference(images, name, early_pool):
     for t in range(7):
       weights, form = model.linear[f'conv{t}'], model.activations[f'activation{t}']
       y = reference.convolution(x, weights.kernel, weights.stride) + weights.bias
-      np.testing.assert_array_equal(trace[f'conv{t}'][n], y)
+      np.testing.assert_array_equal(values[f'conv{t}'][n], y)
       if early_pool and t in (1, 3):
         y = reference.pooled(y, 2)
       exact, bound = reference.activation(y, form, model.polynomials.get(f'activation{t}', ()))
       # From here on with the protocol's own rounding.
-      x = trace[f'activation{t}'][n]
+      x = values[f'activation{t}'][n]
       assert (np.abs(x - exact) <= bound).all(), (t, np.abs(x - exact).max())
       assert abs(np.mean(x - exact)) < 0.1 * bound.mean()
     dense = model.linear['dense0']
@@ -107,6 +108,17 @@ def test_private_class_is_that_of_the_fixed_point_network(images):
   test = images.test.images[:8]
   private = simulator.infer(model, test, randomness.SystemRandomness())
   np.testing.assert_array_equal(private.argmax(-1), model.run(test).argmax(-1))
+
+
+def test_logits_are_the_integers_in_the_units_of_the_float_network(images):
+  _, _, _, model = served(images, PLANS['mixed'])
+  test = images.test.images[:2]
+  logits, integers = (
+    infer(model, test, randomness.InsecureSeededRandomness(1))
+    for infer in (simulator.infer, simulator.integers)
+  )
+  assert logits.dtype == np.float64 and integers.dtype == np.int64
+  np.testing.assert_array_equal(logits * 2.0**model.output_fraction, integers)
 
 
 def test_pruned_channels_are_physically_gone(images):
