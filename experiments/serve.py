@@ -20,8 +20,8 @@ from absl import flags
 
 from experiments.lib import launcher, machine, party_flags
 from safenet_jax.protocol.service import bundle as bundles
-from safenet_jax.protocol.service import description as descriptions
 from safenet_jax.protocol.service import server as servers
+from safenet_jax.protocol.service import sessions
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport import tls
 
@@ -33,7 +33,10 @@ CLIENT_CA = flags.DEFINE_string(
   'client_ca', None, 'PEM file: clients need a certificate that it signed.'
 )
 MODE = flags.DEFINE_enum(
-  'mode', 'delphi', descriptions.MODES, 'How linear layers are served; gazelle is a baseline.'
+  'mode',
+  sessions.DEFAULT,
+  list(sessions.MODES),
+  'How linear layers are served; gazelle is a baseline.',
 )
 OUTPUTS = flags.DEFINE_list(
   'outputs',
@@ -99,12 +102,14 @@ def main() -> None:
     party_flags.HOST.value or '127.0.0.1',
     party_flags.PORT.value,
     context=context,
-    mode=MODE.value or 'delphi',
-    outputs=OUTPUTS.value,
+    options=servers.ServerOptions(
+      mode=MODE.value or sessions.DEFAULT,
+      outputs=OUTPUTS.value,
+      workers=WORKERS.value or 0,
+      sessions=SESSIONS.value or 1,
+      memory_bytes=int((MEMORY.value or 0) * 2**30),
+    ),
     on_record=_save,
-    workers=WORKERS.value or 0,
-    sessions=SESSIONS.value,
-    memory_bytes=int(MEMORY.value * 2**30),
   )
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())

@@ -48,6 +48,7 @@ _NAMES = {
   'Ledger': ('transport.ledger', 'Ledger'),
   'simulate': ('protocol.simulation.simulator', 'infer'),
   'Server': ('protocol.service.server', 'Server'),
+  'ServerOptions': ('protocol.service.server', 'ServerOptions'),
   'Client': ('protocol.service.client', 'Client'),
   'ProtocolError': ('transport.frames', 'ProtocolError'),
   'server_context': ('transport.tls', 'server_context'),
