@@ -37,7 +37,7 @@ def main() -> None:
     bundles.load(launcher.OUT.value)
   size = pathlib.Path(launcher.OUT.value).stat().st_size
   print(
-    f'export: {len(run.model.linear)} linear and {len(run.model.activations)} activation '
+    f'export: {len(run.model.linear)} linear and {len(run.model.public.activations)} activation '
     f'layers, {size / 1e6:.2f} MB in {launcher.OUT.value}'
   )
 

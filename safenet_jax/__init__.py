@@ -106,6 +106,7 @@ _NAMES = {
   'Ledger': ('transport.ledger', 'Ledger'),
   'simulate': ('protocol.simulation.simulator', 'infer'),
   'Server': ('protocol.service.server', 'Server'),
+  'ServerOptions': ('protocol.service.server', 'ServerOptions'),
   'Client': ('protocol.service.client', 'Client'),
   'Expectation': ('protocol.service.description', 'Expectation'),
   'ProtocolError': ('transport.frames', 'ProtocolError'),

@@ -105,7 +105,7 @@ def garbled_block(count: int, randomness: Randomness) -> Block:
       ledger.send(phase, '', 'relu', sender, message, bits)
 
     tag = next(tags)
-    choices = relu.pack(relu.sign_words(c, layer), layer, count)
+    choices = relu.entering(c, layer, count)
     message, labels = label_receiver.extend(tag, choices.reshape(-1), width * count)
     send('offline', 'client', message)
     zeros = label_sender.extend(tag, message, width * count)

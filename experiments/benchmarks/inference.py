@@ -1,11 +1,11 @@
 """Private inference by two processes over TLS: seconds and bytes.
 
-Rows `<network>/<plan>/<quantity>`, in Gazelle's mode `<network>/gazelle_<plan>/<quantity>`, for one
-image of 32 x 32. `offline_s`, `online_s` and `total_s` are wall seconds that the client waits,
-`<phase>_linear_s` the part of them in steps of linear layers, `offline_mb` and `online_mb` what
-goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree` the share of classes that equal
-the integer model's. Weights are random: neither bytes nor time depend on them. Homomorphic
-encryption runs in the server's session thread.
+Rows `<network>/<plan>/<quantity>`, in other modes than Delphi's
+`<network>/<mode>_<plan>/<quantity>`, for one image of 32 x 32. `offline_s`, `online_s` and
+`total_s` are wall seconds that the client waits, `<phase>_linear_s` the part of them in steps of
+linear layers, `offline_mb` and `online_mb` what goes both ways, `<phase>_cpu_<party>_s` CPU
+seconds, and `agree` the share of classes that equal the integer model's. Weights are random:
+neither bytes nor time depend on them. Homomorphic encryption runs in the server's session thread.
 
 These are on the loopback. `lan_<quantity>` and `wan_<quantity>` are wall seconds over emulated
 links (`transport.emulated_link`), measured as the others are; their floor is what the ledger's
@@ -35,6 +35,7 @@ from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
+from safenet_jax.protocol.service import sessions
 from safenet_jax.report import costs
 from safenet_jax.transport import channel, tls
 from safenet_jax.transport import ledger as ledgers
@@ -58,9 +59,13 @@ def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   width = 0.125 if quick else 1.0
   counts = dict.fromkeys(LINKS, 1) if quick else {'loopback': 4, 'lan': 2, 'wan': 2}
-  cases = [('delphi', name) for name in PLANS] + [('gazelle', name) for name in list(PLANS)[:2]]
+  cases = [
+    (mode, name)
+    for mode in sessions.MODES
+    for name in (PLANS if mode == sessions.DEFAULT else list(PLANS)[:2])
+  ]
   for mode, name in cases[1:2] if quick else cases:
-    at = f'{NETWORK}/{"" if mode == "delphi" else f"{mode}_"}{name}'
+    at = f'{NETWORK}/{"" if mode == sessions.DEFAULT else f"{mode}_"}{name}'
     what = f'{NETWORK} at width {width:g}, {name}, {mode}'
     for link, record in measure(mode, name, width, counts):
       setting = f'{what}, mean of {record["images"]} images, {link}, TLS'
@@ -189,11 +194,12 @@ def _serve(
   model = random_model(
     architectures.build(NETWORK, width=width), plans.from_twentieths(*PLANS[plan])
   )
-  classes = model.run(_images(count, model.input_shape)).argmax(-1).tolist()
+  classes = model.run(_images(count, model.public.input_shape)).argmax(-1).tolist()
   context = tls.server_context(*files)
   ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-  with servers.Server(model, context=context, mode=mode, on_record=ended.put) as server:
-    pipe.send((server.address[1], model.input_shape, classes))
+  options = servers.ServerOptions(mode=mode)
+  with servers.Server(model, context=context, options=options, on_record=ended.put) as server:
+    pipe.send((server.address[1], model.public.input_shape, classes))
     threading.Thread(target=_hand_out, args=(ended, pipe), daemon=True).start()
     try:
       pipe.recv()

@@ -35,7 +35,9 @@ def rows() -> Iterator[Row]:
     layers = len(activation_channels(network))
     plan = plans.from_twentieths([RATIO] * layers, [2] * layers)
     model = inference.random_model(network, plan, fitted=True)
-    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *model.input_shape), np.uint8)
+    images = np.random.default_rng(0).integers(
+      0, 256, (_IMAGES, *model.public.input_shape), np.uint8
+    )
     setting = f'{name} at width {width:g}, {PLAN}, mean of {_IMAGES} images, loopback, TLS'
     for quantity, (value, unit) in _measure(model, images).items():
       yield Row('networks', f'{name}/{PLAN}/{quantity}', setting, value, unit)

@@ -16,6 +16,7 @@ from experiments import benchmarks
 from experiments.benchmarks import inference, Row
 from experiments.lib import load_test
 from safenet_jax.console import process_memory
+from safenet_jax.protocol.service import sessions
 from safenet_jax.transport import tls
 
 PLAN = 'channel_80'
@@ -27,7 +28,7 @@ def rows() -> Iterator[Row]:
   width = 0.125 if quick else 1.0
   requests = load_test.REQUESTS.value or (4 if quick else _REQUESTS)
   memory: list[process_memory.Memory] = []
-  with inference.serving('delphi', PLAN, width, min(_IMAGES, requests)) as server:
+  with inference.serving(sessions.DEFAULT, PLAN, width, min(_IMAGES, requests)) as server:
     found = load_test.run(
       server.address,
       functools.partial(tls.client_context, server.files.certificate),

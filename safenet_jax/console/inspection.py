@@ -11,7 +11,7 @@ from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.estimate import unit_costs
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
-from safenet_jax.protocol.service import description
+from safenet_jax.protocol.service import sessions
 
 USAGE = 'BUNDLE [options]'
 DESCRIPTION = (
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def facts(model: FixedPointModel) -> Iterator[str]:
   """What a model is, for people: layers, input, formats, outputs."""
-  public, rows = model, []
+  public, rows = model.public, []
   for shape in records.shapes(public.layers, public.input_shape):
     garbled = polynomial = degree = ''
     if isinstance(shape.layer, records.Activation):
@@ -60,7 +60,7 @@ def facts(model: FixedPointModel) -> Iterator[str]:
   )
   yield ''
   yield f'input    uint8 {_size(public.input_shape)}, {public.input_fraction} fraction bits'
-  yield f'outputs  {", ".join(structure.outputs(public))} of {rows[-1][2]} classes'
+  yield f'outputs  {", ".join(structure.outputs_of(public))} of {rows[-1][2]} classes'
   yield (
     f'formats  shares of {public.precision.ring} bits, logits with '
     f'{public.output_fraction} fraction bits'
@@ -76,9 +76,9 @@ def price(model: FixedPointModel, costs: unit_costs.UnitCosts | None) -> Iterato
   """What one inference costs in every mode, for people; seconds where costs are given."""
   seconds = ['s here', 's LAN', 's WAN'] if costs else []
   rows, held = [], []
-  for mode in description.MODES:
+  for mode in sessions.MODES:
     try:
-      found = estimates.inference(model, mode, costs or unit_costs.DEFAULT)
+      found = estimates.inference(model.public, mode, costs or unit_costs.DEFAULT)
     except ValueError as error:
       held.append(f'{mode}: not served, {error}')
       continue

@@ -14,8 +14,8 @@ from safenet_jax.console import errors, options, process_memory
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
-from safenet_jax.protocol.service import description
 from safenet_jax.protocol.service import server as servers
+from safenet_jax.protocol.service import sessions as protocol_sessions
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport import tls
 
@@ -40,9 +40,9 @@ class Serving:
   insecure_clear: bool = options.option('instead: no encryption, for measurements only', False)
   mode: str = options.option(
     'delphi; or gazelle, the baseline',
-    'delphi',
+    protocol_sessions.DEFAULT,
     metavar='MODE',
-    choices=description.MODES,
+    choices=tuple(protocol_sessions.MODES),
   )
   outputs: tuple[str, ...] = options.option(
     'what clients may have: logits,class or only one', (), metavar='A,B', choices=structure.OUTPUTS
@@ -122,12 +122,14 @@ def _server(
       serving.host,
       serving.port,
       context=context,
-      mode=serving.mode,
-      outputs=serving.outputs or None,
+      options=servers.ServerOptions(
+        mode=serving.mode,
+        outputs=serving.outputs or None,
+        workers=serving.workers,
+        sessions=serving.sessions,
+        memory_bytes=int(serving.memory_gib * 2**30),
+      ),
       on_record=save if serving.ledgers else None,
-      workers=serving.workers,
-      sessions=serving.sessions,
-      memory_bytes=int(serving.memory_gib * 2**30),
     )
   except OSError as error:
     place = f'{serving.host}:{serving.port}'

@@ -39,7 +39,6 @@ class Listener:
     timeout: float = 60.0,
     handshake_timeout: float = 10.0,
     session_seconds: float = 3600.0,
-    **options,
   ):
     """Starts to accept.
 
@@ -52,13 +51,12 @@ class Listener:
       timeout: of every message of a session.
       handshake_timeout: of the TLS handshake.
       session_seconds: after which a session is ended.
-      **options: of the channels.
     """
     if sessions < 1:
       raise ValueError(f'{sessions} sessions, want at least 1')
     self._serve_session, self._context, self._sessions = serve_session, context, sessions
     self._timeout, self._handshake_timeout = timeout, handshake_timeout
-    self._session_seconds, self._options = session_seconds, options
+    self._session_seconds = session_seconds
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     self._socket = socket.create_server((host, port), family=family, backlog=128)
     self._socket.setblocking(False)
@@ -191,7 +189,7 @@ class Listener:
   def _admit(self, sock: socket.socket, peer: str) -> None:
     # Threads of one process share its clock; each session counts its own.
     ledger = Ledger(cpu_clock=time.thread_time)
-    channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout, **self._options)
+    channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout)
     thread = threading.current_thread()
     with self._changed:
       busy = self.running >= self._sessions

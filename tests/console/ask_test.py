@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.console import main
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions
 from tests.support import models
@@ -19,10 +19,11 @@ def server():
   """One that has room for two preparations; all five at once would not fit."""
   model = models.calibrated()
   size = max(
-    sessions.MODES['delphi'].server_material.size(structures.structure(model, output))
-    for output in structures.OUTPUTS
+    sessions.MODES['delphi'].server_material.size(Structure.of(model.public), output)
+    for output in OUTPUTS
   )
-  with servers.Server(model, context=None, sessions=1, memory_bytes=2 * size) as found:
+  options = servers.ServerOptions(sessions=1, memory_bytes=2 * size)
+  with servers.Server(model, context=None, options=options) as found:
     yield found
 
 
@@ -38,13 +39,13 @@ def test_images_are_inferred_batch_by_batch(server, tmp_path, capsys):
   np.save(images, IMAGES)
   assert ask(server, images, f'--out={out}') == 0
   printed = capsys.readouterr()
-  logits = np.sort(model.run(IMAGES)) / 2.0**model.output_fraction
+  logits = np.sort(model.logits(IMAGES))
   sure = logits[:, -1] - logits[:, -2] > 0.1  # the protocol rounds at random
   found = np.array(printed.out.split(), int)
   assert (found == model.run(IMAGES).argmax(-1))[sure].all() and found.shape == (5,)
   assert 'MB up' in printed.err and 'MB down' in printed.err
   record = json.loads(out.read_text())
-  assert record['images'] == 5 and record['truncation_failure'] == model.truncation_failure
+  assert record['images'] == 5 and record['truncation_failure'] == model.public.truncation_failure
   # Three batches of two activation layers.
   assert record['phases']['online']['rounds'] == 3 * 3
   assert record['memory']['peak'] >= record['memory']['resident'] > 0

@@ -126,8 +126,8 @@ def test_a_run_is_exported_to_a_file_that_is_a_model(workdir, tmp_path):
   assert found.stdout.startswith('export: 8 linear and 7 activation layers, ')
   plan = json.loads((workdir / 'plan.json').read_text())
   model = bundle.load(path)
-  assert list(model.activations) == [f'activation{t}' for t in range(7)]
-  for form, degree, ratio in zip(model.activations.values(), plan['degree'], plan['ratio']):
+  assert list(model.public.activations) == [f'activation{t}' for t in range(7)]
+  for form, degree, ratio in zip(model.public.activations.values(), plan['degree'], plan['ratio']):
     assert form.degree == (degree if form.polynomial else 0) and (ratio or not form.polynomial)
   missing = run('export', *SMALL, f'--workdir={workdir}', f'--out={tmp_path}/a/b', code=2)
   assert 'no such directory' in missing.stderr and missing.stderr.count('\n') == 1

@@ -100,7 +100,7 @@ class Follower:
 
   def activation(self, name, layer, y):
     del layer
-    form = self.model.activations[name]
+    form = self.model.public.activations[name]
     exact, bound = activation(y, form, self.model.polynomials.get(name, ()))
     x = self.values[name][self.image]
     error = x - exact
@@ -109,11 +109,11 @@ class Follower:
     return x
 
   def average_pool(self, name, layer, x):
-    return x if name in self.model.absorbed else pooled(x, layer.window)
+    return x if name in self.model.public.absorbed else pooled(x, layer.window)
 
   def max_pool(self, name, layer, x):
     del layer
-    assert name in self.model.absorbed
+    assert name in self.model.public.absorbed
     return x
 
   def flatten(self, name, layer, x):

@@ -36,7 +36,7 @@ def batch(model: FixedPointModel) -> int:
   size = sum(
     math.prod(form.map_shape)
     * (form.relu * (form.sign_bits - form.dropped) * _BIT_BYTES + form.polynomial * _WORD_BYTES)
-    for form in model.activations.values()
+    for form in model.public.activations.values()
   )
   return max(1, _BATCH_BYTES // max(1, size))
 
@@ -62,7 +62,7 @@ def infer(
   Raises:
     ValueError: images of another shape or type.
   """
-  return integers(model, images, randomness, ledger=ledger) / 2.0**model.output_fraction
+  return model.public.decode(integers(model, images, randomness, ledger=ledger))
 
 
 def integers(
@@ -75,21 +75,21 @@ def integers(
   """The integers that the two shares of the logits stand for; arguments as of `infer`.
 
   Returns:
-    int64 [B, classes], the logits times 2^`model.output_fraction`.
+    int64 [B, classes], the logits times 2^`model.public.output_fraction`.
   """
   ledger = ledger or Ledger()
-  ledger.truncation_failure = model.truncation_failure
-  bits = model.precision.ring
+  ledger.truncation_failure = model.public.truncation_failure
+  bits = model.public.precision.ring
   with jax.enable_x64(True):
-    x = model.encode(images)
+    x = model.public.encode(images)
     mask = randomness.ring(bits, x.shape)
     offline = _Offline(model, dealers.InsecureDealer(randomness, ledger), ledger)
-    c = records.run(model.layers, offline, mask)
+    c = records.run(model.public.layers, offline, mask)
 
     with ledger.step('online', 'input', 'mask', 'client'):
       m = ring.reduce(ring.from_signed(x, bits) - mask, bits)
     ledger.send('online', 'input', 'masked input', 'client', m, bits)
-    s = records.run(model.layers, _Online(model, offline, ledger), m)
+    s = records.run(model.public.layers, _Online(model, offline, ledger), m)
     ledger.send('online', 'logits', 'share', 'server', s, bits)
     return ring.reconstruct(np.asarray(c), np.asarray(s), bits)
 
@@ -145,13 +145,14 @@ class _Offline(Local):
   """Operations on the client's masks: r before a linear layer, c after it."""
 
   def __init__(self, model: FixedPointModel, dealer: dealers.InsecureDealer, ledger: Ledger):
-    super().__init__(model, jnp)
+    super().__init__(model.public, jnp)
+    self.linear = model.linear
     self.dealer, self.ledger = dealer, ledger
     self.u: dict[str, np.ndarray] = {}
     self.states: dict[str, _ActivationState] = {}
 
   def conv(self, name, layer, r):
-    weights = self.model.linear[name]
+    weights = self.linear[name]
     shape = (*(-(-n // weights.stride) for n in r.shape[1:-1]), layer.features)
     u = self.u[name] = self.dealer.randomness.ring(self.bits, (r.shape[0], *shape))
     with self.ledger.step('offline', name, 'linear', 'both'):
@@ -197,12 +198,13 @@ class _Online(Local):
   """Operations on the server's values: m before a linear layer, s after it."""
 
   def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger):
-    super().__init__(model, jnp)
+    super().__init__(model.public, jnp)
+    self.linear, self.polynomials = model.linear, model.polynomials
     self.offline, self.ledger = offline, ledger
 
   def conv(self, name, layer, m):
     del layer
-    weights = self.model.linear[name]
+    weights = self.linear[name]
     with self.ledger.step('online', name, 'linear', 'server'):
       s = _linear_online(
         m,
@@ -232,7 +234,7 @@ class _Online(Local):
           state.powers,
           state.products,
           s[..., form.relu :],
-          self.model.polynomials[name],
+          self.polynomials[name],
           form=form,
           bits=self.bits,
         )
@@ -262,19 +264,17 @@ class _Online(Local):
     circuit = relu.circuit(form)
     values, flat = [], share.reshape(-1)
     evaluators: dict[int, garbling.Evaluator] = {}
-    for (first, end, size), client, server in zip(
-      relu.blocks(flat.size), state.client, state.server
-    ):
+    for block, client, server in zip(relu.cut(flat.size), state.client, state.server):
       with self.ledger.step('online', name, 'labels', 'server'):
         labels, words, rho = relu.online_server(
-          server, flat[first:end], self.offline.dealer.delta, form
+          server, flat[block.first : block.end], self.offline.dealer.delta, form
         )
       self.ledger.send('online', name, 'labels', 'server', labels)
       self.ledger.send('online', name, 'select words', 'server', words, form.select_bits)
       with self.ledger.step('online', name, 'evaluation', 'client'):
-        if size not in evaluators:
-          evaluators[size] = garbling.Evaluator(circuit, size)
-        v = relu.online_client(client, evaluators[size], labels, words, form)
+        if block.size not in evaluators:
+          evaluators[block.size] = garbling.Evaluator(circuit, block.size)
+        v = relu.online_client(client, evaluators[block.size], labels, words, form)
       values.append((v, rho))
     return tuple(np.concatenate(part).reshape(share.shape) for part in zip(*values))
 
@@ -283,16 +283,14 @@ class _Online(Local):
     words = max_pool.windows(share, form, server=True)
     values = []
     evaluators: dict[int, garbling.Evaluator] = {}
-    for (first, end, size), client, server in zip(
-      max_pool.blocks(words.shape[1]), state.client, state.server
-    ):
+    for block, client, server in zip(max_pool.cut(words.shape[1]), state.client, state.server):
       with self.ledger.step('online', name, 'labels', 'server'):
-        labels, rho = max_pool.online_server(server, words[:, first:end], form)
+        labels, rho = max_pool.online_server(server, words[:, block.first : block.end], form)
       self.ledger.send('online', name, 'labels', 'server', labels)
       with self.ledger.step('online', name, 'evaluation', 'client'):
-        if size not in evaluators:
-          evaluators[size] = garbling.Evaluator(circuit, size)
-        v = max_pool.online_client(client, evaluators[size], labels, end - first)
+        if block.size not in evaluators:
+          evaluators[block.size] = garbling.Evaluator(circuit, block.size)
+        v = max_pool.online_client(client, evaluators[block.size], labels, block.count)
       values.append((v, rho))
     pooled = (len(share), *(n // form.window for n in form.map_shape), form.relu)
     return tuple(np.concatenate(part).reshape(pooled) for part in zip(*values))

@@ -15,7 +15,7 @@ def test_two_commands_serve_a_bundle_and_ask_for_classes():
   images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
   found = {name: value for name, (value, _) in networks._measure(model, images).items()}
   assert found['agree'] == 1
-  expected = estimate.inference(model)
+  expected = estimate.inference(model.public)
   for phase in ('offline', 'online'):
     assert found[f'{phase}_mb'] == pytest.approx(expected.bytes(phase) / 1e6, rel=0.02)
   # JAX alone would be more.

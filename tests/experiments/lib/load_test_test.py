@@ -53,7 +53,7 @@ def test_two_clients_share_the_requests(files):
   # Two at once: their seconds are more than those that went by, but for idle moments.
   assert max(r.offline + r.online for r in found.requests) <= found.seconds
   # Logits are some hundredths from the integer model's, and classes are further apart.
-  logits = np.sort(model.run(IMAGES) / 2.0**model.output_fraction)
+  logits = np.sort(model.logits(IMAGES))
   sure = (logits[:, -1] - logits[:, -2]).min() > 0.1
   assert found.agreement(model.run(IMAGES).argmax(-1)) == 9 or not sure
   assert len(found.peaks) == 2 and min(found.peaks) > 1 << 24

@@ -10,7 +10,7 @@ from safenet_jax.crypto import randomness, ring
 from safenet_jax.crypto.garbled_circuits import garbling, wires
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
-from safenet_jax.protocol.layers import max_pool
+from safenet_jax.protocol.layers import blocks, max_pool
 from safenet_jax.protocol.simulation import dealer, simulator
 from safenet_jax.transport import ledger as ledgers
 from tests.support import models, plain_circuits, reference, shares
@@ -34,9 +34,9 @@ def in_plain(form, client, server, mask):
   count = mask.size
   size = -(-count // 64) * 64
   packed = {
-    'client': max_pool.pack(client, width, size),
-    'server': max_pool.pack(server, width, size),
-    'mask': max_pool.pack(mask[None], form.select_bits, size),
+    'client': blocks.pack(client, width, size),
+    'server': blocks.pack(server, width, size),
+    'mask': blocks.pack(mask[None], form.select_bits, size),
   }
   bits = {k: np.unpackbits(v, axis=1, bitorder='little') for k, v in packed.items()}
   outputs = plain_circuits.evaluate(max_pool.circuit(form), bits)
@@ -74,12 +74,10 @@ def run(form, values, seed=0):
   clients, servers = dealer.InsecureDealer(source, ledger).max_pool('a', client, form)
   words = max_pool.windows(server, form, server=True)
   shares = []
-  for (first, end, size), ours, theirs in zip(
-    max_pool.blocks(words.shape[1]), clients, servers, strict=True
-  ):
-    labels, rho = max_pool.online_server(theirs, words[:, first:end], form)
-    evaluator = garbling.Evaluator(max_pool.circuit(form), size)
-    shares.append((max_pool.online_client(ours, evaluator, labels, end - first), rho))
+  for block, ours, theirs in zip(max_pool.cut(words.shape[1]), clients, servers, strict=True):
+    labels, rho = max_pool.online_server(theirs, words[:, block.first : block.end], form)
+    evaluator = garbling.Evaluator(max_pool.circuit(form), block.size)
+    shares.append((max_pool.online_client(ours, evaluator, labels, block.count), rho))
   v, rho = (np.concatenate(part) for part in zip(*shares))
   return v, rho, ledger
 
@@ -145,10 +143,10 @@ def test_a_network_with_max_pools_equals_the_integer_reference():
   assert count == 4
   approximation = small.planned(net, variables, [8, 10, 10, 10], [0, 2, 0, 3])
   model = small.quantised(net, variables, approximation)
-  assert [f.maximum for f in model.activations.values()] == [True, False, True, False]
-  assert model.absorbed == {'max_pool0', 'max_pool1'}
+  assert [f.maximum for f in model.public.activations.values()] == [True, False, True, False]
+  assert model.public.absorbed == {'max_pool0', 'max_pool1'}
   wanted = np.asarray(small.floating(net)(variables, small.normal(small.IMAGES), approximation))
-  fixed = model.run(small.IMAGES) / 2.0**model.output_fraction
+  fixed = model.logits(small.IMAGES)
   assert np.abs(fixed - wanted).max() < 0.05 * np.abs(wanted).max()
 
   ledger = ledgers.Ledger()
@@ -157,10 +155,10 @@ def test_a_network_with_max_pools_equals_the_integer_reference():
     logits = simulator.integers(
       model, images, randomness.InsecureSeededRandomness(1), ledger=ledger
     )
-  values = held.values(model.precision.ring)
+  values = held.values(model.public.precision.ring)
   for n in range(len(images)):
-    x = np.round(small.normal(images[n]) * 2.0**model.input_fraction).astype(np.int64)
+    x = np.round(small.normal(images[n]) * 2.0**model.public.input_fraction).astype(np.int64)
     follower = reference.Follower(model, values, n)
-    np.testing.assert_array_equal(layers.run(model.layers, follower, x), logits[n])
+    np.testing.assert_array_equal(layers.run(model.public.layers, follower, x), logits[n])
   # One round trip for an activation with a max pool, as for any other.
   assert ledger.record()['phases']['online']['rounds'] == count + 1
