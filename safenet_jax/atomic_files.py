@@ -1,4 +1,4 @@
-"""Files that are replaced in one step: whatever happens, the old or the new one is there, whole.
+"""Files that are either old or new, never half of it, whatever happens while they are written.
 
 A new file is written beside the one it replaces, under a hidden name that ends in
 `.partial`. Its bytes are forced to the disk, then it is renamed, and then the renaming is

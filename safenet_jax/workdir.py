@@ -1,4 +1,4 @@
-"""The directory of a run: what its phases leave on disk, and the only way they talk to each other.
+"""What a run leaves on disk; the only interface between its phases.
 
 config.json       the settings of every section that a phase has used
 metrics.jsonl     one JSON object per line, each with its phase and step
