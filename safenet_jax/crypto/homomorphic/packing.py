@@ -5,9 +5,9 @@ coefficients. Multiplying two of them convolves their coefficients. So one produ
 convolve several planes of a map at once, without rotations (Cheetah, eprint 2022/207,
 section 4.1).
 
-A plane is one channel of the map. A convolution of stride s > 1 splits a channel into
-several planes: one for the rows and columns that have the same two residues modulo s.
-This turns it into a convolution of stride 1 on the output's grid.
+A plane is one channel of the map. For a convolution of stride s > 1, a channel is split
+into several planes. Each has the pixels of one residue of the row, and one of the
+column, modulo s. This makes it a convolution of stride 1 on the output's grid.
 
 A polynomial of the input holds `planes` planes. A plane takes S coefficients: plane c
 starts at coefficient c * S, and its rows lie `pitch` coefficients apart. Zeros between
