@@ -1,7 +1,8 @@
 """Values of any number of bits as bytes, without gaps between them.
 
-First come the whole bytes of all values, column after column, then the bits that are left
-over, of eight values at a time.
+A value of 41 bits, say, has five whole bytes, and one bit is left over. The whole bytes of all
+values come first, column after column. The bits that are left over come after them, those of
+eight values at a time, so that each lot of eight ends on a whole byte.
 """
 
 import functools
@@ -10,12 +11,12 @@ import numpy as np
 
 
 def size(count: int, bits: int) -> int:
-  """Bytes that `count` values of `bits` bits take, in lots of eight values."""
+  """Bytes that `count` values of `bits` bits take; left-over bits are sent for lots of eight."""
   return count * (bits // 8) + -(-count // 8) * (bits % 8)
 
 
 def _columns(values: np.ndarray, bits: int) -> list[np.ndarray]:
-  """Views of the whole bytes of [n] values of `bits` bits, 8, 4, 2, 1 at a time."""
+  """Views of the whole bytes of [n] values of `bits` bits: columns of 8, 4, 2 or 1 bytes."""
   columns, start = [], 0
   for width in (8, 4, 2, 1):
     if bits // 8 & width:
@@ -26,7 +27,12 @@ def _columns(values: np.ndarray, bits: int) -> list[np.ndarray]:
 
 @functools.cache
 def _fields(bits: int) -> list[tuple[int, int, int]]:
-  """Masks and shift of each halving that closes the gaps between 8 fields."""
+  """The three steps that close the gaps between eight fields of `bits` bits, one in each byte.
+
+  The first step joins fields to pairs, the second pairs to fours, the third fours to all
+  eight. A step is the mask of what stays in place, the mask of what moves (after its move),
+  and how many bits it moves by.
+  """
   steps = []
   for fields in (1, 2, 4):
     width, span = bits * fields, 8 * fields
@@ -36,7 +42,7 @@ def _fields(bits: int) -> list[tuple[int, int, int]]:
 
 
 def pack(values: np.ndarray, bits: int) -> bytes:
-  """uint64 values below 2^bits as bytes: whole bytes, then all bits left over."""
+  """uint64 values below 2^bits as bytes: the whole bytes of all, then all bits left over."""
   flat = np.ascontiguousarray(values, '<u8').reshape(-1)
   packed = b''.join(column.tobytes() for column in _columns(flat, bits))
   whole, rest = divmod(bits, 8)

@@ -4,6 +4,6 @@
 - `architectures`: networks by name: CNN-7, VGG-16, ResNets
 - `network`: the network in Flax
 - `weights`: weights by name, and those of PyTorch's ResNets
-- `convolution`: the convolution that stays fast in a loop on a CPU, and for a population
+- `convolution`: a convolution that stays fast in a loop on a CPU, and for a population
 - `compilation`: `jax.jit` with the options under which networks train fast on a CPU
 """

@@ -1,16 +1,16 @@
 """A convolution whose gradients stay fast inside loops on CPU.
 
-XLA:CPU brings convolutions into its fast form only in the entry computation.
-Inside `lax.scan` or `lax.map` the two backward convolutions that autodiff
-writes fall to naive loops (measured: input gradient 10x, kernel gradient 69x
-slower). Here forward and both gradients are written as plain ungrouped
-NHWC/HWIO convolutions, which need no rewriting. Other platforms keep their
-native gradients.
-
-A convolution that is vmapped over its kernels, for the members of a population, would become
-a grouped convolution, four to five times slower than the same work without groups. As a
-product of patches with a kernel matrix it becomes a batched product instead, and so do both
+XLA:CPU brings convolutions into its fast form only at the top level of a program, not
+inside `lax.scan` or `lax.map`. There, the two backward convolutions that autodiff writes
+become naive loops (measured: the input gradient is 10x slower, the kernel gradient 69x).
+Here, the forward convolution and both gradients are written as plain ungrouped NHWC/HWIO
+convolutions, which XLA does not need to rewrite. Other platforms keep their native
 gradients.
+
+The members of a population have different kernels. A convolution vmapped over kernels would
+become a grouped convolution, which is four to five times slower than the same work without
+groups. So under such a `vmap` a convolution is written as a product of patches with a kernel
+matrix, which becomes a batched product. Both gradients are written this way too.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array
 
 @functools.cache
 def _operations(stride):
-  """The convolution and its gradients, each with its form under `vmap`."""
+  """The convolution and its gradients; each has another form under a `vmap` over kernels."""
   return (
     _under_vmap(
       functools.partial(_native, stride=stride), functools.partial(_product, stride=stride)
@@ -83,7 +83,7 @@ def _native_gradients(stride, images, kernel, cotangent):
 def _canonical_gradients(stride, images, kernel, cotangent):
   size = kernel.shape[0]
   low, _ = _padding(kernel)
-  # Per axis its extent, and that of the cotangent dilated by the stride.
+  # For each axis: its size, and the cotangent's size after dilation by the stride.
   axes = [(n, (n - 1) // stride * stride + 1) for n in images.shape[1:3]]
   # Input gradient: the cotangent, dilated by the stride, against the flipped
   # kernel with its channel axes exchanged.
@@ -133,10 +133,10 @@ def _product_gradients(stride, images, kernel, cotangent):
 
 
 def _under_vmap(function: Callable, batched: Callable) -> Callable:
-  """`function`, in whose place `vmap` maps `batched` when kernels differ.
+  """`function`, but when it is vmapped over kernels, `batched` is mapped in its place.
 
-  Both take images and a kernel first. With one kernel for all, the mapped axis
-  is just more images.
+  Both take images and a kernel first. With one kernel for all, the mapped axis only adds
+  images, and `function` itself is mapped.
   """
   mapped = jax.custom_batching.custom_vmap(function)
 

@@ -95,9 +95,10 @@ def cost_by_layer(axes: plt.Axes, layers: Sequence[str], costs: Mapping[str, Seq
 
 
 def pareto(axes: plt.Axes, points: Sequence[Point]):
-  """Validation accuracy against ReLUs left: means with 95 % intervals, and every seed, hollow.
+  """Validation accuracy against ReLUs left.
 
-  One line per series. Intervals end at 0 ReLUs: those of a few seeds would go below.
+  Each series is a line of means with 95 % intervals; hollow points are single seeds.
+  Intervals are cut off at 0 ReLUs, because with few seeds they would go below.
   """
   for series in dict.fromkeys(point.series for point in points):
     mine = sorted((p for p in points if p.series == series), key=lambda p: p.relus)

@@ -41,7 +41,7 @@ def write(
 
 
 def blocks(runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Block]:
-  """All of the report."""
+  """All blocks of the report, from what `write` takes."""
   rows = [row for file in benchmarks.values() for row in file['rows']]
   return [
     Text(INTRODUCTION),

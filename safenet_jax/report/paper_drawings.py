@@ -51,9 +51,10 @@ def latency_breakdown(
   Args:
     axes: to draw on.
     layers: k of every bar.
-    replaced: share of the activations, by bar.
-    linear, offline, online: modelled seconds of linear layers and of activations.
-    accuracies: in 0..1 by k, of every source.
+    replaced: share of the activations that is replaced, for every bar.
+    linear, offline, online: modelled seconds of linear layers, and of activations in either
+      phase, for every bar.
+    accuracies: for every source its accuracies, in 0..1, by k.
   """
   positions = np.arange(len(layers))
   bottom = np.zeros(len(layers))
@@ -97,7 +98,7 @@ def latency_breakdown(
 def neuron_ratio(
   axes: plt.Axes, counts: Mapping[str, Sequence[int]], named: Sequence[Named]
 ) -> dict[str, list]:
-  """Share of every layer in a network's activations, of each variant (Figure 2)."""
+  """Every layer's share of a network's activations, for each variant of it (Figure 2)."""
   layers = np.arange(1, 1 + len(next(iter(counts.values()))))
   width = 0.8 / len(counts)
   columns: dict[str, list] = {'layer': layers.tolist()}
@@ -153,12 +154,12 @@ def approximation_ratio(
 def ablation(
   axes: plt.Axes, plans: Sequence[Planned], totals: Mapping[str, float]
 ) -> dict[str, list]:
-  """Share of channels replaced by layer, a line a plan, marked by degree (Figure 5).
+  """Share of channels replaced in every layer (Figure 5): a line per plan, marked by degree.
 
   Args:
     axes: to draw on.
-    plans: what is known layer by layer.
-    totals: shares in 0..1 that are known in total only, by their text.
+    plans: plans that are known layer by layer.
+    totals: shares in 0..1 of plans that are known only in total, by what the legend says.
   """
   columns: dict[str, list] = {name: [] for name in ('plan', 'layer', 'ratio', 'degree')}
   for i, plan in enumerate(plans):
@@ -195,7 +196,7 @@ def ablation(
 
 
 def search_order(axes: plt.Axes, searches: Mapping[str, Sequence[Step]]) -> dict[str, list]:
-  """Which layers share a ratio and which are searched, run after run (Figure 6)."""
+  """Which layers share a ratio, and which are searched, in one run after another (Figure 6)."""
   columns: dict[str, list] = {
     name: [] for name in ('search', 'run', 'name', 'layer', 'group', 'searched')
   }
@@ -241,7 +242,7 @@ def search_order(axes: plt.Axes, searches: Mapping[str, Sequence[Step]]) -> dict
 def accuracy_at_budget(
   axes: plt.Axes, later: Sequence[Later], ours: Sequence[Reached]
 ) -> dict[str, list]:
-  """Accuracy against ReLUs left: the paper's, later results with a source, and ours."""
+  """Accuracy against ReLUs left: the paper's, later results that have a source, and ours."""
   columns: dict[str, list] = {
     name: [] for name in ('system', 'network', 'relus', 'accuracy_percent', 'source')
   }
@@ -280,7 +281,7 @@ def accuracy_at_budget(
 
 
 def _name(*values: Named) -> str:
-  """What the paper says of one or several series that have the same value."""
+  """What the paper says of series that have the same value, in the words of a legend."""
   first = values[0]
   relation = {'=': '', '~': '~'}.get(first.relation, f'{first.relation} ')
   return f'paper: {", ".join(v.series for v in values)} {relation}{first.value:g} %'

@@ -1,7 +1,8 @@
-"""The paper's figures from its named values, its cost model, and our runs, as blocks.
+"""The paper's figures as blocks of the report.
 
-Behind them stands accuracy against the number of ReLUs left, with results that others
-published later. `paper_drawings` draws them.
+They show the values that the paper's text names, what its cost model says, and our runs.
+The last figure is not the paper's: accuracy against the number of ReLUs left, with results
+that others published later. `paper_drawings` draws them all.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ BUDGET_DATASETS = ('cifar10', 'cifar100')
 
 
 def breakdown(runs: Sequence[Run]) -> list[Block]:
-  """Figure 1b: the cost model applied to the last k layers, and accuracies."""
+  """Figure 1b: what the cost model says when the last k layers are replaced, and accuracies."""
   printed = {row.system: row.seconds for row in published.tables() if row.table == 2}
   counts = networks.relu_counts(architectures.cnn7(pool_before_activation=True))
   total = len(counts)
@@ -63,23 +64,24 @@ def breakdown(runs: Sequence[Run]) -> list[Block]:
   return [
     picture,
     Text(
-      'Seconds are the published cost model applied to Table 2; shares are those with pooling '
-      'before the activation, with which the last six layers are the 41 % of the text. The text '
-      'names 72.5 % for the share of activations in the first bar. '
+      'Seconds come from the published cost model applied to Table 2. Shares are those of a '
+      'network that pools before its activations: there, the last six layers have 41 % of the '
+      'activations, as the paper’s text says. For the first bar, the text says that activations '
+      'take 72.5 % of the latency. '
       + ('' if measured else 'Measured accuracy: not run (`search.algorithm=layerwise`, CNN-7).')
     ),
   ]
 
 
 def layerwise_accuracy(run: Run) -> dict[int, float]:
-  """Validation accuracy of CNN-7 by number of last layers replaced, from a search's log."""
+  """Validation accuracy of CNN-7 by the number of last layers replaced, from a search's log."""
   if run.network != 'cnn7' or run.config.get('search', {}).get('algorithm') != 'layerwise':
     return {}
   found = {}
   start = runs_lib.accuracy(run, 'pretrain')
   if start:
     found[0] = start[0]
-  for cycle in run.log('search'):  # later cycles have trained longer
+  for cycle in run.log('search'):  # a later cycle takes an earlier one's place: it trained longer
     for ratio, accuracy in zip(cycle['ratio'], cycle['accuracy']):
       k = ratio.count(plans.GRID)
       if ratio == [0] * (len(ratio) - k) + [plans.GRID] * k:
@@ -117,7 +119,7 @@ def learning_curves(runs: Sequence[Run]) -> list[Block]:
     sizes = score.Activations(counts, tuple(channels))
     curves = sweeps.curves(
       [
-        # Runs of a sweep differ in what it sets, others in everything.
+        # Runs of a sweep are told apart by what it sets; others are never seeds of one.
         (
           run.overrides or {'search.algorithm': run.algorithm, 'run': run.name},
           run.config['search'],
@@ -167,7 +169,7 @@ def ablations(runs: Sequence[Run]) -> list[Block]:
 
 
 def known_plans(network: str) -> list[Planned]:
-  """The plans that the paper's text gives layer by layer: two for CNN-7."""
+  """The plans that the paper's text gives layer by layer: two for CNN-7, none for others."""
   if network != 'cnn7':
     return []
   return [
@@ -196,7 +198,7 @@ def _planned(run: Run) -> Planned:
 
 
 def search_order() -> list[Block]:
-  """Figure 6: PBT and BTPBT on a network of four layers, from the code that searches."""
+  """Figure 6: PBT and BTPBT on a network of four layers, drawn from this package's schedules."""
   searches = {'PBT': pbt.schedule(4, 1), 'BTPBT': btpbt.schedule(4, 1, 1)}
   return [
     Picture(
@@ -210,7 +212,10 @@ def search_order() -> list[Block]:
 
 
 def reached(runs: Sequence[Run], dataset: str) -> list[Reached]:
-  """Where the runs on a data set ended; all-ReLU runs only at full size, which says their ReLUs."""
+  """Where the runs on a data set ended.
+
+  All-ReLU runs are taken at full size only, because otherwise their ReLUs are not known here.
+  """
   found = []
   for run in runs:
     accuracy = runs_lib.best_accuracy(run)

@@ -32,7 +32,7 @@ HERE = {
   'Soteria': 'nothing: no binary networks',
   'TextHide': 'nothing: no encryption',
 }
-# Whose plans the runs of an algorithm are.
+# For each system, the algorithms of `search.algorithm` whose runs count as its plans.
 ALGORITHMS = {
   'Gazelle': ('all-ReLU',),
   'CONAD': ('partial',),
@@ -40,14 +40,14 @@ ALGORITHMS = {
   'CryptoNAS': ('budget',),
   'SAFENet': ('btpbt', 'cw_mp_md', 'cw_mp', 'cw'),
 }
-# Rows of the suite inference that are a system's own way.
+# Rows of the benchmark's suite `inference` that are measured as the system itself would do it.
 BENCHMARKS = {'Gazelle': ('cnn7/gazelle_all_relu',), 'Delphi': ('cnn7/all_relu', 'cnn7/layerwise')}
-# Runs that a cell lists at most.
+# The most runs that a cell lists.
 LONGEST = 4
 
 
 def systems(runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()) -> Table:
-  """Table 1 with every system of the paper, those that only its text has at the end."""
+  """Table 1 with every system of the paper; those that only its text names come last."""
   rows = []
   for system in published.systems():
     marks = [MARKS[system.marks[feature]] for feature in published.FEATURES]
@@ -83,8 +83,9 @@ def _results_of(system: str, runs: Sequence[Run], benchmark: Sequence[Mapping[st
 class System(NamedTuple):
   """A row of Tables 2 to 4.
 
-  algorithms: of `search.algorithm` whose plans are its plans; none is all-ReLU.
-  benchmark: name of its plan in the suite inference.
+  algorithms: values of `search.algorithm` whose plans count as its plans; none if its networks
+    are all-ReLU.
+  benchmark: name of its plan in the benchmark's suite `inference`.
   """
 
   name: str
@@ -118,7 +119,7 @@ QUANTITIES = (
   'taken from',
 )
 
-# Text by quantity; what is missing has no cell of its own.
+# A cell's text by quantity; a quantity that is missing gets a dash.
 Cells = dict[str, str]
 
 
@@ -160,7 +161,7 @@ def matching(system: System, runs: Sequence[Run]) -> Run | None:
 
 
 def printed_cells(row: published.Row) -> Cells:
-  """As printed, sums that do not add up included; and what the text says was replaced."""
+  """A row as printed, even where its sums do not add up, and what the text says was replaced."""
   cells = {label: f'{row.seconds[name]:g}' for name, label in LABELS.items()}
   system = SYSTEMS[row.system].name
   named = {
@@ -179,10 +180,10 @@ def printed_cells(row: published.Row) -> Cells:
 def modelled_cells(row: published.Row, printed: Sequence[published.Row], run: Run | None) -> Cells:
   """The published cost model applied to a run's plan.
 
-  MPC-Act is Gazelle's printed cell, in which every activation is a ReLU, times
-  the share of a ReLU network's time that the model leaves the plan: this is how
-  SAFENet's printed cells follow from the ReLUs it keeps. The model says nothing of
-  linear layers: they are Delphi's printed cells.
+  Gazelle's printed cell MPC-Act is the time of a network in which every activation is a
+  ReLU. It is multiplied by the share of that time which, by the cost model, the plan still
+  takes. SAFENet's printed cells follow from the ReLUs it keeps in the same way. The model
+  says nothing of linear layers, so theirs are Delphi's printed cells.
   """
   gazelle, delphi = (
     next(r.seconds for r in printed if r.system == name) for name in ('gazelle', 'delphi')
@@ -206,7 +207,7 @@ def modelled_cells(row: published.Row, printed: Sequence[published.Row], run: Ru
 def measured_cells(
   system: System, network: str, run: Run | None, benchmark: Sequence[Mapping[str, Any]]
 ) -> Cells:
-  """Wall seconds and bytes from ledgers, accuracy from a run's record."""
+  """Wall seconds and bytes from ledgers or the benchmark, and accuracy from a run's record."""
   cells = dict.fromkeys((quantity for quantity in QUANTITIES if quantity != COST_MODEL), NOT_RUN)
   sources = []
   if run:
@@ -219,7 +220,7 @@ def measured_cells(
     sources.append(f'run {run.name}')
   phases: dict[str, costs.Cost] = {}
   if system.benchmark:
-    # All-ReLU runs are served in Delphi's way; Gazelle's is the benchmark's.
+    # Runs are served in Delphi's way. Only the benchmark measures Gazelle's.
     found_rows = costs.of_benchmark(benchmark, f'{network}/{system.benchmark}')
     if found_rows:
       phases = found_rows

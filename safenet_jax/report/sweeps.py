@@ -1,7 +1,8 @@
-"""Runs that differ in their seed only, as one: points with intervals, and curves of searches.
+"""Runs that differ only in their seed, taken together: points with intervals, and curves.
 
-A point is where the runs of one setting ended. A curve is how fast their searches found a
-good plan: the best feasible score, or the share that its plan replaces, against the budget.
+A point shows where the runs of one setting ended. A curve shows how fast their searches
+found a good plan: the best feasible score, or the share of activations that its plan
+replaces, against the budget. Feasible means: at least as accurate as the threshold A_t.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ NORMAL = 1.960
 class Point(NamedTuple):
   """One setting over its seeds: means, and half-widths of 95 % intervals.
 
-  Half-widths are NaN with one seed, which says nothing of the spread. `runs` has
+  With one seed, half-widths are NaN, because it says nothing of the spread. `runs` has
   (ReLUs left, validation accuracy) of every seed.
   """
 
@@ -87,8 +88,9 @@ def interval(mean: float, half: float, form: str) -> str:
 class Curve(NamedTuple):
   """One setting over its seeds; values are NaN until every seed has a feasible member.
 
-  budget: member-iterations, all members together, after every cycle.
-  mean, low, high: of the best feasible score so far, over seeds.
+  budget: iterations of all members together, after every cycle.
+  mean, low, high: over seeds, of the best feasible score so far, or of the share that its
+    plan replaces.
   """
 
   label: str
@@ -125,7 +127,8 @@ def _best(
   """Score and ratios of the best feasible member up to every cycle."""
   found, best, ratio = [], math.nan, None
   for cycle in cycles:
-    # `score.selection_key` puts feasible members above 1, unless it is Eq. 4 itself.
+    # `score.selection_key` is above 1 for feasible members, unless it is Eq. 4 itself, the
+    # paper's score.
     for i, (score, key) in enumerate(zip(cycle['score'], cycle['key'], strict=True)):
       if math.isfinite(score) and (literal or key > 1) and not score <= best:
         best, ratio = score, cycle['ratio'][i] if 'ratio' in cycle else None
@@ -137,13 +140,17 @@ def curves(
   runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Sequence[Mapping[str, Any]]]],
   sizes: score_lib.Activations | None = None,
 ) -> list[Curve]:
-  """Curves of (overrides, settings of the search, its log), one for all seeds of a setting.
+  """Curves from runs, one for all seeds of a setting.
 
-  A curve goes as far as all its seeds do. It is of the best score, or, with the
-  sizes of the network's activation layers, of the share that is replaced.
+  A curve ends where the shortest of its seeds does.
+
+  Args:
+    runs: (overrides, settings of the search, its log) of each.
+    sizes: of the network's activation layers, for curves of the share that is replaced;
+      None for curves of the best score.
 
   Raises:
-    ValueError: seeds of one setting with other populations or iterations.
+    ValueError: seeds of one setting have different populations or iterations.
   """
   groups: dict[str, list[tuple[int, list[float]]]] = {}
   for overrides, settings, cycles in runs:

@@ -1,8 +1,9 @@
 """Boolean circuits: built once, then counted, garbled and evaluated.
 
 A bit is a `Wire` or a known Python bool; a word is a list of bits, lowest
-first. Under free XOR only AND gates cost anything, so the builder folds
-constants, shares repeated gates, and keeps inversions off the XOR gates.
+first. Garbled XOR gates are free, and only AND gates cost anything. So the
+builder computes what is known, makes equal gates only once, and moves inversions
+from the operands of a XOR to its output.
 """
 
 from collections.abc import Iterator, Sequence
@@ -148,7 +149,7 @@ def constant(value: int, width: int) -> list[Bit]:
 
 
 def add(builder: Builder, x: Word, y: Word, carry_in: Bit = False) -> list[Bit]:
-  """x + y + carry_in mod 2^width, one AND per bit but the last."""
+  """x + y + carry_in mod 2^width: one AND for every bit but the last."""
   _check_widths(x, y)
   total, carried = [], carry_in
   for position, (a, b) in enumerate(zip(x, y)):
@@ -184,12 +185,12 @@ def greater_equal(builder: Builder, x: Word, y: Word) -> Bit:
 
 
 def signed_greater_equal(builder: Builder, x: Word, y: Word) -> Bit:
-  """x >= y in two's complement: unsigned once the sign bits are flipped."""
+  """x >= y in two's complement: the unsigned comparison, after flipping both sign bits."""
   return greater_equal(builder, [*x[:-1], builder.not_(x[-1])], [*y[:-1], builder.not_(y[-1])])
 
 
 def sum_sign(builder: Builder, x: Word, y: Word) -> Bit:
-  """The top bit of x + y mod 2^width, one AND per bit but the last."""
+  """The top bit of x + y mod 2^width: one AND for every bit but the last."""
   _check_widths(x, y)
   carried = carry(builder, x[:-1], y[:-1]) if len(x) > 1 else False
   return builder.xor(builder.xor(x[-1], y[-1]), carried)
@@ -209,10 +210,11 @@ def maximum(builder: Builder, x: Word, y: Word) -> list[Bit]:
 def relu_sign(bits: int, dropped: int = 0) -> Circuit:
   """Whether client + server mod 2^bits is >= 0, from the shares' top bits.
 
-  Both inputs are the shares shifted right by `dropped`. The carry from below
-  is lost: sums in [0, 2^dropped) may read as negative (their ReLU is then zero
-  instead of less than one unit after a truncation by `dropped`), and the
-  2^dropped lowest sums may read as positive. bits - dropped - 1 ANDs.
+  The inputs are the two shares shifted right by `dropped` bits, so that the carry from
+  the bits below is lost. This can err in two places. Sums in [0, 2^dropped) may read as
+  negative: their ReLU is then zero, where after a truncation by `dropped` bits it would
+  be less than one unit. And the 2^dropped lowest sums may read as positive. The circuit
+  has bits - dropped - 1 ANDs.
 
   ValueError unless 0 <= dropped < bits <= 64.
   """

@@ -1,7 +1,9 @@
-"""A circuit as a straight-line program on re-used slots, for garbling.
+"""A circuit as a straight-line program on slots, for garbling.
 
-An AND finds its operands in two fixed slots that lie side by side, LEFT and
-RIGHT: the gates before it are computed right there where that is possible.
+A slot is the place of a wire's labels. It is used again for another wire when nothing
+reads the first one any more, so that all slots fit in the cache. An AND finds its
+operands in two fixed slots that lie side by side, LEFT and RIGHT. Where possible, the
+gate that makes an operand writes it right there.
 """
 
 from collections.abc import Sequence
@@ -17,9 +19,9 @@ LEFT, RIGHT = -2, -1
 class Step(NamedTuple):
   """One step; operands and result are slots.
 
-  INPUT: `out` becomes input wire number `left`, for good. XOR: out = left ^
-  right. COPY: out = left. AND: out = LEFT & RIGHT, inverted first where `left`
-  (`right`) is 1.
+  INPUT: slot `out` becomes input wire number `left`, and stays it. XOR: out = left ^
+  right. COPY: out = left. AND: out = LEFT & RIGHT; here `left` (`right`) is no slot but
+  1 where that operand is inverted first.
   """
 
   op: int
@@ -29,7 +31,7 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-  """Steps on a slot for each input, `slots` others, and LEFT and RIGHT, the last two."""
+  """Steps on slots: first one for each input, then `slots` others, at last LEFT and RIGHT."""
 
   steps: tuple[Step, ...]
   inputs: int
@@ -39,9 +41,10 @@ class Program(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def compile_program(circuit: circuits.Circuit) -> Program:
-  """Assigns slots to wires, from when they are set until they are last read.
+  """Assigns a slot to every wire, from when it is set until it is last read.
 
-  Inputs keep theirs: nothing is written to the rows of whoever holds them.
+  Inputs keep their slots to the end: these are the caller's rows, and nothing may be
+  written to them.
   """
   steps = _wire_steps(circuit)
   last_read: dict[int, int] = {}
@@ -79,8 +82,9 @@ def compile_program(circuit: circuits.Circuit) -> Program:
 def _wire_steps(circuit: circuits.Circuit) -> list[Step]:
   """The steps with wire numbers for slots.
 
-  A XOR that one AND alone reads is computed in that AND's operand, which saves
-  a copy. Inputs are loaded just before they are read, while they are in cache.
+  A XOR that nothing but one AND reads is computed in that AND's operand slot, which
+  saves a copy. Inputs are loaded just before they are read, so that they are in the
+  cache then.
   """
   gates = dict(circuit.numbered_gates())
   readers: dict[int, list[str]] = {}

@@ -1,10 +1,10 @@
 """A block of garbled instances as it travels, and the check that it carries.
 
-The check tells a block that fits its labels from one that does not: tables or
-labels of another block, batch, circuit or delta, or in another order. XOR is free,
-so the XOR of all output labels of a block, the parity of its outputs, has two
-labels as any wire has. The garbler sends the hash of each, by colour; a label that
-any gate spoiled has neither.
+The check finds tables or labels that belong to another block, batch, circuit or
+delta, or are in another order. It works on the parity of the outputs: the XOR of all
+output labels of a block. XOR gates are free, so the parity has two labels as any wire
+has. The garbler sends the hashes of both, in the order of their colours. If any gate
+went wrong, the evaluator's parity label has neither hash.
 
 What the evaluator sees is the usual decoding of an output wire (eprint 2014/756)
 without the value: one hash that it can compute, and one of a label that it does

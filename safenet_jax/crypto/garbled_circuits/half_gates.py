@@ -1,9 +1,14 @@
-"""Half-gates over one tile of instances: the slot program's two interpreters.
+"""Half-gates over one tile of instances: how garbler and evaluator run a compiled circuit.
 
-A slot has a row of one 16-byte label for every instance of the tile: for the
-garbler the label of value 0, for the evaluator the label of the value. Both are
-linear under XOR, so one loop serves both parties; only an AND differs. A
-label's colour is its low bit, and colours differ by delta's low bit, which is 1.
+A circuit is garbled for many instances (inputs) at once, and a tile is some of them.
+`compiled_circuit` turns the circuit into a program on slots. Here, a slot is a row of
+one 16-byte label for every instance of the tile. The garbler's rows hold the labels
+of value 0, the evaluator's the labels of the actual values. In both, the row of a XOR
+gate is the XOR of its operands' rows. So one loop serves both parties, and only AND
+gates differ.
+
+The two labels of a wire differ by delta. A label's colour is its low bit. The low bit
+of delta is 1, so that the two labels of a wire have different colours.
 """
 
 import abc
@@ -19,7 +24,7 @@ from safenet_jax.crypto.garbled_circuits import compiled_circuit
 from safenet_jax.crypto.garbled_circuits.compiled_circuit import AND, COPY, XOR
 
 MAX_BLOCK = hashing.MAX_ROWS
-# Instances run together: their scratch then fits in a second-level cache.
+# Instances that run together: as many as have their scratch fit in a second-level cache.
 TILE = 1 << 13
 
 _ONE = np.array(1, np.uint64)
@@ -45,7 +50,7 @@ def aligned(shape: tuple[int, ...], dtype: type = np.uint64) -> np.ndarray:
 
 
 def selection_table(offset: np.ndarray, if_one: np.ndarray) -> np.ndarray:
-  """For every byte the eight labels offset ^ bit * if_one: uint64 [256, 16]."""
+  """For every byte, the label offset ^ bit * if_one of each of its 8 bits: uint64 [256, 16]."""
   bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder='little')
   table = aligned((256, 16))
   table[:] = (offset ^ bits[:, :, None] * if_one).reshape(256, 16)
@@ -53,7 +58,7 @@ def selection_table(offset: np.ndarray, if_one: np.ndarray) -> np.ndarray:
 
 
 def select(table: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:
-  """Sets labels, uint64 [2 n], from packed bits, uint8 [n / 8]."""
+  """Sets labels, uint64 [2 n], from packed bits, uint8 [n / 8], by a `selection_table`."""
   # No index is out of range; 'clip' spares the copy that 'raise' makes.
   table.take(bits.astype(np.intp), axis=0, out=out.reshape(-1, 16), mode='clip')
 
@@ -71,7 +76,7 @@ class Tile(abc.ABC):
   def __init__(self, program: compiled_circuit.Program, size: int):
     self._steps = program.steps
     self._operands = aligned((2, 2 * size))
-    # The inputs' slots become rows of the caller's, which spares a copy of each.
+    # `run` makes the caller's own rows the inputs' slots, which spares a copy of each.
     inputs = [self._operands[0]] * program.inputs
     self._slots = [*inputs, *aligned((program.slots, 2 * size)), *self._operands]
     self._hashed, self._hashed_buffer = self._cipher_output()
@@ -94,7 +99,8 @@ class Tile(abc.ABC):
       tables: for every AND its two ciphertexts, uint64 [ands, 2, 2 size].
     """
     slots = self._slots.copy()
-    # Keyed together: OpenSSL's code is out of the cache between the passes below.
+    # All ciphers are keyed here, together: the passes below push OpenSSL's code out of the
+    # cache.
     gates = zip([encryptor(key) for key in keys], tables)
     for op, out, left, right in self._steps:
       if op == XOR:
@@ -114,9 +120,8 @@ class Tile(abc.ABC):
   ) -> None:
     """One AND of the operands, which it may destroy."""
 
-  # Passes over rows in the second-level cache are what a gate's time goes to. So
-  # sums are taken in place, which spares a third of a pass, and over two rows at
-  # once.
+  # A gate's time goes to passes over rows in the second-level cache. So sums are taken
+  # in place, which spares a third of a pass, and over two rows at once.
 
   def _encrypt_operands(self, encrypt: Encrypt) -> None:
     encrypt(_octets(self._operands), self._hashed_buffer)
@@ -126,9 +131,10 @@ class Tile(abc.ABC):
     select(self._select_ones, colours(self._operands.reshape(-1)), self._masks)
 
   def _add_hashes(self, rows: np.ndarray, out: np.ndarray) -> None:
-    """out = the sum of two rows, H(LEFT) and H(RIGHT), of which we have ciphertexts.
+    """out = H(LEFT) ^ H(RIGHT) ^ both of `rows`.
 
-    Destroys ciphertexts and operands.
+    The ciphertexts, one part of each hash, are in `_hashed`; sigma, the other part, is
+    taken here. Destroys ciphertexts and operands.
     """
     total, (left, right) = self._hashed, self._operands
     np.bitwise_xor(left, right, out=left)
@@ -140,11 +146,14 @@ class Tile(abc.ABC):
 
 
 class GarblerTile(Tile):
-  """Rows are labels of value 0. With A, B of colours a, b an AND has
+  """The garbler's tile: rows are labels of value 0.
 
-  TG = H(A) ^ H(A ^ delta) ^ b delta
-  TE = H(B) ^ H(B ^ delta) ^ A
-  out = H(A) ^ H(B) ^ a TG ^ b (TE ^ A)
+  Let A and B be the operands' labels of value 0, a and b their colours, and H the hash.
+  An AND has two table rows TG and TE, and its output's label of value 0 is out:
+
+    TG = H(A) ^ H(A ^ delta) ^ b delta
+    TE = H(B) ^ H(B ^ delta) ^ A
+    out = H(A) ^ H(B) ^ a TG ^ b (TE ^ A)
   """
 
   def __init__(self, program: compiled_circuit.Program, size: int, delta: np.ndarray):
@@ -176,11 +185,15 @@ class GarblerTile(Tile):
 
 
 class EvaluatorTile(Tile):
-  """Rows are the labels of the values. With A, B of colours a, b an AND is
+  """The evaluator's tile: rows are the labels of the actual values.
+
+  Let A and B be the operands' labels that the evaluator has, a and b their colours, and
+  TG and TE the gate's table rows (`GarblerTile`). The label of the AND's value is
 
     out = H(A) ^ H(B) ^ a TG ^ b (TE ^ A)
 
-  An inversion changes only what a label stands for, which the garbler knows.
+  The evaluator does nothing for an inversion: that changes only which value a label
+  stands for, and this is the garbler's to know.
   """
 
   def _and(self, encrypt, table, inverted, out) -> None:
@@ -226,7 +239,8 @@ class Block:
     """Runs all tiles.
 
     Args:
-      load: as for `Tile.run`, but first gets the words of the block's rows to return.
+      load: as for `Tile.run`, but its first argument says which words of the block's row
+        are wanted.
       seed: 16 bytes; every gate of every tile has its own key from it.
       tables: uint64 [ands, 2, 2 block].
 

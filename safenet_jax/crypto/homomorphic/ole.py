@@ -7,9 +7,10 @@
 
     alpha + beta = sum over j of a_j * b_j mod p, elementwise
 
-Elements lie in the N = 8192 slots of BFV ciphertexts with plaintext modulus p, so
-one reply ciphertext serves N elements, however many products K it sums. alpha
-is uniform, and independent of every b (`replies`).
+alpha and beta are the parties' shares of the result. Elements lie in the N = 8192
+slots of BFV ciphertexts with plaintext modulus p. So one reply ciphertext serves N
+elements, however many products K it sums. alpha is uniform, and independent of every
+b (`replies`).
 
 The request and each block of the reply carry an identifier (`messages`) of the key,
 the parameters, the step and the caller's tag; a tag is used once with a key.
@@ -60,8 +61,8 @@ def reply(
 ) -> tuple[bytes, np.ndarray]:
   """Server: multiplies by b, uint64 [products, n] below p.
 
-  A block of 8192 zeros is not multiplied by, which takes less time: b should be
-  uniform, as it is in the protocol, or the same for all clients.
+  A block of 8192 zeros in b is skipped, which takes less time and could be noticed. So
+  b should be uniform, as it is in the protocol, or the same for all clients.
 
   Returns:
     The message and beta [n].

@@ -1,7 +1,9 @@
-"""Polynomials modulo several primes: uniform ones, seeds, and wire bytes.
+"""Polynomials modulo several primes: uniform ones, seeds, and their bytes in messages.
 
-Residues are uint64 [..., moduli, n]; `moduli` is a uint64 vector of primes. On
-the wire they are bit-packed, modulus after modulus, at the modulus's width.
+A coefficient is held as its residues modulo several primes. Residues are uint64
+[..., moduli, n] for n coefficients, and `moduli` is a uint64 vector of the primes. In a
+message, the residues modulo the first prime come first, then those of the next, each
+packed at as many bits as its prime has.
 """
 
 import math

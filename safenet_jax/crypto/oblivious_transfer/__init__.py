@@ -3,7 +3,7 @@
 In the order in which they are used:
 
 - `base_transfer`: 128 transfers by public-key cryptography
-- `correlated_transfer`: makes millions of those 128, by symmetric cryptography
+- `correlated_transfer`: millions of transfers from those 128, by symmetric cryptography
 - `bit_planes`: the streams of bits behind that, and how they are transposed
-- `word_transfer`: random words, and products of a bit and a word, made of the millions
+- `word_transfer`: random words, and products of a bit and a word, made from the millions
 """

@@ -1,8 +1,8 @@
 """Random words and products of two parties' secrets, from correlated transfers.
 
-Correlated transfers (`correlated_transfer`) leave the receiver, who chose a bit r, with a
-label t = q xor r * delta, and the sender with the label q and the one delta of all
-transfers. Both hash their labels to words:
+A correlated transfer (`correlated_transfer`) leaves the sender with a label q, and with
+delta, which is the same for all transfers. The receiver, who chose a bit r, gets the label
+t = q xor r * delta. Both hash their labels to words:
 
     pads of the sender      w_0 = H(q), w_1 = H(q xor delta)
     pad of the receiver     w_r = H(t)
@@ -15,11 +15,13 @@ long as delta is secret, and what the sender computes does not depend on r.
 One message turns the pads into shares of r * factor, for a factor that the sender knows:
 
     sender -> receiver   e = factor + w_0 - w_1 mod 2^bits
-    shares               -w_0 and w_r + r * e: their sum is r * factor
+    sender's share       -w_0
+    receiver's share     w_r + r * e
+    their sum            r * factor mod 2^bits
 
 Each word of the message holds the pad that the receiver does not know, so the message is
-uniform to it. A pad hides one message, so `Pads` serve once: use the labels of a tag either
-as random words or for one product. A message carries an identifier of the pads' keys
+uniform to it. A pad hides one message only, so `Pads` serve once: use the labels of a tag
+either as random words or for one product. A message carries an identifier of the pads' keys
 (`messages`), so that pads under other keys do not open it.
 
 The labels of a garbled output serve as well, with q = `Encoding.output_labels`,
