@@ -35,10 +35,12 @@ test-slow: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 docs: setup
 	$(BIN)/python -W error docs/api.py build/docs
+	$(BIN)/python docs/dependencies.py docs/dependencies.svg
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,13 +20,13 @@ from safenet_jax.models import layers as records
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.estimate import unit_costs, untrained
-from safenet_jax.protocol.service import description
+from safenet_jax.protocol.service import sessions
 from safenet_jax.report import estimates as reports
 from safenet_jax.report import tables
 
 PLAN = flags.DEFINE_string('plan', None, 'A plan.json: what an inference under it costs.')
 MODE = flags.DEFINE_enum(
-  'mode', 'delphi', description.MODES, 'How linear layers are served, with --plan.'
+  'mode', sessions.DEFAULT, list(sessions.MODES), 'How linear layers are served, with --plan.'
 )
 COSTS = flags.DEFINE_string(
   'costs', None, 'JSON file of experiments.benchmark --suite=units on your machine, with --plan.'
@@ -47,8 +47,8 @@ def _show(console, title, header, rows, left: int, total: bool) -> None:
 def _estimate(console, config, net, path: str) -> None:
   costs = unit_costs.load(COSTS.value) if COSTS.value else unit_costs.DEFAULT
   plan = plans.load(path, config.model.name, len(networks.activation_channels(net)))
-  mode = MODE.value or 'delphi'
-  found = estimates.inference(untrained.model(net, plan), mode, costs)
+  mode = MODE.value or sessions.DEFAULT
+  found = estimates.inference(untrained.model(net, plan).public, mode, costs)
   names = [shape.name for shape in records.shapes(net.layers, net.input_shape)]
   title = f'one private inference under {path}, {mode}, estimated: MB and seconds'
   _show(console, title, *reports.layers(found, names), left=1, total=False)

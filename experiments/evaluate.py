@@ -10,6 +10,8 @@ from absl import flags
 
 from experiments import thin
 from experiments.lib import from_config, launcher, scores
+from safenet_jax.search import member as members
+from safenet_jax.search.member import Task
 
 PHASE = flags.DEFINE_enum(
   'phase', 'finetune', ['pretrain', *from_config.TUNED, 'thin'], 'Whose network is scored.'
@@ -23,9 +25,8 @@ def main() -> None:
   phase, split = PHASE.value, SPLIT.value
   images = from_config.dataset(config)
   net = from_config.network(config, images)
-  section = 'pretrain' if phase == 'pretrain' else 'search'
-  sections = dict.fromkeys(('pretrain', section))
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', *sections)
+  sections = from_config.SECTIONS[:4] if phase == 'pretrain' else from_config.SECTIONS
+  workdir = launcher.workdir(config, *sections)
   folder, trained_as = workdir, phase
   if phase == 'thin':
     config, net, folder, _ = thin.of(config, images, workdir)
@@ -34,11 +35,11 @@ def main() -> None:
   elif phase in from_config.TUNED:
     # Written when both are finished; the control's length is not in the config.
     workdir.read_json('plan.json', 'search or finetune')
-  member = from_config.trained(config, net, folder, trained_as, section)
+  member = from_config.trained(config, net, folder, trained_as)
   # The ranks of channels are those of the pretrained network.
-  pretrained = from_config.trained(config, net, folder, 'pretrain', 'pretrain')
-  options = from_config.training(config[section], trained_as)
-  task = from_config.task(net, images, options, from_config.variables(pretrained))
+  pretrained = from_config.trained(config, net, folder, 'pretrain')
+  options = from_config.training(from_config.section(config, trained_as))
+  task = Task.of(net, images, members.variables(pretrained), options)
   record = scores.score(workdir, phase, split, member, task, net, images, FORCE.value)
   print(f'evaluate: {phase} {record["accuracy"]:.2%} on {record["images"]} {split} images')
 

@@ -2,7 +2,7 @@
 
   python -m experiments.export --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo \
     --out=model.safenet
-  python -m experiments.serve --bundle=model.safenet --certificate=server.pem --key=server_key.pem
+  safenet serve --bundle=model.safenet --certificate=server.pem --key=server_key.pem
 
 The file holds the weights, and is for its owner's eyes only. Its formats are chosen from
 validation images, as `experiments.serve` chooses them. With --out=model.npz it is the network in
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lib import from_config, launcher, served_model
+from experiments.lib import launcher, served_model
 from safenet_jax.approximation import planned_weights
 from safenet_jax.protocol.service import bundle as bundles
 from safenet_jax.search import member as members
@@ -29,7 +29,7 @@ def main() -> None:
   run = served_model.served(launcher.CONFIG.value)
   if launcher.OUT.value.endswith('.npz'):
     arrays: dict[str, Any] = planned_weights.flatten_planned(
-      from_config.variables(run.planned), members.approximation(run.planned, run.task)
+      members.variables(run.planned), members.approximation(run.planned, run.task)
     )
     np.savez(launcher.OUT.value, **arrays)
   else:
@@ -37,7 +37,7 @@ def main() -> None:
     bundles.load(launcher.OUT.value)
   size = pathlib.Path(launcher.OUT.value).stat().st_size
   print(
-    f'export: {len(run.model.linear)} linear and {len(run.model.activations)} activation '
+    f'export: {len(run.model.linear)} linear and {len(run.model.public.activations)} activation '
     f'layers, {size / 1e6:.2f} MB in {launcher.OUT.value}'
   )
 

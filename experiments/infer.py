@@ -3,55 +3,47 @@
   python -m experiments.infer --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 
 --count=10000 takes that many of them, and --batch at most so many at once. With --two_processes
-the commands of both parties do it over TLS (--batch=1: one image after another), and the client's
-ledger is left in the workdir.
-Or as the client of `experiments.serve`, with no config, no workdir and no weights:
-
-  python -m experiments.infer --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
-
---output=class asks for the classes alone: then not even this client sees the logits.
-With --requests=200 --clients=2, two of them at once ask for 100 of the images each, one by one: it
-prints requests a second, percentiles of their seconds, and how many answers are --labels.
+the commands of both parties, `safenet serve` and `safenet ask`, do it over TLS (--batch=1: one
+image after another), and the client's ledger is left in the workdir.
 """
-
-import sys
 
 from absl import flags
 import numpy as np
 
-from experiments.lib import launcher, remote_client
+from experiments.lib import launcher, scores, test_sets, two_processes
+from experiments.lib import served_model as planned_
+from safenet_jax.crypto import randomness
+from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.protocol.simulation import simulator
+from safenet_jax.report import runs
+from safenet_jax.search import member as members
+from safenet_jax.transport import ledger as ledgers
 
 TWO_PROCESSES = flags.DEFINE_bool(
   'two_processes', False, 'Ask a server process over TLS instead of simulating both parties.'
 )
+COUNT = flags.DEFINE_integer(
+  'count', None, 'How many test images, secure.images by default.', lower_bound=1
+)
+BATCH = flags.DEFINE_integer(
+  'batch', 16, 'Images at once; fewer where memory is short.', lower_bound=1
+)
 
 
 def main() -> None:
-  if remote_client.wanted(sys.argv):
-    remote_client.main()
-    return
-  # Only here: a client needs no JAX.
-  from experiments.lib import from_config, scores, test_sets
-  from experiments.lib import served_model as planned_
-  from safenet_jax.crypto import randomness
-  from safenet_jax.fixed_point import formats, quantize
-  from safenet_jax.protocol.simulation import simulator
-  from safenet_jax.search import member as members
-  from safenet_jax.transport import ledger as ledgers
-
   config = launcher.CONFIG.value
   model, net, images, workdir, planned, task = planned_.served(config)
   # On the last validation images: the first set the formats, and the test set has one record.
   report = quantize.quantization_report(
     model,
     net,
-    from_config.variables(planned),
+    members.variables(planned),
     members.approximation(planned, task),
     *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
   )
   for line in report.lines():
     print(line)
-  wanted = remote_client.COUNT.value or config.secure.images
+  wanted = COUNT.value or config.secure.images
   test, labels = (np.asarray(part[:wanted]) for part in images.test)
   count, ranges = len(test), formats.RangeReport()
   plain = test_sets.plain(model, test, ranges)
@@ -65,9 +57,7 @@ def main() -> None:
   ledger = ledgers.Ledger()
   simulator.infer(model, test[:1], source, ledger=ledger)
   with launcher.progress_bar('infer') as progress:
-    private = test_sets.run(
-      model, test, source, batch=remote_client.BATCH.value or 1, report=progress
-    )
+    private = test_sets.run(model, test, source, batch=BATCH.value or 1, report=progress)
   classes, speed = private.logits.argmax(-1), private.images_per_second
   # All test images at once, by the plaintext network: scored once in a run, whoever asks.
   scores.tested(workdir, 'finetune', planned, task, net, images)
@@ -95,10 +85,7 @@ def main() -> None:
 
 def _ask(model, images, labels, plain, workdir) -> None:
   """Two processes: their classes beside those of the fixed-point network and the labels."""
-  from experiments.lib import two_processes
-  from safenet_jax.report import runs
-
-  answers = two_processes.ask(model, images, batch=remote_client.BATCH.value or 1)
+  answers = two_processes.ask(model, images, batch=BATCH.value or 1)
   found = np.array(answers.classes)
   workdir.write_json(
     runs.CLIENT_LEDGER,
@@ -120,4 +107,4 @@ def _ask(model, images, labels, plain, workdir) -> None:
 
 
 if __name__ == '__main__':
-  launcher.run(main, needs_config=not remote_client.wanted(sys.argv))
+  launcher.run(main)

@@ -19,7 +19,7 @@ import rich.console
 import rich.table
 
 from experiments.lib import launcher
-from safenet_jax.report import figures, pareto, progress
+from safenet_jax.report import figures, sweeps
 from safenet_jax.workdir import Workdir
 
 THIN = flags.DEFINE_bool('thin', False, 'Train a thin all-ReLU network beside every plan.')
@@ -44,9 +44,9 @@ def name(overrides: dict[str, Any]) -> str:
 
 
 def _command(phase: str, overrides: dict[str, Any], workdir) -> None:
-  given = [a for a in sys.argv[1:] if a.lstrip('-').startswith('config')]
   flags = [f'--config.{key}={value}' for key, value in overrides.items()]
-  command = [sys.executable, '-m', f'experiments.{phase}', *given, *flags, f'--workdir={workdir}']
+  flags = [*launcher.config_arguments(), *flags, f'--workdir={workdir}']
+  command = [sys.executable, '-m', f'experiments.{phase}', *flags]
   code = subprocess.run(command).returncode
   if code:
     raise RuntimeError(f'{phase} in {workdir} ended with code {code}; its error is above')
@@ -56,7 +56,7 @@ def _searched(root: Workdir, overrides: dict[str, Any]) -> Workdir:
   """The workdir of one setting's search, which is run unless it is done."""
   run = Workdir(root / name(overrides))
   if not (run / 'plan.json').exists():
-    shared = {k: v for k, v in overrides.items() if not k.startswith('search.')}
+    shared = {k: v for k, v in overrides.items() if not k.startswith(('search.', 'finetune.'))}
     pretrained = root / f'pretrain {name(shared)}'
     _command('pretrain', shared, pretrained)
     if not (run / 'config.json').exists():
@@ -72,7 +72,7 @@ def _searched(root: Workdir, overrides: dict[str, Any]) -> Workdir:
 
 
 def _thin(overrides: dict[str, Any], run: Workdir) -> tuple[dict[str, Any], dict[str, Any]]:
-  """A thin network as `pareto.points` takes it: a plan that replaces nothing."""
+  """A thin network as `sweeps.points` takes it: a plan that replaces nothing."""
   found = run.read_json('thin/thin.json', 'thin')
   algorithm = f'thin beside {overrides.get("search.algorithm", "search")}'
   accuracy = {'planned': found['validation_accuracy']}
@@ -89,9 +89,9 @@ def main() -> None:
   results = [(overrides, run.read_json('plan.json', 'search')) for overrides, run in runs]
   if THIN.value:
     results += [_thin(*pair) for pair in runs]
-  points = pareto.points(results)
+  points = sweeps.points(results)
   figures.save(root / 'pareto', lambda axes: figures.pareto(axes, points))
-  curves = progress.curves(
+  curves = sweeps.curves(
     [
       (overrides, run.read_json('config.json', 'search')['search'], run.metrics('search'))
       for overrides, run in runs
@@ -103,8 +103,8 @@ def main() -> None:
     table.add_row(
       p.label,
       str(p.seeds),
-      pareto.interval(p.relus, p.relus_interval, '{:.0f}'),
-      pareto.interval(100 * p.accuracy, 100 * p.accuracy_interval, '{:.2f}') + ' %',
+      sweeps.interval(p.relus, p.relus_interval, '{:.0f}'),
+      sweeps.interval(100 * p.accuracy, 100 * p.accuracy_interval, '{:.2f}') + ' %',
     )
   rich.console.Console().print(table)
   print(f'figures: {root / "pareto.png"}, {root / "search_progress.png"}')

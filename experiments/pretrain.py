@@ -20,13 +20,12 @@ def main() -> None:
   images = from_config.dataset(config)
   net = from_config.network(config, images)
   options = from_config.training(config.pretrain)
-  member = from_config.start(config, net, options)
   teacher = from_config.teacher(config, images, options)
-  task = from_config.task(net, images, options, from_config.variables(member), teacher)
-  fit.steps_per_epoch(task)
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain')
-  member = from_config.pretrain(config, member, task, workdir)
-  print(f'pretrain: all-ReLU validation accuracy {float(member.accuracy):.2%} in {workdir.path}')
+  # Refuses a batch that is too large before anything is written.
+  fit.steps_per_epoch(len(images.train.labels), options.batch_size)
+  workdir = launcher.workdir(config, *from_config.SECTIONS[:4])
+  trained = from_config.pretrain(config, net, images, teacher, workdir)
+  print(f'pretrain: all-ReLU validation accuracy {trained.accuracy:.2%} in {workdir.path}')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ default those in experiments/results.
 
 import json
 import pathlib
-import sys
 
 from absl import flags
 import rich.console
@@ -25,14 +24,8 @@ BENCHMARK = flags.DEFINE_list('benchmark', None, 'Files of experiments.benchmark
 RESULTS = pathlib.Path(__file__).parent / 'results'
 
 
-def workdirs(arguments: list[str]) -> list[str]:
+def workdirs(values: list[str]) -> list[str]:
   """The directories of --workdir, which may be repeated and hold several with commas between."""
-  values = [
-    value or following
-    for argument, following in zip(arguments, [*arguments[1:], ''])
-    for name, _, value in [argument.lstrip('-').partition('=')]
-    if argument.startswith('-') and name == 'workdir'
-  ]
   found: list[str] = []
   for value in values:
     # The folders of a sweep have commas in their names.
@@ -49,7 +42,7 @@ def benchmarks(names: list[str] | None) -> dict[str, dict]:
 
 
 def main() -> None:
-  paths = workdirs(sys.argv[1:])
+  paths = workdirs(launcher.given('workdir'))
   if not paths:
     raise ValueError('no --workdir, want the directory of a run, or several with commas between')
   found = benchmarks(BENCHMARK.value)
@@ -70,7 +63,7 @@ def main() -> None:
 def _check(config, workdir: Workdir) -> None:
   """Refuses a config that the run was not made with; writes nothing."""
   recorded = workdir.read_json('config.json', 'pretrain')
-  sections = ('model', 'data', 'teacher', 'pretrain', 'search', 'secure')
+  sections = ('model', 'data', 'teacher', 'pretrain', 'search', 'finetune', 'secure')
   workdir.claim({name: config[name].to_dict() for name in sections if name in recorded})
 
 

@@ -3,12 +3,12 @@
 python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
-import dataclasses
 import functools
 
 from experiments.lib import from_config, launcher, search_table
-from safenet_jax.search import algorithms, fit, pbt, population, schedule, score, strategy
+from safenet_jax.search import algorithms, pbt, phases, population, score
 from safenet_jax.search import member as members
+from safenet_jax.search.member import Task
 
 
 def main() -> None:
@@ -30,45 +30,39 @@ def main() -> None:
   algorithm(pbt.Evolution(settings.population, degrees=degrees))  # refuses bad settings first
   mesh = population.mesh(settings.population) if settings.mesh else None
   cost = score.cost_model(settings.cost, settings.cost_ledger)
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
+  workdir = launcher.workdir(config, *from_config.SECTIONS)
   workdir.claim({'plan': {'source': 'search'}})
-  first = from_config.trained(config, net, workdir, 'pretrain', 'pretrain')
+  first = from_config.trained(config, net, workdir, 'pretrain')
   options = from_config.training(settings)
-  teacher = from_config.teacher(config, images, options, (net, first))
-  task = from_config.task(
-    net, images, options, from_config.variables(first), teacher, settings.validation_images
+  task = Task.of(
+    net,
+    images,
+    members.variables(first),
+    options,
+    teacher=from_config.teacher(config, images, options, (net, first)),
+    validation_images=settings.validation_images,
   )
-
-  baseline = fit.evaluate(first, task, task.validation_images, task.validation_labels)
-  start = members.restart(
-    from_config.fitted(first, net, images), settings.learning_rate, net, options
-  )
-  start = start.replace(accuracy=baseline, score=baseline)
-  evolution = pbt.Evolution(
-    population=settings.population,
-    iterations=settings.iterations,
-    threshold=float(baseline) - settings.accuracy_drop,
-    literal=settings.literal,
-    reduction=cost.reduction(),
-    degrees=degrees,
-    strategy=settings.strategy,
-    mesh=mesh,
-  )
-  chosen = strategy.resolve(evolution, start, task, workdir)
-  search = algorithm(dataclasses.replace(evolution, strategy=chosen))
   with search_table.search_table() as report:
-    winner = schedule.run(
-      from_config.key(config, 'search'),
-      start,
+    found = phases.search(
+      phases.key(config.seed, 'search'),
+      members.fitted(first, net, images),
       task,
-      search.steps,
-      search.evolution,
       workdir,
-      proposer=search.proposer,
+      build=algorithm,
+      evolution=pbt.Evolution(
+        population=settings.population,
+        iterations=settings.iterations,
+        literal=settings.literal,
+        reduction=cost.reduction(),
+        degrees=degrees,
+        strategy=settings.strategy,
+        mesh=mesh,
+      ),
+      accuracy_drop=settings.accuracy_drop,
+      learning_rate=settings.learning_rate,
       report=report,
     )
-  searched = search.longest_line() * settings.iterations
-  from_config.finish(config, net, images, workdir, first, winner, searched)
+  from_config.finish(config, images, net, first, found.member, workdir, searched=found.batches)
 
 
 if __name__ == '__main__':

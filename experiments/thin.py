@@ -15,6 +15,8 @@ from safenet_jax.data import Dataset
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.network import Network
+from safenet_jax.search import member as members
+from safenet_jax.search.member import Task
 from safenet_jax.workdir import Workdir
 
 
@@ -45,26 +47,23 @@ def main() -> None:
   config = launcher.CONFIG.value
   images = from_config.dataset(config)
   full = from_config.network(config, images)
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search')
-  first = from_config.trained(config, full, workdir, 'pretrain', 'pretrain')
+  workdir = launcher.workdir(config, *from_config.SECTIONS)
+  first = from_config.trained(config, full, workdir, 'pretrain')
   thin, net, folder, budget = of(config, images, workdir)
   # The control was trained for as many steps as the plan: its length is not in the config.
   epochs = workdir.metrics('control')[-1]['epoch']
-  sections = ('model', 'data', 'teacher', 'pretrain', 'search')
   folder.claim(
     {'seed': {'seed': thin.seed}, 'thin': {'budget': budget, 'epochs': epochs}}
-    | {name: thin[name].to_dict() for name in sections}
+    | {name: thin[name].to_dict() for name in from_config.SECTIONS}
   )
 
-  options = from_config.training(thin.pretrain)
-  member = from_config.start(thin, net, options)
-  teacher = from_config.teacher(thin, images, options)
-  task = from_config.task(net, images, options, from_config.variables(member), teacher)
-  member = from_config.pretrain(thin, member, task, folder)
-  options = from_config.training(thin.search, 'control')
+  teacher = from_config.teacher(thin, images, from_config.training(thin.pretrain))
+  trained = from_config.pretrain(thin, net, images, teacher, folder).variables
+  options = from_config.training(thin.finetune)
   teacher = from_config.teacher(thin, images, options, (full, first))
-  task = from_config.task(net, images, options, from_config.variables(member), teacher)
-  member = from_config.tune(thin, 'control', member, from_config.all_relu(task), folder, epochs)
+  task = Task.of(net, images, trained, options, teacher=teacher)
+  member = members.all_relu(trained, thin.finetune.learning_rate, net, options)
+  member = from_config.tune(thin, 'control', member, task.without_polynomials(), folder, epochs)
 
   counts = networks.relu_counts(net)
   folder.write_json(

@@ -1,17 +1,67 @@
 """Private inference with planned activations, in JAX.
 
-The flow, which is also the import order:
+From images to an answer that its server has never seen:
 
-    data -> models -> approximation -> search -> (crypto ->) protocol -> report
+    data -> models -> search of a plan -> fixed point -> protocol, by client and server -> report
+
+Which folder may import which others is in tests/repository/floors_test.py.
 
 Names are handed out lazily: importing the package imports neither JAX nor the
 cryptography, so that a client can run without the former.
 """
+# ruff: noqa: F401 (what type checkers and editors read in place of the lazy names)
 
 import importlib
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+  from safenet_jax.approximation.activation import (
+    approximate,
+    fitted_coefficients,
+    initial_coefficients,
+  )
+  from safenet_jax.approximation.importance import ranks as importance_ranks
+  from safenet_jax.approximation.plan import make as make_plan
+  from safenet_jax.approximation.plan import Plan
+  from safenet_jax.approximation.planned_weights import flatten_planned, load_planned
+  from safenet_jax.crypto.randomness import SystemRandomness
+  from safenet_jax.data import Dataset, Split
+  from safenet_jax.data import load as load_data
+  from safenet_jax.fixed_point.model import FixedPointModel
+  from safenet_jax.fixed_point.quantize import quantization_report, quantize
+  from safenet_jax.models.architectures import build, cnn7, register, resnet18, resnet32, vgg16
+  from safenet_jax.models.layers import (
+    Activation,
+    AveragePool,
+    Conv,
+    Dense,
+    Flatten,
+    MaxPool,
+    PadShortcut,
+    Residual,
+  )
+  from safenet_jax.models.network import Network, relu_counts
+  from safenet_jax.models.weights import convert_torch_resnet, flatten_variables, load_variables
+  from safenet_jax.protocol.estimate.estimate import inference as estimate_inference
+  from safenet_jax.protocol.service.bundle import load as load_bundle
+  from safenet_jax.protocol.service.bundle import save as save_bundle
+  from safenet_jax.protocol.service.client import Client
+  from safenet_jax.protocol.service.description import Expectation
+  from safenet_jax.protocol.service.server import Server
+  from safenet_jax.protocol.simulation.simulator import infer as simulate
+  from safenet_jax.search.phases import finetune, Planned, search_plan, train, Trained
+  from safenet_jax.search.teacher import Teacher
+  from safenet_jax.search.training import Training
+  from safenet_jax.transport.frames import ProtocolError
+  from safenet_jax.transport.ledger import Ledger
+  from safenet_jax.transport.tls import client_context, server_context
+  from safenet_jax.workdir import Workdir
+
+# Public name: module below this one, and what it is called there.
 _NAMES = {
   'load_data': ('data', 'load'),
+  'Dataset': ('data', 'Dataset'),
+  'Split': ('data', 'Split'),
   'Workdir': ('workdir', 'Workdir'),
   'Conv': ('models.layers', 'Conv'),
   'Dense': ('models.layers', 'Dense'),
@@ -40,15 +90,25 @@ _NAMES = {
   'approximate': ('approximation.activation', 'approximate'),
   'flatten_planned': ('approximation.planned_weights', 'flatten_planned'),
   'load_planned': ('approximation.planned_weights', 'load_planned'),
+  'train': ('search.phases', 'train'),
+  'search_plan': ('search.phases', 'search_plan'),
+  'finetune': ('search.phases', 'finetune'),
+  'Trained': ('search.phases', 'Trained'),
+  'Planned': ('search.phases', 'Planned'),
+  'Training': ('search.training', 'Training'),
+  'Teacher': ('search.teacher', 'Teacher'),
   'quantize': ('fixed_point.quantize', 'quantize'),
   'quantization_report': ('fixed_point.quantize', 'quantization_report'),
+  'FixedPointModel': ('fixed_point.model', 'FixedPointModel'),
   'save_bundle': ('protocol.service.bundle', 'save'),
   'load_bundle': ('protocol.service.bundle', 'load'),
   'estimate_inference': ('protocol.estimate.estimate', 'inference'),
   'Ledger': ('transport.ledger', 'Ledger'),
   'simulate': ('protocol.simulation.simulator', 'infer'),
   'Server': ('protocol.service.server', 'Server'),
+  'ServerOptions': ('protocol.service.server', 'ServerOptions'),
   'Client': ('protocol.service.client', 'Client'),
+  'Expectation': ('protocol.service.description', 'Expectation'),
   'ProtocolError': ('transport.frames', 'ProtocolError'),
   'server_context': ('transport.tls', 'server_context'),
   'client_context': ('transport.tls', 'client_context'),
@@ -58,11 +118,13 @@ _NAMES = {
 __all__ = sorted(_NAMES)
 
 
-def __getattr__(name: str):
-  if name not in _NAMES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module, attribute = _NAMES[name]
-  return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)
+if not TYPE_CHECKING:  # or a name that is none would be one to a type checker
+
+  def __getattr__(name: str):
+    if name not in _NAMES:
+      raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    module, attribute = _NAMES[name]
+    return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)
 
 
 def __dir__():

@@ -19,6 +19,8 @@ import zlib
 from rich import console as rich_console
 from rich import progress as rich_progress
 
+from safenet_jax import atomic_files
+
 # Seconds without a byte after which a download counts as broken.
 _TIMEOUT = 60
 _CHUNK = 1 << 20
@@ -27,8 +29,8 @@ _CHUNK = 1 << 20
 class Source(NamedTuple):
   """A published file: its address, size in bytes, checksum and contents.
 
-  `files` are the sizes in bytes of what it leaves in the data directory, by
-  path. A .tar.gz holds them under these names, any other is the file itself.
+  `files` has the size in bytes of every file that it leaves in the data directory, by
+  path. A .tar.gz holds files of these names. Any other source is the one file itself.
   """
 
   url: str
@@ -83,12 +85,13 @@ SOURCES = {
 def download(name: str, directory: str | os.PathLike) -> None:
   """Downloads a published data set into `directory` and unpacks it there.
 
-  Checksums and sizes are verified before any file takes its place, one atomic
-  rename each: a failure leaves nothing behind. Shows a bar on a terminal.
+  Checksums and sizes are verified before any file takes its place. Each is put there
+  by one atomic rename, and a failure leaves no part of a file behind. Shows a progress bar
+  on a terminal.
 
   Raises:
     ValueError: an unknown name, a wrong checksum or a wrong archive.
-    ConnectionError: the server does not answer, or not with the file.
+    ConnectionError: the server does not answer, or answers something else.
   """
   if name not in SOURCES:
     raise ValueError(f'no data set {name!r} to download, want one of {", ".join(SOURCES)}')
@@ -101,7 +104,7 @@ def download(name: str, directory: str | os.PathLike) -> None:
       _fetch(source, scratch)
     for file in (file for source in SOURCES[name] for file in source.files):
       (directory / file).parent.mkdir(exist_ok=True)
-      os.replace(scratch / file, directory / file)
+      atomic_files.replace(scratch / file, directory / file)
 
 
 def _fetch(source: Source, scratch: pathlib.Path) -> None:
@@ -124,7 +127,7 @@ def _fetch(source: Source, scratch: pathlib.Path) -> None:
 
 
 def _chunks(source: Source) -> Iterator[bytes]:
-  """The bytes of a source and at most one more, with a bar on a terminal."""
+  """The bytes of a source and at most one more; shows a progress bar on a terminal."""
   console = rich_console.Console(stderr=True)
   columns = (
     rich_progress.TextColumn('{task.description}'),
@@ -133,7 +136,7 @@ def _chunks(source: Source) -> Iterator[bytes]:
     rich_progress.TransferSpeedColumn(),
     rich_progress.TimeRemainingColumn(),
   )
-  # One byte more than wanted shows a wrong file without taking all of it.
+  # One byte more than wanted is enough to notice a file that is too long.
   left = source.size + 1
   try:
     with (

@@ -15,7 +15,8 @@ import numpy as np
 
 from safenet_jax import archives, image_files
 
-# Inside of an installed package, and at the root of a checkout.
+# Where the images that come with the package are: inside of an installed package, or at the
+# root of a checkout.
 _EMBEDDED = [
   root / 'third_party' / 'fashion_mnist' for root in pathlib.Path(__file__).resolve().parents[:2]
 ]
@@ -77,16 +78,17 @@ def load(
 
   Args:
     name: 'fashion_mnist' (10,000 images), 'cifar10', 'cifar100' (official binary
-      or python layout), or the path of an .npz file with arrays `images` uint8
-      [N, H, W, C] or [N, H, W] and `labels` [N]; optionally `test_images` and
+      or python layout), or the path of an .npz file. The file has arrays `images`
+      uint8 [N, H, W, C] or [N, H, W] and `labels` [N]; optionally `test_images` and
       `test_labels`, and `class_names` [classes].
-    directory: where the layouts lie; the environment's SAFENET_DATA_DIR if None.
+    directory: where the folders of data sets lie; the environment's SAFENET_DATA_DIR if
+      None.
     download: fetch a missing or damaged published data set into `directory`.
 
   Returns:
-    The same splits on every machine and in every version: 8,000 / 1,000 / 1,000
-    of Fashion-MNIST; 45,000 / 5,000 / 10,000 of CIFAR; 80 / 10 / 10 % of an .npz
-    file, or 90 / 10 % and the test set that it brings.
+    The data set. Its splits (train / validation / test) are the same on every machine
+    and in every version: 8,000 / 1,000 / 1,000 of Fashion-MNIST; 45,000 / 5,000 / 10,000
+    of CIFAR; 80 / 10 / 10 % of an .npz file, or 90 / 10 % and the test set that it has.
 
   Raises:
     ValueError: an unknown name, or a file that is not what it should be.
@@ -238,12 +240,13 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
 def augment(key: jax.Array, images: jax.Array, *, flip: bool = True, padding: int = 4) -> jax.Array:
   """Mirrors and shifts each image at random; the key is consumed.
 
-  What a shift uncovers is filled by reflection. Black borders, which `normalise`
-  puts two deviations below the mean, are in the batch statistics of training and
-  not in those of the images that are served, see WORKSPACE_NOTES.md.
+  What a shift uncovers is filled by reflection, and not with black, which `normalise`
+  puts two deviations below the mean. With black borders, the batch statistics of training
+  would hold borders that no served image has (docs/lab_log.md, "Shifted images are filled
+  by reflection, not with black").
 
   Args:
-    key: for a coin and an offset per image.
+    key: draws whether each image is mirrored, and how far it is shifted.
     images: [B, H, W, C] of any type.
     flip: mirror left and right with probability 1/2.
     padding: largest shift in either direction, pixels.
@@ -273,16 +276,6 @@ def augment(key: jax.Array, images: jax.Array, *, flip: bool = True, padding: in
   # In a scan on CPU this takes a quarter of the time of padding and slicing:
   # XLA runs one gather, and needs neither the mirrored nor the padded batch.
   return jax.vmap(view)(images, mirrored, offsets)
-
-
-def sample(key: jax.Array, split: Split, batch_size: int) -> Split:
-  """A uniform batch with replacement from arrays on the device.
-
-  Returns:
-    Images [B, H, W, C] and labels [B]; the key is consumed.
-  """
-  indices = jax.random.randint(key, (batch_size,), 0, split.labels.shape[0], jnp.int32)
-  return Split(*(jnp.asarray(array).at[indices].get(mode='promise_in_bounds') for array in split))
 
 
 def epoch_order(key: jax.Array, size: int, batch_size: int) -> jax.Array:

@@ -1,7 +1,7 @@
 """Readers of labelled images: idx, the CIFAR layouts, .npz.
 
 Every reader refuses what it does not expect with a ValueError that names the
-file; none runs code that a file brings.
+file. None runs code that is in a file.
 """
 
 import gzip
@@ -31,10 +31,16 @@ _CIFAR100_NAMES = """
 
 
 class Cifar(NamedTuple):
-  """The layout of a CIFAR data set, equal parts of 50,000 and 10,000 images.
+  """The layout of a CIFAR data set: 50,000 training images in equal files, and 10,000 test images.
 
-  A binary record is `label_bytes` labels, of which the last one counts, then
-  the planes of the image; a python batch holds its labels under `label_key`.
+  Attributes:
+    class_names: of every class.
+    label_bytes: labels in front of an image in a binary file; the last one counts.
+    label_key: where a pickled batch holds its labels.
+    folders: for each layout, the folder's name and how its files' names end; the binary
+      layout first.
+    train: names of the training files.
+    test: name of the test file.
   """
 
   class_names: tuple[str, ...]
@@ -177,8 +183,8 @@ class _Array:
 class _ArrayUnpickler(pickle.Unpickler):
   """Admits builtin containers and uint8 arrays; no other name is looked up.
 
-  Even numpy's own reconstruction is replaced by the stand-ins above, so that
-  no state from a file reaches code that was not written for hostile input.
+  The stand-ins above replace even the functions by which numpy restores an array. So
+  nothing from a file reaches code that was not written for hostile input.
   """
 
   _stand_ins = {
@@ -201,8 +207,8 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
   Returns:
     `images` uint8 [N, H, W, C], `labels` int32 [N] and `class_names` [classes];
     where the file has them, `test_images` and `test_labels` of the same form.
-    Files may hold grey images [N, H, W], labels of any integer type, and no
-    class names: the classes are then numbered up to the largest of `labels`.
+    A file may hold grey images [N, H, W], and labels of any integer type. If it has no
+    class names, the classes are numbered up to the largest of `labels`.
 
   Raises:
     ValueError: names an array that is missing, or of another type or shape.

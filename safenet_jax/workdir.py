@@ -1,12 +1,12 @@
 """What a run leaves on disk; the only interface between its phases.
 
-config.json    the settings of every section that a phase has used
-metrics.jsonl  one JSON object per line, each with its phase and step
-plan.json      the plan the search found
-evaluations.json  what its networks score, the test images once each
-thin/          the run of a thin all-ReLU network beside the plan
-ledger.json    bytes and seconds of a private inference
-checkpoints/   orbax checkpoints, one folder per phase
+config.json       the settings of every section that a phase has used
+metrics.jsonl     one JSON object per line, each with its phase and step
+plan.json         the plan that the search found
+evaluations.json  accuracies of the run's networks; each is to see the test images once
+thin/             a thin all-ReLU network's run, to compare with the plan
+ledger.json       bytes and seconds of a private inference
+checkpoints/      orbax checkpoints, one folder per phase
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from safenet_jax import atomic_files
+
 
 class Workdir:
-  """A run's directory; made when the first phase claims it."""
+  """A run's directory, which is made when the first phase claims it."""
 
   def __init__(self, path: str | os.PathLike[str]):
     self.path = pathlib.Path(path).absolute()
@@ -62,10 +64,8 @@ class Workdir:
       self.write_json('config.json', recorded | wanted)
 
   def write_json(self, name: str, value: Any) -> None:
-    """Writes a JSON file that is either old or new, never half of it."""
-    temporary = self / f'.{name}.{os.getpid()}'
-    temporary.write_text(json.dumps(value, indent=2) + '\n')
-    temporary.replace(self / name)
+    """Writes a JSON file in one step: whatever happens, the old or the new file is there."""
+    atomic_files.write_json(self / name, value)
 
   def read_json(self, name: str, phase: str) -> Any:
     """Reads a JSON file that `phase` writes; FileNotFoundError says to run that first."""
@@ -101,9 +101,7 @@ class Workdir:
         continue  # cut off by a crash in the middle of a write
       if line['phase'] != phase or line['step'] < step:
         kept.append(text + '\n')
-    temporary = self / '.metrics.jsonl'
-    temporary.write_text(''.join(kept))
-    temporary.replace(path)
+    atomic_files.write_text(path, ''.join(kept))
 
   def checkpoints(self, phase: str) -> 'Checkpoints':
     """The checkpoints of one phase."""
@@ -111,10 +109,10 @@ class Workdir:
 
 
 class Checkpoints:
-  """The latest state of one phase: the one checkpoint policy of this package."""
+  """The latest state of one phase; all phases of this package keep their checkpoints so."""
 
   def __init__(self, path: pathlib.Path):
-    # Written before the call returns: a step that was logged can be resumed.
+    # Not asynchronous, so that a checkpoint is complete before its step is logged.
     self._manager = ocp.CheckpointManager(
       path, options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
     )
@@ -122,8 +120,8 @@ class Checkpoints:
   def save(self, step: int, tree: Any) -> None:
     """Saves a pytree of arrays; `step` counts the steps that are done.
 
-    Arrays that several devices hold are whole on each, and are saved as numpy
-    arrays: a run may continue on other devices.
+    If several devices hold an array, each holds all of it. Arrays are saved as numpy
+    arrays, so that a run may continue on other devices.
     """
     self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, tree)))
 

@@ -1,4 +1,4 @@
-"""Batches on the device: normalised, augmented, sampled and ordered fairly."""
+"""Batches on the device: normalised, augmented and ordered fairly."""
 
 import jax
 import jax.numpy as jnp
@@ -104,18 +104,6 @@ def test_augment_is_the_same_inside_scan_and_for_a_population():
   np.testing.assert_array_equal(jax.vmap(data.augment, (0, None))(keys, images), alone)
 
 
-def test_sampled_images_keep_their_labels_and_are_uniform():
-  split = data.Split(jnp.asarray(IMAGES), jnp.arange(40, dtype=jnp.int32))
-  step = jax.jit(data.sample, static_argnums=2)
-  images, labels = step(jax.random.key(3), split, 8_000)
-  assert images.dtype == jnp.uint8 and labels.dtype == jnp.int32
-  np.testing.assert_array_equal(images, IMAGES[labels])
-  # 200 expected of each, deviation 14.
-  counts = np.bincount(labels, minlength=40)
-  assert len(counts) == 40 and counts.min() > 140 and counts.max() < 260
-  assert not np.array_equal(labels, step(jax.random.key(4), split, 8_000).labels)
-
-
 def test_an_epoch_visits_every_image_at_most_once():
   order = data.epoch_order(jax.random.key(5), 103, 10)
   assert order.shape == (10, 10) and order.dtype == jnp.int32
@@ -139,8 +127,6 @@ def test_batches_that_no_epoch_holds_are_refused(batch_size):
 def test_types_do_not_change_where_64_bits_are_enabled():
   with jax.enable_x64(True):
     images = jnp.asarray(IMAGES)
-    split = data.Split(images, jnp.zeros(40, jnp.int32))
     assert data.epoch_order(jax.random.key(0), 10, 3).dtype == jnp.int32
     assert data.normalise(images, (0.5,) * 3, (1.0,) * 3).dtype == jnp.float32
     assert data.augment(jax.random.key(0), images).dtype == jnp.uint8
-    assert data.sample(jax.random.key(0), split, 4).images.dtype == jnp.uint8

@@ -19,11 +19,11 @@ import time
 import numpy as np
 
 from experiments import benchmarks
-from experiments.benchmarks import Row
+from experiments.benchmarks import ot, Row
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.homomorphic import bfv, ole
-from safenet_jax.crypto.oblivious_transfer import correlated_transfer, word_transfer
+from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.crypto.randomness import Randomness, SystemRandomness
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 from safenet_jax.protocol.layers import polynomial, relu
@@ -95,9 +95,9 @@ def garbled_block(count: int, randomness: Randomness) -> Block:
   width = dict(circuit.inputs)['client']
   garbler = garbling.Garbler(circuit, count, randomness)
   evaluator = garbling.Evaluator(circuit, count)
-  label_sender, label_receiver = _session(garbler.delta, randomness)
-  delta = _delta(randomness)
-  product_sender, product_receiver = _session(delta, randomness)  # the client sends these
+  label_sender, label_receiver = ot.session(garbler.delta, randomness)
+  delta = garbling.fresh_delta(randomness)
+  product_sender, product_receiver = ot.session(delta, randomness)  # the client sends these
   tags = (number.to_bytes(16, 'little') for number in itertools.count())
 
   def block(c, s, ledger):
@@ -105,7 +105,7 @@ def garbled_block(count: int, randomness: Randomness) -> Block:
       ledger.send(phase, '', 'relu', sender, message, bits)
 
     tag = next(tags)
-    choices = relu.pack(relu.sign_words(c, layer), layer, count)
+    choices = relu.entering(c, layer, count)
     message, labels = label_receiver.extend(tag, choices.reshape(-1), width * count)
     send('offline', 'client', message)
     zeros = label_sender.extend(tag, message, width * count)
@@ -168,15 +168,3 @@ def polynomial_block(degree: int, randomness: Randomness, coefficients=(3, 0, 1,
     return polynomial.online_client(np, powers, alpha[None], deltas, layer), rho
 
   return block
-
-
-def _delta(randomness: Randomness) -> np.ndarray:
-  return randomness.words(2) | np.array([1, 0], np.uint64)
-
-
-def _session(delta: np.ndarray, randomness: Randomness):
-  """Sender and receiver of correlated transfers after their base transfers."""
-  sender = correlated_transfer.CorrelatedSender(delta)
-  receiver = correlated_transfer.CorrelatedReceiver(randomness)
-  sender.finish(receiver.correct(sender.choose(receiver.announcement, randomness)))
-  return sender, receiver

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, kernels
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, half_gates
 from safenet_jax.crypto.randomness import SystemRandomness
 
 CIRCUIT = circuits.relu_sign(41, 12)
@@ -100,12 +100,12 @@ def _gates() -> Iterator[Row]:
 
 def _cipher(blocks: int, calls: int, keys: int) -> Callable[[], None]:
   """Encrypts so many blocks in each of the calls, under so many keys in turn."""
-  data = kernels.aligned((2 * blocks,)).view(np.uint8)
-  out = kernels.aligned((16 * blocks + 64,), np.uint8)[: 16 * blocks + 15]
+  data = half_gates.aligned((2 * blocks,)).view(np.uint8)
+  out = half_gates.aligned((16 * blocks + 64,), np.uint8)[: 16 * blocks + 15]
 
   def run() -> None:
     for _ in range(keys):
-      encrypt = kernels.encryptor(os.urandom(32))
+      encrypt = half_gates.encryptor(os.urandom(32))
       for _ in range(calls // keys):
         encrypt(data, out)
 

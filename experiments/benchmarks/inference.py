@@ -1,15 +1,15 @@
 """Private inference by two processes over TLS: seconds and bytes.
 
-Rows `<network>/<plan>/<quantity>`, in Gazelle's mode `<network>/gazelle_<plan>/<quantity>`, for one
-image of 32 x 32. `offline_s`, `online_s` and `total_s` are wall seconds that the client waits,
-`<phase>_linear_s` the part of them in steps of linear layers, `offline_mb` and `online_mb` what
-goes both ways, `<phase>_cpu_<party>_s` CPU seconds, and `agree` the share of classes that equal
-the integer model's. Weights are random: neither bytes nor time depend on them. Homomorphic
-encryption runs in the server's session thread.
+Rows `<network>/<plan>/<quantity>`, in other modes than Delphi's
+`<network>/<mode>_<plan>/<quantity>`, for one image of 32 x 32. `offline_s`, `online_s` and
+`total_s` are wall seconds that the client waits, `<phase>_linear_s` the part of them in steps of
+linear layers, `offline_mb` and `online_mb` what goes both ways, `<phase>_cpu_<party>_s` CPU
+seconds, and `agree` the share of classes that equal the integer model's. Weights are random:
+neither bytes nor time depend on them. Homomorphic encryption runs in the server's session thread.
 
 These are on the loopback. `lan_<quantity>` and `wan_<quantity>` are wall seconds over emulated
-links (`protocol.link`), measured as the others are; their floor is what the ledger's bytes take,
-in the direction that has more of them, and its rounds.
+links (`transport.emulated_link`), measured as the others are; their floor is what the ledger's
+bytes take, in the direction that has more of them, and its rounds.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -26,6 +26,7 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
+from safenet_jax import data
 from safenet_jax.approximation import activation, importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.fixed_point import quantize
@@ -34,6 +35,7 @@ from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
+from safenet_jax.protocol.service import sessions
 from safenet_jax.report import costs
 from safenet_jax.transport import channel, tls
 from safenet_jax.transport import ledger as ledgers
@@ -57,9 +59,13 @@ def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   width = 0.125 if quick else 1.0
   counts = dict.fromkeys(LINKS, 1) if quick else {'loopback': 4, 'lan': 2, 'wan': 2}
-  cases = [('delphi', name) for name in PLANS] + [('gazelle', name) for name in list(PLANS)[:2]]
+  cases = [
+    (mode, name)
+    for mode in sessions.MODES
+    for name in (PLANS if mode == sessions.DEFAULT else list(PLANS)[:2])
+  ]
   for mode, name in cases[1:2] if quick else cases:
-    at = f'{NETWORK}/{"" if mode == "delphi" else f"{mode}_"}{name}'
+    at = f'{NETWORK}/{"" if mode == sessions.DEFAULT else f"{mode}_"}{name}'
     what = f'{NETWORK} at width {width:g}, {name}, {mode}'
     for link, record in measure(mode, name, width, counts):
       setting = f'{what}, mean of {record["images"]} images, {link}, TLS'
@@ -185,12 +191,15 @@ def _serve(
   pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles
 ) -> None:
   """The server's process: sessions until the other end of the pipe is closed."""
-  model = random_model(architectures.build(NETWORK, width=width), plans.make(*PLANS[plan]))
-  classes = model.run(_images(count, model.input_shape)).argmax(-1).tolist()
+  model = random_model(
+    architectures.build(NETWORK, width=width), plans.from_twentieths(*PLANS[plan])
+  )
+  classes = model.run(_images(count, model.public.input_shape)).argmax(-1).tolist()
   context = tls.server_context(*files)
   ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-  with servers.Server(model, context=context, mode=mode, on_record=ended.put) as server:
-    pipe.send((server.address[1], model.input_shape, classes))
+  options = servers.ServerOptions(mode=mode)
+  with servers.Server(model, context=context, options=options, on_record=ended.put) as server:
+    pipe.send((server.address[1], model.public.input_shape, classes))
     threading.Thread(target=_hand_out, args=(ended, pipe), daemon=True).start()
     try:
       pipe.recv()
@@ -213,7 +222,7 @@ def random_model(net: Network, plan: plans.Plan, *, fitted: bool = False) -> Fix
   variables = net.init(jax.random.key(0))
   images = np.random.default_rng(1).integers(0, 256, (32, *net.input_shape), dtype=np.uint8)
   mean, std = (0.5,) * 3, (0.3,) * 3
-  normal = jnp.asarray((images / 255 - np.array(mean)) / np.array(std), jnp.float32)
+  normal = data.normalise(jnp.asarray(images), mean, std)
   start = activation.initial_coefficients(activation_channels(net))
   if fitted:
     start = activation.fitted_coefficients(net, variables, normal)

@@ -3,7 +3,7 @@
 Rows `<network>/channel_60/<quantity>`, for one image: what the client waits (`offline_s`,
 `online_s`, `total_s`), what goes both ways (`offline_mb`, `online_mb`), the most memory of
 either process (`client_peak_mb`, `server_peak_mb`), and `agree`, the share of classes that equal
-the integer model's. `experiments.serve` serves a bundle, and `experiments.infer` asks it, one image
+the integer model's. `safenet serve` serves a bundle, and `safenet ask` asks it, one image
 after another, over TLS on the loopback: processes without JAX, as they would be deployed. Weights
 are random: neither bytes nor time depend on them.
 """
@@ -33,9 +33,11 @@ def rows() -> Iterator[Row]:
   for name, classes in list(NETWORKS.items())[: 1 if quick else None]:
     network = architectures.build(name, classes=classes, width=width)
     layers = len(activation_channels(network))
-    plan = plans.make([RATIO] * layers, [2] * layers)
+    plan = plans.from_twentieths([RATIO] * layers, [2] * layers)
     model = inference.random_model(network, plan, fitted=True)
-    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *model.input_shape), np.uint8)
+    images = np.random.default_rng(0).integers(
+      0, 256, (_IMAGES, *model.public.input_shape), np.uint8
+    )
     setting = f'{name} at width {width:g}, {PLAN}, mean of {_IMAGES} images, loopback, TLS'
     for quantity, (value, unit) in _measure(model, images).items():
       yield Row('networks', f'{name}/{PLAN}/{quantity}', setting, value, unit)

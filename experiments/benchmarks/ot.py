@@ -13,8 +13,9 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
+from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.oblivious_transfer import correlated_transfer
-from safenet_jax.crypto.randomness import SystemRandomness
+from safenet_jax.crypto.randomness import Randomness, SystemRandomness
 
 # The bytes of a stream that are encrypted in one call: a part of the cache.
 _BUFFER = 1 << 16
@@ -43,14 +44,20 @@ def rows() -> Iterator[Row]:
     yield Row('ot', name, setting, 1e9 * found['extend'] / count, 'ns/OT', 1e9 * floor / count)
 
 
+def session(
+  delta: np.ndarray, randomness: Randomness, extension: str = 'softspoken'
+) -> tuple[correlated_transfer.CorrelatedSender, correlated_transfer.CorrelatedReceiver]:
+  """Both ends of correlated transfers after their base transfers."""
+  sender = correlated_transfer.CorrelatedSender(delta, extension=extension)
+  receiver = correlated_transfer.CorrelatedReceiver(randomness, extension=extension)
+  sender.finish(receiver.correct(sender.choose(receiver.announcement, randomness)))
+  return sender, receiver
+
+
 def _extension(extension: str, count: int) -> Callable[[], None]:
   """Extends by `count` transfers after the base transfers, which are not timed."""
   randomness = SystemRandomness()
-  delta = randomness.words(2) | np.array([1, 0], np.uint64)
-  sender = correlated_transfer.CorrelatedSender(delta, extension=extension)
-  receiver = correlated_transfer.CorrelatedReceiver(randomness, extension=extension)
-  points = sender.choose(receiver.announcement, randomness)
-  sender.finish(receiver.correct(points))
+  sender, receiver = session(garbling.fresh_delta(randomness), randomness, extension)
   choices = randomness.words(-(-count // 64)).view(np.uint8)
 
   def extend() -> None:

@@ -16,17 +16,13 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from experiments import benchmarks
 from experiments.benchmarks import Row, training
 from experiments.configs import cnn7_cifar10
-from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import btpbt, pbt, strategy
-from safenet_jax.search import member as members
+from safenet_jax.search import btpbt, member, pbt, strategy
 from safenet_jax.workdir import Workdir
 
 POPULATIONS = (1, 2, 4, 8)
@@ -46,7 +42,7 @@ def search_images() -> int:
 def rows() -> Iterator[Row]:
   width, populations = (0.125, (1, 2)) if benchmarks.QUICK.value else (WIDTH, POPULATIONS)
   network = architectures.cnn7(width=width)
-  first, task = _start(network)
+  first, task = training.start(network, member.Training(batch_size=training.BATCH))
   place = f'cnn7 at width {width:g}, batch {task.training.batch_size}, {jax.default_backend()}'
   alone: dict[str, float] = {}  # seconds to compile one member
   speeds: dict[str, float] = {}
@@ -57,7 +53,7 @@ def rows() -> Iterator[Row]:
       runs[name], compiling[name], memory[name] = _compile(name, first, task, count)
     if training.torch is not None:
       runs['torch'] = _one_after_another(network, count)
-    seconds = training._alternate(runs)
+    seconds = training.alternate(runs)
     images = count * strategy.STEPS * task.training.batch_size
     speeds = {name: images / value for name, value in seconds.items()}
     for name in strategy.STRATEGIES:
@@ -108,27 +104,6 @@ def rows() -> Iterator[Row]:
   )
 
 
-def _start(network: Network) -> tuple[members.Member, members.Task]:
-  images, labels = map(jnp.asarray, training._data(network))
-  options = members.Training(batch_size=training.BATCH)
-  network = network.clone(dtype=members.compute_dtype(options))
-  variables = jax.jit(network.init)(jax.random.key(0))
-  task = members.Task(
-    images,
-    labels,
-    images[:1],
-    labels[:1],
-    importance.ranks(network, variables),
-    None,
-    network,
-    options,
-    (0.5,) * 3,
-    (0.25,) * 3,
-  )
-  plan = plans.all_relu(len(activation_channels(network)))
-  return members.create(variables, plan, 0.01, network, options), task
-
-
 def _compile(name: str, first, task, count: int):
   """A run of the compiled program, seconds to compile it, MB in all and of its arguments.
 
@@ -149,7 +124,7 @@ def _compile(name: str, first, task, count: int):
 
 def _one_after_another(network: Network, count: int) -> Callable[[], None]:
   """As many PyTorch networks, each for as many steps."""
-  steps = [training._torch(network) for _ in range(count)]
+  steps = [training.torch_step(network) for _ in range(count)]
 
   def run():
     for step in steps:

@@ -14,7 +14,9 @@ import functools
 
 from experiments import benchmarks
 from experiments.benchmarks import inference, Row
-from experiments.lib import load_test, machine
+from experiments.lib import load_test
+from safenet_jax.console import process_memory
+from safenet_jax.protocol.service import sessions
 from safenet_jax.transport import tls
 
 PLAN = 'channel_80'
@@ -25,15 +27,15 @@ def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   width = 0.125 if quick else 1.0
   requests = load_test.REQUESTS.value or (4 if quick else _REQUESTS)
-  memory: list[machine.Memory] = []
-  with inference.serving('delphi', PLAN, width, min(_IMAGES, requests)) as server:
+  memory: list[process_memory.Memory] = []
+  with inference.serving(sessions.DEFAULT, PLAN, width, min(_IMAGES, requests)) as server:
     found = load_test.run(
       server.address,
       functools.partial(tls.client_context, server.files.certificate),
       server.images,
       requests=requests,
       count=load_test.CLIENTS.value or 1,
-      done=lambda number: memory.append(machine.memory(server.process.pid)),
+      done=lambda number: memory.append(process_memory.memory(server.process.pid)),
     )
   quantities = found.quantities() | {
     'agree': (found.agreement(server.classes) / requests, 'share'),

@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import Row
+from safenet_jax import data
 from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
-from safenet_jax.models import architectures
-from safenet_jax.models import layers as records
-from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.models import architectures, layers
+from safenet_jax.models.network import Network
 from safenet_jax.search import fit
 from safenet_jax.search import member as members
 
@@ -42,8 +41,8 @@ def rows() -> Iterator[Row]:
     runs = {'scan': _ours(network, STEPS), 'alone': _ours(network, 1)}
     runs['planned'] = _ours(network, STEPS, polynomials=True)
     if torch is not None:
-      runs['torch'] = _torch(network)
-    seconds = _alternate(runs)
+      runs['torch'] = torch_step(network)
+    seconds = alternate(runs)
     floor = BATCH / seconds['torch'] if torch is not None else None
     cores = len(os.sched_getaffinity(0))
     setting = f'batch {BATCH}, {jax.default_backend()}, {cores} cores'
@@ -54,7 +53,7 @@ def rows() -> Iterator[Row]:
     yield Row('training', f'in_scan/{name}', setting, slower, 'ratio', 1.0)
 
 
-def _alternate(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
+def alternate(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
   """Median seconds of each run, interleaved: what else the machine does hits all alike."""
   for run in runs.values():
     run()
@@ -73,25 +72,25 @@ def _data(network: Network, count: int = 1024):
   return images, rng.integers(0, 10, count, dtype=np.int32)
 
 
-def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[], None]:
+def start(network: Network, options: members.Training) -> tuple[members.Member, members.Task]:
+  """An all-ReLU member with random weights, and random images to train it with."""
   images, labels = map(jnp.asarray, _data(network))
-  training = members.Training(batch_size=BATCH, polynomials=polynomials)
-  network = network.clone(dtype=members.compute_dtype(training))
+  network = network.clone(dtype=members.compute_dtype(options))
   variables = jax.jit(network.init)(jax.random.key(0))
   task = members.Task(
-    images,
-    labels,
-    images[:1],
-    labels[:1],
-    importance.ranks(network, variables),
-    None,
-    network,
-    training,
-    (0.5,) * 3,
-    (0.25,) * 3,
+    train=data.Split(images, labels),
+    validation=data.Split(images[:1], labels[:1]),
+    channel_ranks=importance.ranks(network, variables),
+    network=network,
+    training=options,
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
   )
-  plan = plans.all_relu(len(activation_channels(network)))
-  member = members.create(variables, plan, 0.01, network, training)
+  return members.all_relu(variables, 0.01, network, options), task
+
+
+def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[], None]:
+  member, task = start(network, members.Training(batch_size=BATCH, polynomials=polynomials))
   member = jax.tree.map(jnp.copy, member)
   batches = jnp.arange(steps * BATCH, dtype=jnp.int32).reshape(steps, BATCH)
   ones = jnp.ones(steps, jnp.float32)
@@ -104,8 +103,8 @@ def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[
   return run
 
 
-def _torch(network: Network) -> Callable[[], None]:
-  """One step of the same network, loss, clipping and SGD; no augmentation."""
+def torch_step(network: Network) -> Callable[[], None]:
+  """A run of one step in PyTorch of the same network, loss, clipping and SGD; no augmentation."""
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   model = torch.nn.Sequential(*_modules(network)).to(memory_format=torch.channels_last)
   sgd = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
@@ -128,10 +127,10 @@ def _torch(network: Network) -> Callable[[], None]:
 def _modules(network: Network) -> Iterator:
   """The layer records of a straight network as PyTorch modules."""
   nn = torch.nn
-  for shape in records.shapes(network.layers, network.input_shape):
+  for shape in layers.shapes(network.layers, network.input_shape):
     channels, layer = shape.input_shape[-1], shape.layer
     match layer:
-      case records.Conv():
+      case layers.Conv():
         yield nn.Conv2d(
           channels,
           layer.features,
@@ -142,11 +141,11 @@ def _modules(network: Network) -> Iterator:
         )
         if layer.batch_norm:
           yield nn.BatchNorm2d(layer.features)
-      case records.Activation():
+      case layers.Activation():
         yield nn.ReLU()
-      case records.AveragePool():
+      case layers.AveragePool():
         yield nn.AvgPool2d(layer.window)
-      case records.Flatten():
+      case layers.Flatten():
         yield nn.Flatten()
-      case records.Dense():
+      case layers.Dense():
         yield nn.Linear(channels, layer.features)

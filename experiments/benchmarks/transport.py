@@ -12,8 +12,7 @@ import numpy as np
 from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax.transport import channel as channels
-from safenet_jax.transport import listener as listeners
-from safenet_jax.transport import tls
+from safenet_jax.transport import listener, tls
 from safenet_jax.transport.channel import Channel
 
 _HOST = '127.0.0.1'
@@ -131,7 +130,7 @@ def _talk(server, client, ours, theirs) -> Callable[[], None]:
         raise
 
     with (
-      listeners.Listener(_HOST, 0, serve, context=server) as listening,
+      listener.Listener(_HOST, 0, serve, context=server) as listening,
       channels.connect(*listening.address, context=client) as channel,
     ):
       ours(channel)

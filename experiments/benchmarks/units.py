@@ -18,15 +18,13 @@ from typing import Any, NamedTuple
 from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.delphi import keys
-from safenet_jax.protocol.estimate import message_walk as flows
-from safenet_jax.protocol.estimate import peak_memory, unit_costs
-from safenet_jax.protocol.layers import structure as structures
-from safenet_jax.protocol.service import bundle
+from safenet_jax.protocol.delphi import costs, keys
+from safenet_jax.protocol.estimate import message_walk, peak_memory, unit_costs
+from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.service import bundle, sessions
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
-from safenet_jax.transport import ledger as ledgers
-from safenet_jax.transport import tls
+from safenet_jax.transport import ledger, tls
 
 UNIT, MEMORY = benchmarks.UNIT_COSTS['seconds'], benchmarks.UNIT_COSTS['memory']
 # Plans whose peaks are measured: ratio in twentieths and degree of every layer.
@@ -37,7 +35,7 @@ _HOST = '127.0.0.1'
 class Measured(NamedTuple):
   """seconds: by row of the ledger; process, peaks: bytes of each party."""
 
-  seconds: dict[flows.Row, float]
+  seconds: dict[costs.Row, float]
   process: dict[str, int]
   peaks: dict[str, int]
 
@@ -45,44 +43,46 @@ class Measured(NamedTuple):
 def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   # Not at the top: the processes that are measured have no JAX in them.
-  from safenet_jax.approximation import plan as plans
+  from safenet_jax.approximation import plan
   from safenet_jax.models import architectures
   from safenet_jax.protocol.estimate import untrained
 
   width = 0.125 if quick else 1.0
   net = architectures.cnn7(width=width)
-  model = untrained.model(net, plans.make([10] * 7, [2, 3] * 3 + [2]))
-  sessions = 1 if quick else 8
-  structure = structures.structure(model)
+  model = untrained.model(net, plan.from_twentieths([10] * 7, [2, 3] * 3 + [2]))
+  repeated = 1 if quick else 8
+  structure = Structure.of(model.public)
   contexts = keys.contexts(structure)
   operations: dict[tuple, Mapping[str, float]] = {}
   seconds: dict[tuple, float] = {}
-  for mode in ('delphi', 'gazelle'):
-    measured = measure(model, mode, 1 + sessions)
-    flow = flows.Flow(model, structure, contexts, mode)
-    operations |= {(mode, *row): counts for row, counts in flow.operations.items()}
-    seconds |= {(mode, *row): spent for row, spent in measured.seconds.items()}
-  setting = f'cnn7 at width {width:g}, median of {sessions} sessions'
+  for mode in sessions.MODES.values():
+    measured = measure(model, mode.name, 1 + repeated)
+    tally = message_walk.tally(model.public, structure, contexts, mode)
+    operations |= {(mode.name, *row): counts for row, counts in tally.operations.items()}
+    seconds |= {(mode.name, *row): spent for row, spent in measured.seconds.items()}
+  setting = f'cnn7 at width {width:g}, median of {repeated} sessions'
   for name, value in unit_costs.fit(operations, seconds).items():
     yield Row('units', f'{UNIT}{name}', setting, value, 'CPU s')
   # Of one inference: allocators keep some of what earlier sessions used.
-  held, size = measure(model, 'delphi', 1), _context_size()
+  held, size = measure(model, sessions.DEFAULT, 1), _context_size()
   process = min(held.process.values())
   yield Row('units', f'{MEMORY}process', 'after importing a party', process, 'bytes')
   yield Row('units', f'{MEMORY}context', 'of homomorphic encryption', size, 'bytes')
   # What is left of the peaks once everything else is counted.
   known = {'process': process, 'context': size, 'client': 0, 'server': 0}
-  for party, least in peak_memory.peaks(structure, contexts, 'delphi', known).items():
+  default = sessions.MODES[sessions.DEFAULT]
+  for party, least in peak_memory.peaks(structure, contexts, default, known).items():
     rest = max(0, held.peaks[party] - least)
     yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
   # Of other plans, for comparison alone.
   for name, ratio, degree in () if quick else PEAKS:
-    found = measure(untrained.model(net, plans.make([ratio] * 7, [degree] * 7)), 'delphi', 1)
+    other = untrained.model(net, plan.from_twentieths([ratio] * 7, [degree] * 7))
+    found = measure(other, sessions.DEFAULT, 1)
     for party, peak in found.peaks.items():
       yield Row('units', f'peak/{name}/{party}', 'cnn7, one inference', peak, 'bytes')
 
 
-def measure(model: FixedPointModel, mode: str, sessions: int) -> Measured:
+def measure(model: FixedPointModel, mode: str, connections: int) -> Measured:
   """Rows of one inference, each the median of several sessions; the first counts if alone."""
   spawn = multiprocessing.get_context('spawn')
   with tempfile.TemporaryDirectory() as directory:
@@ -92,7 +92,7 @@ def measure(model: FixedPointModel, mode: str, sessions: int) -> Measured:
     ends, started = {}, []
     for party, function, rest in (
       ('server', _serve, (path, mode, files)),
-      ('client', _ask, (files.certificate, model.input_shape, sessions)),
+      ('client', _ask, (files.certificate, model.public.input_shape, connections)),
     ):
       ends[party], theirs = spawn.Pipe()
       process = spawn.Process(target=function, args=(theirs, directory, *rest), daemon=True)
@@ -106,7 +106,7 @@ def measure(model: FixedPointModel, mode: str, sessions: int) -> Measured:
     peaks['server'] = ends['server'].recv()
     for process in started:
       process.join()
-    found: dict[flows.Row, list[float]] = {}
+    found: dict[costs.Row, list[float]] = {}
     for party in ends:
       records = sorted(pathlib.Path(directory).glob(f'{party}-*.json'))
       for record in map(_load, records[1:] or records):
@@ -128,27 +128,30 @@ def _serve(pipe, directory: str, path: pathlib.Path, mode: str, files) -> None:
 
   def save(record: dict[str, Any]) -> None:
     served.append(record)
-    ledgers.save(record, pathlib.Path(directory, f'server-{len(served):03}.json'))
+    ledger.save(record, pathlib.Path(directory, f'server-{len(served):03}.json'))
 
   context = tls.server_context(*files)
-  with servers.Server(bundle.load(path), context=context, mode=mode, on_record=save) as server:
+  options = servers.ServerOptions(mode=mode)
+  with servers.Server(
+    bundle.load(path), context=context, options=options, on_record=save
+  ) as server:
     pipe.send(server.address[1])
     pipe.recv()
   pipe.send(_status('VmHWM'))
 
 
-def _ask(pipe, directory: str, authority: pathlib.Path, shape, sessions: int) -> None:
+def _ask(pipe, directory: str, authority: pathlib.Path, shape, connections: int) -> None:
   """The client's process: an inference for each connection."""
   import numpy as np
 
   image = np.zeros((1, *shape), np.uint8)
   pipe.send(_status('VmRSS'))
   port = pipe.recv()
-  for number in range(sessions):
+  for number in range(connections):
     context = tls.client_context(authority)
     with clients.Client(_HOST, port, context=context) as client:
       client.infer(image)
-    ledgers.save(client.ledger.record(), pathlib.Path(directory, f'client-{number:03}.json'))
+    ledger.save(client.ledger.record(), pathlib.Path(directory, f'client-{number:03}.json'))
   pipe.send(_status('VmHWM'))
 
 

@@ -24,21 +24,58 @@ def create(
   data: str,
   pretrain: dict[str, Any],
   search: dict[str, Any],
+  finetune: dict[str, Any] | None = None,
 ) -> config_dict.ConfigDict:
   """The unlocked config that names every setting there is.
 
-  Sections `pretrain` and `search` have every option of `search.training.Training`,
-  and `search` once more as `finetune_<option>`, which follows `<option>` until it
-  is set.
+  Sections `pretrain`, `search` and `finetune` have every option of
+  `search.training.Training`; an option of `finetune` has the value of the same
+  option of `search` until it is set itself.
 
   Args:
     model: `name` and options of the architecture.
     data: name of the images.
     pretrain: what differs in the training of the all-ReLU network.
-    search: what differs in the search and the fine-tuning after it.
+    search: what differs in the search.
+    finetune: what differs in the training of the plan that it finds.
+
+  Raises:
+    ValueError: what differs is no setting.
   """
   options = {field.name: field.default for field in dataclasses.fields(Training)}
   del options['polynomials']  # the phase decides
+  of_pretrain = {name: value for name, value in options.items() if name not in POLYNOMIAL} | {
+    'epochs': 200,
+    'warmup_epochs': 5.0,
+    'learning_rate': 0.1,
+  }
+  of_search = options | {
+    'algorithm': 'btpbt',
+    'population': 50,
+    'iterations': 20,
+    # 20 epochs a node and 40 jointly, of 351 batches (Algorithm 1).
+    'node_cycles': 351,
+    'joint_cycles': 702,
+    'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
+    'literal': False,
+    'degrees': (0, 2, 3),  # that plans are drawn from
+    'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
+    'cost_ledger': '',
+    'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
+    'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
+    'relu_budget': 50000,  # of budget: ReLUs left per image
+    'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
+    'mesh': True,  # shard members over all devices of all processes
+    'validation_images': 2000,
+    'learning_rate': 0.02,
+    'distillation': 0.5,
+  }
+  of_finetune = {
+    'epochs': 40,
+    'learning_rate': 0.02,
+    'warmup_epochs': 0.0,
+    'anneal_epochs': 0.0,  # over which ReLU is blended out
+  }
   config = config_dict.ConfigDict(
     {
       'seed': 0,
@@ -47,40 +84,9 @@ def create(
       # Who distils in every phase; without weights it is the run's own all-ReLU network, once
       # there is one. An .npz of `models.weights` or a PyTorch ResNet, and its normalisation.
       'teacher': {'network': 'resnet32', 'weights': '', 'mean': (), 'std': ()},
-      'pretrain': {name: value for name, value in options.items() if name not in POLYNOMIAL}
-      | {
-        'epochs': 200,
-        'warmup_epochs': 5.0,
-        'learning_rate': 0.1,
-      }
-      | pretrain,
-      'search': options
-      | {
-        'algorithm': 'btpbt',
-        'population': 50,
-        'iterations': 20,
-        # 20 epochs a node and 40 jointly, of 351 batches (Algorithm 1).
-        'node_cycles': 351,
-        'joint_cycles': 702,
-        'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
-        'literal': False,
-        'degrees': (0, 2, 3),  # that plans are drawn from
-        'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
-        'cost_ledger': '',
-        'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
-        'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
-        'relu_budget': 50000,  # of budget: ReLUs left per image
-        'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
-        'mesh': True,  # shard members over all devices of all processes
-        'validation_images': 2000,
-        'learning_rate': 0.02,
-        'distillation': 0.5,
-        'finetune_epochs': 40,
-        'finetune_rate': 0.02,
-        'finetune_warmup_epochs': 0.0,
-        'finetune_anneal_epochs': 0.0,  # over which ReLU is blended out
-      }
-      | search,
+      'pretrain': of_pretrain,
+      'search': of_search,
+      'finetune': of_finetune,
       'secure': {
         'images': 32,
         'calibration_images': 200,
@@ -89,8 +95,13 @@ def create(
     }
   )
   for name in options:
-    if f'finetune_{name}' not in config.search:
-      config.search[f'finetune_{name}'] = config.search.get_oneway_ref(name)
+    config.finetune[name] = config.search.get_oneway_ref(name)
+  for section, changes in (('pretrain', pretrain), ('search', search), ('finetune', finetune)):
+    for name, value in (changes or {}).items():
+      if name not in config[section]:
+        known = ', '.join(config[section])
+        raise ValueError(f'{section}.{name} is no setting, want one of: {known}')
+      config[section][name] = value
   return config
 
 
@@ -122,8 +133,8 @@ def cifar(
         'joint_cycles': 1,
         'validation_images': 100,
         'batch_size': 32,
-        'finetune_epochs': 1,
       }
     )
+    config.finetune.update({'epochs': 1})
     config.secure.update({'images': 2, 'calibration_images': 50})
   return config.lock()

@@ -43,11 +43,9 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
       'node_cycles': 5,
       'joint_cycles': 10,
       'recalibration_batches': 4,
-      'finetune_recalibration_batches': 16,
       # The search itself goes without its teacher, to train more steps.
       'distillation': 0.0,
-      'finetune_distillation': 0.9,
-      'finetune_epochs': 8,
     }
   )
+  config.finetune.update({'epochs': 8, 'recalibration_batches': 16, 'distillation': 0.9})
   return config.lock()

@@ -14,7 +14,7 @@ from experiments.configs import cnn7_fashion
 
 def get_config(preset: str = '') -> config_dict.ConfigDict:
   config = cnn7_fashion.get_config(preset).copy_and_resolve_references().unlock()
-  config.search.finetune_epochs = 1  # what is compared is the search
+  config.finetune.epochs = 1  # what is compared is the search
   return config.lock()
 
 

@@ -3,31 +3,23 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.lib import launcher
 from safenet_jax import data
-from safenet_jax.approximation import activation, importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures, weights
-from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import fit, score
+from safenet_jax.models.network import Network
+from safenet_jax.search import fit, phases, score
 from safenet_jax.search import member as members
 from safenet_jax.search.member import Member, Task, Training
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 
-# Images that polynomials are fitted to before they are trained.
-FIT_IMAGES = 256
-# Phases that train on from the pretrained network, with the settings of section `search`.
+# Phases that train on from the pretrained network, with the settings of section `finetune`.
 TUNED = ('finetune', 'control')
-
-
-def key(config, phase: str) -> jax.Array:
-  """The key of one phase of a run."""
-  phases = ('init', 'pretrain', 'search', 'finetune', 'control')
-  return jax.random.fold_in(jax.random.key(config.seed), phases.index(phase))
+# What a run that has a plan was made with; an all-ReLU network, with the first four alone.
+SECTIONS = ('model', 'data', 'teacher', 'pretrain', 'search', 'finetune')
 
 
 def dataset(config) -> data.Dataset:
@@ -58,39 +50,15 @@ def network(config, images: data.Dataset | None = None) -> Network:
   return architectures.build(name, **options)
 
 
-def training(section, phase: str = '') -> Training:
-  """Training options from the keys of a section that are named like them.
+def section(config, phase: str):
+  """The settings of a phase."""
+  return config['finetune' if phase in TUNED else phase]
 
-  In phases 'finetune' and 'control' a key `finetune_<option>` goes before `<option>`.
-  """
+
+def training(settings) -> Training:
+  """Training options from the keys of a section that are named like them."""
   names = [field.name for field in dataclasses.fields(Training)]
-  options = {name: section[name] for name in names if name in section}
-  if phase in TUNED:
-    options |= {n: section[f'finetune_{n}'] for n in names if f'finetune_{n}' in section}
-  return Training(**options)
-
-
-def task(
-  net: Network,
-  images: data.Dataset,
-  options: Training,
-  variables,
-  teacher: Teacher | None = None,
-  limit: int | None = None,
-) -> Task:
-  """The task of a phase; `limit` keeps the first validation images only."""
-  return Task(
-    jnp.asarray(images.train.images),
-    jnp.asarray(images.train.labels),
-    jnp.asarray(images.validation.images[:limit]),
-    jnp.asarray(images.validation.labels[:limit]),
-    importance.ranks(net, variables),
-    teacher,
-    net.clone(dtype=members.compute_dtype(options)),
-    options,
-    images.mean,
-    images.std,
-  )
+  return Training(**{name: settings[name] for name in names if name in settings})
 
 
 def teacher(config, images: data.Dataset, options: Training, own=None) -> Teacher | None:
@@ -107,7 +75,6 @@ def teacher(config, images: data.Dataset, options: Training, own=None) -> Teache
   """
   if not options.distillation:
     return None
-  dtype = members.compute_dtype(options)
   settings = config.teacher
   if not settings.weights:
     if own is None:
@@ -116,7 +83,7 @@ def teacher(config, images: data.Dataset, options: Training, own=None) -> Teache
         'trained network'
       )
     net, first = own
-    return Teacher(variables(first), net.clone(dtype=dtype), images.mean, images.std)
+    return phases.own_teacher(net, members.variables(first), images, options)
   net = architectures.build(
     settings.network, classes=images.classes, input_shape=images.train.images.shape[1:]
   )
@@ -127,35 +94,29 @@ def teacher(config, images: data.Dataset, options: Training, own=None) -> Teache
   # A network from elsewhere keeps the statistics of the augmented images it was trained on.
   return Teacher(
     trained,
-    net.clone(dtype=dtype),
+    net.clone(dtype=members.compute_dtype(options)),
     tuple(settings.mean) or images.mean,
     tuple(settings.std) or images.std,
     by_batch=False,
   )
 
 
-def all_relu(shared: Task) -> Task:
-  """The same task for a network without polynomials, which trains faster so."""
-  return shared.replace(training=dataclasses.replace(shared.training, polynomials=False))
-
-
 def start(config, net: Network, options: Training) -> Member:
   """The untrained all-ReLU member."""
-  variables = jax.jit(net.init)(key(config, 'init'))
-  plan = plans.all_relu(len(activation_channels(net)))
-  return members.create(variables, plan, config.pretrain.learning_rate, net, options)
+  key = phases.key(config.seed, 'init')
+  return members.untrained(key, config.pretrain.learning_rate, net, options)
 
 
-def trained(config, net: Network, workdir: Workdir, phase: str, section: str) -> Member:
+def trained(config, net: Network, workdir: Workdir, phase: str) -> Member:
   """The member that a finished phase left behind; FileNotFoundError if there is none."""
   lines = workdir.metrics(phase)
-  epochs = config.pretrain.epochs if phase == 'pretrain' else config.search.finetune_epochs
+  epochs = section(config, phase).epochs
   if lines and lines[-1]['epoch'] < epochs:
     raise ValueError(
       f'{phase} in {workdir.path} stopped after {lines[-1]["epoch"]} of {epochs} epochs: '
       'run the same command again to finish it'
     )
-  like = jax.eval_shape(lambda: start(config, net, training(config[section], phase)))
+  like = jax.eval_shape(lambda: start(config, net, training(section(config, phase))))
   checkpoints = workdir.checkpoints(phase)
   found = checkpoints.restore({'member': like})
   checkpoints.close()
@@ -164,72 +125,74 @@ def trained(config, net: Network, workdir: Workdir, phase: str, section: str) ->
   return found[1]['member']
 
 
-def fitted(member: Member, net: Network, images: data.Dataset) -> Member:
-  """The all-ReLU member with polynomials fitted to the inputs of its activations."""
-  some = data.normalise(jnp.asarray(images.train.images[:FIT_IMAGES]), images.mean, images.std)
-  return member.replace(coefficients=activation.fitted_coefficients(net, variables(member), some))
-
-
-def variables(member: Member):
-  return {'params': member.params, 'batch_stats': member.batch_stats}
-
-
-def pretrain(config, member: Member, shared: Task, workdir: Workdir) -> Member:
-  """Trains the all-ReLU member from scratch."""
+def pretrain(
+  config, net: Network, images: data.Dataset, taught: Teacher | None, workdir: Workdir
+) -> phases.Trained:
+  """Trains the all-ReLU network from scratch."""
   settings = config.pretrain
   with launcher.progress_bar('pretrain') as report:
-    return fit.fit(
-      key(config, 'pretrain'),
-      member,
-      all_relu(shared),
-      workdir,
-      phase='pretrain',
+    return phases.train(
+      net,
+      images,
       epochs=settings.epochs,
+      learning_rate=settings.learning_rate,
       warmup_epochs=settings.warmup_epochs,
+      training=training(settings),
+      teacher=taught,
+      seed=config.seed,
+      workdir=workdir,
       progress=report,
     )
 
 
-def tune(config, phase: str, member: Member, shared: Task, workdir: Workdir, epochs: int) -> Member:
+def tune(config, phase: str, member: Member, task: Task, workdir: Workdir, epochs: int) -> Member:
   """Trains a member on with the settings of fine-tuning."""
-  settings = config.search
-  member = members.restart(member, settings.finetune_rate, shared.network, shared.training)
+  settings = config.finetune
   with launcher.progress_bar(phase) as report:
-    return fit.fit(
-      key(config, phase),
+    return phases.tune(
+      phases.key(config.seed, phase),
       member,
-      shared,
+      task,
       workdir,
       phase=phase,
       epochs=epochs,
+      learning_rate=settings.learning_rate,
+      warmup_epochs=settings.warmup_epochs,
+      anneal_epochs=settings.anneal_epochs,
       progress=report,
-      warmup_epochs=settings.get('finetune_warmup_epochs', 0.0),
-      anneal_epochs=settings.get('finetune_anneal_epochs', 0.0),
     )
 
 
-def finish(config, net, images, workdir, first, planned, searched: int) -> None:
+def finish(
+  config,
+  images: data.Dataset,
+  net: Network,
+  first: Member,
+  planned: Member,
+  workdir: Workdir,
+  *,
+  searched: int,
+) -> None:
   """Fine-tunes `planned`, trains the all-ReLU `first` as long, and saves the plan.
 
-  A_t is checked again, on all validation images: the search scores the first of
-  them, and fine-tuning changes the network. `searched` is how many mini-batches
-  `planned` has seen that `first` has not.
+  The least accuracy A_t is checked again, on all validation images: the search scores the first
+  of them, and fine-tuning changes the network. `searched` is how many mini-batches `planned` has
+  seen that `first` has not.
   """
-  settings = config.search
-  options = training(settings, 'finetune')
+  options = training(config.finetune)
   taught = teacher(config, images, options, (net, first))
-  shared = task(net, images, options, variables(first), taught)
-  epochs = settings.finetune_epochs
+  shared = Task.of(net, images, members.variables(first), options, teacher=taught)
+  epochs = config.finetune.epochs
   planned = tune(config, 'finetune', planned, shared, workdir, epochs)
-  extra = round(searched / fit.steps_per_epoch(shared))
-  control = tune(config, 'control', first, all_relu(shared), workdir, epochs + extra)
+  extra = round(searched / fit.steps_per_epoch(shared.train.labels.size, options.batch_size))
+  control = tune(config, 'control', first, shared.without_polynomials(), workdir, epochs + extra)
   sizes = score.activations(net)
   accuracies = {
     'pretrained': float(first.accuracy),
     'control': float(control.accuracy),
     'planned': float(planned.accuracy),
   }
-  threshold = accuracies['pretrained'] - settings.accuracy_drop
+  threshold = accuracies['pretrained'] - config.search.accuracy_drop
   feasible = accuracies['planned'] >= threshold
   replaced = np.asarray(score.replaced(planned.plan, sizes))
   workdir.write_json(

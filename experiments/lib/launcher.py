@@ -1,6 +1,7 @@
 """What every command shares: flags, one-line errors, a progress bar.
 
-JAX is imported where it is used: those who serve a bundle, and their clients, run without it.
+The command line is looked at here alone; everything else takes parsed flags. JAX is imported
+where it is used: those who serve a bundle, and their clients, run without it.
 """
 
 import atexit
@@ -24,7 +25,7 @@ import rich.progress
 import rich.table
 
 from experiments.lib import machine
-from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.console import errors
 
 if TYPE_CHECKING:
   from safenet_jax.workdir import Workdir
@@ -37,7 +38,7 @@ OUT = flags.DEFINE_string(
   'out',
   None,
   'What to write; what is there is replaced. benchmark: JSON file; export: bundle; '
-  'infer --host: JSON file of the ledger or the load; report: directory, by default the workdir.',
+  'ask: JSON file of the ledger or the load; report: directory, by default the workdir.',
 )
 DISTRIBUTED = flags.DEFINE_string(
   'distributed',
@@ -56,25 +57,63 @@ SHOWN = {
 }
 
 # What a user can mend; anything else is a bug and keeps its trace.
-USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, RuntimeError, ProtocolError)
+USER_ERRORS = *errors.USER_ERRORS, FloatingPointError, RuntimeError
 
 
-def run(main: Callable[[], None], *, needs_config: bool = True, needs_workdir: bool = True) -> None:
-  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error."""
+def run(
+  main: Callable[[], None],
+  *,
+  needs_config: bool = True,
+  needs_workdir: bool = True,
+  instead: str = '',
+) -> None:
+  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error.
+
+  Args:
+    main: the command.
+    needs_config, needs_workdir: whether these flags have to be given.
+    instead: a flag with which neither has to be.
+  """
 
   def start():
     if DISTRIBUTED.value:
       connect(DISTRIBUTED.value)
     main()
 
+  if instead and given(instead):
+    needs_config = False
   parse = functools.partial(_parse, needs_config, needs_config and needs_workdir)
   app.run(lambda _: guarded(start), flags_parser=parse)
 
 
+def given(name: str) -> list[str]:
+  """The values of a flag on the command line, in order: as often as it is there."""
+  return [value for found, value in _command_line() if found == name]
+
+
 def config_path() -> str:
   """The config file, without its preset."""
-  values = [a.partition('=')[2] for a in sys.argv[1:] if a.lstrip('-').startswith('config=')]
-  return values[-1].partition(':')[0] if values else ''
+  return (given('config') or [''])[-1].partition(':')[0]
+
+
+def config_arguments() -> list[str]:
+  """The config and what overrides it, as another command takes them."""
+  return [
+    f'--{name}={value}'
+    for name, value in _command_line()
+    if name == 'config' or name.startswith('config.')
+  ]
+
+
+def _command_line() -> list[tuple[str, str]]:
+  """Names and values of --name=value, --name value and --name, in order."""
+  found = []
+  for argument, following in zip(sys.argv[1:], [*sys.argv[2:], '']):
+    if argument.startswith('-'):
+      name, equals, value = argument.lstrip('-').partition('=')
+      follows = not equals and not following.startswith('-')
+      found.append((name, following if follows else value))
+  return found
 
 
 def connect(place: str) -> None:
@@ -139,20 +178,19 @@ def guarded(main: Callable[[], None]) -> None:
     if jax is not None and jax.distributed.is_initialized():
       # The others wait for this process: it may not wait for them at its exit.
       print(
-        f'error: process {jax.process_index()} ended: {" ".join(str(error).split())}; '
+        f'error: process {jax.process_index()} ended: {errors.line(error)}; '
         'the same command continues the run',
         file=sys.stderr,
         flush=True,
       )
       os._exit(2)
-    _fail(str(error))
+    _fail(errors.line(error))
 
 
 def _parse(needs_config, needs_workdir, argv):
   try:
-    asked = {a.lstrip('-').split('=')[0] for a in argv[1:]}
-    if needs_config and not asked & {'help', 'helpfull', 'helpshort'}:
-      _check_config(argv)
+    if needs_config and not any(map(given, ('help', 'helpfull', 'helpshort'))):
+      _check_config()
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise ValueError(f"argument '{rest[1]}', want flags only: --name=value")
@@ -166,10 +204,9 @@ def _parse(needs_config, needs_workdir, argv):
     _fail(str(error))
 
 
-def _check_config(argv: list[str]) -> None:
+def _check_config() -> None:
   """Loads the config and looks up every override; ml_collections does so late and at length."""
-  values = {a.lstrip('-').partition('=')[0]: a.partition('=')[2] for a in argv[1:]}
-  path, _, preset = values.get('config', '').partition(':')
+  path, _, preset = (given('config') or [''])[-1].partition(':')
   if not path:
     raise ValueError('no --config, want --config=experiments/configs/<name>.py')
   if not pathlib.Path(path).is_file():
@@ -178,7 +215,7 @@ def _check_config(argv: list[str]) -> None:
   if get_config is None:
     raise ValueError(f'{path} has no get_config(preset)')
   config = get_config(preset)
-  for name in values:
+  for name, _ in _command_line():
     section = config
     for key in name.split('.')[1:] if name.startswith('config.') else ():
       if not hasattr(section, 'keys') or key not in section:

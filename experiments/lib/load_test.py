@@ -1,8 +1,10 @@
 """A load for a server: requests of one image each, by clients at once, each a process."""
 
 from collections.abc import Callable, Sequence
+import functools
 import multiprocessing
 from multiprocessing import connection
+import os
 import ssl
 import time
 from typing import Any, NamedTuple
@@ -10,8 +12,10 @@ from typing import Any, NamedTuple
 from absl import flags
 import numpy as np
 
-from experiments.lib import machine
+from safenet_jax.console import ask as asks
+from safenet_jax.console import process_memory, progress
 from safenet_jax.protocol.service import client as clients
+from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport.frames import ProtocolError
 
 REQUESTS = flags.DEFINE_integer(
@@ -122,6 +126,48 @@ def run(
       process.join()
 
 
+def show(asking: asks.Asking, *, requests: int, count: int, labels: str | None) -> None:
+  """Sends requests, prints how fast and how steadily they were answered, and writes it.
+
+  Args:
+    asking: which server, and the images; with `out` a file for the numbers.
+    requests, count: how many, of how many clients together.
+    labels: .npy file of integers [N], what they should be answered.
+
+  Raises:
+    ValueError: files that are not what they should be.
+    ProtocolError: a client's session failed.
+  """
+  images, path = asks.read_images(asking), asks.output_file(asking)
+  wanted = None if labels is None else _labels(labels, len(images))
+  with progress.bars(requests=requests) as advance:
+    found = run(
+      (asking.host, asking.port),
+      functools.partial(asks.context, asking),
+      images,
+      requests=requests,
+      count=count,
+      done=lambda number: advance('requests', 1),
+    )
+  quantities = found.quantities()
+  for name, (value, unit) in quantities.items():
+    print(f'{name}: {value:.4g} {unit}')
+  agree = found.steady() if wanted is None else found.agreement(wanted)
+  kind = 'what their image got first' if wanted is None else 'the labels'
+  print(f'ask: {agree} of {requests} answers to {count} clients are {kind}')
+  if path:
+    about = {'mode': 'load', 'requests': requests, 'clients': count, 'agree': agree}
+    about |= {'seconds': found.seconds, 'compared_with': kind}
+    ledgers.save({name: value for name, (value, _) in quantities.items()} | about, path)
+
+
+def _labels(path: str, count: int) -> list[int]:
+  labels = asks.read_array(os.path.expanduser(path))[:count]
+  if labels.dtype.kind not in 'iu' or labels.shape != (count,):
+    raise ValueError(f'{path} holds {labels.dtype} {labels.shape}, want one integer per image')
+  return labels.tolist()
+
+
 def _receive(pipe) -> Any:
   try:
     found = pipe.recv()
@@ -148,7 +194,7 @@ def _client(pipe, address, context, images: np.ndarray, numbers: range) -> None:
         end = time.perf_counter()
         pipe.send((image, label, prepared - start, end - prepared))
     pipe.recv()
-    pipe.send(machine.memory().peak)
+    pipe.send(process_memory.memory().peak)
   except (ProtocolError, ValueError) as error:
     pipe.send(str(error))
   except (EOFError, BrokenPipeError):  # another client failed

@@ -1,26 +1,51 @@
-"""What the commands of two parties share: flags. JAX is not needed here."""
+"""Flags of the two parties' commands, made of the records that `safenet` makes its options of."""
 
-import pathlib
+import math
+from typing import TypeVar
 
 from absl import flags
 
-HOST = flags.DEFINE_string('host', None, 'Address of the server, or to serve at.')
-PORT = flags.DEFINE_integer('port', 7341, 'Port of the server; serve: 0 takes a free one.')
-CERTIFICATE = flags.DEFINE_string('certificate', None, 'PEM file of this party, with --key.')
-KEY = flags.DEFINE_string('key', None, 'PEM file of the private key of --certificate.')
-CA = flags.DEFINE_string(
-  'ca', None, "PEM file of the authorities to trust, instead of the system's."
-)
-IN_THE_CLEAR = flags.DEFINE_bool('insecure_clear', False, 'Without TLS: for measurements only.')
+from safenet_jax.console import options
+
+# Those who use this define the flags; --help shows them with theirs.
+flags.disclaim_key_flags()
+Record = TypeVar('Record')
 
 
-def asked(name: str, argv: list[str]) -> bool:
-  """Whether a flag is on a command line."""
-  return any(a.lstrip('-').partition('=')[0] == name for a in argv)
+def define(record: type) -> None:
+  """Defines a flag for every option of a record, but for those that there are already."""
+  for found in options.described(record):
+    if found.name in flags.FLAGS:
+      continue
+    arguments = found.name, found.default, found.help
+    bounds = {
+      name: found.kind(bound)
+      for name, bound in (('lower_bound', found.low), ('upper_bound', found.high))
+      if math.isfinite(bound)
+    }
+    if found.kind is tuple:
+      flags.DEFINE_list(found.name, list(found.default), found.help)
+    elif found.choices:
+      flags.DEFINE_enum(found.name, found.default, found.choices, found.help)
+    elif found.kind is bool:
+      flags.DEFINE_bool(*arguments)
+    elif found.kind is int:
+      flags.DEFINE_integer(*arguments, **bounds)
+    elif found.kind is float:
+      flags.DEFINE_float(*arguments, **bounds)
+    else:
+      flags.DEFINE_string(*arguments)
 
 
-def needed(name: str, value: str | None) -> pathlib.Path:
-  """The path in a flag that has to be given."""
-  if not value:
-    raise ValueError(f'no --{name}, want a file (or --insecure_clear to go without TLS)')
-  return pathlib.Path(value)
+def parsed(record: type[Record]) -> Record:
+  """The record of what the flags say.
+
+  Raises:
+    ValueError: an option is missing that has to be given.
+  """
+  values = {}
+  for found in options.described(record):
+    values[found.name] = flags.FLAGS[found.name].value
+    if found.required and values[found.name] is None:
+      raise ValueError(f'no --{found.name}, want {found.help}')
+  return options.build(record, values)

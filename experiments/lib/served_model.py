@@ -29,15 +29,13 @@ def served(config) -> Served:
   """The fixed-point model of a finished run, its formats from validation images."""
   images = from_config.dataset(config)
   net = from_config.network(config, images)
-  workdir = launcher.workdir(config, 'model', 'data', 'teacher', 'pretrain', 'search', 'secure')
-  pretrained = from_config.trained(config, net, workdir, 'pretrain', 'pretrain')
-  planned = from_config.trained(config, net, workdir, 'finetune', 'search')
-  task = from_config.task(
-    net, images, from_config.training(config.search, 'finetune'), from_config.variables(pretrained)
-  )
+  workdir = launcher.workdir(config, *from_config.SECTIONS, 'secure')
+  pretrained = from_config.trained(config, net, workdir, 'pretrain')
+  planned = from_config.trained(config, net, workdir, 'finetune')
+  task = Task.of(net, images, members.variables(pretrained), from_config.training(config.finetune))
   model = quantize.quantize(
     net,
-    from_config.variables(planned),
+    members.variables(planned),
     members.approximation(planned, task),
     np.asarray(images.validation.images[: config.secure.calibration_images]),
     mean=images.mean,

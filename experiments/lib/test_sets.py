@@ -17,7 +17,7 @@ _PLAIN = 50
 
 
 class Simulated(NamedTuple):
-  """logits: int64 [N, classes]; images_per_second: without compilation, None for one image."""
+  """logits: float64 [N, classes]; images_per_second: without compilation, None for one image."""
 
   logits: np.ndarray
   images_per_second: float | None

@@ -1,4 +1,4 @@
-"""Private inference by the commands of both parties: `serve` a bundle, and `infer --host`.
+"""Private inference by the commands of both parties: `safenet serve` and `safenet ask`.
 
 They are processes without JAX, as they would be deployed, over TLS on the loopback.
 """
@@ -14,7 +14,7 @@ from typing import Any, cast, IO, NamedTuple
 
 import numpy as np
 
-from experiments.lib import machine
+from safenet_jax.console import process_memory
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.service import bundle
 
@@ -24,7 +24,7 @@ class Answers(NamedTuple):
 
   classes: list[int]
   ledger: dict[str, Any]
-  server: machine.Memory
+  server: process_memory.Memory
 
 
 def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: int = 0) -> Answers:
@@ -46,7 +46,7 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
     with _process(
       'serve',
       f'--bundle={root / "model"}',
-      f'--insecure_test_certificate={root}',
+      f'--insecure-test-certificate={root}',
       '--host=127.0.0.1',
       '--port=0',
       f'--workers={workers}',
@@ -55,7 +55,7 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
       authority = output.readline().split('--ca=')[1].strip()
       port = output.readline().rpartition(':')[2].strip()
       with _process(
-        'infer',
+        'ask',
         '--host=127.0.0.1',
         f'--port={port}',
         f'--ca={authority}',
@@ -66,17 +66,17 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
         found, log = client.communicate()
       if client.returncode:
         raise RuntimeError(f'the client ended with code {client.returncode}: {log.strip()}')
-      memory = machine.memory(server.pid)
+      memory = process_memory.memory(server.pid)
     ledger = json.loads((root / 'ledger.json').read_text())
   return Answers([int(line) for line in found.split()], ledger, memory)
 
 
 @contextlib.contextmanager
 def _process(command: str, *flags: str) -> Iterator[subprocess.Popen]:
-  """One of our commands, which is killed if it is still there at the end of the block."""
-  log = subprocess.PIPE if command == 'infer' else subprocess.DEVNULL
+  """A command of `safenet`, which is killed if it is still there at the end of the block."""
+  log = subprocess.PIPE if command == 'ask' else subprocess.DEVNULL
   with subprocess.Popen(
-    [sys.executable, '-m', f'experiments.{command}', *flags],
+    [sys.executable, '-m', 'safenet_jax', command, *flags],
     stdout=subprocess.PIPE,
     stderr=log,
     text=True,

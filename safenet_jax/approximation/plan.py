@@ -1,5 +1,6 @@
 """A plan: for every activation layer a ratio on a 5 % grid and a degree."""
 
+from collections.abc import Iterable
 import json
 import os
 import pathlib
@@ -29,17 +30,56 @@ class Plan(NamedTuple):
     return jnp.asarray(DEGREES, jnp.int32)[self.degree_index]
 
 
-def make(ratios, degrees) -> Plan:
-  """A checked plan from ratios in 0..20 and degrees in {0, 2, 3}, or ValueError."""
+def make(ratios: Iterable[float], degrees: Iterable[int]) -> Plan:
+  """A plan from one ratio and one degree for every activation layer.
+
+  Args:
+    ratios: [T], the share of a layer's channels that is replaced: 0, 0.05, 0.1, ... or 1.
+    degrees: [T], of the polynomials in their place: 2 or 3, or 0 to prune the channels.
+
+  Raises:
+    ValueError: names the layer whose ratio is not on that grid, and the nearest one that is;
+      or whose degree is another one.
+  """
+  steps = []
+  for t, ratio in enumerate(ratios):
+    try:
+      steps.append(twentieths(ratio))
+    except ValueError as error:
+      raise ValueError(f'activation{t}: {error}') from None
+  return from_twentieths(steps, degrees)
+
+
+def twentieths(ratio: float) -> int:
+  """The ratio as a number of grid steps, 0..GRID.
+
+  ValueError for one that is not a multiple of 1/GRID in 0..1; it says which is the nearest.
+  """
+  if isinstance(ratio, bool) or not np.isfinite(ratio):
+    raise ValueError(f'ratio {ratio}, want a number in 0..1')
+  nearest = round(min(max(ratio, 0), 1) * GRID)
+  # What is computed from decimals, such as 0.1 + 0.2, may be off by its rounding.
+  if abs(ratio * GRID - nearest) > 1e-6:
+    raise ValueError(
+      f'ratio {ratio}, want a multiple of {1 / GRID} in 0..1: the nearest is {nearest / GRID}'
+    )
+  return nearest
+
+
+def from_twentieths(ratios: Iterable[int], degrees: Iterable[int]) -> Plan:
+  """A plan as plan.json holds it: ratios in grid steps, 0..GRID, and degrees in {0, 2, 3}.
+
+  Raises:
+    ValueError: another ratio or degree, or not as many of each.
+  """
   ratios, degrees = list(ratios), list(degrees)
   if len(ratios) != len(degrees):
     raise ValueError(f'{len(ratios)} ratios and {len(degrees)} degrees, want as many of each')
-  for ratio in ratios:
+  for t, (ratio, degree) in enumerate(zip(ratios, degrees)):
     if isinstance(ratio, bool) or int(ratio) != ratio or not 0 <= ratio <= GRID:
-      raise ValueError(f'ratio {ratio}, want an integer in 0..{GRID}')
-  for degree in degrees:
+      raise ValueError(f'activation{t}: ratio {ratio}, want an integer in 0..{GRID}')
     if degree not in DEGREES:
-      raise ValueError(f'degree {degree}, want one of {DEGREES}')
+      raise ValueError(f'activation{t}: degree {degree}, want one of {DEGREES}')
   return Plan(
     jnp.asarray(ratios, jnp.int32),
     jnp.asarray([DEGREES.index(d) for d in degrees], jnp.int32),
@@ -48,7 +88,7 @@ def make(ratios, degrees) -> Plan:
 
 def all_relu(layers: int) -> Plan:
   """The plan that replaces nothing."""
-  return make([0] * layers, [2] * layers)
+  return from_twentieths([0] * layers, [2] * layers)
 
 
 def replaced_channels(plan: Plan, channels: jax.Array) -> jax.Array:
@@ -85,4 +125,4 @@ def load(path: str | os.PathLike[str], network: str, layers: int) -> Plan:
     raise ValueError(f'{path} is a plan for {found}, want one for {network}')
   if len(ratio) != layers:
     raise ValueError(f'{path} plans {len(ratio)} layers, want {layers}')
-  return make(ratio, degree)
+  return from_twentieths(ratio, degree)

@@ -1,11 +1,15 @@
 """A hash of wire labels that stays one-way under offsets by delta.
 
-`H(x) = AES-XTS_K(x) xor sigma(x)` with the XTS tweak as row number and
-`sigma(x) = (x << 1) xor (x >> 1)` on each 64-bit lane. Both sigma and
-`sigma + identity` are invertible (sigma is a linear orthomorphism), which is
-what keeps `H(x)` and `H(x xor delta)` unrelated for a secret delta
-(eprint 2019/074). The key is public but fresh: at most 2^14 rows are hashed
-under one key, so that guessing a label costs about 2^112 work.
+The two labels of a wire are x and x xor delta, for a secret delta that all wires
+share. The hash of a label x is
+
+    H(x) = AES-XTS_K(x) xor sigma(x),  sigma(x) = (x << 1) xor (x >> 1),
+
+where K is a key, the XTS tweak is the row number, and sigma works on each 64-bit
+lane. Both sigma and `sigma + identity` are invertible (sigma is a linear
+orthomorphism), which is what keeps `H(x)` and `H(x xor delta)` unrelated for a
+secret delta (eprint 2019/074). The key is public but fresh: at most 2^14 rows are
+hashed under one key, so that guessing a label costs about 2^112 work.
 """
 
 from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes

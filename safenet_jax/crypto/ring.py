@@ -1,8 +1,11 @@
 """Arithmetic of secret shares: Z_2^l on uint64 arrays, and F_p for p < 2^50.
 
-One code for numpy (the two parties) and jax.numpy (the jitted simulator): every
-function takes the array namespace `xp` first. Under JAX, callers are inside
-`jax.enable_x64`, else uint64 would silently be uint32; `_check` refuses that.
+Z_2^l are the integers modulo 2^l, and F_p those modulo a prime p.
+
+The two parties compute with numpy and the jitted simulator with jax.numpy. Both use
+this code: where it matters, a function takes the array namespace `xp` first. Under
+JAX, callers are inside `jax.enable_x64`, because uint64 would silently be uint32
+otherwise; `_check` refuses that.
 
 Ring elements are uint64 in [0, 2^l). Images and shares are [B, H, W, C] or
 [B, features].
@@ -14,12 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from safenet_jax.crypto.randomness import Randomness
-
 Array = Any  # np.ndarray or jax.Array
 
-# 15*2^37 + 1: a batching prime for N = 8192, and 1 mod 2^37, so that shifting
-# it by f <= 37 bits is exact up to 2^-f.
+# 15*2^37 + 1. It is 1 mod 2 * 8192, which BFV of degree 8192 wants for its slots. It is
+# also 1 mod 2^37, so that for f <= 37 the quotient p / 2^f is an integer plus 2^-f.
 PRIME_41 = 2061584302081
 # Largest prime below 2^50 that is 1 mod 2^32.
 PRIME_50 = 1125844072267777
@@ -63,28 +64,19 @@ def encode(xp: ModuleType, values: Array, fraction_bits: int) -> tuple[Array, Ar
   return clipped.astype(np.int64), xp.sum(scaled != clipped)
 
 
-def decode(x: Array, fraction_bits: int) -> Array:
-  """Fixed point to float64."""
-  return x.astype(np.float64) / 2.0**fraction_bits
-
-
-def share(randomness: Randomness, x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-  """Two uniform shares whose sum is x mod 2^bits; either alone says nothing."""
-  other = randomness.ring(bits, x.shape)
-  return reduce(x - other, bits), other
-
-
 def reconstruct(a: Array, b: Array, bits: int) -> Array:
   """The shared value, int64 in [-2^(bits-1), 2^(bits-1))."""
   return to_signed(reduce(a + b, bits), bits)
 
 
 def truncate(x: Array, bits: int, shift: int, *, server: bool) -> Array:
-  """One party's local truncation of a share: an int64, no message.
+  """One party's local truncation of a share of y: an int64, no message.
 
-  The sum of both parties' results is y >> shift or one more, as an integer
-  whatever the modulus. The server adds one for the two halves that the floors
-  lose on average; 2^-shift of a unit of bias is left. The sum is wrong (by
+  The sum of both parties' results is y >> shift or one more. It is so over the
+  integers, and therefore in every ring that the results are reduced to.
+
+  Each party rounds down, which loses half a unit on average. The server adds one to
+  make up for both halves; a bias of 2^-shift of a unit is left. The sum is wrong (by
   2^(bits - shift)) with probability `truncation_failure(y, bits)`.
   """
   return (to_signed(x, bits) >> np.int64(shift)) + np.int64(server and shift > 0)
@@ -100,18 +92,12 @@ def to_residue(x: Array, modulus: int) -> Array:
   return (x.astype(np.int64) % np.int64(modulus)).astype(np.uint64)
 
 
-def from_residue(x: Array, modulus: int) -> Array:
-  """[0, modulus) to int64 around zero."""
-  _check(x)
-  signed = x.astype(np.int64)
-  return signed - np.int64(modulus) * (signed > np.int64(modulus // 2))
-
-
 def multiply_mod(xp: ModuleType, a: Array, b: Array, modulus: int) -> Array:
   """a b mod p of residues, for p < 2^50, else ValueError.
 
-  The float64 quotient is off by at most one, since a b / p < 2^50 and three
-  roundings are below 3/8; the remainder mod 2^64 is then in [-p, 2 p).
+  The quotient a b / p is computed in float64. It is below 2^50, so that three roundings
+  move it by less than 3/8, and its integer part is off by at most one. The remainder,
+  computed mod 2^64, is then in [-p, 2 p), and is corrected by adding or subtracting p.
   """
   _check(a, b)
   if modulus >= 1 << 50:
@@ -124,9 +110,9 @@ def multiply_mod(xp: ModuleType, a: Array, b: Array, modulus: int) -> Array:
 
 
 def limb_bits(kernel: np.ndarray) -> int:
-  """Width of the limbs with which `multiply` by this kernel [..., O] is exact.
+  """The most bits a limb may have for `multiply` by this kernel [..., O] to be exact.
 
-  ValueError where its L1 norm is 2^52 or more.
+  ValueError where the L1 norm of one of its outputs is 2^52 or more.
   """
   norm = int(np.abs(kernel.astype(np.int64)).reshape(-1, kernel.shape[-1]).sum(0).max())
   bits = 53 - max(norm, 1).bit_length()
@@ -138,10 +124,11 @@ def limb_bits(kernel: np.ndarray) -> int:
 def multiply(xp: ModuleType, x: Array, kernel: Array, bits: int, limb: int | None) -> Array:
   """Ring elements [..., I] times small integers int64 [I, O], mod 2^bits.
 
-  x is cut into limbs of `limb` bits. A limb is below 2^limb and the absolute
-  kernel sums are below 2^(53 - limb) (`limb_bits`), so every partial sum of
-  every order of summation is an integer below 2^53: float64 is exact. With
-  `limb` None the product is taken in uint64, exact by wrapping.
+  x is cut into limbs of `limb` bits, and each limb is multiplied in float64. A limb is
+  below 2^limb, and the sum of a kernel column's absolute values is below 2^(53 - limb)
+  (`limb_bits`). So every partial sum, in every order of summation, is an integer below
+  2^53, which float64 holds exactly. With `limb` None the product is taken in uint64,
+  where wrapping makes it exact.
   """
   _check(x)
   if limb is None:
@@ -178,7 +165,7 @@ def patches(xp: ModuleType, x: Array, kernel: int, stride: int) -> Array:
 def convolve(
   xp: ModuleType, x: Array, kernel: Array, stride: int, bits: int, limb: int | None
 ) -> Array:
-  """Convolution of `patches` mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I, O]."""
+  """Convolution mod 2^bits, by `patches`: uint64 [B, H, W, I] with int64 [k, k, I, O]."""
   size = kernel.shape[0]
   return multiply(
     xp, patches(xp, x, size, stride), kernel.reshape(-1, kernel.shape[-1]), bits, limb
@@ -194,7 +181,7 @@ def sum_pool(x: Array, window: int) -> Array:
 def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1) -> Array:
   """Channels of [..., C] by index, zeros for -1; every stride-th row and column of a map.
 
-  Local on shares: a zero is shared as two zeros.
+  Each party can do this to its own share: two zeros are shares of zero.
   """
   if stride > 1:
     x = x[:, ::stride, ::stride]
@@ -203,9 +190,9 @@ def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1)
 
 
 def window_bits(window: int) -> int:
-  """log2 of the window's size, by which a sum exceeds the mean.
+  """log2 of the values in a window: a sum over it, shifted right by so many bits, is the mean.
 
-  ValueError if that is no power of two.
+  ValueError if their number is no power of two.
   """
   bits = math.log2(window**2)
   if bits != int(bits):

@@ -80,7 +80,7 @@ class Value:
 class Calibration:
   """Operations on a `Value` that choose formats and integers.
 
-  activations, linear, polynomials: as in `FixedPointModel`.
+  activations: as in `PublicModel`; linear, polynomials: as in `FixedPointModel`.
   usual: bool [B], images that no layer left out.
   """
 

@@ -11,6 +11,82 @@ from safenet_jax.models import layers as records
 _LIMIT = 1 << (ring.FIXED_POINT_BITS - 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class PublicModel:
+  """What both parties know of a served network: all of it but the weights.
+
+  layers: the records of the network, without pruned channels.
+  input_shape: (H, W, C) of an image.
+  mean, std: per channel, what images are normalised with.
+  precision: the bits that were aimed for; `precision.ring` is the width of shares.
+  activations: the format of each activation layer, by name.
+  absorbed: names of pools that are part of the activation before them; every
+    max pool is.
+  input_fraction, output_fraction: fraction bits of the image and of the logits.
+  logit_bits: k, logits are compared mod 2^k where the client gets the class alone;
+    None where nothing is known of their size, and the whole ring is compared.
+  truncation_bits: calibration images expect at most 2^-truncation_bits failures
+    of local truncation each, and none where there are no polynomials.
+  """
+
+  layers: tuple[records.Layer, ...]
+  input_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  precision: Precision
+  activations: dict[str, ActivationFormat]
+  absorbed: frozenset[str]
+  input_fraction: int
+  output_fraction: int
+  logit_bits: int | None = None
+  truncation_bits: int = 0
+
+  @property
+  def truncation_failure(self) -> float:
+    """Expected failures of local truncation per inference, rounded up to a power of two."""
+    polynomials = any(form.polynomial for form in self.activations.values())
+    return 2.0**-self.truncation_bits if polynomials else 0.0
+
+  def normalise(self, images: np.ndarray) -> np.ndarray:
+    """Images uint8 [B, H, W, C] in the scale that the network was trained in, float64."""
+    return normalise(images, self.mean, self.std)
+
+  def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
+    """The client's input: uint8 [B, H, W, C] to int64 fixed point; `report` counts saturation.
+
+    Raises:
+      ValueError: anything but uint8 [B, H, W, C] of the model's shape.
+    """
+    if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
+      raise ValueError(f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]')
+    values, saturated = ring.encode(np, self.normalise(images), self.input_fraction)
+    if report is not None:
+      report.images += len(images)
+      report.count('input', saturated=int(saturated))
+    return values
+
+  def decode(self, integers: np.ndarray) -> np.ndarray:
+    """Logits float64 of the integers that a fixed-point network gives."""
+    return integers / 2.0**self.output_fraction
+
+
+# Every class that a `PublicModel` is made of, for whoever writes or reads one.
+RECORDS = (
+  PublicModel,
+  Precision,
+  ActivationFormat,
+  records.Conv,
+  records.Dense,
+  records.Activation,
+  records.AveragePool,
+  records.MaxPool,
+  records.Flatten,
+  records.PadShortcut,
+  records.Residual,
+  records.Gather,
+)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearWeights:
   """The server's integers of one linear layer.
@@ -29,55 +105,17 @@ class LinearWeights:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FixedPointModel:
-  """A planned network in integers; `layers` are the records without pruned channels.
+  """A planned network in integers: what is public of it, and what only the server has.
 
-  activations: public format per activation name.
-  linear: the server's weights per linear name.
-  polynomials: the server's coefficients per activation name, int64
-    [degree + 1, polynomial channels], constant term first.
-  absorbed: names of pools that are part of the activation before them; every
-    max pool is.
-  input_fraction, output_fraction: fraction bits of the image and the logits.
-  logit_bits: k, logits are compared mod 2^k where the client gets the class alone;
-    None where nothing is known of their size, and the whole ring is compared.
-  truncation_bits: public; calibration images expect at most 2^-truncation_bits failures
-    of local truncation each, and none where there are no polynomials.
+  public: what clients know too.
+  linear: the weights of each linear layer, by name.
+  polynomials: coefficients by activation name, int64 [degree + 1, polynomial
+    channels], constant term first.
   """
 
-  layers: tuple[records.Layer, ...]
-  input_shape: tuple[int, int, int]
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  precision: Precision
-  activations: dict[str, ActivationFormat]
+  public: PublicModel
   linear: dict[str, LinearWeights]
   polynomials: dict[str, np.ndarray]
-  absorbed: frozenset[str]
-  input_fraction: int
-  output_fraction: int
-  logit_bits: int | None = None
-  truncation_bits: int = 0
-
-  @property
-  def truncation_failure(self) -> float:
-    """Expected failures of local truncation per inference, rounded up to a power of two."""
-    polynomials = any(form.polynomial for form in self.activations.values())
-    return 2.0**-self.truncation_bits if polynomials else 0.0
-
-  def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
-    """The client's input: uint8 [B, H, W, C] to int64 fixed point; `report` counts saturation.
-
-    Raises:
-      ValueError: anything but uint8 [B, H, W, C] of the model's shape.
-    """
-    if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
-      raise ValueError(f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]')
-    normal = (images / 255.0 - np.asarray(self.mean)) / np.asarray(self.std)
-    values, saturated = ring.encode(np, normal, self.input_fraction)
-    if report is not None:
-      report.images += len(images)
-      report.count('input', saturated=int(saturated))
-    return values
 
   def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images, in plain integers.
@@ -92,12 +130,21 @@ class FixedPointModel:
       report: if given, is added to.
     """
     report = report or RangeReport()
-    operations = Plain(self, report)
-    logits = records.run(self.layers, operations, self.encode(images, report))
-    if self.logit_bits is not None:
-      outside = np.sum(np.abs(logits) >= 1 << (self.logit_bits - 1))
+    public = self.public
+    logits = records.run(public.layers, Plain(self, report), public.encode(images, report))
+    if public.logit_bits is not None:
+      outside = np.sum(np.abs(logits) >= 1 << (public.logit_bits - 1))
       report.count('logits', exceeded=int(outside))
     return logits
+
+  def logits(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
+    """As `run`, decoded: float64 [B, classes], what a client of a server gets."""
+    return self.public.decode(self.run(images, report))
+
+
+def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+  """Images uint8 [B, H, W, C] as float64, less `mean` and over `std` of each channel."""
+  return (images / 255.0 - np.asarray(mean)) / np.asarray(std)
 
 
 class Plain:
@@ -120,7 +167,7 @@ class Plain:
 
   def activation(self, name, layer, y):
     del layer
-    form = self.model.activations[name]
+    form = self.model.public.activations[name]
     garbled = y[..., : form.relu]
     outside = np.sum(np.abs(garbled) >= (1 << (form.sign_bits - 1)) - (1 << form.dropped))
     if form.maximum:
@@ -137,7 +184,7 @@ class Plain:
     return x
 
   def _polynomial(self, name, y, form):
-    bits = self.model.precision.ring
+    bits = self.model.public.precision.ring
     magnitudes = np.abs(y)
     outside = np.sum(magnitudes >= 1 << (bits - 1))
     self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
@@ -150,9 +197,9 @@ class Plain:
     return _round(value, form.polynomial_shift), outside
 
   def average_pool(self, name, layer, x):
-    return (
-      x if name in self.model.absorbed else ring.sum_pool(x, records.window(layer, *x.shape[-3:-1]))
-    )
+    if name in self.model.public.absorbed:
+      return x
+    return ring.sum_pool(x, records.window(layer, *x.shape[-3:-1]))
 
   def max_pool(self, name, layer, x):
     del name, layer  # always part of the activation

@@ -18,7 +18,7 @@ import numpy as np
 from safenet_jax.approximation import activation
 from safenet_jax.fixed_point import calibration
 from safenet_jax.fixed_point.formats import Precision, RangeReport
-from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import activation_channels, Network
 
@@ -64,13 +64,14 @@ def quantize(
   if report.truncation_failure > _TRUNCATION_FAILURE:
     raise ValueError(
       f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '
-      f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.precision.ring} bits'
+      f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.public.precision.ring} bits'
     )
   if not report.truncation_failure:
     return model
   # A power of two, as all that formats say of calibration: clients are told.
   bits = math.floor(-math.log2(report.truncation_failure))
-  return dataclasses.replace(model, truncation_bits=bits)
+  public = dataclasses.replace(model.public, truncation_bits=bits)
+  return dataclasses.replace(model, public=public)
 
 
 def build(
@@ -82,25 +83,23 @@ def build(
   std: tuple[float, ...],
 ) -> FixedPointModel:
   """The model that these operations make of images, not run yet; see `quantize`."""
-  normal = (images / 255.0 - np.asarray(mean)) / np.asarray(std)
-  start = operations.start(normal)
+  start = operations.start(normalise(images, mean, std))
   end = records.run(network.layers, operations, start)
   if end.x.shape[-1] == end.channels.size:
     end = end.arranged(np.arange(end.total))
-  return FixedPointModel(
+  public = PublicModel(
     layers=calibration.layers_since(end.step, None),
     input_shape=network.input_shape,
     mean=tuple(mean),
     std=tuple(std),
     precision=operations.precision,
     activations=operations.activations,
-    linear=operations.linear,
-    polynomials=operations.polynomials,
     absorbed=operations.absorbed,
     input_fraction=start.fraction,
     output_fraction=end.fraction,
     logit_bits=_logit_bits(end, operations.precision),
   )
+  return FixedPointModel(public, operations.linear, operations.polynomials)
 
 
 def _logit_bits(logits: calibration.Value, precision: Precision) -> int:
@@ -182,8 +181,8 @@ def quantization_report(
   floating = fixed = agreement = 0
   for first in range(0, len(images), batch):
     part, wanted = (np.asarray(a[first : first + batch]) for a in (images, labels))
-    normal = (part / 255.0 - np.asarray(model.mean)) / np.asarray(model.std)
-    ours = np.asarray(forward(jnp.asarray(normal, jnp.float32))).argmax(-1)
+    normal = jnp.asarray(model.public.normalise(part), jnp.float32)
+    ours = np.asarray(forward(normal)).argmax(-1)
     theirs = model.run(part, ranges).argmax(-1)
     floating += int((ours == wanted).sum())
     fixed += int((theirs == wanted).sum())

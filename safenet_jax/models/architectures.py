@@ -37,7 +37,8 @@ def cnn7(
   """CNN-7: MiniONN's CIFAR-10 network (eprint 2017/452, Figure 13), 173,056 ReLUs.
 
   With `pool_before_activation` the pools come before the second and fourth
-  activation: 111,616 ReLUs, which is the count behind the paper's Figure 2.
+  activation. The network then has 111,616 ReLUs; the paper's Figure 2 is made from
+  this count.
   """
   wide, narrow = _scaled(64, width), _scaled(16, width)
   pooled: tuple[Layer, ...] = (Activation(), AveragePool())
@@ -73,7 +74,7 @@ def vgg16(
 ) -> Network:
   """VGG-16 (arXiv 1409.1556, D) with one hidden dense layer of 512, 276,992 ReLUs.
 
-  Five pools halve the map, so its sides are multiples of 32.
+  Five pools halve the map, so the sides of an image must be multiples of 32.
   """
   layers: list[Layer] = []
   for features, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -124,7 +125,7 @@ def _resnet(
   classes: int,
   input_shape: tuple[int, int, int],
 ) -> Network:
-  """Stages of basic blocks; each but the first starts with stride 2 and `shortcut`."""
+  """Stages of basic blocks; every stage but the first begins with stride 2 and a `shortcut`."""
   layers: list[Layer] = [Conv(first), Activation()]
   for stage, features in enumerate(stages):
     for block in range(blocks):
@@ -146,8 +147,8 @@ def register(name: str, architecture: Callable[..., Network]) -> None:
   """Makes a user's own network known to `build`, and so to configs, by a name.
 
   Args:
-    name: any but those of this module; a name may be registered again, as a
-      config file that does so is read twice.
+    name: any but those of this module. A name may be registered again, because a config
+      file that registers one is read twice.
     architecture: function of `classes`, `input_shape` and options, as in this module.
 
   Raises:
@@ -169,7 +170,8 @@ def build(name: str, **options) -> Network:
     raise ValueError(f'network {name}: {error}') from error
 
 
-# Finer than any two widths that differ in a channel: features are up to 512.
+# Widths are tried in steps of `limit` / 4096. Layers have up to 512 features, so that a step
+# changes none by more than one channel.
 _STEPS = 4096
 
 
@@ -177,14 +179,15 @@ def widest(network: Callable[[float], Network], relus: int, limit: float = 1.0) 
   """The largest width up to `limit` that leaves a network at most `relus` ReLUs.
 
   Args:
-    network: of a width, which narrows every layer alike.
-    relus: of one image, in all layers.
-    limit: a width that leaves every layer a channel.
+    network: makes a network from a width, which narrows every layer alike.
+    relus: the most ReLUs of one image, in all layers together.
+    limit: the largest width, at which every layer has a channel at least.
 
   Raises:
-    ValueError: if even one channel in the narrowest layer is too much.
+    ValueError: even the narrowest network, in which some layer has a single channel, has
+      too many.
   """
-  network(limit)  # anything else that is wrong is said here
+  network(limit)  # raises whatever else is wrong with the network
 
   def count(step: int) -> int:
     try:

@@ -1,9 +1,9 @@
 """`jax.jit` with the compiler options under which networks train fast on a CPU.
 
-jaxlib 0.10 gives convolutions on CPU to a library whose kernel gradients reach a
-third of the speed of XLA's own (34 against 113 GFLOP/s on one core); only its
-reductions are worth having. Options go with the function, not with the
-environment, where a jaxlib that does not know them would end the process.
+On CPU, jaxlib 0.10 gives convolutions to a library whose kernel gradients reach a third
+of the speed of XLA's own (34 against 113 GFLOP/s on one core). So only reductions are
+left to that library. The options are given with each function and not in the
+environment, because a jaxlib that does not know them would end the process there.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_RED
 
 
 def jit(function: Callable | None = None, **arguments: Any) -> Any:
-  """As `jax.jit`, which it calls at the first use: importing starts no backend.
+  """As `jax.jit`, but jits at the first use, so that importing starts no backend.
 
   The result cannot be called inside another jitted function.
   """
@@ -47,7 +47,7 @@ class _Jitted:
 
 @functools.cache
 def options() -> dict[str, str] | None:
-  """Options for the default backend, None where it has none or does not know them."""
+  """Options for the default backend; None if it is no CPU, or does not know them."""
   if jax.default_backend() != 'cpu':
     return None
   try:

@@ -1,19 +1,24 @@
 """A convolution whose gradients stay fast inside loops on CPU.
 
-XLA:CPU brings convolutions into its fast form only in the entry computation.
-Inside `lax.scan` or `lax.map` the two backward convolutions that autodiff
-writes fall to naive loops (measured: input gradient 10x, kernel gradient 69x
-slower). Here forward and both gradients are written as plain ungrouped
-NHWC/HWIO convolutions, which need no rewriting. Other platforms keep their
-native gradients. Under `vmap` over kernels all three are matrix products.
+XLA:CPU brings convolutions into its fast form only at the top level of a program, not
+inside `lax.scan` or `lax.map`. There, the two backward convolutions that autodiff writes
+become naive loops (measured: the input gradient is 10x slower, the kernel gradient 69x).
+Here, the forward convolution and both gradients are written as plain ungrouped NHWC/HWIO
+convolutions, which XLA does not need to rewrite. Other platforms keep their native
+gradients.
+
+The members of a population have different kernels. A convolution vmapped over kernels would
+become a grouped convolution, which is four to five times slower than the same work without
+groups. So under such a `vmap` a convolution is written as a product of patches with a kernel
+matrix, which becomes a batched product. Both gradients are written this way too.
 """
 
+from collections.abc import Callable
 import functools
 
 import jax
 from jax import lax
-
-from safenet_jax.models import gemm_convolution
+import jax.numpy as jnp
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -30,15 +35,13 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array
 
 @functools.cache
 def _operations(stride):
-  """The convolution and its gradients, each with its form under `vmap`."""
+  """The convolution and its gradients; each has another form under a `vmap` over kernels."""
   return (
-    gemm_convolution.under_vmap(
-      functools.partial(_native, stride=stride),
-      functools.partial(gemm_convolution.convolve, stride=stride),
+    _under_vmap(
+      functools.partial(_native, stride=stride), functools.partial(_product, stride=stride)
     ),
-    gemm_convolution.under_vmap(
-      functools.partial(_gradients, stride),
-      functools.partial(gemm_convolution.gradients, stride=stride),
+    _under_vmap(
+      functools.partial(_gradients, stride), functools.partial(_product_gradients, stride)
     ),
   )
 
@@ -80,7 +83,7 @@ def _native_gradients(stride, images, kernel, cotangent):
 def _canonical_gradients(stride, images, kernel, cotangent):
   size = kernel.shape[0]
   low, _ = _padding(kernel)
-  # Per axis its extent, and that of the cotangent dilated by the stride.
+  # For each axis: its size, and the cotangent's size after dilation by the stride.
   axes = [(n, (n - 1) // stride * stride + 1) for n in images.shape[1:3]]
   # Input gradient: the cotangent, dilated by the stride, against the flipped
   # kernel with its channel axes exchanged.
@@ -102,6 +105,50 @@ def _canonical_gradients(stride, images, kernel, cotangent):
     dimension_numbers=_LAYOUT,
   ).transpose(1, 2, 0, 3)
   return d_images, d_kernel
+
+
+def _product(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """`convolve` as one product of the images' patches with a matrix of the kernel."""
+  size, _, inputs, outputs = kernel.shape
+  b, *maps, _ = images.shape
+  out = [-(-n // stride) for n in maps]
+  around = ((size - 1) // 2, size // 2)
+  padded = jnp.pad(images, ((0, 0), around, around, (0, 0)))
+  height, width = ((o - 1) * stride + 1 for o in out)
+  patches = jnp.concatenate(
+    [
+      padded[:, i : i + height : stride, j : j + width : stride]
+      for i in range(size)
+      for j in range(size)
+    ],
+    axis=-1,
+  )
+  product = patches.reshape(-1, size * size * inputs) @ kernel.reshape(-1, outputs)
+  return product.reshape(b, *out, outputs)
+
+
+def _product_gradients(stride, images, kernel, cotangent):
+  _, pullback = jax.vjp(lambda x, w: _product(x, w, stride), images, kernel)
+  return pullback(cotangent)
+
+
+def _under_vmap(function: Callable, batched: Callable) -> Callable:
+  """`function`, but when it is vmapped over kernels, `batched` is mapped in its place.
+
+  Both take images and a kernel first. With one kernel for all, the mapped axis only adds
+  images, and `function` itself is mapped.
+  """
+  mapped = jax.custom_batching.custom_vmap(function)
+
+  @mapped.def_vmap
+  def rule(size, is_batched, *args):
+    del size
+    axes = tuple(0 if b else None for b in is_batched)
+    chosen = batched if is_batched[1] else function
+    result = jax.vmap(chosen, axes)(*args)
+    return result, jax.tree.map(lambda _: True, result)
+
+  return mapped
 
 
 convolve.defvjp(_forward, _backward)

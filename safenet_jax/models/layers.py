@@ -1,4 +1,4 @@
-"""Architecture is data: a network is a tuple of frozen layer records.
+"""A network's architecture as data: a tuple of frozen layer records.
 
 The Flax network, the fixed-point model and both parties of the protocol walk
 the same tuple with `run`, each with its own operations. Nothing here needs JAX.
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-  """Convolution to ceil(H/s) x ceil(W/s); without batch_norm it has a bias.
+  """Convolution to ceil(H/s) x ceil(W/s) for stride s; without batch_norm it has a bias.
 
-  Zeros stand (kernel - 1) // 2 before and kernel // 2 behind each axis.
+  Each axis is padded with (kernel - 1) // 2 zeros before it and kernel // 2 behind it.
   """
 
   features: int
@@ -57,9 +57,10 @@ class Flatten:
 
 @dataclasses.dataclass(frozen=True)
 class PadShortcut:
-  """Every stride-th row and column, zero channels on both sides up to `features`.
+  """Every stride-th row and column, with channels of zeros added up to `features`.
 
-  Option A of He et al. 2016 (arXiv 1512.03385, section 3.3): a shortcut without weights.
+  Half of the added channels come before the others, half behind them. This is option A of
+  He et al. 2016 (arXiv 1512.03385, section 3.3), a shortcut without weights.
   """
 
   features: int
@@ -68,7 +69,7 @@ class PadShortcut:
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-  """x to branch(x) + shortcut(x); the empty shortcut is x itself."""
+  """Turns x into branch(x) + shortcut(x); the empty shortcut is x itself."""
 
   branch: tuple['Layer', ...]
   shortcut: tuple['Layer', ...] = ()
@@ -81,9 +82,10 @@ class Residual:
 
 @dataclasses.dataclass(frozen=True)
 class Gather:
-  """Of served models alone: output channel i is channels[i] of the input, times 2^shift.
+  """Picks channels; only the models that are served have this record.
 
-  -1 is a channel of zeros; of the map, every stride-th row and column.
+  Output channel i is channel channels[i] of the input, times 2^shift; -1 stands for a
+  channel of zeros. Of a map, it takes every stride-th row and column.
   """
 
   channels: tuple[int, ...]
@@ -115,15 +117,15 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
     operations: an object with a method per kind of record: conv, dense,
       activation, average_pool, max_pool, flatten and pad_shortcut, each called
       as `method(name, layer, value)` and returning the next value, and
-      `add(branch, shortcut)`. Names count each kind in walking order, a branch
-      before its shortcut: conv0, conv1, ..., dense0, activation0, ...
-    value: whatever the operations understand: an image, a shape, two shares.
+      `add(branch, shortcut)`. Names count the records of each kind in walking order, a
+      branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
+    value: whatever the operations understand, such as an image, a shape or two shares.
 
   Returns:
     The value after the last layer.
 
   Raises:
-    ValueError: a record that is none, or that the operations have no method for.
+    ValueError: something is no record, or the operations have no method for it.
   """
   counts: collections.Counter[str] = collections.Counter()
 
@@ -160,7 +162,7 @@ def window(layer: Pool, height: int, width: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class LayerShape:
-  """What one named layer turns into what: shapes are (H, W, C) or (features,)."""
+  """One named layer with its input's and output's shapes, (H, W, C) or (features,)."""
 
   name: str
   layer: Layer
@@ -248,14 +250,14 @@ def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[Lay
 
 
 class _Sum(NamedTuple):
-  """Names of linear layers, and whether the value still is the sum of their outputs."""
+  """Names of the last linear layers, and whether the value is still the sum of their outputs."""
 
   names: tuple[str, ...]
   linear: bool
 
 
 class _Producers:
-  """Operations whose value is the `_Sum` behind it."""
+  """Operations on a `_Sum`, which tells from which linear layers a value comes."""
 
   def __init__(self):
     self.found: list[tuple[str, ...]] = []
@@ -279,7 +281,7 @@ class _Producers:
 
   def pad_shortcut(self, name, layer, value):
     del name, layer
-    # Its channels are others than those of the layers that came in.
+    # Its channels are not those of the layers that the value came from.
     return value._replace(linear=False)
 
   def add(self, branch, shortcut):

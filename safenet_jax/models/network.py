@@ -60,12 +60,11 @@ class Network(nn.Module):
 
     Args:
       images: float, of `input_shape`.
-      approximation: for each activation a function of its input that keeps the
-        shape [B, ..., C], such as `approximation.activation.Approximation`;
-        None is ReLU everywhere.
-      train: normalise by the batch and update `batch_stats`.
+      approximation: for each activation a function that keeps the shape [B, ..., C] of its
+        input, such as `approximation.activation.Approximation`; None is ReLU everywhere.
+      train: normalise by the batch's statistics and update `batch_stats`.
 
-    Inputs of the activations are sown as collection `preactivations`.
+    The inputs of the activations are sown in Flax's collection `preactivations`.
     """
     if images.shape[1:] != self.input_shape:
       raise ValueError(f'images of shape {images.shape}, want [B, {self.input_shape}]')
@@ -141,7 +140,7 @@ def _windows(layer, x):
 
 
 class _Linear(nn.Module):
-  """Kernel and optional bias around a linear function; He-normal start."""
+  """A linear function with its kernel, which starts He-normal, and perhaps a bias."""
 
   shape: tuple[int, ...]
   use_bias: bool

@@ -1,7 +1,7 @@
 """A network's variables as a flat mapping of names to arrays, and back.
 
-Names are those of `models.network` without the collection, so that an .npz of
-numpy.savez holds a trained network:
+Names are those of `models.network` without the collection's. So an .npz file that
+numpy.savez writes can hold a trained network:
 
     conv0/kernel [k, k, I, O], dense0/kernel [I, O] (rows in the order h, w, c)
     conv0/bias, dense0/bias [O] where there is no batch norm, else
@@ -36,8 +36,8 @@ def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any
     The tree that `network.apply` takes, float32.
 
   Raises:
-    ValueError: names everything that is missing, unknown, of another shape or
-      not finite.
+    ValueError: weights that do not fit. It names every array that is missing, unknown,
+      of another shape or not finite.
   """
   wanted = jax.eval_shape(network.init, jax.random.key(0))
   shapes = {name: array.shape for name, array in _leaves(wanted).items()}
@@ -67,9 +67,9 @@ def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any
 
 
 def untrained_variables(network: Network) -> dict[str, Any]:
-  """He-normal kernels, the same every time, and all else as a network starts.
+  """Variables like those of `network.init`: He-normal kernels, and all else as training starts.
 
-  As `network.init`, but compiles nothing that depends on the network.
+  They are the same every time. Nothing that depends on the network is compiled.
   """
   shapes = jax.eval_shape(network.init, jax.random.key(0))
   flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
@@ -94,18 +94,18 @@ def convert_torch_resnet(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
       numpy.savez('resnet.npz', **{k: v.numpy() for k, v in model.state_dict().items()})
 
   Args:
-    arrays: conv1, bn1, layer{1,2,...}.{i}.{conv1,bn1,conv2,bn2}, projections as
-      shortcut.{0,1} or downsample.{0,1} (convolution, batch norm), and linear
-      or fc; kernels [O, I, k, k] and [O, I], batch norm's weight, bias,
-      running_mean and running_var. DataParallel's 'module.' and
-      num_batches_tracked are dropped.
+    arrays: arrays by PyTorch's names. The layers are conv1, bn1,
+      layer{1,2,...}.{i}.{conv1,bn1,conv2,bn2}, projections as shortcut.{0,1} or
+      downsample.{0,1} (convolution, batch norm), and linear or fc. Kernels are
+      [O, I, k, k] and [O, I]; a batch norm has weight, bias, running_mean and
+      running_var. DataParallel's prefix 'module.' and num_batches_tracked are dropped.
 
   Returns:
     Arrays by the names of this module, for `resnet32`, `resnet18` or another
     depth and width of the same layout.
 
   Raises:
-    ValueError: names an array that is in no such layout.
+    ValueError: an array is not of that layout; it is named.
   """
   parsed = {
     name: _parse(name.removeprefix('module.'))

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 from safenet_jax.protocol.estimate.estimate import Link
 from safenet_jax.report.runs import Run
 
-# Primitives of linear layers; every other one belongs to the activations between them.
+# A ledger's kinds of step that belong to linear layers; all others belong to the activations.
 LINEAR = ('linear', 'dealt linear', 'mask', 'masked input')
 
 
 class Cost(NamedTuple):
-  """One phase of one private inference; None is what the measurement does not tell.
+  """What one phase of one private inference cost; None where the measurement does not tell.
 
   seconds: wall seconds that the client waited, or of both parties in one process.
   linear_seconds: the part of them in steps of linear layers.
@@ -23,14 +23,14 @@ class Cost(NamedTuple):
   rounds: float | None
 
   def over(self, link: Link) -> float | None:
-    """Seconds over a link: those measured, the bytes at its rate, a round trip a round."""
+    """Seconds over a link: those measured, plus bytes at its rate, plus a round trip per round."""
     if self.rounds is None:
       return None
     return self.seconds + 8 * self.bytes / link.bits_per_second + self.rounds * link.round_trip
 
 
 def of_phase(ledger: Mapping[str, Any], phase: str, images: int) -> Cost:
-  """A phase of a ledger, the mean of its `images` inferences; rounds may be shared by some."""
+  """A phase of a ledger, as the mean of its `images` inferences, which may have shared rounds."""
   rows = [row for row in ledger['rows'] if row['phase'] == phase]
   linear = sum(row['wall_seconds'] for row in rows if row['primitive'] in LINEAR)
   sums = ledger['phases'][phase]
@@ -40,10 +40,10 @@ def of_phase(ledger: Mapping[str, Any], phase: str, images: int) -> Cost:
 
 
 def of_run(run: Run) -> tuple[str, dict[str, Cost]] | None:
-  """How a run was measured, and its phases; None if it was not.
+  """How a run's inference was measured, and the cost of its phases; None if it was not measured.
 
-  Two processes count both phases. The simulator's offline phase is dealt: its
-  seconds are those of no protocol, and it is left out.
+  Two processes have measured both phases. In the simulator, a dealer hands out what the
+  offline phase would make. The seconds of that are those of no protocol, and are left out.
   """
   if run.client:
     phases = {
@@ -58,7 +58,10 @@ def of_run(run: Run) -> tuple[str, dict[str, Cost]] | None:
 
 
 def of_benchmark(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Cost] | None:
-  """The phases of `name`, '<network>/<plan>', in the rows of the suite inference."""
+  """The phases of `name`, '<network>/<plan>', in the benchmark rows of the suite `inference`.
+
+  None if a quantity is not among them.
+  """
   values = {row['name']: row['value'] for row in rows if row['suite'] == 'inference'}
   try:
     return {

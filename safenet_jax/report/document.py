@@ -17,10 +17,10 @@ from safenet_jax.report import figures, tables
 
 # Pictures and csv files are in this folder beside the report.
 FOLDER = 'report'
-# What a cell says when the run that would fill it is missing, and when nothing could.
+# What a cell says when the run that would fill it is missing, and when no run could fill it.
 NOT_RUN = 'not run'
 NOTHING = '–'
-# Cells of more characters keep some width, or more of it.
+# The page gives cells of more characters than LONG some width, and of more than LONGER more.
 LONG, LONGER = 28, 80
 
 
@@ -38,7 +38,7 @@ class Text(NamedTuple):
 
 
 class Table(NamedTuple):
-  """A table that is written to <name>.csv too; the first column names its row.
+  """A table, which is also written to <name>.csv; the first column names its row.
 
   grouped: the page shows the first column as a line above the rows that share it.
   """
@@ -51,7 +51,7 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-  """A figure that is drawn to <name>.png, with what it returns in <name>.csv."""
+  """A figure, which is drawn to <name>.png; the columns that `draw` returns go to <name>.csv."""
 
   name: str
   title: str
@@ -70,7 +70,7 @@ Block = Heading | Text | Table | Picture | Details
 
 
 def flat(blocks: Sequence[Block]) -> Iterator[Block]:
-  """The blocks in order, with those that are folded up behind a heading."""
+  """The blocks in order; `Details` become a heading and their blocks."""
   for block in blocks:
     if isinstance(block, Details):
       yield Heading(3, block.title)

@@ -2,27 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 
-from safenet_jax.protocol.estimate import estimate as estimates
+from safenet_jax.protocol.estimate import estimate
 from safenet_jax.protocol.estimate.estimate import Estimate
 
-# What an estimate takes for granted, for people.
+# What an estimate assumes, in sentences that are shown to the user.
 ASSUMED = (
-  'weights and formats of a network that is not trained, with room for values of ten deviations: '
+  'the network is not trained, and its formats have room for values of ten standard deviations: '
   "a trained one's labels and tables are some percent larger or smaller",
-  "seconds are both parties' computation, one core each, one after the other; with a link its "
-  'bytes and round trips come on top',
-  "memory is that of one image's preparation and inference, one client, and homomorphic "
-  "encryption in the server's thread",
+  'seconds are those that both parties compute, one after the other, with one core each; over a '
+  'link, the time for its bytes and round trips is added',
+  'memory is that of one client with the preparation and inference of one image, where the '
+  "homomorphic encryption runs in the server's own thread",
 )
 
 
 def layers(found: Estimate, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-  """Header and rows of MB each way and CPU seconds of both parties.
+  """Header and rows of an estimate by layer: MB each way and CPU seconds of both parties.
 
   Args:
     found: the estimate.
-    names: layers in order; those that cost nothing are left out. Then comes what all
-      layers share, and the rest.
+    names: layers in order; those that cost nothing are left out. Behind them come two rows,
+      for what all layers share, and for the image and the logits.
   """
   sums: dict[str, dict[tuple[str, str], float]] = {}
   for row in found.record['rows']:
@@ -52,7 +52,7 @@ def _columns() -> list[tuple[str, str]]:
 
 def totals(found: Estimate) -> tuple[list[str], list[list[str]]]:
   """Header and rows of the phases: MB each way, rounds, and seconds on several links."""
-  links = None, estimates.LAN, estimates.WAN
+  links = None, estimate.LAN, estimate.WAN
   header = ['phase', 'up MB', 'down MB', 'rounds', 's here', 's LAN', 's WAN']
   rows, sums = [], [0.0] * 6
   for phase, title in (
@@ -78,10 +78,10 @@ def _numbers(values: Sequence[float]) -> list[str]:
 
 
 def lines(found: Estimate) -> Iterator[str]:
-  """Memory, links and assumptions, for people."""
+  """Lines that tell the user about memory, links and assumptions."""
   held = ', '.join(f'{party} {size / 1e6:.0f} MB' for party, size in found.memory.items())
   yield f'memory at most: {held}'
-  for link in (estimates.LAN, estimates.WAN):
+  for link in (estimate.LAN, estimate.WAN):
     yield (
       f'{link.name}: {link.bits_per_second / 1e6:g} Mbit/s each way, '
       f'{link.round_trip * 1e3:g} ms a round trip'

@@ -10,8 +10,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-from safenet_jax.report.pareto import Point  # noqa: E402
-from safenet_jax.report.progress import Curve  # noqa: E402
+from safenet_jax.report.sweeps import Curve, Point  # noqa: E402
 
 # Degree 0 is a cross, degree 2 a triangle, degree 3 a square, as in Figure 5.
 DEGREE_MARKERS = {0: 'x', 2: '^', 3: 's'}
@@ -96,9 +95,10 @@ def cost_by_layer(axes: plt.Axes, layers: Sequence[str], costs: Mapping[str, Seq
 
 
 def pareto(axes: plt.Axes, points: Sequence[Point]):
-  """Validation accuracy against ReLUs left: means with 95 % intervals, and every seed, hollow.
+  """Validation accuracy against ReLUs left.
 
-  One line per series. Intervals end at 0 ReLUs: those of a few seeds would go below.
+  Each series is a line of means with 95 % intervals; hollow points are single seeds.
+  Intervals are cut off at 0 ReLUs, because with few seeds they would go below.
   """
   for series in dict.fromkeys(point.series for point in points):
     mine = sorted((p for p in points if p.series == series), key=lambda p: p.relus)

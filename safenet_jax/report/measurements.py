@@ -1,4 +1,7 @@
-"""What `experiments.benchmark` measured: where, and the rows beside their floors."""
+"""What `experiments.benchmark` measured, and on which machine.
+
+A row of it may have a floor: a limit of the machine, or a peer measured in the same run.
+"""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -7,7 +10,7 @@ from typing import Any
 
 from safenet_jax.report.document import Block, Heading, NOTHING, Table, Text
 
-# Columns of the table of private inference, by the quantity of a row's name.
+# Columns of the table of private inference, by the quantity that a row's name ends with.
 INFERENCE = {
   'offline_s': 'offline (s)',
   'online_s': 'online (s)',
@@ -36,7 +39,7 @@ def load(path: pathlib.Path) -> dict[str, Any]:
 
 
 def blocks(files: Mapping[str, Mapping[str, Any]]) -> list[Block]:
-  """Of files by name: where they were measured, private inference, and all other rows."""
+  """The section on benchmark files, by name: machines, private inference, and all other rows."""
   found: list[Block] = [Heading(2, 'Benchmarks')]
   if not files:
     return [*found, Text('not run: `python -m experiments.benchmark --suite=all --out=FILE`')]

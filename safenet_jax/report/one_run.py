@@ -11,7 +11,7 @@ from safenet_jax.report.runs import Run
 
 
 def blocks(run: Run, level: int = 3) -> list[Block]:
-  """Everything that the run's workdir holds; what it does not hold is not run.
+  """The section of a run: all that its workdir holds, and "not run" for what it lacks.
 
   Headings are of the given level.
   """
@@ -96,7 +96,7 @@ def _cost(run: Run, stem: str) -> list[Block]:
 
 
 def projections(run: Run, stem: str) -> Table:
-  """Seconds as measured, and what the same bytes and rounds would take over two links."""
+  """A run's seconds as measured, and what the same bytes and rounds would take over two links."""
   source, phases = costs.of_run(run) or (NOT_RUN, {})
   rows: list[Sequence[str]] = []
   for phase in ('offline', 'online'):

@@ -5,15 +5,13 @@ import pathlib
 from typing import Any
 
 from safenet_jax.report import (
-  budgets,
-  comparison,
   costs,
   document,
   measurements,
   one_run,
+  paper_figures,
+  paper_tables,
   published,
-  reproduced,
-  systems,
   tables,
 )
 from safenet_jax.report import runs as runs_lib
@@ -43,13 +41,13 @@ def write(
 
 
 def blocks(runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Block]:
-  """All of the report."""
+  """All blocks of the report, from what `write` takes."""
   rows = [row for file in benchmarks.values() for row in file['rows']]
   return [
     Text(INTRODUCTION),
     *_runs(runs),
     Heading(2, 'Systems'),
-    systems.table(runs, rows),
+    paper_tables.systems(runs, rows),
     Heading(2, 'Latency and accuracy'),
     Text(
       'Modelled MPC-Act is Gazelle’s printed cell times the share of time that the cost model '
@@ -57,7 +55,7 @@ def blocks(runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]) -> 
       'cells, as the model says nothing of them. Only runs of the paper’s networks at full size on '
       'its images fill these tables.'
     ),
-    *(comparison.table(number, runs, rows) for number in (2, 3, 4)),
+    *(paper_tables.latency(number, runs, rows) for number in (2, 3, 4)),
     Table(
       'slips',
       'Where the paper does not agree with itself',
@@ -69,12 +67,12 @@ def blocks(runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]) -> 
       'The paper publishes no data of its figures. Values drawn as published are those that its '
       'text, captions or legends name.'
     ),
-    *reproduced.breakdown(runs),
-    *reproduced.neuron_ratio(),
-    *reproduced.learning_curves(runs),
-    *reproduced.ablations(runs),
-    *reproduced.search_order(),
-    *budgets.blocks(runs),
+    *paper_figures.breakdown(runs),
+    *paper_figures.neuron_ratio(),
+    *paper_figures.learning_curves(runs),
+    *paper_figures.ablations(runs),
+    *paper_figures.search_order(),
+    *paper_figures.accuracy_at_budget(runs),
     *measurements.blocks(benchmarks),
   ]
 
@@ -85,7 +83,7 @@ def _runs(runs: Sequence[Run]) -> list[Block]:
   return [
     Heading(2, 'Runs'),
     _summary(runs),
-    *(Details(f'{run.name}: {systems.result(run)}', one_run.blocks(run, 4)) for run in runs),
+    *(Details(f'{run.name}: {runs_lib.result(run)}', one_run.blocks(run, 4)) for run in runs),
   ]
 
 

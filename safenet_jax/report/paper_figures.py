@@ -1,297 +1,298 @@
-"""The paper's Figures 1b, 2, 4b, 5 and 6, and accuracy against the ReLU budget.
+"""The paper's figures as blocks of the report.
 
-The paper publishes no data of its figures: what is drawn as published are the
-values that its text, captions or legends name.
+They show the values that the paper's text names, what its cost model says, and our runs.
+The last figure is not the paper's: accuracy against the number of ReLUs left, with results
+that others published later. `paper_drawings` draws them all.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+import functools
+import math
+import re
 
-import matplotlib.pyplot as plt
-import numpy as np
+from safenet_jax.approximation import plan as plans
+from safenet_jax.models import architectures
+from safenet_jax.models import network as networks
+from safenet_jax.report import paper_drawings, published, sweeps
+from safenet_jax.report import runs as runs_lib
+from safenet_jax.report.document import Block, Heading, NOT_RUN, NOTHING, Picture, Table, Text
+from safenet_jax.report.paper_drawings import Planned, Reached
+from safenet_jax.report.runs import Run
+from safenet_jax.search import btpbt, pbt, score
 
-from safenet_jax.report.figures import DEGREE_MARKERS
-from safenet_jax.report.progress import Curve
-from safenet_jax.report.published import Later, Named
-from safenet_jax.search.pbt import Step
-
-PUBLISHED_COLOUR = '#7f2704'
-LINEAR, OFFLINE, ONLINE = '#bdbdbd', '#9ecae1', '#08519c'
-
-
-class Planned(NamedTuple):
-  """A plan as Figure 5 draws it; ratios in 0..1 by layer."""
-
-  label: str
-  ratio: Sequence[float]
-  degree: Sequence[int]
-  published: bool = False
+# Data sets for which others have published later results.
+BUDGET_DATASETS = ('cifar10', 'cifar100')
 
 
-class Reached(NamedTuple):
-  """Accuracy in 0..1 of one of our networks at a number of ReLUs."""
-
-  label: str
-  relus: int
-  accuracy: float
-  split: str
-
-
-def latency_breakdown(
-  axes: plt.Axes,
-  layers: Sequence[int],
-  replaced: Sequence[float],
-  linear: Sequence[float],
-  offline: Sequence[float],
-  online: Sequence[float],
-  accuracies: Mapping[str, Mapping[int, float]],
-) -> dict[str, list]:
-  """Seconds with the last k layers replaced, and accuracy on a second axis (Figure 1b).
-
-  Args:
-    axes: to draw on.
-    layers: k of every bar.
-    replaced: share of the activations, by bar.
-    linear, offline, online: modelled seconds of linear layers and of activations.
-    accuracies: in 0..1 by k, of every source.
-  """
-  positions = np.arange(len(layers))
-  bottom = np.zeros(len(layers))
-  for values, colour, label in (
-    (linear, LINEAR, 'linear (modelled)'),
-    (offline, OFFLINE, 'activation, offline (modelled)'),
-    (online, ONLINE, 'activation, online (modelled)'),
-  ):
-    axes.bar(positions, values, 0.65, bottom, color=colour, label=label)
-    bottom += values
-  ticks = [f'{k}L\n({share:.0%})' for k, share in zip(layers, replaced)]
-  axes.set_xticks(positions, ticks)
-  axes.set(ylabel='seconds', xlabel='last layers replaced by degree 2')
-  right = axes.twinx()
-  right.spines['top'].set_visible(False)
-  right.set_ylabel('accuracy (%)')
-  columns: dict[str, list] = {
-    'layers': list(layers),
-    'replaced': list(replaced),
-    'linear_s': list(linear),
-    'offline_s': list(offline),
-    'online_s': list(online),
-  }
-  for i, (source, found) in enumerate(accuracies.items()):
-    mine = [(p, 100 * found[k]) for p, k in zip(positions, layers) if k in found]
-    published = source.startswith('published')
-    right.plot(
-      *zip(*mine),
-      marker='D' if published else 'o',
-      markersize=5,
-      label=source,
-      linestyle='none' if published else '-',
-      color=PUBLISHED_COLOUR if published else f'C{i}',
-    )
-    columns[f'accuracy, {source}'] = [found.get(k, '') for k in layers]
-  handles = [axes.get_legend_handles_labels(), right.get_legend_handles_labels()]
-  _legend_below(axes, *(sum(parts, []) for parts in zip(*handles)), columns=2, below=0.24)
-  return columns
-
-
-def neuron_ratio(
-  axes: plt.Axes, counts: Mapping[str, Sequence[int]], named: Sequence[Named]
-) -> dict[str, list]:
-  """Share of every layer in a network's activations, of each variant (Figure 2)."""
-  layers = np.arange(1, 1 + len(next(iter(counts.values()))))
-  width = 0.8 / len(counts)
-  columns: dict[str, list] = {'layer': layers.tolist()}
-  for i, (label, values) in enumerate(counts.items()):
-    shares = np.divide(values, sum(values))
-    offset = (i - (len(counts) - 1) / 2) * width
-    bars = axes.bar(layers + offset, 100 * shares, width, label=label, color=(ONLINE, OFFLINE)[i])
-    axes.bar_label(bars, fmt='%.0f', fontsize='small')
-    columns[f'activations, {label}'] = list(values)
-    columns[f'share, {label}'] = shares.tolist()
-  for value in named:
-    axes.axhline(value.value, color=PUBLISHED_COLOUR, linestyle=':', label=_name(value))
-  axes.set(xlabel='activation layer', ylabel='share of activations (%)', xticks=layers)
-  axes.legend(frameon=False, fontsize='small')
-  return columns
-
-
-def approximation_ratio(
-  axes: plt.Axes, curves: Sequence[Curve], named: Sequence[Named]
-) -> dict[str, list]:
-  """Share of activations that the best member replaces, as a search goes on (Figure 4b)."""
-  columns: dict[str, list] = {
-    name: [] for name in ('setting', 'seeds', 'member_iterations', 'mean', 'low', 'high')
-  }
-  for curve in curves:
-    mean, low, high = (np.multiply(values, 100) for values in curve[3:])
-    seeds = f'{curve.seeds} seed' + 's' * (curve.seeds > 1)
-    (line,) = axes.plot(curve.budget, mean, label=f'{curve.label}, {seeds}')
-    axes.fill_between(curve.budget, low, high, color=line.get_color(), alpha=0.2)
-    count = len(curve.budget)
-    rows: list[Sequence] = [[curve.label] * count, [curve.seeds] * count, *curve[2:]]
-    for column, cells in zip(columns.values(), rows, strict=True):
-      column += cells
-  levels: dict[float, list[Named]] = {}
-  for value in named:
-    levels.setdefault(value.value, []).append(value)
-  for (level, values), style in zip(levels.items(), (':', '--')):
-    axes.axhline(
-      level,
-      color=PUBLISHED_COLOUR,
-      linestyle=style,
-      linewidth=1,
-      label=f'{_name(*values)} after 200 epochs',
-    )
-  axes.set(
-    xlabel='iterations, all members together', ylabel='activations replaced (%)', ylim=(0, 103)
+def breakdown(runs: Sequence[Run]) -> list[Block]:
+  """Figure 1b: what the cost model says when the last k layers are replaced, and accuracies."""
+  printed = {row.system: row.seconds for row in published.tables() if row.table == 2}
+  counts = networks.relu_counts(architectures.cnn7(pool_before_activation=True))
+  total = len(counts)
+  replaced = [sum(counts[total - k :]) / sum(counts) for k in range(total + 1)]
+  saved = score.PUBLISHED.reduction()[plans.DEGREES.index(2)]
+  linear = [printed['delphi']['offline_he_linear_s']] * len(replaced)
+  offline, online = (
+    [(1 - share * saved) * printed['gazelle'][f'{phase}_mpc_act_s'] for share in replaced]
+    for phase in ('offline', 'online')
   )
-  _legend_below(axes)
-  axes.grid(alpha=0.3)
-  return columns
+  named = {
+    int(value.series.split()[0]): value.value / 100
+    for value in published.named('1b')
+    if value.quantity == 'accuracy'
+  }
+  accuracies = {'published (6L: at least)': named}
+  for run in runs:
+    found = layerwise_accuracy(run)
+    if found:
+      accuracies[f'measured, {run.title} ({run.name})'] = found
+  picture = Picture(
+    'figure_1b',
+    'Figure 1b: latency of CNN-7 with its last layers replaced, and accuracy',
+    lambda axes: paper_drawings.latency_breakdown(
+      axes,
+      range(total + 1),
+      replaced,
+      linear,
+      offline,
+      online,
+      accuracies,
+    ),
+    (6.4, 4.6),
+  )
+  measured = any(source.startswith('measured') for source in accuracies)
+  return [
+    picture,
+    Text(
+      'Seconds come from the published cost model applied to Table 2. Shares are those of a '
+      'network that pools before its activations: there, the last six layers have 41 % of the '
+      'activations, as the paper’s text says. For the first bar, the text says that activations '
+      'take 72.5 % of the latency. '
+      + ('' if measured else 'Measured accuracy: not run (`search.algorithm=layerwise`, CNN-7).')
+    ),
+  ]
 
 
-def ablation(
-  axes: plt.Axes, plans: Sequence[Planned], totals: Mapping[str, float]
-) -> dict[str, list]:
-  """Share of channels replaced by layer, a line a plan, marked by degree (Figure 5).
+def layerwise_accuracy(run: Run) -> dict[int, float]:
+  """Validation accuracy of CNN-7 by the number of last layers replaced, from a search's log."""
+  if run.network != 'cnn7' or run.config.get('search', {}).get('algorithm') != 'layerwise':
+    return {}
+  found = {}
+  start = runs_lib.accuracy(run, 'pretrain')
+  if start:
+    found[0] = start[0]
+  for cycle in run.log('search'):  # a later cycle takes an earlier one's place: it trained longer
+    for ratio, accuracy in zip(cycle['ratio'], cycle['accuracy']):
+      k = ratio.count(plans.GRID)
+      if ratio == [0] * (len(ratio) - k) + [plans.GRID] * k:
+        found[k] = accuracy
+  return found
 
-  Args:
-    axes: to draw on.
-    plans: what is known layer by layer.
-    totals: shares in 0..1 that are known in total only, by their text.
+
+def neuron_ratio() -> list[Block]:
+  """Figure 2: where the activations of CNN-7 are, with its pools after or before them."""
+  counts = {}
+  for before in (True, False):
+    mine = networks.relu_counts(architectures.cnn7(pool_before_activation=before))
+    counts[f'pools {"before" if before else "after"} activations ({sum(mine):,})'] = mine
+  return [
+    Picture(
+      'figure_2',
+      'Figure 2: share of every layer in the activations of CNN-7',
+      lambda axes: paper_drawings.neuron_ratio(axes, counts, published.named('2')),
+    )
+  ]
+
+
+def learning_curves(runs: Sequence[Run]) -> list[Block]:
+  """Figure 4b: a picture of each network and data set that was searched."""
+  named = published.named('4b')
+  groups: dict[tuple, list[Run]] = {}
+  for run in runs:
+    if run.plan and run.log('search'):
+      groups.setdefault((run.title, tuple(run.plan['activations'])), []).append(run)
+  if not groups:
+    return [_curves('figure_4b', 'not run', [], named)]
+  found: list[Block] = []
+  for (title, counts), mine in groups.items():
+    channels = mine[0].plan['channels']  # type: ignore[index]
+    sizes = score.Activations(counts, tuple(channels))
+    curves = sweeps.curves(
+      [
+        # Runs of a sweep are told apart by what it sets; others are never seeds of one.
+        (
+          run.overrides or {'search.algorithm': run.algorithm, 'run': run.name},
+          run.config['search'],
+          run.log('search'),
+        )
+        for run in mine
+      ],
+      sizes,
+    )
+    slug = re.sub(r'\W+', '_', title)
+    found.append(_curves(f'figure_4b_{slug}', title, curves, named))
+  return found
+
+
+def _curves(name: str, title: str, curves, named) -> Picture:
+  return Picture(
+    name,
+    f'Figure 4b: activations that the best feasible member replaces, {title}',
+    lambda axes: paper_drawings.approximation_ratio(axes, curves, named),
+    (6.4, 4.6),
+  )
+
+
+def ablations(runs: Sequence[Run]) -> list[Block]:
+  """Figure 5: a picture of each of the paper's networks, and of others that were searched."""
+  found: list[Block] = []
+  known = list(dict.fromkeys(['cnn7', 'vgg16', *(run.network for run in runs if run.plan)]))
+  for network in known:
+    named = published.named('5', network)
+    drawn = known_plans(network) + [_planned(run) for run in _one_of_each(runs, network)]
+    totals = {
+      f'{v.series} (paper): {v.value:g} % in all': v.value / 100
+      for v in named
+      if not any(plan.published and plan.label.startswith(v.series) for plan in drawn)
+    }
+    letter = {'cnn7': 'Figure 5a: ', 'vgg16': 'Figure 5b: '}.get(network, '')
+    found.append(
+      Picture(
+        f'figure_5_{network}',
+        f'{letter}channels that plans for {network} replace; crosses are '
+        'pruned, triangles of degree 2, squares of degree 3',
+        functools.partial(paper_drawings.ablation, plans=drawn, totals=totals),
+        (6.4, 4.6 if drawn else 2.6),
+      )
+    )
+  return found
+
+
+def known_plans(network: str) -> list[Planned]:
+  """The plans that the paper's text gives layer by layer: two for CNN-7, none for others."""
+  if network != 'cnn7':
+    return []
+  return [
+    Planned('Delphi (paper): ~41 % in all', [0.0] + [1.0] * 6, [2] * 7, True),
+    Planned('CW (paper): 50 % in all', [0.5] * 7, [2] * 7, True),
+  ]
+
+
+def _one_of_each(runs: Sequence[Run], network: str) -> list[Run]:
+  """The first run of every algorithm, network and data set."""
+  first: dict[tuple[str, str], Run] = {}
+  for run in runs:
+    if run.plan and run.network == network:
+      first.setdefault((run.algorithm, run.title), run)
+  return list(first.values())
+
+
+def _planned(run: Run) -> Planned:
+  plan = run.plan or {}
+  share = runs_lib.replaced_share(plan)
+  return Planned(
+    f'{run.algorithm}, {run.title}: {share:.0%} in all',
+    [ratio / plans.GRID for ratio in plan['ratio']],
+    plan['degree'],
+  )
+
+
+def search_order() -> list[Block]:
+  """Figure 6: PBT and BTPBT on a network of four layers, drawn from this package's schedules."""
+  searches = {'PBT': pbt.schedule(4, 1), 'BTPBT': btpbt.schedule(4, 1, 1)}
+  return [
+    Picture(
+      'figure_6',
+      'Figure 6: PBT and BTPBT on a network of four layers; joined layers share a ratio '
+      'and a degree',
+      lambda axes: paper_drawings.search_order(axes, searches),
+      (6.4, 3.4),
+    )
+  ]
+
+
+def reached(runs: Sequence[Run], dataset: str) -> list[Reached]:
+  """Where the runs on a data set ended.
+
+  All-ReLU runs are taken at full size only, because otherwise their ReLUs are not known here.
   """
-  columns: dict[str, list] = {name: [] for name in ('plan', 'layer', 'ratio', 'degree')}
-  for i, plan in enumerate(plans):
-    layers = np.arange(1, 1 + len(plan.ratio))
-    percent, degrees = np.multiply(plan.ratio, 100), np.asarray(plan.degree)
-    colour = (PUBLISHED_COLOUR, '#d94801')[i % 2] if plan.published else f'C{i}'
-    style = ':' if plan.published else '-'
-    axes.plot(layers, percent, style, color=colour, linewidth=1.2, label=plan.label)
-    for degree, marker in DEGREE_MARKERS.items():
-      chosen = (degrees == degree) & (percent > 0)
-      axes.plot(layers[chosen], percent[chosen], marker, color=colour, markersize=6)
-    columns['plan'] += [plan.label] * len(layers)
-    columns['layer'] += layers.tolist()
-    columns['ratio'] += plan.ratio
-    columns['degree'] += plan.degree
-  for text, share in totals.items():
-    axes.plot([], [], ' ', label=text)
-    for column, value in zip(columns.values(), (text, 'all', share, '')):
-      column.append(value)
-  if plans:
-    longest = max(len(plan.ratio) for plan in plans)
-    axes.set(
-      xticks=range(1, longest + 1),
-      xlabel='activation layer',
-      ylabel='channels replaced (%)',
-      ylim=(0, 106),
+  found = []
+  for run in runs:
+    accuracy = runs_lib.best_accuracy(run)
+    if run.dataset != dataset or accuracy is None:
+      continue
+    if run.plan:
+      left = sum(run.plan['activations']) - sum(run.plan['replaced'])
+    elif run.network in runs_lib.FULL_SIZE and run.is_full_size(run.network, dataset):
+      left = runs_lib.FULL_SIZE[run.network]
+    else:
+      continue
+    found.append(Reached(f'{run.title}, {run.algorithm}', left, *accuracy))
+  return found
+
+
+def accuracy_at_budget(runs: Sequence[Run]) -> list[Block]:
+  """A figure and a table of each data set that others have published for."""
+  found: list[Block] = [
+    Heading(2, 'Accuracy against ReLUs left'),
+    Text(
+      'Later results keep single ReLUs of wider networks and make the others linear or '
+      'polynomials. Networks, training and budgets differ; results on other images than these '
+      'are in the table of runs.'
+    ),
+  ]
+  for dataset in BUDGET_DATASETS:
+    later, ours = published.later(dataset), reached(runs, dataset)
+    found += [
+      _budget_picture(dataset, [row for row in later if row.traced], ours),
+      _budget_table(dataset, later, ours),
+    ]
+  return found
+
+
+def _budget_picture(
+  dataset: str, later: Sequence[published.Later], ours: Sequence[Reached]
+) -> Picture:
+  return Picture(
+    f'accuracy_{dataset}',
+    f'Accuracy against ReLUs left, {dataset}',
+    lambda axes: paper_drawings.accuracy_at_budget(axes, later, ours),
+    (6.4, 4.6),
+  )
+
+
+def _budget_table(dataset: str, later: Sequence[published.Later], ours: Sequence[Reached]) -> Table:
+  rows: list[tuple[float, list[str]]] = [
+    (
+      row.relus,
+      [
+        f'{row.relus:,}',
+        row.system or 'unknown',
+        row.network or NOTHING,
+        f'{row.accuracy:g}',
+        NOTHING,
+        row.source + (f' ({row.note})' if row.note else ''),
+      ],
     )
-  else:
-    axes.set(xticks=[], yticks=[])
-    axes.text(0.5, 0.5, 'not run', ha='center', va='center', transform=axes.transAxes)
-  _legend_below(axes)
-  axes.grid(alpha=0.3)
-  return columns
-
-
-def search_order(axes: plt.Axes, searches: Mapping[str, Sequence[Step]]) -> dict[str, list]:
-  """Which layers share a ratio and which are searched, run after run (Figure 6)."""
-  columns: dict[str, list] = {
-    name: [] for name in ('search', 'run', 'name', 'layer', 'group', 'searched')
-  }
-  y, ticks = 0.0, []
-  for search, steps in searches.items():
-    for number, step in enumerate(steps):
-      bounds = [t for t in range(len(step.group)) if t == 0 or step.group[t] != step.group[t - 1]]
-      for first, end in zip(bounds, [*bounds[1:], len(step.group)]):
-        active = step.active[first]
-        axes.barh(
-          y,
-          end - first - 0.06,
-          0.8,
-          first + 0.03,
-          color=OFFLINE if active else '#f0f0f0',
-          edgecolor='#525252',
-        )
-        names = ', '.join(f'α[{t}]' for t in range(first, end))
-        equal = names.replace(', ', ' = ')
-        axes.text(
-          (first + end) / 2,
-          y,
-          equal,
-          ha='center',
-          va='center',
-          fontsize='small',
-          color='#000000' if active else '#636363',
-        )
-      for t, (group, active) in enumerate(zip(step.group, step.active)):
-        for column, value in zip(columns.values(), (search, number, step.name, t, group, active)):
-          column.append(value)
-      ticks.append((y, f'{search} {number}: {step.name}'))
-      y += 1
-    y += 0.5
-  axes.set_yticks(*zip(*ticks))
-  axes.invert_yaxis()
-  axes.set(xticks=[], xlabel='activation layers; searched ones are blue, the others stay')
-  axes.spines[['left', 'bottom']].set_visible(False)
-  axes.tick_params(length=0)
-  return columns
-
-
-def accuracy_at_budget(
-  axes: plt.Axes, later: Sequence[Later], ours: Sequence[Reached]
-) -> dict[str, list]:
-  """Accuracy against ReLUs left: the paper's, later results with a source, and ours."""
-  columns: dict[str, list] = {
-    name: [] for name in ('system', 'network', 'relus', 'accuracy_percent', 'source')
-  }
-  for i, system in enumerate(dict.fromkeys(row.system for row in later)):
-    mine = sorted((row.relus, row.accuracy) for row in later if row.system == system)
-    paper = system == 'SAFENet'
-    axes.plot(
-      *zip(*mine),
-      'D' if paper else 'o',
-      color=PUBLISHED_COLOUR if paper else f'C{i}',
-      label=f'{system} (published)',
-      linestyle='none' if len(mine) < 3 or paper else ':',
-    )
-  for n, run in enumerate(ours):
-    axes.plot(
+    for row in later
+  ]
+  rows += [
+    (
       run.relus,
-      100 * run.accuracy,
-      '*',
-      markersize=11,
-      color=f'C{(n + 4) % 10}',
-      label=f'{run.label} (measured, {run.split})',
+      [
+        f'{run.relus:,}',
+        run.label,
+        NOTHING,
+        NOTHING,
+        f'{100 * run.accuracy:.2f}',
+        f'this report, {run.split} images',
+      ],
     )
-  rows = [(r.system, r.network, r.relus, r.accuracy, r.source) for r in later]
-  rows += [(r.label, '', r.relus, 100 * r.accuracy, f'measured, {r.split}') for r in ours]
-  for column, values in zip(columns.values(), zip(*rows)):
-    column += values
-  axes.set(xscale='log', xlabel='ReLUs left per image', ylabel='accuracy (%)')
-  axes.set_xticks(
-    (1e4, 2e4, 5e4, 1e5, 2e5),
-    ('10K', '20K', '50K', '100K', '200K'),
-  )
-  axes.minorticks_off()
-  _legend_below(axes)
-  axes.grid(alpha=0.3)
-  return columns
-
-
-def _name(*values: Named) -> str:
-  """What the paper says of one or several series that have the same value."""
-  first = values[0]
-  relation = {'=': '', '~': '~'}.get(first.relation, f'{first.relation} ')
-  return f'paper: {", ".join(v.series for v in values)} {relation}{first.value:g} %'
-
-
-def _legend_below(axes: plt.Axes, *handles, columns: int = 1, below: float = 0.17) -> None:
-  axes.legend(
-    *handles,
-    frameon=False,
-    fontsize='small',
-    ncols=columns,
-    loc='upper center',
-    bbox_to_anchor=(0.5, -below),
-  )
+    for run in ours
+  ]
+  if not ours:
+    rows.append((math.inf, [NOTHING, 'safenet_jax', NOTHING, NOTHING, NOT_RUN, 'this report']))
+  header = ('ReLUs left', 'system', 'network', 'published (%)', 'measured (%)', 'source')
+  ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+  title = f'Accuracy at a ReLU budget, {dataset}'
+  return Table(f'accuracy_{dataset}_table', title, header, ordered)

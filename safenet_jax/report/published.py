@@ -1,10 +1,10 @@
-"""Numbers that others published, from third_party/published, each with where it stands."""
+"""Numbers that others published, from third_party/published, each with its source."""
 
 import csv
 import pathlib
 from typing import NamedTuple
 
-# Inside of an installed package, or at the root of a checkout.
+# Where third_party is: inside of an installed package, or at the root of a checkout.
 _PLACES = [
   root / 'third_party' / 'published' for root in pathlib.Path(__file__).resolve().parents[1:3]
 ]
@@ -48,7 +48,13 @@ class Row(NamedTuple):
 
 
 class Named(NamedTuple):
-  """A value of a figure that the text names: percent, with the relation it is given in."""
+  """A value of a figure that the paper's text names.
+
+  series, quantity: what it is the value of.
+  relation: how the text gives it, such as '=', '~' or '>'.
+  value: percent.
+  where: the place in the text.
+  """
 
   figure: str
   network: str
@@ -78,7 +84,7 @@ class System(NamedTuple):
 
 
 class Later(NamedTuple):
-  """Accuracy in percent at a number of ReLUs; not `traced` without a primary source."""
+  """An accuracy, in percent, at a number of ReLUs; not `traced` if it has no primary source."""
 
   dataset: str
   relus: int
@@ -121,7 +127,7 @@ def tables() -> list[Row]:
 
 
 def named(figure: str, network: str | None = None) -> list[Named]:
-  """What the text names of a figure, of one network if given."""
+  """The values of a figure that the paper's text names; those of one network if it is given."""
   return [
     Named(**row | {'value': float(row['value'])})  # type: ignore[arg-type]
     for row in _read('named.csv')
@@ -130,7 +136,7 @@ def named(figure: str, network: str | None = None) -> list[Named]:
 
 
 def slips() -> list[Slip]:
-  """What does not add up in the paper."""
+  """Numbers in the paper that do not agree with each other."""
   return [Slip(**row) for row in _read('slips.csv')]
 
 
@@ -150,7 +156,7 @@ def systems() -> list[System]:
 
 
 def later(dataset: str | None = None) -> list[Later]:
-  """Accuracy at a ReLU budget, of the paper and since; of one data set if given."""
+  """The paper's and later accuracies at a ReLU budget; those of one data set if it is given."""
   return [
     Later(
       row['dataset'],

@@ -12,7 +12,7 @@ from safenet_jax.workdir import Workdir
 
 # ReLUs of the paper's networks; CNN-7 with its pools after the activations.
 FULL_SIZE = {'cnn7': 173_056, 'vgg16': 276_992, 'resnet32': 303_104}
-# What a client of `experiments.serve` writes into the workdir with --out.
+# What `experiments.infer --two_processes` leaves in the workdir.
 CLIENT_LEDGER = 'client_ledger.json'
 
 
@@ -21,11 +21,11 @@ class Run:
   """One workdir; what is None or empty has not been run.
 
   config: the recorded settings by section.
-  plan, ledger, thin: of the JSON files of these names.
-  client: ledger of a client of two real processes.
-  evaluations: scores, the test images' among them.
+  plan, ledger, thin: contents of the JSON files of these names.
+  client: the client's ledger of an inference by two real processes.
+  evaluations: accuracies of its networks, those on the test images among them.
   metrics: lines of the log.
-  overrides: of a sweep's run, what it set.
+  overrides: the settings that a sweep gave this run.
   """
 
   name: str
@@ -50,7 +50,7 @@ class Run:
 
   @property
   def algorithm(self) -> str:
-    """What found the plan; 'given' for one written by hand, 'all-ReLU' without one."""
+    """What found the plan; 'given' if it was written by hand, 'all-ReLU' if there is none."""
     if self.plan is None:
       return 'all-ReLU'
     if self.config.get('plan', {'source': 'search'}).get('source') != 'search':
@@ -65,7 +65,7 @@ class Run:
     return f'{self.network}{narrow} on {self.dataset}'
 
   def is_full_size(self, network: str, dataset: str) -> bool:
-    """Whether the run is of a network of the paper, as wide and on the same images."""
+    """Whether the run has this network of the paper, equally wide and on the same images."""
     if (self.network, self.dataset) != (network, dataset) or self.config['data'].get('limit'):
       return False
     if self.plan is None:
@@ -84,7 +84,7 @@ def replaced_share(plan: dict[str, Any]) -> float:
 
 
 def seconds_of(plan: dict[str, Any], cost: score.CostModel = score.PUBLISHED) -> float:
-  """What a cost model says that the activations of a plan take."""
+  """The seconds that, by a cost model, the activations of a plan take."""
   by_degree = dict(zip(plans.DEGREES, (cost.degree0, cost.degree2, cost.degree3)))
   replaced = sum(
     count * by_degree[degree] for count, degree in zip(plan['replaced'], plan['degree'])
@@ -100,7 +100,7 @@ def all_relu(activations: Sequence[int]) -> dict[str, Any]:
 
 
 def accuracy(run: Run, phase: str) -> tuple[float, str] | None:
-  """A phase's accuracy and its split: the test images' if they were scored."""
+  """A phase's accuracy and the split it is of: 'test' if those images were scored."""
   scored = [r for r in run.evaluations if (r['phase'], r['split']) == (phase, 'test')]
   if scored:
     return scored[-1]['accuracy'], 'test'
@@ -113,6 +113,16 @@ def accuracy(run: Run, phase: str) -> tuple[float, str] | None:
 def best_accuracy(run: Run) -> tuple[float, str] | None:
   """The accuracy of what the run ends with: its planned network, or the all-ReLU one."""
   return accuracy(run, 'finetune' if run.plan else 'pretrain')
+
+
+def result(run: Run) -> str:
+  """What a run achieved, in a few words."""
+  found = best_accuracy(run)
+  reached = f'{found[0]:.1%} {found[1]}' if found else 'unfinished'
+  if run.plan is None:
+    return f'{run.title}: {reached}'
+  share = f'{replaced_share(run.plan):.1%} replaced'
+  return f'{run.title}, {run.algorithm}: {share}, {reached}'
 
 
 def load(path: str | pathlib.Path) -> list[Run]:
@@ -135,7 +145,7 @@ def load(path: str | pathlib.Path) -> list[Run]:
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
-  """The runs with names of their own: workdirs in several places may be called the same."""
+  """The runs, renamed where workdirs in several places have the same name."""
   seen: dict[str, int] = {}
   found = []
   for run in runs:
@@ -145,7 +155,7 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
 
 
 def _children(workdir: Workdir, settings: Sequence[dict[str, Any]]):
-  """Runs of a sweep by what they set: folders whose recorded settings agree with it."""
+  """For each setting of a sweep, the folder whose recorded settings agree with it."""
   for overrides in settings:
     for path in sorted(workdir.path.glob('*/config.json')):
       config = json.loads(path.read_text())

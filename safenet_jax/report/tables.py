@@ -74,7 +74,7 @@ def summary(
     return [*rows, ('one private inference', 'not run')]
   for phase, sums in ledger['phases'].items():
     cost = f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s'
-    # Dealt correlations have no rounds.
+    # Offline, the dealer hands both parties what they need, and there are no rounds.
     rounds = f', {sums["rounds"]} rounds' if phase == 'online' else ''
     rows.append((f'one private inference, {phase}', cost + rounds))
   rows += [

@@ -38,5 +38,5 @@ def schedule(layers: int, node_cycles: int, joint_cycles: int) -> list[Step]:
       )
     )
     queue += [(first, middle), (middle, end)]
-  steps.append(Step('joint', tuple(range(layers)), (True,) * layers, joint_cycles, 'winner'))
+  steps.append(Step.everywhere('joint', layers, joint_cycles, 'winner'))
   return steps

@@ -17,5 +17,4 @@ def schedule(sizes: score.Activations, relus: int, cycles: int) -> list[Step]:
   total, layers = sum(sizes.counts), len(sizes.counts)
   if not 0 <= relus <= total:
     raise ValueError(f'a budget of {relus} ReLUs, want 0..{total}')
-  everything = tuple(range(layers)), (True,) * layers
-  return [Step('budget', *everything, cycles, 'random', floor=total - relus)]
+  return [Step.everywhere('budget', layers, cycles, 'random', floor=total - relus)]

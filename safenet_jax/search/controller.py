@@ -165,8 +165,7 @@ def schedule(layers: int, cycles: int, episode_cycles: int) -> list[Step]:
   """Episodes of `episode_cycles` each; the last one takes what is left over."""
   count = max(1, cycles // episode_cycles)
   lengths = [episode_cycles] * (count - 1) + [cycles - episode_cycles * (count - 1)]
-  everything = tuple(range(layers)), (True,) * layers
   return [
-    Step(f'episode {i + 1}/{count}', *everything, length, 'first', proposed=True)
+    Step.everywhere(f'episode {i + 1}/{count}', layers, length, 'first', proposed=True)
     for i, length in enumerate(lengths)
   ]

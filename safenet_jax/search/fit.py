@@ -28,19 +28,17 @@ def train_chunk(key, member, task, batches, rates, blends):
 @compilation.jit
 def _finish(key, member, task):
   member = members.recalibrate(key, member, task)
-  return member, members.accuracy(member, task, task.validation_images, task.validation_labels)
+  return member, members.accuracy(member, task, *task.validation)
 
 
 evaluate = compilation.jit(members.accuracy)
 
 
-def steps_per_epoch(task: Task) -> int:
-  """Whole batches in the training set; ValueError if there is none."""
-  steps = task.labels.size // task.training.batch_size
+def steps_per_epoch(images: int, batch_size: int) -> int:
+  """Whole batches in a training set of so many images; ValueError if there is none."""
+  steps = images // batch_size
   if not steps:
-    raise ValueError(
-      f'batch size {task.training.batch_size}, want at most the {task.labels.size} training images'
-    )
+    raise ValueError(f'batch size {batch_size}, want at most the {images} training images')
   return steps
 
 
@@ -81,7 +79,7 @@ def fit(
   Raises:
     FloatingPointError: the loss became NaN or infinite; names the step.
   """
-  epoch_steps = steps_per_epoch(task)
+  epoch_steps = steps_per_epoch(task.train.labels.size, task.training.batch_size)
   total = epochs * epoch_steps
   # The largest chunk that divides an epoch has one compiled shape.
   chunk = max(c for c in range(1, min(MAX_CHUNK, epoch_steps) + 1) if epoch_steps % c == 0)
@@ -107,7 +105,7 @@ def fit(
   compiled = False
   for epoch in range(done // epoch_steps, epochs):
     epoch_key = jax.random.fold_in(key, epoch)
-    order = data.epoch_order(epoch_key, task.labels.size, task.training.batch_size)
+    order = data.epoch_order(epoch_key, task.train.labels.size, task.training.batch_size)
     losses = []
     for first in range(0, epoch_steps, chunk):
       steps = epoch * epoch_steps + first + np.arange(chunk)

@@ -79,11 +79,10 @@ def schedule(layers: int, members: int, cycles: int, past_cycles: int = 0) -> li
   searched = cycles - past_cycles
   if searched < rounds:
     raise ValueError(f'{searched} cycles for {rounds} rounds of {members} members, want more')
-  everything = tuple(range(layers)), (True,) * layers
   steps = [
-    Step(
+    Step.everywhere(
       f'last layers {r + 1}/{rounds}',
-      *everything,
+      layers,
       searched // rounds + (r < searched % rounds),
       'first',
       proposed=True,
@@ -91,12 +90,11 @@ def schedule(layers: int, members: int, cycles: int, past_cycles: int = 0) -> li
     for r in range(rounds)
   ]
   if past_cycles:
-    steps.append(
-      Step('one layer more', *everything, past_cycles, 'winner', proposed=True, enforced=False)
-    )
+    past = Step.everywhere('one layer more', layers, past_cycles, 'winner', proposed=True)
+    steps.append(past._replace(enforced=False))
   return steps
 
 
 def subset_schedule(layers: int, cycles: int) -> list[Step]:
   """One PBT run over the members' subsets."""
-  return [Step('subsets', tuple(range(layers)), (True,) * layers, cycles, 'first', proposed=True)]
+  return [Step.everywhere('subsets', layers, cycles, 'first', proposed=True)]

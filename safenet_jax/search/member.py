@@ -3,42 +3,88 @@
 Functions act on ONE member; populations map them over a leading member axis.
 """
 
+import dataclasses
 from typing import Any
 
 from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from safenet_jax import data
-from safenet_jax.approximation import activation
+from safenet_jax.approximation import activation, importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models.network import activation_channels, BATCH_NORM_MOMENTUM, Network
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import compute_dtype as compute_dtype
 from safenet_jax.search.training import optimizer, Training
 
+# Images that polynomials are fitted to before they are trained.
+FIT_IMAGES = 256
 
-class Task(struct.PyTreeNode):
+
+class Task(struct.PyTreeNode, kw_only=True):
   """Everything members share: the network, the data, the channels' ranks.
 
-  images, labels: training set, uint8 [N, H, W, C] and int32 [N], on device.
-  validation_images, validation_labels: what members are scored on.
+  train: the training images and labels, on device.
+  validation: what members are scored on.
   channel_ranks: per layer int32 [C], see `importance.ranks`.
+  network: computes in the type that `training` asks for.
+  training: the options of its steps.
+  mean, std: statistics of the training images, one number per channel.
   teacher: who distils, or None.
   """
 
-  images: jax.Array
-  labels: jax.Array
-  validation_images: jax.Array
-  validation_labels: jax.Array
+  train: data.Split
+  validation: data.Split
   channel_ranks: tuple[jax.Array, ...]
-  teacher: Teacher | None
   network: Network = struct.field(pytree_node=False)
   training: Training = struct.field(pytree_node=False)
   mean: tuple[float, ...] = struct.field(pytree_node=False)
   std: tuple[float, ...] = struct.field(pytree_node=False)
+  teacher: Teacher | None = None
+
+  @classmethod
+  def of(
+    cls,
+    network: Network,
+    images: data.Dataset,
+    variables,
+    training: Training,
+    *,
+    teacher: Teacher | None = None,
+    validation_images: int | None = None,
+  ) -> 'Task':
+    """The task of training a network on a data set.
+
+    Args:
+      network: the one to train.
+      images: its training and validation images are put on the device.
+      variables: of the all-ReLU network, which rank its channels.
+      training: the options of its steps.
+      teacher: who distils.
+      validation_images: members are scored on so many of the first ones; None is all.
+    """
+    train, validation = (
+      data.Split(*(jnp.asarray(part[:count]) for part in split))
+      for split, count in ((images.train, None), (images.validation, validation_images))
+    )
+    return cls(
+      train=train,
+      validation=validation,
+      channel_ranks=importance.ranks(network, variables),
+      network=network.clone(dtype=compute_dtype(training)),
+      training=training,
+      mean=images.mean,
+      std=images.std,
+      teacher=teacher,
+    )
+
+  def without_polynomials(self) -> 'Task':
+    """The same task for an all-ReLU network, which trains faster so."""
+    return self.replace(training=dataclasses.replace(self.training, polynomials=False))
 
   def normalise(self, images: jax.Array) -> jax.Array:
     """float32 [..., C] of uint8 images, by the statistics of the training set."""
@@ -63,6 +109,17 @@ class Member(struct.PyTreeNode):
   score: jax.Array
   average: optax.EmaState | None = None
   momentum: jax.Array | None = None  # the member's own, else its training's
+
+
+def untrained(key: jax.Array, learning_rate: float, network: Network, training: Training) -> Member:
+  """The all-ReLU member with random weights."""
+  return all_relu(jax.jit(network.init)(key), learning_rate, network, training)
+
+
+def all_relu(variables, learning_rate: float, network: Network, training: Training) -> Member:
+  """The member with given weights that replaces no ReLU."""
+  plan = plans.all_relu(len(activation_channels(network)))
+  return create(variables, plan, learning_rate, network, training)
 
 
 def create(
@@ -109,6 +166,18 @@ def restart(
     average=average,
     momentum=None,
   )
+
+
+def fitted(member: Member, network: Network, images: data.Dataset) -> Member:
+  """The all-ReLU member with polynomials fitted to the inputs of its activations."""
+  some = data.normalise(jnp.asarray(images.train.images[:FIT_IMAGES]), images.mean, images.std)
+  coefficients = activation.fitted_coefficients(network, variables(member), some)
+  return member.replace(coefficients=coefficients)
+
+
+def variables(member: Member) -> dict[str, Any]:
+  """Its weights and batch-norm statistics, as its network takes them."""
+  return {'params': member.params, 'batch_stats': member.batch_stats}
 
 
 def averaged(member: Member) -> Member:
@@ -163,7 +232,7 @@ def train(
 
   def step(member, inputs):
     step_key, batch, rate, blend = inputs
-    images, labels = task.images[batch], task.labels[batch]
+    images, labels = (part[batch] for part in task.train)
     if task.training.augment:
       images = data.augment(step_key, images)
     trainable = _trainable(member)
@@ -193,7 +262,7 @@ def _loss(trainable, member, task, images, labels, blend):
   member = member.replace(**trainable)
   layers = approximation(member, task, blend, training.range_clip or None)
   logits, state = task.network.apply(
-    {'params': member.params, 'batch_stats': member.batch_stats},
+    variables(member),
     task.normalise(images),
     layers,
     train=True,
@@ -223,7 +292,7 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
   if not member.batch_stats:
     return member  # a network without batch norm
   count = task.training.recalibration_batches
-  batches = jax.random.randint(key, (count, task.training.batch_size), 0, task.labels.size)
+  batches = jax.random.randint(key, (count, task.training.batch_size), 0, task.train.labels.size)
   scored = averaged(member)
   layers = approximation(scored, task, bound=task.training.range_clip or None)
   # From zero statistics one update leaves (1 - momentum) times the batch's own.
@@ -232,7 +301,7 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
   def one(_, batch):
     _, state = task.network.apply(
       {'params': scored.params, 'batch_stats': empty},
-      task.normalise(task.images[batch]),
+      task.normalise(task.train.images[batch]),
       layers,
       train=True,
       mutable=['batch_stats'],
@@ -244,7 +313,9 @@ def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
   return member.replace(batch_stats=jax.tree.map(lambda a: scale * jnp.median(a, 0), found))
 
 
-def accuracy(member: Member, task: Task, images: jax.Array, labels: jax.Array) -> jax.Array:
+def accuracy(
+  member: Member, task: Task, images: np.ndarray | jax.Array, labels: np.ndarray | jax.Array
+) -> jax.Array:
   """Share of images [N, H, W, C] that the member classifies right, float []."""
   size = min(task.training.evaluation_batch, labels.size)
   count = -(-labels.size // size)
@@ -254,10 +325,9 @@ def accuracy(member: Member, task: Task, images: jax.Array, labels: jax.Array) -
   padded = jnp.pad(labels, (0, short), constant_values=-1)
   member = averaged(member)
   layers = approximation(member, task)
-  variables = {'params': member.params, 'batch_stats': member.batch_stats}
 
   def correct(batch):
-    logits = task.network.apply(variables, task.normalise(batch[0]), layers)
+    logits = task.network.apply(variables(member), task.normalise(batch[0]), layers)
     return jnp.sum(jnp.argmax(jnp.asarray(logits), -1) == batch[1])
 
   batches = images.reshape(count, size, *images.shape[1:]), padded.reshape(count, size)

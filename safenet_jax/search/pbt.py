@@ -98,10 +98,18 @@ class Step(NamedTuple):
   floor: int = 0
   enforced: bool = True
 
+  @classmethod
+  def everywhere(
+    cls, name: str, layers: int, cycles: int, start: str, *, proposed: bool = False, floor: int = 0
+  ) -> 'Step':
+    """A step that searches all layers, each by itself."""
+    everything = tuple(range(layers)), (True,) * layers
+    return cls(name, *everything, cycles, start, proposed, floor)
+
 
 def schedule(layers: int, cycles: int) -> list[Step]:
   """Plain PBT: every layer by itself from the start, for `cycles` cycles."""
-  return [Step('pbt', tuple(range(layers)), (True,) * layers, cycles, 'random')]
+  return [Step.everywhere('pbt', layers, cycles, 'random')]
 
 
 def project(plan: plans.Plan, node: Node, sizes: score.Activations) -> plans.Plan:

@@ -35,7 +35,7 @@ def over_members(function: Callable, strategy: str) -> Callable:
   'map' is a loop over members whose compile time does not grow with them (the
   fastest on CPU, together with the canonical convolution), 'unroll' a loop
   written out. 'vmap' batches the members; their convolutions become batched
-  matrix products (`models.gemm_convolution`).
+  matrix products (`models.convolution`).
 
   Raises:
     ValueError: another strategy.
@@ -120,11 +120,11 @@ def begin(
 def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Member:
   key_batches, key_train, key_recalibrate = jax.random.split(key, 3)
   batches = jax.random.randint(
-    key_batches, (evolution.iterations, task.training.batch_size), 0, task.labels.size
+    key_batches, (evolution.iterations, task.training.batch_size), 0, task.train.labels.size
   )
   member, _ = members_.train(key_train, member, task, batches)
   member = members_.recalibrate(key_recalibrate, member, task)
-  accuracy = members_.accuracy(member, task, task.validation_images, task.validation_labels)
+  accuracy = members_.accuracy(member, task, *task.validation)
   value = score.score(accuracy, member.plan, sizes, evolution.reduction)
   finite = members_.is_finite(member)
   return member.replace(accuracy=accuracy, score=jnp.where(finite, value, -jnp.inf))

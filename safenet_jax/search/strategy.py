@@ -29,7 +29,7 @@ def program(
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), first)
   keys = jax.random.split(jax.random.key(0), members)
   batches = jax.random.randint(
-    jax.random.key(1), (STEPS, task.training.batch_size), 0, task.labels.size
+    jax.random.key(1), (STEPS, task.training.batch_size), 0, task.train.labels.size
   )
 
   @compilation.jit

@@ -37,16 +37,13 @@ class Uniform(proposer.Proposer):
 
 
 def partial(layers: int, share: float) -> Uniform:
-  """Uniform partial activations with `share` of the channels replaced, on the 5 % grid.
+  """Uniform partial activations with `share` of the channels replaced.
 
-  ValueError for others.
+  ValueError for a share that is not on the 5 % grid.
   """
-  ratio = round(share * plans.GRID)
-  if not 0 <= share <= 1 or abs(share * plans.GRID - ratio) > 1e-6:
-    raise ValueError(f'partial ratio {share}, want a multiple of {1 / plans.GRID} in 0..1')
-  return Uniform(layers, ratio)
+  return Uniform(layers, plans.twentieths(share))
 
 
 def schedule(name: str, layers: int, cycles: int) -> list[Step]:
   """One run of all members, each with its own ratio."""
-  return [Step(name, tuple(range(layers)), (True,) * layers, cycles, 'first', proposed=True)]
+  return [Step.everywhere(name, layers, cycles, 'first', proposed=True)]

@@ -16,9 +16,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from safenet_jax.transport import emulated_link, frames
-from safenet_jax.transport import outbox as outboxes
-from safenet_jax.transport import stream as streams
+from safenet_jax.transport import emulated_link, frames, outbox, stream
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
 
@@ -73,8 +71,8 @@ class Channel:
     self.ledger = ledger or Ledger()
     self._timeout, self._slowest = timeout, slowest
     self._scope = Scope()
-    self._stream = streams.Stream(sock)
-    self._outbox = outboxes.Outbox(self._stream, queue_bytes, self._deadline)
+    self._stream = stream.Stream(sock)
+    self._outbox = outbox.Outbox(self._stream, queue_bytes, self._deadline)
 
   def __enter__(self) -> 'Channel':
     return self
@@ -110,7 +108,7 @@ class Channel:
     header, first, payload = frames.encode(tag, values)
     size = len(first) + header.size
     buffers = [memoryview(first), *payload]
-    if size <= outboxes.SMALL:
+    if size <= outbox.SMALL:
       buffers = [memoryview(b''.join(buffers))]
     self._check()
     self._guard(self._outbox.put, buffers, size, self._sent(self._scope))
@@ -140,11 +138,6 @@ class Channel:
       return frames.expect(tag, [(bytes, (min(found.size, limit),))])
 
     return self._receive(wanted, self._deadline(limit) + idle)[0]
-
-  def exchange(self, tag: str, values: Sequence, expected: Sequence[tuple]) -> tuple:
-    """Sends a message and receives the peer's of the same tag, both at once."""
-    self.send(tag, *values)
-    return self.receive(tag, expected)
 
   def flush(self) -> None:
     """Waits until everything sent is with the operating system."""
@@ -254,7 +247,7 @@ def connect(
       sock.close()
       raise
   except OSError as error:
-    raise ProtocolError(f'{host}:{port}: {streams.describe(error)}') from None
+    raise ProtocolError(f'{host}:{port}: {stream.describe(error)}') from None
 
 
 def shaped(
@@ -265,7 +258,7 @@ def shaped(
     with shaped(40e-3, 100e6, server.address) as (host, port):
       connect(host, port, ...)
 
-  Bytes really wait, see `link`. TLS goes through it: the server's certificate has
+  Bytes really wait, see `emulated_link`. TLS goes through it: the server's certificate has
   to be for 127.0.0.1, where the link is.
   """
   return emulated_link.shaped(rtt, bandwidth, address)

@@ -3,15 +3,15 @@
 import collections
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
-import json
 import math
 import os
-import pathlib
 import threading
 import time
 from typing import Any
 
 import numpy as np
+
+from safenet_jax import atomic_files
 
 _FIELDS = ('bytes', 'messages', 'wall_seconds', 'cpu_seconds')
 _KEYS = ('phase', 'layer', 'primitive', 'party')
@@ -149,37 +149,4 @@ def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]
 
 def save(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
   """Writes a record as JSON; the file is either old or new, never half of it."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_text(json.dumps(record, indent=2) + '\n')
-  temporary.replace(path)
-
-
-def seconds_per_activation(
-  record: Mapping[str, Any],
-  kinds: Mapping[str, str],
-  counts: Mapping[str, int],
-  *,
-  bits_per_second: float,
-  round_trip: float,
-) -> dict[str, float]:
-  """What the search's measured cost model reads from a ledger, by kind of activation.
-
-  Args:
-    record: of one inference, both parties.
-    kinds: primitive to 'relu', 'degree2' or 'degree3'; the others,
-      linear layers for example, cost the same under every plan.
-    counts: activations of each kind in that inference.
-    bits_per_second, round_trip: of the network that is assumed.
-
-  Returns:
-    CPU seconds plus bytes over bandwidth plus half a round trip per flight, of
-    the kinds that were there: one plan rarely has all, so join those of several.
-    A pruned activation, 'degree0', is not computed at all and costs nothing.
-  """
-  totals = {kind: 0.0 for kind, count in counts.items() if count}
-  for row in record['rows']:
-    if kinds.get(row['primitive']) in totals:
-      moved = 8 * row['bytes'] / bits_per_second + row['flights'] * round_trip / 2
-      totals[kinds[row['primitive']]] += row['cpu_seconds'] + moved
-  return {'degree0': 0.0} | {kind: total / counts[kind] for kind, total in totals.items()}
+  atomic_files.write_json(path, record)

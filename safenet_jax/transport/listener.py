@@ -10,8 +10,7 @@ import ssl
 import threading
 import time
 
-from safenet_jax.transport import frames
-from safenet_jax.transport import stream as streams
+from safenet_jax.transport import frames, stream
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
@@ -40,7 +39,6 @@ class Listener:
     timeout: float = 60.0,
     handshake_timeout: float = 10.0,
     session_seconds: float = 3600.0,
-    **options,
   ):
     """Starts to accept.
 
@@ -53,13 +51,12 @@ class Listener:
       timeout: of every message of a session.
       handshake_timeout: of the TLS handshake.
       session_seconds: after which a session is ended.
-      **options: of the channels.
     """
     if sessions < 1:
       raise ValueError(f'{sessions} sessions, want at least 1')
     self._serve_session, self._context, self._sessions = serve_session, context, sessions
     self._timeout, self._handshake_timeout = timeout, handshake_timeout
-    self._session_seconds, self._options = session_seconds, options
+    self._session_seconds = session_seconds
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     self._socket = socket.create_server((host, port), family=family, backlog=128)
     self._socket.setblocking(False)
@@ -106,7 +103,7 @@ class Listener:
       sock.close()
     with self._changed:
       for sock in self._waiting.values():
-        streams.shut_down(sock, socket.SHUT_RDWR)
+        stream.shut_down(sock, socket.SHUT_RDWR)
     drained = self._join(drain_seconds)
     with self._changed:
       for channel in self._channels.values():
@@ -187,15 +184,15 @@ class Listener:
         raise
       return secure
     except OSError as error:
-      raise streams.describe(error) from None
+      raise stream.describe(error) from None
 
   def _admit(self, sock: socket.socket, peer: str) -> None:
     # Threads of one process share its clock; each session counts its own.
     ledger = Ledger(cpu_clock=time.thread_time)
-    channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout, **self._options)
+    channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout)
     thread = threading.current_thread()
     with self._changed:
-      busy = len(self._channels) >= self._sessions
+      busy = self.running >= self._sessions
       if not busy and not self._closing:
         self._channels[thread] = channel
         del self._waiting[thread]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from safenet_jax.crypto import residues
+from safenet_jax.crypto import bit_packing
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 
@@ -22,17 +22,17 @@ class Words:
   @property
   def size(self) -> int:
     """Bytes on the wire."""
-    return residues.packed_size(math.prod(self.shape), self.bits)
+    return bit_packing.size(math.prod(self.shape), self.bits)
 
   def pack(self, words: np.ndarray) -> np.ndarray:
     """The words as bytes, uint8; ValueError if they have another shape."""
     if words.shape != self.shape:
       raise ValueError(f'words of shape {words.shape}, want {self.shape}')
-    return np.frombuffer(residues.pack_bits(words, self.bits), np.uint8)
+    return np.frombuffer(bit_packing.pack(words, self.bits), np.uint8)
 
   def unpack(self, data: np.ndarray) -> np.ndarray:
     """The peer's words; ProtocolError if one is not below the modulus."""
-    words = residues.unpack_bits(data.tobytes(), math.prod(self.shape), self.bits)
+    words = bit_packing.unpack(data.tobytes(), math.prod(self.shape), self.bits)
     if self.modulus is not None and words.size and words.max() >= self.modulus:
       raise ProtocolError(f'a word of {words.max()}, want below {self.modulus}')
     return words.reshape(self.shape)

@@ -149,7 +149,7 @@ def test_plans_change_without_recompilation():
     return net.apply(variables, jnp.ones((1, 8, 8, 1)), approximation)
 
   results = [
-    logits(plans.make([ratio] * 7, [degree] * 7))
+    logits(plans.from_twentieths([ratio] * 7, [degree] * 7))
     for ratio, degree in ((0, 2), (10, 2), (20, 3), (5, 0))
   ]
   assert traces == 1

@@ -43,7 +43,7 @@ def test_masks_equal_a_hand_sized_example_of_equation_3():
   np.testing.assert_array_equal(ranks[0], [2, 0, 3, 1])
   np.testing.assert_array_equal(ranks[1], [0, 3, 1, 2])
   # alpha = 0.5 replaces the two least important of four, alpha = 0.75 three.
-  masks = importance.masks(plans.make([10, 15], [2, 2]), ranks)
+  masks = importance.masks(plans.from_twentieths([10, 15], [2, 2]), ranks)
   np.testing.assert_array_equal(masks[0], [False, True, False, True])
   np.testing.assert_array_equal(masks[1], [True, False, True, True])
 
@@ -65,7 +65,7 @@ def test_equal_importance_is_ordered_by_index():
 
 
 def test_replaced_channels_round_to_the_nearest():
-  plan = plans.make([0, 1, 1, 10, 20], [2] * 5)
+  plan = plans.from_twentieths([0, 1, 1, 10, 20], [2] * 5)
   channels = jnp.asarray([16, 16, 8, 5, 7])
   np.testing.assert_array_equal(plans.replaced_channels(plan, channels), [0, 1, 0, 3, 7])
 
@@ -73,22 +73,48 @@ def test_replaced_channels_round_to_the_nearest():
 @pytest.mark.parametrize(
   'ratios, degrees, message',
   [
-    ([21], [2], 'ratio 21'),
-    ([-1], [2], 'ratio -1'),
+    ([21], [2], 'activation0: ratio 21'),
+    ([0, -1], [2, 2], 'activation1: ratio -1'),
     ([1.5], [2], 'ratio 1.5'),
     ([1], [1], 'degree 1'),
-    ([1], [4], 'degree 4'),
+    ([1, 1], [2, 4], 'activation1: degree 4'),
     ([1, 2], [2], '2 ratios and 1 degrees'),
   ],
 )
 def test_bad_plans_are_refused(ratios, degrees, message):
+  with pytest.raises(ValueError, match=message):
+    plans.from_twentieths(ratios, degrees)
+
+
+def test_a_plan_is_made_of_shares_of_the_channels():
+  plan = plans.make([0, 0.05, 0.35, 0.1 + 0.2, 1], [2, 0, 3, 2, 2])
+  assert plan.ratio.tolist() == [0, 1, 7, 6, 20]
+  assert plan.degree.tolist() == [2, 0, 3, 2, 2]
+  every = plans.make((step / plans.GRID for step in range(plans.GRID + 1)), [2] * 21)
+  assert every.ratio.tolist() == list(range(21))
+
+
+@pytest.mark.parametrize(
+  'ratios, degrees, message',
+  [
+    ([0.5, 0.33], [2, 2], 'activation1: ratio 0.33, want a multiple of 0.05.*nearest is 0.35'),
+    ([0.501], [2], 'ratio 0.501.*nearest is 0.5$'),
+    ([10], [2], 'ratio 10, want a multiple of 0.05 in 0..1: the nearest is 1.0'),
+    ([-0.05], [2], 'ratio -0.05.*nearest is 0.0'),
+    ([float('nan')], [2], 'ratio nan, want a number'),
+    ([True], [2], 'ratio True'),
+    ([0.5], [1], 'activation0: degree 1, want one of'),
+    ([0.5, 0.5], [2], '2 ratios and 1 degrees'),
+  ],
+)
+def test_a_share_beside_the_grid_is_refused_and_the_nearest_named(ratios, degrees, message):
   with pytest.raises(ValueError, match=message):
     plans.make(ratios, degrees)
 
 
 def test_plans_survive_the_disk_and_know_their_network(tmp_path):
   path = tmp_path / 'plan.json'
-  plan = plans.make([0, 7, 20], [2, 3, 0])
+  plan = plans.from_twentieths([0, 7, 20], [2, 3, 0])
   path.write_text(json.dumps(plans.record(plan, 'cnn7', note=1)))
   loaded = plans.load(path, 'cnn7', 3)
   np.testing.assert_array_equal(loaded.ratio, plan.ratio)

@@ -39,7 +39,7 @@ def planned(per_channel=False, **options):
   coefficients = activation.initial_coefficients((6, 4, 4), per_channel=per_channel)
   # A leading coefficient below its floor, which is not the one that is used.
   coefficients = tuple(c.at[..., 2].set(-0.1) for c in coefficients)
-  plan = plans.make([10, 15, 5], [2, 0, 3])
+  plan = plans.from_twentieths([10, 15, 5], [2, 0, 3])
   return variables, activation.approximate(plan, ranks, coefficients, **options)
 
 

@@ -90,11 +90,11 @@ def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
       '--batch=2',
       f'--prepared={tmp_path / "prepared"}',
     )
-    found = run('infer', *client, f'--out={tmp_path / "ledger.json"}')
+    found = run('ask', *client, f'--out={tmp_path / "ledger.json"}')
     assert len(found.stdout.split()) == 3 and set(found.stdout.split()) <= set('0123456789')
-    alone = run('infer', *client, '--count=1', '--output=class')
+    alone = run('ask', *client, '--count=1', '--output=class')
     assert alone.stdout == found.stdout[:2]
-    wrong = run('infer', *client[:2], *client[3:], code=2)
+    wrong = run('ask', *client[:2], *client[3:], code=2)
     assert wrong.stderr.count('\n') == 1 and 'certificate' in wrong.stderr
   finally:
     serving.send_signal(signal.SIGTERM)
@@ -123,8 +123,8 @@ def test_a_run_is_exported_to_a_file_that_is_a_model(workdir, tmp_path):
   assert found.stdout.startswith('export: 8 linear and 7 activation layers, ')
   plan = json.loads((workdir / 'plan.json').read_text())
   model = bundle.load(path)
-  assert list(model.activations) == [f'activation{t}' for t in range(7)]
-  for form, degree, ratio in zip(model.activations.values(), plan['degree'], plan['ratio']):
+  assert list(model.public.activations) == [f'activation{t}' for t in range(7)]
+  for form, degree, ratio in zip(model.public.activations.values(), plan['degree'], plan['ratio']):
     assert form.degree == (degree if form.polynomial else 0) and (ratio or not form.polynomial)
   missing = run('export', *SMALL, f'--workdir={workdir}', f'--out={tmp_path}/a/b', code=2)
   assert 'no such directory' in missing.stderr and missing.stderr.count('\n') == 1
@@ -134,7 +134,7 @@ def test_a_run_is_exported_to_a_file_that_is_a_model(workdir, tmp_path):
     _, approximation = planned_weights.load_planned(net, arrays)
   masked = [int(layer.mask.sum()) for layer in approximation]
   channels = jnp.asarray(plan['channels'])
-  planned = plans.replaced_channels(plans.make(plan['ratio'], plan['degree']), channels)
+  planned = plans.replaced_channels(plans.from_twentieths(plan['ratio'], plan['degree']), channels)
   assert masked == planned.tolist()
 
 

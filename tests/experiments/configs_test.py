@@ -37,12 +37,11 @@ def other(value):
 def test_every_option_of_training_can_be_overridden_in_every_phase(name, preset):
   for option, default in OPTIONS.items():
     changed = config(name, preset)
-    fine = from_config.training(changed.search, 'finetune')
+    fine = from_config.training(changed.finetune)
     assert fine == from_config.training(changed.search), 'fine-tuning follows the search'
     value = type(default)(other(getattr(fine, option)))
-    changed.search[f'finetune_{option}'] = value
-    assert getattr(from_config.training(changed.search, 'finetune'), option) == value
-    assert getattr(from_config.training(changed.search, 'control'), option) == value
+    changed.finetune[option] = value
+    assert getattr(from_config.training(changed.finetune), option) == value
     assert getattr(from_config.training(changed.search), option) != value
     if option not in base.POLYNOMIAL:
       changed.pretrain[option] = value
@@ -51,11 +50,29 @@ def test_every_option_of_training_can_be_overridden_in_every_phase(name, preset)
 
 def test_fine_tuning_follows_an_override_of_the_search():
   changed = config('cnn7_fashion')
-  changed.search.update({'ema': 0.5, 'finetune_momentum': 0.8})
+  changed.search.ema = 0.5
+  changed.finetune.momentum = 0.8
   changed.search.momentum = 0.7
-  fine = from_config.training(changed.search, 'finetune')
+  fine = from_config.training(changed.finetune)
   assert (fine.ema, fine.momentum) == (0.5, 0.8)
-  assert changed.search.to_dict()['finetune_ema'] == 0.5  # as it is claimed
+  assert changed.finetune.to_dict()['ema'] == 0.5  # as it is claimed
+
+
+def test_an_option_that_is_set_no_longer_follows_the_search():
+  made = base.create(
+    {'name': 'cnn7'}, 'fashion_mnist', {'ema': 0.25}, {'momentum': 0.5}, {'temperature': 2.0}
+  )
+  made.search.update({'momentum': 0.6, 'temperature': 3.0, 'ema': 0.75})
+  fine = from_config.training(made.finetune)
+  assert (fine.momentum, fine.temperature, fine.ema) == (0.6, 2.0, 0.75)
+  assert made.pretrain.ema == 0.25
+
+
+@pytest.mark.parametrize('section', ['pretrain', 'search', 'finetune'])
+def test_a_config_that_changes_what_is_no_setting_is_refused(section):
+  changes = {'pretrain': {}, 'search': {}} | {section: {'finetune_epochs': 1}}
+  with pytest.raises(ValueError, match=rf'{section}\.finetune_epochs is no setting, want one of'):
+    base.create({'name': 'cnn7'}, 'fashion_mnist', **changes)
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name.endswith(('cifar10', 'cifar100'))])
@@ -66,7 +83,7 @@ def test_docstrings_count_the_training_images(name):
   steps = btpbt.schedule(layers, full.search.node_cycles, full.search.joint_cycles)
   epochs = round(sum(s.cycles for s in steps) * full.search.iterations / (45_000 // 128))
   assert f'search {full.search.population} members x {epochs} epochs' in text
-  tuned = full.search.finetune_epochs
+  tuned = full.finetune.epochs
   total = {
     'pretrain': full.pretrain.epochs,
     'search': full.search.population * epochs,

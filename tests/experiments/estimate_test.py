@@ -63,7 +63,8 @@ def test_costs_of_another_machine_replace_the_default(plan, tmp_path):
   ).stdout
   here = float(re.search('^ *offline and online .*', found, re.M)[0].split()[-3])
   net = architectures.cnn7(width=0.125)
-  wanted = estimates.inference(untrained.model(net, plans.load(plan, 'cnn7', 7)), 'gazelle', slow)
+  public = untrained.model(net, plans.load(plan, 'cnn7', 7)).public
+  wanted = estimates.inference(public, 'gazelle', slow)
   assert here == pytest.approx(wanted.seconds('offline') + wanted.seconds('online'), abs=0.02)
 
 
@@ -98,4 +99,4 @@ def test_measured_units_are_what_an_estimate_takes():
   # No party had JAX in it.
   assert 20e6 < costs.memory['process'] < 120e6
   for mode in ('delphi', 'gazelle'):
-    assert estimates.inference(models.calibrated(), mode, costs).seconds('offline') > 0
+    assert estimates.inference(models.calibrated().public, mode, costs).seconds('offline') > 0

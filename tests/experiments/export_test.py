@@ -63,7 +63,7 @@ def test_a_bundle_is_served_and_asked_without_jax(tmp_path, without):
     address = re.search(r'at (\S+):(\d+)', serving.stdout.readline())
     found = subprocess.run(
       commands_test.command(
-        'infer',
+        'ask',
         f'--host={address[1]}',
         f'--port={address[2]}',
         authority,

@@ -14,19 +14,19 @@ FLAGS = (
   *SMALL,
   '--config.model.width=0.125',
   '--config.pretrain.ema=0.9',
-  '--config.search.finetune_ema=0.9',
-  '--config.search.finetune_anneal_epochs=0.5',
-  '--config.search.finetune_warmup_epochs=0.25',
-  '--config.search.finetune_coefficient_rate=0.05',
-  '--config.search.finetune_clip_norm=0.5',
-  '--config.search.finetune_range_penalty=0.02',
-  '--config.search.finetune_range_limit=4.0',
-  '--config.search.finetune_distillation=0.25',
-  '--config.search.finetune_temperature=2.0',
-  '--config.search.finetune_label_smoothing=0.1',
-  '--config.search.finetune_per_channel=True',
+  '--config.finetune.ema=0.9',
+  '--config.finetune.anneal_epochs=0.5',
+  '--config.finetune.warmup_epochs=0.25',
+  '--config.finetune.coefficient_rate=0.05',
+  '--config.finetune.clip_norm=0.5',
+  '--config.finetune.range_penalty=0.02',
+  '--config.finetune.range_limit=4.0',
+  '--config.finetune.distillation=0.25',
+  '--config.finetune.temperature=2.0',
+  '--config.finetune.label_smoothing=0.1',
+  '--config.finetune.per_channel=True',
   # Above the initial 0.2: with another floor the network is another one.
-  '--config.search.finetune_leading_floor=0.25',
+  '--config.finetune.leading_floor=0.25',
   '--config.secure.calibration_images=20',
 )
 PLAN = {'network': 'cnn7', 'ratio': [10, 10, 20, 5, 0, 10, 3], 'degree': [2, 2, 3, 2, 2, 0, 2]}
@@ -113,7 +113,9 @@ def test_the_accuracy_that_was_wanted_is_checked_after_fine_tuning(
   (workdir / 'plan.json').unlink()
   config = json.loads((workdir / 'config.json').read_text())
   (workdir / 'config.json').write_text(
-    json.dumps({k: v for k, v in config.items() if k not in ('search', 'plan', 'secure')})
+    json.dumps(
+      {k: v for k, v in config.items() if k not in ('search', 'finetune', 'plan', 'secure')}
+    )
   )
   found = run(
     'finetune',

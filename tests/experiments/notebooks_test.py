@@ -19,7 +19,6 @@ NETWORK = safenet.Network(
 SETTINGS = {
   'quickstart': {
     'network': NETWORK,
-    'IMAGES': 1024,
     'EPOCHS': 3,
     'POPULATION': 4,
     'ITERATIONS': 2,

@@ -34,8 +34,9 @@ def get_config(preset=''):
     {'epochs': 2, 'warmup_epochs': 0.0, 'batch_size': 32, 'augment': False, 'ema': 0.9},
     {
       'population': 2, 'iterations': 4, 'node_cycles': 1, 'joint_cycles': 1, 'batch_size': 32,
-      'augment': False, 'finetune_epochs': 1, 'accuracy_drop': 1.0,
+      'augment': False, 'accuracy_drop': 1.0,
     },
+    {'epochs': 1},
   )
   config.data.limit = 512
   config.secure.update({'images': 2, 'calibration_images': 50})

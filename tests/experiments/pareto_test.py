@@ -77,6 +77,15 @@ def test_all_algorithms_of_a_seed_start_from_one_network(sweep):
   assert [phase for phase, _ in calls].count('search') == 4
 
 
+def test_runs_that_differ_in_fine_tuning_alone_share_their_pretraining(sweep, monkeypatch):
+  _, calls, run = sweep
+  settings = [{'seed': 0, 'finetune.epochs': epochs} for epochs in (1, 2)]
+  monkeypatch.setattr(pareto, 'settings', lambda path: settings)
+  run()
+  assert [overrides for phase, overrides in calls if phase == 'pretrain'] == [{'seed': 0}] * 2
+  assert [overrides for phase, overrides in calls if phase == 'search'] == settings
+
+
 def test_a_sweep_shows_how_searches_grew_with_their_budget(sweep):
   root, _, run = sweep
   run()

@@ -73,7 +73,7 @@ def test_the_weights_of_a_row_are_those_of_its_plan(row):
   path, run = row
   with np.load(path / 'model.npz', allow_pickle=False) as arrays:
     _, approximation = planned_weights.load_planned(network(run), arrays)
-  plan = plans.make(run.plan['ratio'], run.plan['degree'])
+  plan = plans.from_twentieths(run.plan['ratio'], run.plan['degree'])
   wanted = plans.replaced_channels(plan, np.asarray(run.plan['channels']))
   assert [int(layer.mask.sum()) for layer in approximation] == wanted.tolist()
   assert [int(layer.degree) for layer in approximation] == run.plan['degree']

@@ -65,7 +65,7 @@ def test_fixed_point_loses_at_most_three_tenths_of_a_point(served, count):
 
 def test_an_image_is_classified_in_private(served):
   model, _, (images, _) = served
-  private = simulator.infer(model, images[:1], randomness.InsecureSeededRandomness(0))
+  private = simulator.integers(model, images[:1], randomness.InsecureSeededRandomness(0))
   plain = model.run(images[:1])
   assert private.argmax() == plain.argmax()
   assert np.abs(private - plain).max() < 0.05 * np.abs(plain).max()
@@ -74,7 +74,7 @@ def test_an_image_is_classified_in_private(served):
 @pytest.mark.slow
 def test_two_processes_classify_images_as_the_integer_model_does(served, tmp_path):
   model, _, (images, _) = served
-  expected = model.run(images[:2]) / 2.0**model.output_fraction
+  expected = model.logits(images[:2])
   with party_processes.serving(model, tmp_path) as (address, files):
     context = tls.client_context(files.certificate)
     with clients.Client(*address, context=context, timeout=300) as client:

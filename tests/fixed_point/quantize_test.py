@@ -22,7 +22,7 @@ def served(*records, images=IMAGES):
   variables = net.init(jax.random.key(0))
   channels = networks.activation_channels(net)
   approximation = activation.approximate(
-    plans.make([10] * len(channels), [2] * len(channels)),
+    plans.from_twentieths([10] * len(channels), [2] * len(channels)),
     importance.ranks(net, variables),
     activation.initial_coefficients(channels),
   )
@@ -48,10 +48,10 @@ def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
   net, variables, approximation, model = served(*records)
   normal = ((IMAGES / 255 - 0.5) / 0.3).astype(np.float32)
   floating = np.asarray(net.apply(variables, normal, approximation))
-  unit = 2.0**model.output_fraction
+  unit = 2.0**model.public.output_fraction
   np.testing.assert_allclose(model.run(IMAGES) / unit, floating, atol=0.05 * floating.std() + 0.05)
   private = simulator.infer(model, IMAGES[:4], randomness.InsecureSeededRandomness(0))
-  np.testing.assert_allclose(private / unit, floating[:4], atol=0.05 * floating.std() + 0.05)
+  np.testing.assert_allclose(private, floating[:4], atol=0.05 * floating.std() + 0.05)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_a_network_without_an_approximation_is_served_as_all_relu():
     quantize.quantize(net, variables, approximation, IMAGES, **STATISTICS)
     for approximation in (None, given)
   ]
-  assert models[0].activations == models[1].activations
-  assert models[0].activations['activation0'].relu == 6
+  assert models[0].public.activations == models[1].public.activations
+  assert models[0].public.activations['activation0'].relu == 6
   np.testing.assert_array_equal(models[0].run(IMAGES), models[1].run(IMAGES))
   report = quantize.quantization_report(
     models[0], net, variables, None, IMAGES, np.zeros(20, np.int32)
@@ -113,9 +113,11 @@ def test_an_image_far_beyond_the_others_sets_no_format():
     served(*records, images=images)[-1]
     for images in (flat, np.concatenate([IMAGES[:1], flat]), IMAGES)
   ]
-  for usual, found in zip(models[0].activations.values(), models[1].activations.values()):
+  for usual, found in zip(
+    models[0].public.activations.values(), models[1].public.activations.values()
+  ):
     assert usual == found
-  assert models[0].activations != models[2].activations
+  assert models[0].public.activations != models[2].public.activations
 
 
 def test_a_network_most_of_whose_images_leave_the_range_is_refused(monkeypatch):

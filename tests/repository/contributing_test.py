@@ -12,9 +12,10 @@ from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.delphi import online
+from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.protocol.service import client as clients
-from safenet_jax.protocol.service import description, sessions
 from safenet_jax.protocol.service import server as servers
+from safenet_jax.protocol.service import sessions
 from safenet_jax.search import algorithms, pbt, proposer, schedule, score
 from safenet_jax.workdir import Workdir
 from tests.support import models, small_search
@@ -24,7 +25,7 @@ NAMES = {
   'algorithms': algorithms,
   'dataclasses': dataclasses,
   'jnp': jnp,
-  'sessions': sessions,
+  'DELPHI': DELPHI,
   'online': online,
   'pbt': pbt,
   'plans': plans,
@@ -82,16 +83,15 @@ def test_a_planner_proposes_runs_and_repeats_itself(tmp_path):
 
 def test_a_protocol_is_served_and_its_message_is_in_the_ledger(monkeypatch):
   receipt = code('A protocol')['RECEIPT']
-  monkeypatch.setitem(sessions.MODES, 'receipt', receipt)
-  monkeypatch.setattr(description, 'MODES', (*description.MODES, 'receipt'))
+  monkeypatch.setitem(sessions.MODES, receipt.name, receipt)
   model = models.calibrated()
-  images = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape), dtype=np.uint8)
+  images = np.random.default_rng(0).integers(0, 256, (2, *model.public.input_shape), dtype=np.uint8)
   with (
-    servers.Server(model, context=None, mode='receipt') as server,
+    servers.Server(model, context=None, options=servers.ServerOptions(mode='receipt')) as server,
     clients.Client(*server.address, context=None) as client,
   ):
     logits = client.infer(images)
     rows = client.ledger.record()['rows']
-  assert np.abs(logits - model.run(images) / 2.0**model.output_fraction).max() < 0.05
+  assert np.abs(logits - model.logits(images)).max() < 0.05
   (row,) = (r for r in rows if r['primitive'] == 'receipt' and r['bytes'])
   assert row['party'] == 'client' and row['phase'] == 'online' and row['messages'] == 1

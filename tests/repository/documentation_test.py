@@ -124,12 +124,22 @@ def test_the_api_page_is_built_without_a_warning(tmp_path):
     assert (tmp_path / f'{module.replace(".", "/")}.html').exists(), module
 
 
+def headings(path):
+  """What a link may name after # in a document, as GitHub spells it."""
+  titles = re.findall(r'^#+ (.*)', path.read_text(), re.MULTILINE)
+  return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
 def test_links_between_documents_lead_somewhere():
+  documents = [*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *ROOT.glob('experiments/*/*.md')]
   links = [
-    (path, link)
-    for path in (*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'))
-    for link in re.findall(r'\]\(([^)#\s]+)\)', path.read_text())
+    (path, *link.partition('#')[::2])
+    for path in documents
+    for link in re.findall(r'\]\(([^)\s]+)\)', path.read_text())
     if '://' not in link
   ]
-  assert len(links) > 5
-  assert [(path.name, link) for path, link in links if not (path.parent / link).exists()] == []
+  assert len(links) > 50 and len([title for *_, title in links if title]) > 5
+  for path, name, title in links:
+    target = path.parent / name if name else path
+    assert target.exists(), f'{path.name} leads to {name}'
+    assert not title or title in headings(target), f'{path.name} leads to {name}#{title}'

@@ -1,82 +1,13 @@
 """Imports go down only (WORKSPACE_NOTES.md, "The house")."""
 
-import ast
 import pathlib
+import runpy
+import types
 
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = ROOT / 'safenet_jax'
-
-# Each floor may import itself and those named after it. A floor is a folder of the package, or
-# in `protocol` a folder of that.
-ALLOWED = {
-  'workdir': set(),
-  'data': set(),
-  'models': set(),
-  'crypto': set(),
-  'approximation': {'models'},
-  'search': {'approximation', 'models', 'data', 'workdir'},
-  'fixed_point': {'crypto', 'approximation', 'models'},
-  'transport': {'crypto'},
-  'protocol.layers': {'transport', 'fixed_point', 'crypto', 'models'},
-  'protocol.delphi': {'protocol.layers', 'transport', 'fixed_point', 'crypto', 'models'},
-  'protocol.gazelle': {
-    'protocol.delphi',
-    'protocol.layers',
-    'transport',
-    'fixed_point',
-    'crypto',
-    'models',
-  },
-  'protocol.service': {
-    'protocol.gazelle',
-    'protocol.delphi',
-    'protocol.layers',
-    'transport',
-    'fixed_point',
-    'crypto',
-    'models',
-  },
-  'protocol.simulation': {'protocol.layers', 'transport', 'fixed_point', 'crypto', 'models'},
-  'protocol.estimate': {
-    'protocol.service',
-    'protocol.gazelle',
-    'protocol.delphi',
-    'protocol.layers',
-    'transport',
-    'fixed_point',
-    'crypto',
-    'approximation',
-    'models',
-  },
-  'report': {
-    'protocol.estimate',
-    'transport',
-    'fixed_point',
-    'search',
-    'approximation',
-    'models',
-    'workdir',
-  },
-}
-
-
-def imports(path):
-  """Dotted names that a file imports."""
-  for node in ast.walk(ast.parse(path.read_text())):
-    if isinstance(node, ast.Import):
-      yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-      assert node.level == 0, f'{path}: relative import'
-      yield node.module
-      yield from (f'{node.module}.{alias.name}' for alias in node.names)
-
-
-def floor(module):
-  """The floor of a dotted name in the package; the reading of files is data's."""
-  _, name, *rest = module.split('.')
-  if name == 'protocol':
-    return f'protocol.{rest[0]}' if rest else name
-  return {'archives': 'data', 'image_files': 'data'}.get(name, name)
+# The script that draws the floors reads the same table and the same imports.
+dependencies = types.SimpleNamespace(**runpy.run_path(str(ROOT / 'docs' / 'dependencies.py')))
 
 
 def package_files():
@@ -84,31 +15,52 @@ def package_files():
 
 
 def test_every_import_goes_down():
-  for path in package_files():
-    mine = floor('.'.join(path.relative_to(ROOT).with_suffix('').parts))
-    for module in imports(path):
-      if module.startswith('safenet_jax.'):
-        target = floor(module)
-        assert target == mine or target in ALLOWED[mine], f'{path} imports {module}'
+  table = dependencies.floors()
+  for name, others in dependencies.imports_by_floor().items():
+    allowed = {*table['anywhere'], *table['may_import'][name]}
+    assert others <= allowed, f'{name} imports {others - allowed}, which docs/floors.toml forbids'
+
+
+def test_no_floor_is_allowed_what_it_has_above_it():
+  table = dependencies.floors()
+  order = list(table['may_import'])
+  for name, others in table['may_import'].items():
+    assert all(order.index(other) < order.index(name) for other in others), name
+
+
+def test_every_folder_has_a_floor_and_every_floor_is_there():
+  table = dependencies.floors()
+  modules = ['.'.join(path.relative_to(ROOT).with_suffix('').parts) for path in package_files()]
+  found = {dependencies.floor(m.removesuffix('.__init__'), table['parts']) for m in modules}
+  assert found - {'protocol'} == set(table['may_import'])
+
+
+def test_the_picture_of_the_floors_is_up_to_date():
+  drawn = (ROOT / 'docs' / 'dependencies.svg').read_text()
+  assert drawn == dependencies.picture(), 'run make docs'
 
 
 def test_crypto_needs_no_jax_and_no_sockets():
   for path in (PACKAGE / 'crypto').rglob('*.py'):
-    for module in imports(path):
+    for module in dependencies.imported(path):
       assert module.split('.')[0] not in ('jax', 'flax', 'socket', 'ssl'), (
         f'{path} imports {module}'
       )
 
 
 def test_only_one_module_imports_seal():
-  importers = [p.name for p in package_files() if 'seal' in [m.split('.')[0] for m in imports(p)]]
+  importers = [
+    path.name
+    for path in package_files()
+    if 'seal' in [module.split('.')[0] for module in dependencies.imported(path)]
+  ]
   assert importers == ['bfv.py']
 
 
 def test_secrets_are_not_drawn_from_jax_or_numpy():
   for folder in ('crypto', 'fixed_point', 'transport', 'protocol'):
     for path in (PACKAGE / folder).rglob('*.py'):
-      for module in imports(path):
+      for module in dependencies.imported(path):
         assert module not in ('jax.random', 'numpy.random', 'random', 'pickle'), (
           f'{path} imports {module}'
         )

@@ -43,7 +43,7 @@ def test_every_algorithm_has_the_same_member_iterations(name):
   'name, options, message',
   [
     ('cma', {}, "unknown search algorithm 'cma', want one of btpbt"),
-    ('partial', {'partial_ratio': 0.52}, 'partial ratio 0.52'),
+    ('partial', {'partial_ratio': 0.52}, 'ratio 0.52, want a multiple of 0.05'),
     ('layerwise_released', {'subset_layers': 5}, '5 layers to replace, want 1..3'),
     ('budget', {'relu_budget': -1}, 'a budget of -1 ReLUs'),
   ],
@@ -129,7 +129,9 @@ def test_every_plan_of_the_budget_planner_meets_the_budget(tmp_path):
   assert sum(sizes.counts) == 256 + 32 + 8
   for line in lines:
     for ratio, degree in zip(line['ratio'], line['degree']):
-      left = sum(sizes.counts) - int(score.replaced(plans.make(ratio, degree), sizes).sum())
+      left = sum(sizes.counts) - int(
+        score.replaced(plans.from_twentieths(ratio, degree), sizes).sum()
+      )
       assert left <= 60
   assert sum(sizes.counts) - int(score.replaced(winner.plan, sizes).sum()) <= 60
   assert float(winner.accuracy) == pytest.approx(max(max(line['accuracy']) for line in lines))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from safenet_jax import data
 from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.models import architectures
@@ -25,18 +26,15 @@ def tiny_task(**options):
   images = np.clip(rng.normal(60 + 70 * labels[:, None, None, None], 20, (64, 8, 8, 1)), 0, 255)
   images, labels = jnp.asarray(images, jnp.uint8), jnp.asarray(labels, jnp.int32)
   task = members.Task(
-    images[:48],
-    labels[:48],
-    images[48:],
-    labels[48:],
-    importance.ranks(net, variables),
-    None,
-    net,
-    training,
-    (0.5,),
-    (0.25,),
+    train=data.Split(images[:48], labels[:48]),
+    validation=data.Split(images[48:], labels[48:]),
+    channel_ranks=importance.ranks(net, variables),
+    network=net,
+    training=training,
+    mean=(0.5,),
+    std=(0.25,),
   )
-  first = members.create(variables, plans.all_relu(7), 0.01, net, training)
+  first = members.all_relu(variables, 0.01, net, training)
   return task, first
 
 
@@ -104,7 +102,9 @@ def test_children_never_replace_less_than_their_parent_and_all_nodes_share_one_e
     if step.start == 'candidate':
       floor = np.asarray(score.replaced(candidate.plan, sizes))[active].sum()
       for ratio, degree in zip(report['ratio'], report['degree']):
-        replaced = np.asarray(score.replaced(plans.make(ratio.tolist(), degree.tolist()), sizes))
+        replaced = np.asarray(
+          score.replaced(plans.from_twentieths(ratio.tolist(), degree.tolist()), sizes)
+        )
         assert replaced[active].sum() >= floor
         np.testing.assert_array_equal(ratio[~active], np.asarray(candidate.plan.ratio)[~active])
     for ratio in report['ratio']:

@@ -19,14 +19,13 @@ recalibrate = jax.jit(members.recalibrate)
 
 def batches(steps, task):
   return jax.random.randint(
-    jax.random.key(5), (steps, task.training.batch_size), 0, task.labels.size
+    jax.random.key(5), (steps, task.training.batch_size), 0, task.train.labels.size
   )
 
 
 def with_plan(member, ratio, degree):
-  return member.replace(
-    plan=plans.make([ratio] * small_search.LAYERS, [degree] * small_search.LAYERS)
-  )
+  plan = plans.from_twentieths([ratio] * small_search.LAYERS, [degree] * small_search.LAYERS)
+  return member.replace(plan=plan)
 
 
 @pytest.mark.parametrize('degree', [0, 2, 3])
@@ -67,7 +66,7 @@ def test_recalibration_sets_the_statistics_of_the_training_images():
   task, first = small_search.task()
   stale = first.replace(batch_stats=jax.tree.map(lambda a: a + 5, first.batch_stats))
   found = recalibrate(jax.random.key(0), stale, task).batch_stats['conv0_bn']
-  images = task.normalise(task.images)
+  images = task.normalise(task.train.images)
   y = jax.lax.conv_general_dilated(
     images,
     first.params['conv0']['kernel'],
@@ -82,11 +81,12 @@ def test_recalibration_sets_the_statistics_of_the_training_images():
 def test_one_image_far_out_does_not_widen_the_statistics():
   task, first = small_search.task()
   task = task.replace(training=members.Training(batch_size=1, recalibration_batches=32))
-  grey = 120 + task.images % 8
+  grey = 120 + task.train.images % 8
   # A few of the 32 batches are this image; a mean over them would follow it.
-  odd = grey.at[0].set(np.where(task.images[0] % 2, 0, 255).astype(np.uint8))
+  odd = grey.at[0].set(np.where(task.train.images[0] % 2, 0, 255).astype(np.uint8))
+  of = lambda images: task.replace(train=task.train._replace(images=images))  # noqa: E731
   usual, found = (
-    recalibrate(jax.random.key(0), first, task.replace(images=images)).batch_stats['conv0_bn']
+    recalibrate(jax.random.key(0), first, of(images)).batch_stats['conv0_bn']
     for images in (grey, odd)
   )
   np.testing.assert_allclose(found['var'], usual['var'], rtol=0.5)
@@ -95,7 +95,7 @@ def test_one_image_far_out_does_not_widen_the_statistics():
 @pytest.mark.parametrize('count', [1, 7, 16])
 def test_accuracy_counts_every_image_once_whatever_the_batch(count):
   task, first = small_search.task()
-  images, labels = task.validation_images[:count], task.validation_labels[:count]
+  images, labels = (part[:count] for part in task.validation)
   logits = task.network.apply(
     {'params': first.params, 'batch_stats': first.batch_stats}, task.normalise(images)
   )
@@ -112,10 +112,12 @@ def test_distillation_pulls_towards_the_teacher():
     teacher=Teacher(teacher, task.network, task.mean, task.std),
     training=members.Training(batch_size=8, augment=False, distillation=1.0, range_penalty=0.0),
   )
-  member = first.replace(plan=plans.make([20] * 7, [2] * 7), learning_rate=jnp.float32(0.01))
+  member = first.replace(
+    plan=plans.from_twentieths([20] * 7, [2] * 7), learning_rate=jnp.float32(0.01)
+  )
 
   def distance(member):
-    images = task.normalise(task.images)
+    images = task.normalise(task.train.images)
     variables = {'params': member.params, 'batch_stats': member.batch_stats}
     ours = jax.nn.log_softmax(
       task.network.apply(variables, images, members.approximation(member, task))
@@ -149,7 +151,7 @@ def test_a_teacher_from_elsewhere_keeps_its_statistics_and_its_normalisation():
   moved = jax.tree.map(lambda a: a + 0.5, first.batch_stats)
   known = {'params': first.params, 'batch_stats': moved}
   teacher = Teacher(known, task.network, (0.25,), (0.5,), by_batch=False)
-  images = task.images[:4]
+  images = task.train.images[:4]
   expected = task.network.apply(known, (np.asarray(images, np.float32) / 255 - 0.25) / 0.5)
   np.testing.assert_allclose(teacher.logits(images), expected, atol=1e-5)
   assert not np.allclose(teacher.replace(by_batch=True).logits(images), expected, atol=1e-2)
@@ -176,12 +178,11 @@ def test_the_average_follows_the_weights_and_is_what_is_scored():
     jax.tree.leaves(recalibrate(jax.random.key(0), other, task).batch_stats),
   ):
     np.testing.assert_array_equal(a, b)
-  validation = task.validation_images, task.validation_labels
   broken = member.replace(
     average=member.average._replace(ema=jax.tree.map(lambda a: a * jnp.nan, member.average.ema))
   )
-  assert fit.evaluate(member, task, *validation) == fit.evaluate(other, task, *validation)
-  assert fit.evaluate(broken, task, *validation) != fit.evaluate(member, task, *validation)
+  same, moved, scored = (fit.evaluate(m, task, *task.validation) for m in (other, broken, member))
+  assert scored == same and scored != moved
 
 
 def test_a_restart_begins_at_the_average_without_momentum():
@@ -200,7 +201,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
   mixed, exact = task.replace(network=network), task
   _, state = network.apply(
     {'params': first.params, 'batch_stats': first.batch_stats},
-    task.normalise(task.images[:8]),
+    task.normalise(task.train.images[:8]),
     train=True,
     mutable=['batch_stats', 'preactivations'],
   )

@@ -86,7 +86,7 @@ def test_a_diverged_member_is_never_copied():
 
 
 def test_layers_of_a_group_move_as_one_and_others_not_at_all():
-  plan = plans.make([10, 10, 7, 7], [2, 2, 3, 3])
+  plan = plans.from_twentieths([10, 10, 7, 7], [2, 2, 3, 3])
   tied = node(group=(0, 0, 2, 2), active=(True, True, False, False))
   for seed in range(10):
     explored = pbt.explore(jax.random.key(seed), plan, tied, SIZES, pbt.Evolution())
@@ -98,7 +98,7 @@ def test_layers_of_a_group_move_as_one_and_others_not_at_all():
 
 def test_ratios_stay_on_the_grid():
   for ratio in (0, 20):
-    plan = plans.make([ratio] * 4, [2] * 4)
+    plan = plans.from_twentieths([ratio] * 4, [2] * 4)
     for seed in range(10):
       explored = pbt.explore(jax.random.key(seed), plan, node(), SIZES, pbt.Evolution()).ratio
       assert (np.asarray(explored) >= 0).all() and (np.asarray(explored) <= 20).all()
@@ -106,7 +106,7 @@ def test_ratios_stay_on_the_grid():
 
 def test_projection_raises_the_larger_child_until_both_replace_what_the_parent_did():
   # Children {0, 1} with 600 activations and {2, 3} with 200; a step is 5 %.
-  plan = plans.make([4, 4, 10, 10], [2] * 4)
+  plan = plans.from_twentieths([4, 4, 10, 10], [2] * 4)
   replaced = lambda p: int(score.replaced(p, SIZES).sum())  # noqa: E731
   assert replaced(plan) == 120 + 100
   projected = pbt.project(plan, node(group=(0, 0, 2, 2), floor=281), SIZES)
@@ -116,13 +116,13 @@ def test_projection_raises_the_larger_child_until_both_replace_what_the_parent_d
 
 
 def test_projection_goes_on_with_the_other_child_once_the_larger_is_full():
-  plan = plans.make([19, 19, 0, 0], [2] * 4)
+  plan = plans.from_twentieths([19, 19, 0, 0], [2] * 4)
   projected = pbt.project(plan, node(group=(0, 0, 2, 2), floor=620), SIZES)
   assert np.asarray(projected.ratio).tolist() == [20, 20, 2, 2]
 
 
 def test_projection_leaves_inactive_layers_alone_and_ends_when_all_are_full():
-  plan = plans.make([0, 0, 5, 5], [2] * 4)
+  plan = plans.from_twentieths([0, 0, 5, 5], [2] * 4)
   searched = node(group=(0, 1, 2, 2), active=(True, True, False, False), floor=10_000)
   assert np.asarray(pbt.project(plan, searched, SIZES).ratio).tolist() == [20, 20, 5, 5]
 

@@ -38,7 +38,7 @@ def test_a_member_whose_every_gradient_is_nan_is_replaced_and_harms_nobody():
 
 def test_a_validation_set_smaller_than_the_batch_counts_every_image_once(tmp_path):
   task, first = small_search.task(validation_images=5)
-  assert task.validation_labels.size < task.training.evaluation_batch
+  assert task.validation.labels.size < task.training.evaluation_batch
   search, _, _ = begun(task, first)
   steps = [search.steps[0]._replace(cycles=1)]
   schedule.run(jax.random.key(0), first, task, steps, search.evolution, Workdir(tmp_path))

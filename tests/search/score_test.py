@@ -21,14 +21,14 @@ def test_published_costs_give_the_papers_reductions():
 
 def test_score_of_a_hand_sized_plan():
   # Half of 8 channels is 4: 400 of 1000; all 20 of the second layer: 200.
-  plan = plans.make([10, 20], [2, 0])
+  plan = plans.from_twentieths([10, 20], [2, 0])
   value = score.score(jnp.float32(0.8), plan, SIZES, (1.0, 0.9, 0.5))
   assert value == pytest.approx(0.8 * (1 + (400 * 0.9 + 200) / 1000))
 
 
 def test_a_ratio_that_replaces_no_channel_earns_nothing():
   # 5 % of 8 channels is none.
-  plan = plans.make([1, 0], [0, 0])
+  plan = plans.from_twentieths([1, 0], [0, 0])
   np.testing.assert_array_equal(score.replaced(plan, SIZES), [0, 0])
   assert score.score(jnp.float32(0.8), plan, SIZES, (1.0, 1.0, 1.0)) == pytest.approx(0.8)
 

@@ -15,21 +15,21 @@ from safenet_jax.search import member as members
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 
-SQUARES = plans.make([20] * small_search.LAYERS, [2] * small_search.LAYERS)
+SQUARES = plans.from_twentieths([20] * small_search.LAYERS, [2] * small_search.LAYERS)
 train = jax.jit(members.train)
 recalibrate = jax.jit(members.recalibrate)
 
 
 def batches(steps, task):
   return jax.random.randint(
-    jax.random.key(5), (steps, task.training.batch_size), 0, task.labels.size
+    jax.random.key(5), (steps, task.training.batch_size), 0, task.train.labels.size
   )
 
 
 def logits(member, task):
   variables = {'params': member.params, 'batch_stats': member.batch_stats}
   return task.network.apply(
-    variables, task.normalise(task.validation_images), members.approximation(member, task)
+    variables, task.normalise(task.validation.images), members.approximation(member, task)
   )
 
 
@@ -61,12 +61,12 @@ def test_a_range_is_clipped_in_training_and_not_in_what_is_served():
 def test_statistics_are_recalibrated_with_the_range_that_training_had(clip, widened):
   # Every batch has an image far off the others, so that a median over batches is of no help.
   task, first = small_search.task(range_clip=clip, batch_size=256)
-  usual = 100 + task.images // 8
+  usual = 100 + task.train.images // 8
   far = usual.at[0].set(jnp.tile(jnp.array([255, 0], jnp.uint8), 4)[None, :, None])
   member = first.replace(plan=SQUARES)
   before, after = (
-    recalibrate(jax.random.key(0), member, task.replace(images=images)).batch_stats
-    for images in (usual, far)
+    recalibrate(jax.random.key(0), member, task.replace(train=images)).batch_stats
+    for images in (task.train._replace(images=usual), task.train._replace(images=far))
   )
   assert (float(jnp.max(after['conv1_bn']['var'] / before['conv1_bn']['var'])) > 5) == widened
 
@@ -180,8 +180,7 @@ def test_a_network_without_batch_norm_is_trained_logged_checkpointed_and_scored(
   assert losses[-1] < losses[0] and float(trained.accuracy) > 0.6
   for again, once in zip(jax.tree.leaves(run()), jax.tree.leaves(trained)):
     np.testing.assert_array_equal(again, once)
-  validation = task.validation_images, task.validation_labels
-  assert fit.evaluate(trained, task, *validation) == trained.accuracy
+  assert fit.evaluate(trained, task, *task.validation) == trained.accuracy
 
 
 def test_a_network_without_batch_norm_is_searched(tmp_path):

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
+from safenet_jax.crypto.garbled_circuits import garbling, wires
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
+from tests.support import plain_circuits
 
 
 def spread(bits, label):
@@ -61,7 +62,7 @@ def garble(circuit, block, bits=None, transferred=(), seed=5):
 def assert_agrees(circuit, block, bits, transferred=()):
   run = garble(circuit, block, bits, transferred)
   outputs = run.evaluate()
-  plain = circuits.evaluate_plain(
+  plain = plain_circuits.evaluate(
     circuit, {name: np.unpackbits(row, axis=1, bitorder='little') for name, row in bits.items()}
   )
   values = wires.decode(outputs.colours, run.encoding.decoding)

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from safenet_jax.crypto import residues
+from safenet_jax.crypto.homomorphic import residues
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.gazelle import correlations
 from safenet_jax.protocol.layers import max_pool

@@ -11,7 +11,7 @@ from safenet_jax.approximation import importance
 from safenet_jax.approximation import plan as plans
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point import formats, quantize
-from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
+from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel
 from safenet_jax.models import layers, network
 
 
@@ -45,7 +45,7 @@ def model(seed=0, features=6):
       limb=int(rng.integers(8, 20)),
     )
 
-  return FixedPointModel(
+  public = PublicModel(
     layers=(
       layers.Conv(features, batch_norm=False),
       layers.Activation(),
@@ -63,33 +63,36 @@ def model(seed=0, features=6):
       'activation0': activation(4, features - 4, 2, (8, 8), window=2),
       'activation1': activation(4, 0, 0, (2, 2)),
     },
-    linear={
-      'conv0': linear((3, 3, 2, features)),
-      'conv1': linear((3, 3, features, 4), stride=2),
-      'dense0': linear((16, 3)),
-    },
-    polynomials={
-      'activation0': rng.integers(-(1 << 40), 1 << 40, (3, features - 4)),
-    },
     absorbed=frozenset({'average_pool0'}),
     input_fraction=7,
     output_fraction=12,
   )
+  weights = {
+    'conv0': linear((3, 3, 2, features)),
+    'conv1': linear((3, 3, features, 4), stride=2),
+    'dense0': linear((16, 3)),
+  }
+  coefficients = rng.integers(-(1 << 40), 1 << 40, (3, features - 4))
+  return FixedPointModel(public, weights, {'activation0': coefficients})
+
+
+def altered(model, **changes):
+  """A model with other public fields and the same weights."""
+  return dataclasses.replace(model, public=dataclasses.replace(model.public, **changes))
 
 
 def pooled(seed=0):
   """As `model`, with maxima of the first activation layer's channels, all of them garbled."""
   plain = model(seed)
-  found = list(plain.layers)
+  found = list(plain.public.layers)
   found[2] = layers.MaxPool(2)
   form = dataclasses.replace(
     activation(6, 0, 0, (8, 8), window=2), select_bits=24 - 8 + 1, maximum=True
   )
-  return dataclasses.replace(
-    plain,
+  return altered(
+    dataclasses.replace(plain, polynomials={}),
     layers=tuple(found),
-    activations=plain.activations | {'activation0': form},
-    polynomials={},
+    activations=plain.public.activations | {'activation0': form},
     absorbed=frozenset({'max_pool0'}),
   )
 
@@ -124,7 +127,7 @@ def _calibrated(records, shape, ratios):
   net = network.Network(records, input_shape=shape)
   variables = net.init(jax.random.key(0))
   approximation = activation_.approximate(
-    plans.make(ratios, [2] * len(ratios)),
+    plans.from_twentieths(ratios, [2] * len(ratios)),
     importance.ranks(net, variables),
     activation_.initial_coefficients(network.activation_channels(net)),
   )

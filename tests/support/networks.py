@@ -125,7 +125,7 @@ def approximation(net):
 
 
 def planned(net, variables, ratios, degrees):
-  return approximation(net)(plans.make(ratios, degrees), variables)
+  return approximation(net)(plans.from_twentieths(ratios, degrees), variables)
 
 
 def quantised(net, variables, approximation, precision=None):

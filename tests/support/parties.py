@@ -1,42 +1,25 @@
 """Both parties of a session in two threads of this process."""
 
 import dataclasses
+import functools
 import time
 from typing import NamedTuple
 
 import numpy as np
 
 from safenet_jax.crypto import ring
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
+from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.crypto.randomness import SystemRandomness
-from safenet_jax.protocol.delphi import client_offline, online, server_offline
-from safenet_jax.protocol.delphi import keys as session
-from safenet_jax.protocol.gazelle import offline as gazelle_offline
-from safenet_jax.protocol.gazelle import online as gazelle_online
+from safenet_jax.protocol.delphi import keys, linear_replies
+from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.layers import share_walks
-from safenet_jax.protocol.layers import structure as structures
-from safenet_jax.protocol.service import description
+from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.service import sessions
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
 from tests.support import peers
 
-
-class Linear:
-  """Homomorphic replies in this process."""
-
-  def __init__(self, model, structure, context, randomness):
-    self.weights = {
-      name: encrypted_convolution.prepare(
-        context, layer, model.linear[name].kernel.reshape(layer.kernel_shape)
-      )
-      for name, layer in structure.linear.items()
-    }
-    self.randomness = randomness
-
-  def reply(self, keys, name, upload, tag):
-    return encrypted_convolution.reply(
-      keys.publics[0], self.weights[name], upload, self.randomness, tag
-    )
+context = functools.lru_cache(8)(bfv.Context)
 
 
 @dataclasses.dataclass
@@ -67,38 +50,45 @@ class Run:
     return found
 
 
+def set_up(model):
+  """The structure of a model and contexts, which both parties have; no secret is in them."""
+  structure = Structure.of(model.public)
+  parameters = keys.parameters(structure)
+  return structure, {modulus: context(found) for modulus, found in parameters.items()}
+
+
+def client_party(channel, model, structure, contexts, randomness=None):
+  """A client, which has the public part of the model alone."""
+  randomness = randomness or SystemRandomness()
+  return ClientParty(channel, structure, contexts, randomness, model=model.public)
+
+
+def server_party(channel, model, structure, contexts, randomness=None):
+  """A server that computes in its own thread."""
+  randomness = randomness or SystemRandomness()
+  linear = linear_replies.InSession(model.linear, structure, contexts[0], randomness)
+  return ServerParty(channel, structure, contexts, randomness, model, linear)
+
+
 def run(model, images, *, mode='delphi', output='logits'):
   """Prepares for and infers a batch over a socket pair; the ledgers have each party's seconds."""
-  public = description.describe(model, SystemRandomness()).client_model()
-  structure = structures.structure(model, output)
-  assert structures.structure(public, output) == structure
-  contexts = {
-    modulus: bfv.Context(parameters)
-    for modulus, parameters in session.parameters(structure).items()
-  }
-  client, server, shares, s, m = _observed(mode, len(images))
+  structure, contexts = set_up(model)
+  client, server, shares, s, m = _observed(sessions.MODES[mode], len(images))
   sizes: list[tuple[int, int]] = []
 
   with peers.channels(timeout=600) as (ours, theirs):
     ours.ledger, theirs.ledger = Ledger(time.thread_time), Ledger(time.thread_time)
 
     def run_client():
-      randomness = SystemRandomness()
-      keys = session.client(ours, structure, contexts, randomness)
-      phase = client.offline(ours, public, structure, keys, randomness)
-      prepared = list(phase.prepare(len(images)))
-      extra = (keys, randomness) if mode == 'gazelle' else ()
-      return prepared, client.online(ours, public, structure, prepared, *extra).run(images)
+      party = client_party(ours, model, structure, contexts)
+      prepared = list(client.offline(party, output).prepare(len(images)))
+      return prepared, client.online(party, output, prepared).run(images)
 
     def run_server():
-      randomness = SystemRandomness()
-      keys = session.server(theirs, structure, contexts, randomness)
-      linear = Linear(model, structure, contexts[0], randomness)
-      phase = server.offline(theirs, structure, keys, linear, randomness)
-      prepared = list(phase.prepare(len(images)))
-      sizes.extend((each.nbytes, type(each).size(structure)) for each in prepared)
-      extra = (keys, linear) if mode == 'gazelle' else ()
-      server.online(theirs, model, structure, prepared, *extra).run()
+      party = server_party(theirs, model, structure, contexts)
+      prepared = list(server.offline(party, output).prepare(len(images)))
+      sizes.extend((each.nbytes, type(each).size(structure, output)) for each in prepared)
+      server.online(party, output, prepared).run()
       return prepared
 
     original, share_walks.Shares = (
@@ -140,9 +130,8 @@ class Phases(NamedTuple):
 def _observed(mode, images):
   """Both parties' phases, and where they leave c, s and m."""
   shares, s, m = [], {}, {}
-  theirs = {'delphi': online, 'gazelle': gazelle_online}[mode]
 
-  class Server(theirs.ServerOnline):
+  class Server(mode.server_online):
     def conv(self, name, layer, value):
       m[name] = value
       s[name] = super().conv(name, layer, value)
@@ -154,12 +143,12 @@ def _observed(mode, images):
       s[name] = super().activation(name, layer, value)
       return s[name]
 
-  if mode == 'delphi':
-    client = Phases(client_offline.ClientOffline, online.ClientOnline)
-    return client, Phases(server_offline.ServerOffline, Server), shares, s, m
+  server = Phases(mode.server_offline, Server)
+  if mode.name == 'delphi':
+    return Phases(mode.client_offline, mode.client_online), server, shares, s, m
   shares += [{} for _ in range(images)]
 
-  class Client(gazelle_online.ClientOnline):
+  class Client(mode.client_online):
     def conv(self, name, layer, value):
       c = super().conv(name, layer, value)
       for found, share in zip(shares, c):
@@ -168,8 +157,7 @@ def _observed(mode, images):
 
     dense = conv
 
-  client = Phases(gazelle_offline.ClientOffline, Client)
-  return client, Phases(gazelle_offline.ServerOffline, Server), shares, s, m
+  return Phases(mode.client_offline, Client), server, shares, s, m
 
 
 def _shares(found):

@@ -65,7 +65,8 @@ def serve(pipe, model, files, *, mode='delphi', journal=None, place=None) -> Non
   """
   with _watched('server', journal, place):
     context = tls.server_context(*files)
-    with servers.Server(model, context=context, mode=mode, timeout=_SECONDS) as server:
+    options = servers.ServerOptions(mode=mode, timeout=_SECONDS)
+    with servers.Server(model, context=context, options=options) as server:
       pipe.send(server.address)
       with contextlib.suppress(EOFError):
         pipe.recv()

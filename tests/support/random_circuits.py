@@ -12,7 +12,6 @@ INSTANCES = 64
 _OPERATIONS = {
   'xor': (2, lambda a, b: a ^ b),
   'and_': (2, lambda a, b: a & b),
-  'or_': (2, lambda a, b: a | b),
   'not_': (1, lambda a: ~a),
   'select': (3, lambda s, a, b: np.where(s, a, b)),
 }

@@ -74,18 +74,18 @@ def gathered(x, channels, stride, shift):
 
 
 class Follower:
-  """Operations on one image's int64 [H, W, C] that check a simulator's trace layer by layer.
+  """Operations on one image's int64 [H, W, C] that check a protocol's values layer by layer.
 
   Linear layers and additions have to be exact; an activation may differ by its
   bound, and goes on with what the protocol had.
   """
 
-  def __init__(self, model, trace, image):
-    self.model, self.trace, self.image = model, trace, image
+  def __init__(self, model, values, image):
+    self.model, self.values, self.image = model, values, image
     self.errors = {}
 
   def _exact(self, name, y):
-    np.testing.assert_array_equal(self.trace[name][self.image], y, err_msg=name)
+    np.testing.assert_array_equal(self.values[name][self.image], y, err_msg=name)
     return y
 
   def conv(self, name, layer, x):
@@ -100,20 +100,20 @@ class Follower:
 
   def activation(self, name, layer, y):
     del layer
-    form = self.model.activations[name]
+    form = self.model.public.activations[name]
     exact, bound = activation(y, form, self.model.polynomials.get(name, ()))
-    x = self.trace[name][self.image]
+    x = self.values[name][self.image]
     error = x - exact
     assert (np.abs(error) <= bound).all(), (name, np.abs(error).max(), bound.max())
     self.errors[name] = error, bound
     return x
 
   def average_pool(self, name, layer, x):
-    return x if name in self.model.absorbed else pooled(x, layer.window)
+    return x if name in self.model.public.absorbed else pooled(x, layer.window)
 
   def max_pool(self, name, layer, x):
     del layer
-    assert name in self.model.absorbed
+    assert name in self.model.public.absorbed
     return x
 
   def flatten(self, name, layer, x):

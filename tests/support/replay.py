@@ -15,7 +15,7 @@ import pytest
 
 from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
-from safenet_jax.protocol.delphi import keys as session
+from safenet_jax.protocol.delphi import keys
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import store
@@ -211,25 +211,25 @@ class Recording:
       patch.setattr(clients, 'SystemRandomness', lambda: InsecureSeededRandomness(1))
       patch.setattr(servers, 'SystemRandomness', lambda: InsecureSeededRandomness(2))
       patch.setattr(bfv, 'SecretKey', _secret_key)
-      patch.setattr(session, 'contexts', _contexts)
+      patch.setattr(keys, 'contexts', _contexts)
       for party, seed in zip(PARTIES, (3, 4)):
-        patch.setattr(session, party, self._keys_of(party, getattr(session, party), seed))
+        patch.setattr(keys, party, self._keys_of(party, getattr(keys, party), seed))
       yield
 
   def _keys_of(self, party, make, seed):
     """Keys from coins of their own, so that what follows draws the same with and without."""
 
-    def keys(channel, structure, contexts, randomness):
+    def recorded(channel, contexts, randomness):
       del randomness
       if not self._resumed:
-        found = make(channel, structure, contexts, InsecureSeededRandomness(seed))
+        found = make(channel, contexts, InsecureSeededRandomness(seed))
         return self.keys.setdefault(party, found) and found
       found = self.keys[party]
       for transfers in (found.labels, found.words):
         transfers._streams._nonces.clear()
       return found._replace(numbers=itertools.count())
 
-    return keys
+    return recorded
 
 
 _context = functools.lru_cache(8)(bfv.Context)
@@ -238,5 +238,5 @@ _secret_key = functools.lru_cache(8)(bfv.SecretKey)
 
 def _contexts(structure):
   return {
-    modulus: _context(parameters) for modulus, parameters in session.parameters(structure).items()
+    modulus: _context(parameters) for modulus, parameters in keys.parameters(structure).items()
   }

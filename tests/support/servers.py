@@ -5,14 +5,13 @@ import time
 import numpy as np
 
 from safenet_jax.crypto import randomness
-from safenet_jax.protocol.service import description as descriptions
-from safenet_jax.protocol.service import handshake
+from safenet_jax.protocol.service import description, handshake
 from safenet_jax.transport import channel as channels
 from safenet_jax.transport import listener as listeners
 from safenet_jax.transport import tls
 from tests.support import models
 
-SERVED = descriptions.describe(models.model(), randomness.InsecureSeededRandomness(0))
+SERVED = description.describe(models.model(), randomness.InsecureSeededRandomness(0))
 
 
 def session(channel):

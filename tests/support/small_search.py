@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from safenet_jax import data
 from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.models.network import Network
 from safenet_jax.search import member as members
@@ -45,18 +45,15 @@ def task(net=NETWORK, validation_images=16, **options):
   images = jnp.asarray(np.clip(images, 0, 255), jnp.uint8)
   labels = jnp.asarray(labels, jnp.int32)
   shared = members.Task(
-    images[:48],
-    labels[:48],
-    images[48:],
-    labels[48:],
-    importance.ranks(net, variables),
-    None,
-    net,
-    training,
-    (0.5,),
-    (0.25,),
+    train=data.Split(images[:48], labels[:48]),
+    validation=data.Split(images[48:], labels[48:]),
+    channel_ranks=importance.ranks(net, variables),
+    network=net,
+    training=training,
+    mean=(0.5,),
+    std=(0.25,),
   )
-  return shared, members.create(variables, plans.all_relu(LAYERS), 0.01, net, training)
+  return shared, members.all_relu(variables, 0.01, net, training)
 
 
 def evolution(**options):

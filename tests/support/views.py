@@ -1,19 +1,13 @@
 """A session of both parties in this process, with every message that each of them sees."""
 
 import dataclasses
-import functools
 
 import numpy as np
 
-from safenet_jax.crypto.homomorphic import bfv
-from safenet_jax.crypto.randomness import SystemRandomness
-from safenet_jax.protocol.delphi import keys as session
-from safenet_jax.protocol.layers import structure as structures
-from safenet_jax.protocol.service import description, sessions
+from safenet_jax.protocol.delphi import keys
+from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.service import sessions
 from tests.support import parties, peers
-
-# Public parameters: no secret is in them.
-context = functools.cache(bfv.Context)
 
 
 @dataclasses.dataclass
@@ -25,10 +19,10 @@ class Views:
   v: by layer, of all images: the client's share of what its circuits give.
   """
 
-  structure: structures.Structure | None = None
+  structure: Structure | None = None
   sent: list = dataclasses.field(default_factory=list)
-  client_keys: session.ClientKeys | None = None
-  server_keys: session.ServerKeys | None = None
+  client_keys: keys.ClientKeys | None = None
+  server_keys: keys.ServerKeys | None = None
   client: list = dataclasses.field(default_factory=list)
   server: list = dataclasses.field(default_factory=list)
   logits: np.ndarray | None = None
@@ -71,7 +65,7 @@ def run(
   Args:
     model: of the server.
     images: uint8 [B, H, W, C]; None ends after the offline phase.
-    mode: of `modes.MODES`.
+    mode: of `sessions.MODES`.
     prepares: counts of images per offline phase; all at once by default.
     client, server: randomness of the parties.
     lie: function of (party, tag, values) that gives the values to send instead.
@@ -82,13 +76,10 @@ def run(
   Raises:
     Exception: what ended the party that failed first.
   """
-  public = description.describe(model, SystemRandomness()).client_model()
-  structure, phases = structures.structure(model, output), sessions.MODES[mode]
+  structure, contexts = parties.set_up(model)
+  phases = sessions.MODES[mode]
   views = views or Views()
   views.structure = structure
-  contexts = {
-    modulus: context(parameters) for modulus, parameters in session.parameters(structure).items()
-  }
   counts = [len(images)] if prepares is None else prepares
   errors = []
   with peers.channels() as ends:
@@ -96,38 +87,35 @@ def run(
       _tap(end, views, lie)
     ours, theirs = ends
 
-    def client_party():
-      randomness = client or SystemRandomness()
-      keys = views.client_keys = session.client(ours, structure, contexts, randomness)
-      phase = phases.client_offline(ours, public, structure, keys, randomness)
+    def run_client():
+      party = parties.client_party(ours, model, structure, contexts, client)
+      views.client_keys = party.keys
+      phase = phases.client_offline(party, output)
       for count in counts:
         views.client += phase.prepare(count)
       if images is not None:
-        extra = (keys, randomness) if phases.encrypted_online else ()
-        walk = _opened(phases.client_online, views)(ours, public, structure, views.client, *extra)
+        walk = _opened(phases.client_online, views)(party, output, views.client)
         views.logits = walk.run(images)
 
-    def server_party():
-      randomness = server or SystemRandomness()
-      keys = views.server_keys = session.server(theirs, structure, contexts, randomness)
-      linear = parties.Linear(model, structure, contexts[0], randomness)
-      phase = phases.server_offline(theirs, structure, keys, linear, randomness)
+    def run_server():
+      party = parties.server_party(theirs, model, structure, contexts, server)
+      views.server_keys = party.keys
+      phase = phases.server_offline(party, output)
       for count in counts:
         views.server += phase.prepare(count)
       if images is not None:
-        extra = (keys, linear) if phases.encrypted_online else ()
         walk = _recorded(serve or phases.server_online, views)
-        walk(theirs, model, structure, views.server, *extra).run()
+        walk(party, output, views.server).run()
 
-    def guarded(party):
+    def guarded(run_party):
       try:
-        party()
+        run_party()
       except BaseException as error:
         errors.append(error)
         for end in ends:
           end.abort('the other party failed')
 
-    peers.both(lambda: guarded(client_party), lambda: guarded(server_party))
+    peers.both(lambda: guarded(run_client), lambda: guarded(run_server))
     views.ledgers = ours.ledger, theirs.ledger
   if errors:
     raise errors[0]

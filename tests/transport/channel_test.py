@@ -78,11 +78,16 @@ def test_both_sides_stream_at_once_without_waiting_for_each_other(security):
     assert peers.both(lambda: stream(client), lambda: stream(server)) == [True, True]
 
 
-def test_an_exchange_is_larger_than_any_queue():
+def exchange(end, block):
+  """Sends a message and receives the peer's, both at once."""
+  end.send('x', block)
+  return end.receive('x', [('uint64', block.shape)])
+
+
+def test_messages_that_cross_are_larger_than_any_queue():
   block = peers.words(MEGABYTES << 17)
-  expected = [('uint64', block.shape)]
   with peers.channels(queue_bytes=1 << 16, timeout=30) as ends:
-    found = peers.both(*(lambda end=end: end.exchange('x', [block], expected) for end in ends))
+    found = peers.both(*(lambda end=end: exchange(end, block) for end in ends))
   for (got,) in found:
     assert (got[::1000] == block[::1000]).all()
 
@@ -171,8 +176,7 @@ def test_openssl_is_in_one_connection_once_at_a_time(files, monkeypatch):
   block = peers.words(1 << 16)
   with peers.sockets(files) as pair:
     ends = [Channel(sock, party=party) for sock, party in zip(pair, ('client', 'server'))]
-    expected = [('uint64', block.shape)]
-    peers.both(*(lambda end=end: end.exchange('x', [block], expected) for end in ends))
+    peers.both(*(lambda end=end: exchange(end, block) for end in ends))
     assert all(isinstance(sock, Exclusive) and not sock.clashes for sock in pair)
     for end in ends:
       end.close()

@@ -8,8 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from safenet_jax.protocol.service import description as descriptions
-from safenet_jax.protocol.service import handshake
+from safenet_jax.protocol.service import description, handshake
 from safenet_jax.transport import listener as listeners
 from safenet_jax.transport import tls
 from safenet_jax.transport.channel import RefusedError
@@ -176,7 +175,7 @@ def test_sessions_are_logged_with_their_costs(files, caplog):
   (line,) = servers.lines(caplog, 'session_end')
   fields = dict(field.split('=', 1) for field in line.split(' '))
   assert fields.keys() == {'event', 'peer', 'seconds', 'bytes', 'cpu_seconds'}
-  assert int(fields['bytes']) > len(descriptions.encode(servers.SERVED))
+  assert int(fields['bytes']) > len(description.encode(servers.SERVED))
 
 
 def test_ipv6_is_served(files):

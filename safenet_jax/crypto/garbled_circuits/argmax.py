@@ -1,13 +1,17 @@
 """The index of the largest of n shared words: a tournament of comparisons.
 
-A word is c + s mod 2^k in two's complement, which is the shared value y wherever
--2^(k-1) <= y < 2^(k-1): nothing is rounded, and outside of that the index is
-garbage. One circuit adds the shares; then neighbours are compared, the winner
-goes on with its value and the bits of its index, and a last word without a
+A word is c + s mod 2^k in two's complement, where c and s are the client's and the
+server's share, and k is the number of bits. It is the shared value y as long as
+-2^(k-1) <= y < 2^(k-1), and nothing is rounded. Outside of that range the index is
+garbage.
+
+First, one circuit adds the shares. Then come rounds, in which neighbours are compared.
+The winner goes on with its value and the bits of its index; a last word without a
 neighbour goes on as it is. Of equal words the first wins, as in numpy.argmax.
 
-The pairs of a round are instances of one circuit, so that 100 words of 24 bits take
-some 400 gates one after the other and not 7,123. `garbled_argmax` garbles it.
+The pairs of a round are instances of one circuit, which run together. So for 100 words
+of 24 bits, which take 7,123 ANDs, only 356 come one after another. `garbled_argmax`
+garbles the tournament.
 """
 
 from collections.abc import Callable
@@ -19,7 +23,7 @@ import numpy as np
 from safenet_jax.crypto import hashing
 from safenet_jax.crypto.garbled_circuits import circuits
 
-# Of each stage's scratch; what fills it up is not sent.
+# A stage's instances are padded to a multiple of this; the padding is not sent.
 _MULTIPLE = 64
 
 
@@ -62,11 +66,12 @@ def stages(count: int, bits: int) -> tuple[Stage, ...]:
 
 
 def and_count(count: int, bits: int) -> int:
-  """ANDs of all instances, n (3 k - 1) - 3 k and those that select bits of indices.
+  """AND gates of a tournament of n = `count` words of k = `bits` bits, all instances together.
 
-  n (k - 1) for the sums, 2 k for each of n - 1 pairs but k for the last, whose value
-  nobody needs; and a pair of round i selects i bits of indices: 7 for n = 10, 95 for
-  n = 100 in all.
+  The sums take n (k - 1). Each of the n - 1 pairs takes 2 k, but the last one only k,
+  because nobody needs the value of its winner. This makes n (3 k - 1) - 3 k. In round i,
+  counted from 0, every pair selects i bits of indices besides: in all 7 ANDs for n = 10,
+  and 95 for n = 100.
   """
   return sum(stage.ands for stage in stages(count, bits))
 
@@ -78,16 +83,16 @@ def _sum(bits: int) -> circuits.Circuit:
 
 
 def _duel(bits: int, known: int, *, last: bool) -> circuits.Circuit:
-  """The winner of two words with `known` bits of their indices, and which one it was.
+  """Compares two words: gives the winner, and a further bit of its index, which one it was.
 
-  A word is its value, lowest bit first, and then the bits of its index. The last
-  winner is its index alone.
+  A word is its value, lowest bit first, followed by the `known` bits of its index. Of
+  the last winner only the index is given.
   """
   builder = circuits.Builder()
   left, right = (builder.input(name, bits + known) for name in ('left', 'right'))
   first = circuits.signed_greater_equal(builder, left[:bits], right[:bits])
   kept = slice(bits if last else 0, None)
-  # No word is left to select where there are two values only.
+  # If there are only two words, the last round is the first: no bit of an index is known.
   winner = circuits.select(builder, first, left[kept], right[kept]) if left[kept] else []
   return builder.build([*winner, builder.not_(first)])
 
@@ -97,7 +102,7 @@ Run = Callable[[Stage, np.ndarray, np.ndarray], np.ndarray]
 
 
 def play(count: int, bits: int, client: np.ndarray, server: np.ndarray, run: Run) -> np.ndarray:
-  """The tournament on values, on labels of value 0, or on labels of values.
+  """The tournament, whatever stands for a wire: its value, or one of its labels.
 
   Args:
     count, bits: of the words.
@@ -113,17 +118,7 @@ def play(count: int, bits: int, client: np.ndarray, server: np.ndarray, run: Run
     end = 2 * stage.instances
     winners = run(stage, words[:, 0:end:2], words[:, 1:end:2])
     alone = words[:, end:]
-    # Zeros are False, and its label of `garbled_argmax`.
+    # Zeros stand for the value False, and are the label of it in `garbled_argmax`.
     alone = np.concatenate([alone, np.zeros_like(alone[:1])])
     words = np.concatenate([winners, alone], axis=1) if alone.shape[1] else winners
   return words[:, 0]
-
-
-def plain(client: np.ndarray, server: np.ndarray) -> np.ndarray:
-  """In the clear: bool [bits, count, ...] of both shares to bool [index_bits, ...]."""
-
-  def run(stage, left, right):
-    return circuits.evaluate_plain(stage.circuit, {'left': left, 'right': right})
-
-  bits, count = client.shape[:2]
-  return play(count, bits, client, server, run)

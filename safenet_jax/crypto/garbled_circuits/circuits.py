@@ -1,16 +1,15 @@
-"""Boolean circuits: built once, then run in plain, counted, garbled or evaluated.
+"""Boolean circuits: built once, then counted, garbled and evaluated.
 
 A bit is a `Wire` or a known Python bool; a word is a list of bits, lowest
-first. Under free XOR only AND gates cost anything, so the builder folds
-constants, shares repeated gates, and keeps inversions off the XOR gates.
+first. Garbled XOR gates are free, and only AND gates cost anything. So the
+builder computes what is known, makes equal gates only once, and moves inversions
+from the operands of a XOR to its output.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
 from typing import NamedTuple
-
-import numpy as np
 
 AND = 'and'
 XOR = 'xor'
@@ -106,10 +105,6 @@ class Builder:
       return left if left == right else False
     return self._gate(AND, left, right)
 
-  def or_(self, left: Bit, right: Bit) -> Bit:
-    """left OR right, for one AND."""
-    return self.not_(self.and_(self.not_(left), self.not_(right)))
-
   def select(self, condition: Bit, if_true: Bit, if_false: Bit) -> Bit:
     """One of two bits, for one AND."""
     if isinstance(condition, bool):
@@ -154,7 +149,7 @@ def constant(value: int, width: int) -> list[Bit]:
 
 
 def add(builder: Builder, x: Word, y: Word, carry_in: Bit = False) -> list[Bit]:
-  """x + y + carry_in mod 2^width, one AND per bit but the last."""
+  """x + y + carry_in mod 2^width: one AND for every bit but the last."""
   _check_widths(x, y)
   total, carried = [], carry_in
   for position, (a, b) in enumerate(zip(x, y)):
@@ -190,12 +185,12 @@ def greater_equal(builder: Builder, x: Word, y: Word) -> Bit:
 
 
 def signed_greater_equal(builder: Builder, x: Word, y: Word) -> Bit:
-  """x >= y in two's complement: unsigned once the sign bits are flipped."""
+  """x >= y in two's complement: the unsigned comparison, after flipping both sign bits."""
   return greater_equal(builder, [*x[:-1], builder.not_(x[-1])], [*y[:-1], builder.not_(y[-1])])
 
 
 def sum_sign(builder: Builder, x: Word, y: Word) -> Bit:
-  """The top bit of x + y mod 2^width, one AND per bit but the last."""
+  """The top bit of x + y mod 2^width: one AND for every bit but the last."""
   _check_widths(x, y)
   carried = carry(builder, x[:-1], y[:-1]) if len(x) > 1 else False
   return builder.xor(builder.xor(x[-1], y[-1]), carried)
@@ -215,76 +210,17 @@ def maximum(builder: Builder, x: Word, y: Word) -> list[Bit]:
 def relu_sign(bits: int, dropped: int = 0) -> Circuit:
   """Whether client + server mod 2^bits is >= 0, from the shares' top bits.
 
-  Both inputs are the shares shifted right by `dropped`. The carry from below
-  is lost: sums in [0, 2^dropped) may read as negative (their ReLU is then zero
-  instead of less than one unit after a truncation by `dropped`), and the
-  2^dropped lowest sums may read as positive. bits - dropped - 1 ANDs.
+  The inputs are the two shares shifted right by `dropped` bits, so that the carry from
+  the bits below is lost. This can err in two places. Sums in [0, 2^dropped) may read as
+  negative: their ReLU is then zero, where after a truncation by `dropped` bits it would
+  be less than one unit. And the 2^dropped lowest sums may read as positive. The circuit
+  has bits - dropped - 1 ANDs.
+
+  ValueError unless 0 <= dropped < bits <= 64.
   """
-  _check_ring(bits, dropped)
+  if not 0 <= dropped < bits <= 64:
+    raise ValueError(f'{bits} bits, {dropped} dropped, want 0 <= dropped < bits <= 64')
   builder = Builder()
   client = builder.input('client', bits - dropped)
   server = builder.input('server', bits - dropped)
   return builder.build([builder.not_(sum_sign(builder, client, server))])
-
-
-def relu_ring(bits: int, dropped: int = 0) -> Circuit:
-  """(relu(client + server) >> dropped) + mask mod 2^bits, all words of `bits`.
-
-  3 bits - 3 - dropped ANDs: sum, selection, and the addition of the mask.
-  """
-  _check_ring(bits, dropped)
-  builder = Builder()
-  words = [builder.input(name, bits) for name in ('client', 'server', 'mask')]
-  value = add(builder, words[0], words[1])
-  positive = builder.not_(value[-1])
-  rectified = [builder.and_(bit, positive) for bit in value[dropped:-1]]
-  rectified += constant(0, dropped + 1)
-  return builder.build(add(builder, words[2], rectified))
-
-
-def _check_ring(bits: int, dropped: int) -> None:
-  if not 0 <= dropped < bits <= 64:
-    raise ValueError(f'{bits} bits, {dropped} dropped, want 0 <= dropped < bits <= 64')
-
-
-def evaluate_plain(circuit: Circuit, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-  """Runs a circuit in the clear: bool [width, N] per input to bool [outputs, N].
-
-  ValueError for other inputs.
-  """
-  if inputs.keys() != dict(circuit.inputs).keys():
-    raise ValueError(f'inputs {sorted(inputs)}, want {sorted(dict(circuit.inputs))}')
-  wires: list[np.ndarray] = []
-  for name, width in circuit.inputs:
-    if len(inputs[name]) != width:
-      raise ValueError(f'input {name!r} has {len(inputs[name])} bits, want {width}')
-    wires += list(np.asarray(inputs[name], bool))
-  for gate in circuit.gates:
-    left = wires[gate.left.number] ^ gate.left.inverted
-    right = wires[gate.right.number] ^ gate.right.inverted
-    wires.append(left & right if gate.op == AND else left ^ right)
-  return np.stack(
-    [
-      np.full_like(wires[0], bit) if isinstance(bit, bool) else wires[bit.number] ^ bit.inverted
-      for bit in circuit.outputs
-    ]
-  )
-
-
-class Count(NamedTuple):
-  """Gates of a circuit, and the most ANDs on one path."""
-
-  ands: int
-  xors: int
-  depth: int
-
-
-def count(circuit: Circuit) -> Count:
-  """What a circuit costs."""
-  depths = [0] * circuit.input_width
-  for gate in circuit.gates:
-    deepest = max(depths[gate.left.number], depths[gate.right.number])
-    depths.append(deepest + (gate.op == AND))
-  ends = [depths[bit.number] for bit in circuit.outputs if isinstance(bit, Wire)]
-  ands = circuit.and_count
-  return Count(ands, len(circuit.gates) - ands, max(ends, default=0))

@@ -6,16 +6,18 @@
                                     --- tables, decoding of the index ---->
                                     --- labels of s ------->  evaluate(...)
 
-The labels of a round's results are those of the next one's inputs, and all rounds
-are one message. A word without a neighbour gets index bit 0 as x xor x, whose
-labels under free XOR are 0 and delta: both parties know the one that the evaluator
-holds, and there is nothing to send.
+Here c and s are the client's and the server's shares of the words; the client is the
+evaluator. The labels of a round's results are the labels of the next round's inputs,
+and all rounds are one message. A word without a neighbour wins its round, and gets the
+index bit 0. As a wire this bit is x xor x, whose labels under free XOR are 0 and delta.
+The evaluator holds label 0, which both parties know, so that there is nothing to send.
 
 What the evaluator sees: tables, masked by hashes of labels that it does not have,
-and one label of every wire, uniform, whose colour says nothing because the
-garbler's colour bits are uniform. Only for the index does it get the values that
-colours stand for, so that sums and winners stay hidden. Hash, keys and what may be
-used once are as in `garbling`; every round has hash keys of its own.
+and one label of every wire. That label is uniform, and its colour says nothing,
+because the garbler's colour bits are uniform. Only for the index does the evaluator
+get the values that colours stand for, so that sums and winners stay hidden. Hash, keys
+and what may be used only once are as in `garbling`; every round has hash keys of its
+own.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,10 +29,10 @@ from safenet_jax.crypto import messages
 from safenet_jax.crypto.garbled_circuits import (
   argmax,
   circuits,
+  compiled_circuit,
   garbled_block,
   garbling,
-  kernels,
-  slot_program,
+  half_gates,
 )
 from safenet_jax.crypto.garbled_circuits.argmax import Stage
 from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
@@ -38,29 +40,29 @@ from safenet_jax.crypto.randomness import Randomness
 
 
 def tables_shape(count: int, bits: int) -> tuple[int, int, int, int]:
-  """Of a garbled tournament: stage by stage, gate by gate, instance by instance."""
+  """Shape of a tournament's tables, in order of stage, then gate, then instance."""
   return argmax.and_count(count, bits), 2, 1, 2
 
 
 class _Tiles:
   """One party's scratch for every stage."""
 
-  def __init__(self, count: int, bits: int, tile: Callable[..., kernels.Tile]):
+  def __init__(self, count: int, bits: int, tile: Callable[..., half_gates.Tile]):
     self._blocks = []
     for stage in argmax.stages(count, bits):
-      program = slot_program.compile_program(stage.circuit)
-      self._blocks.append(kernels.Block(program, stage.size, functools.partial(tile, program)))
+      program = compiled_circuit.compile_program(stage.circuit)
+      self._blocks.append(half_gates.Block(program, stage.size, functools.partial(tile, program)))
 
   def run(
     self, stage: Stage, left: np.ndarray, right: np.ndarray, seed: bytes, tables: np.ndarray
   ) -> np.ndarray:
-    """A stage's output labels uint64 [outputs, size, 2], zero for padding.
+    """A stage's output labels, uint64 [outputs, size, 2], zero for padding.
 
     Args:
       stage: to run.
       left, right: labels [width, instances, 2].
       seed: of all stages.
-      tables: [ands, 2, size, 2], of which the garbler's are written.
+      tables: [ands, 2, size, 2]; a garbler writes them, an evaluator reads them.
     """
     words = np.zeros((2, len(left), stage.size, 2), np.uint64)
     words[0, :, : stage.instances], words[1, :, : stage.instances] = left, right
@@ -85,21 +87,21 @@ class Garbler:
     self._count, self._bits = count, bits
     self._randomness, self._delta = randomness, delta.copy()
     self._tiles = _Tiles(
-      count, bits, lambda program, size: kernels.GarblerTile(program, size, self._delta)
+      count, bits, lambda program, size: half_gates.GarblerTile(program, size, self._delta)
     )
 
   def garble(
     self, zero_labels: Mapping[str, np.ndarray] | None = None
   ) -> tuple[GarbledBlock, garbling.Encoding]:
-    """Garbles one; inputs not in `zero_labels` get fresh labels.
+    """Garbles one tournament; inputs not in `zero_labels` get fresh labels.
 
     Args:
       zero_labels: for 'client' the labels of value 0, uint64 [bits, size, 2], of
         which the first `count` of every bit are used.
 
     Returns:
-      The message, and the garbler's secrets: labels of the shares, and `decoding`,
-      whose first instance is the index.
+      The message, and the garbler's secrets: labels of the shares, and `decoding`, in
+      which the first instance is that of the index.
 
     Raises:
       ValueError: labels of another type or shape.
@@ -148,7 +150,7 @@ class Evaluator:
 
   def __init__(self, count: int, bits: int):
     self._count, self._bits = count, bits
-    self._tiles = _Tiles(count, bits, kernels.EvaluatorTile)
+    self._tiles = _Tiles(count, bits, half_gates.EvaluatorTile)
 
   def evaluate(
     self, garbled: GarbledBlock, client: np.ndarray, server: np.ndarray, decoding: np.ndarray

@@ -1,10 +1,10 @@
 """A block of garbled instances as it travels, and the check that it carries.
 
-The check tells a block that fits its labels from one that does not: tables or
-labels of another block, batch, circuit or delta, or in another order. XOR is free,
-so the XOR of all output labels of a block, the parity of its outputs, has two
-labels as any wire has. The garbler sends the hash of each, by colour; a label that
-any gate spoiled has neither.
+The check finds tables or labels that belong to another block, batch, circuit or
+delta, or are in another order. It works on the parity of the outputs: the XOR of all
+output labels of a block. XOR gates are free, so the parity has two labels as any wire
+has. The garbler sends the hashes of both, in the order of their colours. If any gate
+went wrong, the evaluator's parity label has neither hash.
 
 What the evaluator sees is the usual decoding of an output wire (eprint 2014/756)
 without the value: one hash that it can compute, and one of a label that it does
@@ -53,22 +53,8 @@ class GarbledBlock:
 
   @property
   def nbytes(self) -> int:
-    """The size of `to_bytes`."""
+    """The bytes to send."""
     return SEED_BYTES + CHECK_BYTES + self.tables.nbytes
-
-  def to_bytes(self) -> bytes:
-    """Seed, check and tables, one after another; `from_bytes` reads them."""
-    return self.seed + self.check + self.tables.tobytes()
-
-  @classmethod
-  def from_bytes(cls, data: bytes, circuit: circuits.Circuit, block: int) -> 'GarbledBlock':
-    """Reads a message without copying it; ValueError if it has another size."""
-    shape, start = tables_shape(circuit, block), SEED_BYTES + CHECK_BYTES
-    size = start + 8 * int(np.prod(shape))
-    if len(data) != size:
-      raise ValueError(f'garbled block of {len(data)} bytes, want {size}')
-    tables = np.frombuffer(data, np.uint64, offset=start).reshape(shape)
-    return cls(bytes(data[:SEED_BYTES]), bytes(data[SEED_BYTES:start]), tables)
 
 
 def make_check(

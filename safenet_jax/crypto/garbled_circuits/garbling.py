@@ -1,7 +1,12 @@
 """Garbled circuits: half-gates, free XOR, point-and-permute, many at once.
 
-One circuit is garbled for a block of instances in one go (eprint 2014/756).
-Labels are 16 bytes; an AND costs two of them.
+The garbler encrypts a circuit, and the evaluator computes its outputs without seeing
+the values on its wires. Each wire has two labels of 16 bytes, one for value 0 and one
+for value 1, and the evaluator gets one of them. The two differ by delta, which is the
+same for all wires. That makes XOR gates free. An AND gate costs two table rows of the
+size of a label (half-gates, eprint 2014/756). The low bit of a label is its colour,
+which tells the evaluator which rows to use and says nothing about the value
+(point-and-permute). One circuit is garbled for a block of instances in one go.
 
     Garbler                                           Evaluator
       correlated OT with its delta  <-- choices ---     own labels
@@ -9,20 +14,20 @@ Labels are 16 bytes; an AND costs two of them.
       Encoding.labels(own bits)     --- labels ------->  evaluate(...)
       Encoding.decoding             --- if it may know the values -->
 
-Whoever holds one label of each input wire sees uniform messages: a table row is
-masked by the hash of a label that it does not have, and a label, colour
-included, is masked by the uniform label of value 0 (an input's) or by hashes. A
-block carries a check that finds labels or tables of another one (`garbled_block`).
+Whoever holds one label of each input wire sees uniform messages. A table row is
+masked by the hash of a label that it does not have. A label, colour included, is
+masked by the uniform label of value 0 if it is an input's, else by hashes. A block
+carries a check that finds labels or tables of another block (`garbled_block`).
 
 Security. H(x) = AES-XTS_K(x) ^ sigma(x) as in `hashing`, assumed circular
 correlation robust with AES as an ideal cipher (eprint 2019/074, 2019/1168). Each
 gate of each tile has its own public key, which serves at most 2^14 instances
 of two operands: finding delta takes about 2^112 work. XTS tells instances and
-operands apart by tweaks that start again with every call to the cipher: so both
-labels of a wire meet one tweak, and a tile must never be split over two calls.
-(OpenSSL refuses more than 2^20 blocks in one.) Delta is fresh for each session.
-A block is evaluated once and an input encoded once, for two labels of one wire
-reveal delta.
+operands apart by tweaks, which start again with every call to the cipher. So the
+garbler hashes both labels of a wire under the same tweak, in two calls, and a tile
+must never be split over two calls. (OpenSSL refuses more than 2^20 blocks in one.)
+Delta is fresh for each session. A block is evaluated once and an input encoded once,
+for two labels of one wire reveal delta.
 
 Not constant time: lookups at secret indices, in tables of 256 rows of 128 bytes,
 show in a shared cache. AES itself runs in hardware. Little-endian machines only.
@@ -33,11 +38,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safenet_jax.crypto.garbled_circuits import circuits, garbled_block, kernels, slot_program
+from safenet_jax.crypto.garbled_circuits import (
+  circuits,
+  compiled_circuit,
+  garbled_block,
+  half_gates,
+)
 from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
 from safenet_jax.crypto.randomness import Randomness
 
 _COLOUR = np.uint64(1)
+
+
+def fresh_delta(randomness: Randomness) -> np.ndarray:
+  """The offset between the two labels of every wire: uint64 [2], uniform except its low bit, 1."""
+  return randomness.words(2) | np.array([_COLOUR, 0], np.uint64)
 
 
 class Encoding:
@@ -46,7 +61,8 @@ class Encoding:
   Attributes:
     output_labels: uint64 [outputs, block, 2], the labels of colour 0; zero for
       constant outputs.
-    decoding: uint8 [outputs, block / 8], the values of colour 0, packed.
+    decoding: uint8 [outputs, block / 8], packed: the values that the labels of colour 0
+      stand for.
   """
 
   def __init__(
@@ -57,9 +73,9 @@ class Encoding:
     outputs: np.ndarray,
   ):
     """Takes labels of value 0: uint64 [width, 2 block] of fresh inputs and outputs."""
-    self._select_delta = kernels.selection_table(np.zeros(2, np.uint64), delta)
+    self._select_delta = half_gates.selection_table(np.zeros(2, np.uint64), delta)
     self._inputs = inputs
-    self.decoding = np.stack([kernels.colours(zero) for zero in outputs])
+    self.decoding = np.stack([half_gates.colours(zero) for zero in outputs])
     colourless = self._add_delta(outputs, self.decoding)
     self.output_labels = colourless.reshape(len(outputs), -1, 2)
     for values, output in zip(self.decoding, circuit.outputs):
@@ -74,7 +90,7 @@ class Encoding:
   def _add_delta(self, zeros: np.ndarray, bits: np.ndarray) -> np.ndarray:
     labels = np.empty_like(zeros)
     for label_row, zero, bit_row in zip(labels, zeros, bits):
-      kernels.select(self._select_delta, bit_row, label_row)
+      half_gates.select(self._select_delta, bit_row, label_row)
       np.bitwise_xor(label_row, zero, out=label_row)
     return labels
 
@@ -82,8 +98,8 @@ class Encoding:
     """The labels of an input's values, once only.
 
     Args:
-      name: an input that was garbled with fresh labels; the labels of others
-        are with the evaluator already.
+      name: an input that was garbled with fresh labels. The evaluator has its labels
+        of the other inputs already.
       bits: uint8 [width, block / 8], packed.
 
     Returns:
@@ -125,15 +141,14 @@ class Garbler:
     self.block = block
     self._randomness = randomness
     if delta is None:
-      delta = randomness.words(2)
-      delta[0] |= _COLOUR
+      delta = fresh_delta(randomness)
     _check('delta', delta, np.uint64, (2,))
     if not delta[0] & _COLOUR:
       raise ValueError(f'delta {delta} is even, want low bit 1')
     self.delta = delta.copy()
-    program = slot_program.compile_program(circuit)
-    self._tiles = kernels.Block(
-      program, block, lambda size: kernels.GarblerTile(program, size, self.delta)
+    program = compiled_circuit.compile_program(circuit)
+    self._tiles = half_gates.Block(
+      program, block, lambda size: half_gates.GarblerTile(program, size, self.delta)
     )
 
   def garble(
@@ -144,10 +159,10 @@ class Garbler:
     """Garbles a block; inputs not in `zero_labels` get fresh labels.
 
     Args:
-      zero_labels: by input name the labels of value 0, uint64 [width, block, 2],
-        where the evaluator has its labels from correlated OT.
-      tables: uint64 [ands, 2, block, 2] to use for the message, such as those of
-        a block already sent: touching new memory takes time.
+      zero_labels: by input name the labels of value 0, uint64 [width, block, 2], of
+        those inputs whose labels the evaluator has from correlated OT.
+      tables: uint64 [ands, 2, block, 2], memory to write the message to, such as that
+        of a block already sent: touching new memory takes time.
 
     Raises:
       ValueError: tables that are not contiguous, or labels of an unknown input.
@@ -199,8 +214,10 @@ class Evaluator:
   def __init__(self, circuit: circuits.Circuit, block: int):
     self.circuit = circuit
     self.block = block
-    program = slot_program.compile_program(circuit)
-    self._tiles = kernels.Block(program, block, lambda size: kernels.EvaluatorTile(program, size))
+    program = compiled_circuit.compile_program(circuit)
+    self._tiles = half_gates.Block(
+      program, block, lambda size: half_gates.EvaluatorTile(program, size)
+    )
 
   def evaluate(self, garbled: GarbledBlock, labels: Mapping[str, np.ndarray]) -> Outputs:
     """Evaluates a garbled block, once only.
@@ -231,7 +248,7 @@ class Evaluator:
     garbled_block.verify(garbled, self.circuit, outputs)
     return Outputs(
       outputs.reshape(len(outputs), self.block, 2),
-      np.stack([kernels.colours(row) for row in outputs]),
+      np.stack([half_gates.colours(row) for row in outputs]),
     )
 
 
@@ -253,8 +270,8 @@ def garble_many(
   if instances % 64 or instances < 64:
     raise ValueError(f'{instances} instances, want a multiple of 64')
   garbler = None
-  for start in range(0, instances, kernels.MAX_BLOCK):
-    span = slice(start, min(start + kernels.MAX_BLOCK, instances))
+  for start in range(0, instances, half_gates.MAX_BLOCK):
+    span = slice(start, min(start + half_gates.MAX_BLOCK, instances))
     block = span.stop - span.start
     if garbler is None or garbler.block != block:
       garbler = Garbler(circuit, block, randomness, delta)

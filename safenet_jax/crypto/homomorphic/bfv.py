@@ -6,11 +6,17 @@
       in NTT form                                combine: sums of products, + Enc(0)
     replies.unmask: alpha    <---------------    replies.mask: beta
 
+A ciphertext is two polynomials c0 and c1. With the client's secret key s, c0 + c1 s is
+the plaintext, scaled from its modulus t up to the ciphertext's modulus q, plus small
+noise. NTT form holds polynomials such that products are taken element by element. alpha
+and beta are the parties' shares of the result.
+
 What the server sees, a seed and c0, is BFV under the client's key with a uniform
-c1; what the client sees is argued in `replies`. Both parties are semi-honest.
-SEAL draws keys and the randomness of Enc(0) itself, from the system, anew in every
-call, so also after a fork. Its bindings hold the interpreter lock: parallel means
-processes (`workers`).
+c1. What the client sees is argued in `replies`. Both parties are semi-honest.
+
+SEAL draws keys and the randomness of Enc(0) itself. It takes them from the system, anew
+in every call, so that this holds after a fork too. Its bindings hold the interpreter
+lock: to compute in parallel takes processes (`workers`).
 """
 
 from collections.abc import Sequence
@@ -19,15 +25,23 @@ import dataclasses
 import numpy as np
 import seal
 
-from safenet_jax.crypto import messages, residues
-from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto import messages
+from safenet_jax.crypto.homomorphic import residues
+from safenet_jax.crypto.randomness import Randomness
 
 _COINS = np.uint64((1 << 21) - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-  """Degree N, bits of the coefficient moduli (the special prime last) and t."""
+  """What a BFV scheme is made of.
+
+  Attributes:
+    degree: N, the coefficients of a polynomial.
+    modulus_bits: the bits of each prime. The last is SEAL's special prime, which keys have
+      and ciphertexts lack; q is the product of the others.
+    plain_modulus: t, the modulus of plaintexts.
+  """
 
   degree: int
   modulus_bits: tuple[int, ...]
@@ -35,15 +49,17 @@ class Parameters:
 
 
 def ring_parameters(bits: int = 56) -> Parameters:
-  """For linear layers in Z_2^bits: q has 93 bits, 109 with the special prime."""
+  """Parameters for linear layers in Z_2^bits: q has 93 bits, and 109 with the special prime."""
   return Parameters(4096, (47, 46, 16), 1 << bits)
 
 
 def slot_parameters(modulus: int) -> Parameters:
-  """For products in F_p, p = 1 mod 2^14 a prime of at most 50 bits; ValueError for others.
+  """Parameters for products in F_p, for a prime p of at most 50 bits that is 1 mod 2^14.
 
-  All N slots of a product are wrong when one coefficient is: probability 2^-42
-  for the 41-bit p, 2^-60 for a 50-bit p.
+  If noise makes one coefficient of a product wrong, all of its N slots are. The
+  probability of that is 2^-42 for the 41-bit p, and 2^-60 for a 50-bit p.
+
+  ValueError for another modulus.
   """
   bits = modulus.bit_length()
   if bits > 50 or modulus % (1 << 14) != 1:
@@ -54,8 +70,9 @@ def slot_parameters(modulus: int) -> Parameters:
 class Context:
   """What both parties compute from the parameters; holds no secret of either.
 
-  Polynomials are uint64 residues [..., moduli, degree]. SEAL's objects pass
-  through its serialised form, a header and words; headers are always our own.
+  Polynomials are uint64 residues [..., moduli, degree]. They become SEAL's objects, and
+  come from them, by way of SEAL's serialised form, a header and words. The headers are
+  always our own, never a peer's.
   """
 
   def __init__(self, parameters: Parameters):
@@ -74,7 +91,7 @@ class Context:
     self._slots: seal.BatchEncoder | None = None
     if self.seal.first_context_data().qualifiers().using_batching:
       self._slots = seal.BatchEncoder(self.seal)
-    # Deciphers nothing: with c1 = 0 a decryptor under any key rounds c0 t / q.
+    # This key deciphers nothing. With c1 = 0, a decryptor under any key rounds c0 t / q.
     keys = seal.KeyGenerator(self.seal)
     self._rounding = seal.Decryptor(self.seal, keys.secret_key())
     word = 8 * self.degree
@@ -100,7 +117,9 @@ class Context:
     return coefficients
 
   def to_coefficients(self, slots: np.ndarray) -> np.ndarray:
-    """[degree] uint64 below t, such that products go slot by slot.
+    """Slots as the coefficients of a polynomial, both uint64 [degree] below t.
+
+    The product of two such polynomials has the products of their slots, one by one.
 
     Raises:
       ValueError: t is not a prime of `slot_parameters`.
@@ -123,7 +142,7 @@ class Context:
     return plain
 
   def ciphertext(self, polynomials: np.ndarray, *, ntt: bool) -> seal.Ciphertext:
-    """[2, moduli, degree] as a ciphertext."""
+    """Polynomials c0 and c1, [2, moduli, degree], as a ciphertext."""
     encrypted = seal.Ciphertext()
     encrypted.load_bytes(self.seal, self._headers[ntt] + polynomials.tobytes())
     return encrypted
@@ -140,7 +159,7 @@ class Context:
     return self.seal.from_public_str(self._key_header + polynomials.tobytes())
 
   def decrypt(self, decryptor: seal.Decryptor, encrypted: seal.Ciphertext) -> np.ndarray:
-    """[degree] uint64 below t."""
+    """The plaintext of a ciphertext, uint64 [degree] below t."""
     plain = seal.Plaintext()
     decryptor.decrypt(encrypted, plain)
     return self._coefficients(plain)
@@ -205,11 +224,12 @@ class SecretKey:
     """What the server needs for `PublicKey`."""
     return residues.pack(self._public, self.context.key_moduli)
 
-  def encrypt(self, coefficients: np.ndarray, randomness: randomness_lib.Randomness) -> bytes:
+  def encrypt(self, coefficients: np.ndarray, randomness: Randomness) -> bytes:
     """Plaintexts [n, degree] as one blob: a seed for every c1, and every c0.
 
-    c1 = a is the expanded seed and c0 = e + round(q m / t) - a s. The bindings
-    have no seeded form, so SEAL scales, transforms and multiplies, and e has
+    For a plaintext m and the secret key s, c1 = a is expanded from the seed, and
+    c0 = e + round(q m / t) - a s. The bindings have no encryption with a seed. So this
+    function draws a and the noise e, and SEAL scales, transforms and multiplies. e has
     SEAL's own distribution: binomial, 21 coins a side, deviation 3.24.
     """
     context, evaluator = self.context, self.context.evaluator
@@ -218,7 +238,8 @@ class SecretKey:
     message = [seed]
     for plain in coefficients:
       error = residues.from_signed(_binomial(randomness, context.degree), context.moduli)
-      # The second halves only keep SEAL from refusing a transparent ciphertext.
+      # Only the first halves are used. SEAL would refuse zeros as second ones, because
+      # such a ciphertext hides nothing.
       encrypted = context.ciphertext(np.stack([error, error]), ntt=False)
       evaluator.add_plain_inplace(encrypted, context.plaintext(plain))
       evaluator.transform_to_ntt_inplace(encrypted)
@@ -230,13 +251,13 @@ class SecretKey:
     return b''.join(message)
 
   def decrypt(self, polynomials: np.ndarray) -> np.ndarray:
-    """[degree] uint64 below t of a ciphertext [2, moduli, degree]."""
+    """The plaintext, uint64 [degree] below t, of a ciphertext [2, moduli, degree]."""
     encrypted = self.context.ciphertext(polynomials, ntt=False)
     return self.context.decrypt(self._decryptor, encrypted)
 
 
-def _binomial(randomness: randomness_lib.Randomness, count: int) -> np.ndarray:
-  """Centred binomial int64 [count]: heads of 21 coins less those of 21 others."""
+def _binomial(randomness: Randomness, count: int) -> np.ndarray:
+  """Centred binomial noise, int64 [count]: heads of 21 coins minus heads of 21 others."""
   words = randomness.words(count)
   heads = np.bitwise_count(words & _COINS).astype(np.int64)
   return heads - np.bitwise_count(words >> np.uint64(43)).astype(np.int64)
@@ -246,7 +267,7 @@ class PublicKey:
   """The server's side: the client's public key and nothing that decrypts.
 
   Raises:
-    ValueError: not a key by its length or a residue.
+    ValueError: the key's length is wrong, or a residue is not below its modulus.
   """
 
   def __init__(self, context: Context, key: bytes):
@@ -269,12 +290,13 @@ class PublicKey:
 
     Args:
       ciphertexts: [inputs] in NTT form.
-      multipliers: [inputs][outputs], none zero, which SEAL would refuse.
-      offset: part of every multiplier; what it adds is taken away again.
+      multipliers: [inputs][outputs]. None is zero, because SEAL would refuse it.
+      offset: a plaintext that was added to every multiplier. What it adds to the sums is
+        subtracted again.
     """
     evaluator = self.context.evaluator
     totals: list[seal.Ciphertext] = []
-    # Outputs innermost: an input is read while it is in the cache (10 % faster).
+    # The inner loop is over outputs, so that an input is in the cache (10 % faster).
     for encrypted, row in zip(ciphertexts, multipliers):
       for k, multiplier in enumerate(row):
         product = evaluator.multiply_plain(encrypted, multiplier)
@@ -287,7 +309,7 @@ class PublicKey:
       evaluator.transform_from_ntt_inplace(excess)
     for total in totals:
       evaluator.transform_from_ntt_inplace(total)
-      # Never one zero twice: it would cancel in the difference of two replies.
+      # Never the same Enc(0) twice: it would cancel in the difference of two replies.
       evaluator.add_inplace(total, self.fresh_zero())
       if offset is not None:
         evaluator.sub_inplace(total, excess)

@@ -7,11 +7,16 @@
 
     c + u = W r mod 2^bits, each c uniform and independent of W.
 
-An element is off by one with probability about 3.24 ||w||_2 t / q: w the kernel
-of its output channel, t / q = 2^(bits - 93). Neither lengths nor the calls made
-depend on W: every kernel polynomial gets 2^bits / 4 added to its coefficient 0,
-which no weight reaches, so that none is zero (SEAL refuses to multiply by zero);
-what that adds to every output is the same, and is subtracted, noise included.
+W is the layer's kernel, and c and u are the parties' shares of W r.
+
+An element is off by one with probability about 3.24 ||w||_2 t / q, where w is the
+kernel of its output channel, t = 2^bits is BFV's plaintext modulus, q its ciphertext
+modulus, and t / q = 2^(bits - 93).
+
+Neither the lengths of messages nor the calls that are made depend on W. SEAL refuses
+to multiply by zero. So every kernel polynomial gets 2^bits / 4 added to its coefficient
+0. No weight is as large, so that no polynomial is zero. What this adds to the outputs
+is the same for all of them, and is subtracted again, noise included.
 
 The upload, and each group of output channels of the reply, carry an identifier
 (`messages`) of the key, the parameters, the layer and the caller's tag, by which
@@ -25,8 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.homomorphic import bfv, packing, replies
+from safenet_jax.crypto.randomness import Randomness
 
 _NOISE = 3.24  # deviation of a fresh encryption's noise
 _MOST_WRONG = 2.0**-10
@@ -72,7 +77,7 @@ def prepare(
   kernel: np.ndarray,
   groups: range | None = None,
 ) -> Weights:
-  """A kernel in NTT form, once per model: 64 KiB per product.
+  """Brings a kernel to NTT form, once per model; takes 64 KiB of memory per product.
 
   Args:
     context: of `ring_parameters`.
@@ -113,13 +118,13 @@ def encrypt_map(
   secret: bfv.SecretKey,
   layer: packing.Convolution,
   values: np.ndarray,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
   tag: bytes,
 ) -> bytes:
   """Client: Enc(r) for r uint64 [height, width, channels_in] below 2^bits.
 
-  `tag` tells uploads under one key apart: attempt and place in the network. The
-  server's call and `decrypt_map` get the same.
+  `tag` tells uploads under one key apart: it holds the attempt and the place in the
+  network. The server's call and `decrypt_map` get the same tag.
 
   Raises:
     ValueError: r has another shape or type, or a value is too large.
@@ -139,10 +144,12 @@ def reply(
   public: bfv.PublicKey,
   weights: Weights,
   upload: bytes,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
   tag: bytes,
 ) -> tuple[bytes, np.ndarray]:
-  """Server: the masked W r and u, uint64 [height, width, channels of the groups].
+  """Server: the reply, which holds W r under a mask, and the server's share u.
+
+  u is uint64 [height, width, channels of the groups].
 
   Raises:
     ValueError: the upload has a wrong length or a residue beyond its modulus, or is
@@ -173,7 +180,7 @@ def reply(
 def decrypt_map(
   secret: bfv.SecretKey, layer: packing.Convolution, message: bytes, tag: bytes
 ) -> np.ndarray:
-  """Client: c, uint64 [height, width, channels_out] of the output.
+  """Client: its share c of the output, uint64 [height, width, channels_out].
 
   Raises:
     ValueError: the reply has a wrong length or a residue beyond its modulus, or is
@@ -196,7 +203,7 @@ def decrypt_map(
 
 
 def _join(flat: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
-  """Groups of channels [h, w, c], one flat vector, as one map."""
+  """One map of several groups of channels [h, w, c], which lie in one flat vector."""
   ends = np.cumsum([np.prod(shape) for shape in shapes])
   parts = np.split(flat, ends[:-1])
   return np.concatenate([p.reshape(s) for p, s in zip(parts, shapes)], axis=-1)

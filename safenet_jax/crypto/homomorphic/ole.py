@@ -7,9 +7,10 @@
 
     alpha + beta = sum over j of a_j * b_j mod p, elementwise
 
-Elements lie in the N = 8192 slots of BFV ciphertexts with plaintext modulus p, so
-one reply ciphertext serves N elements, however many products K it sums. alpha
-is uniform, and independent of every b (`replies`).
+alpha and beta are the parties' shares of the result. Elements lie in the N = 8192
+slots of BFV ciphertexts with plaintext modulus p. So one reply ciphertext serves N
+elements, however many products K it sums. alpha is uniform, and independent of every
+b (`replies`).
 
 The request and each block of the reply carry an identifier (`messages`) of the key,
 the parameters, the step and the caller's tag; a tag is used once with a key.
@@ -18,8 +19,8 @@ the parameters, the step and the caller's tag; a tag is used once with a key.
 import numpy as np
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.homomorphic import bfv, replies
+from safenet_jax.crypto.randomness import Randomness
 
 
 def request_size(context: bfv.Context, products: int, count: int) -> int:
@@ -36,9 +37,7 @@ def _block_size(context: bfv.Context) -> int:
   return messages.BYTES + replies.size(context, 1, context.degree)
 
 
-def request(
-  secret: bfv.SecretKey, a: np.ndarray, randomness: randomness_lib.Randomness, tag: bytes
-) -> bytes:
+def request(secret: bfv.SecretKey, a: np.ndarray, randomness: Randomness, tag: bytes) -> bytes:
   """Client: encrypts a, uint64 [products, n] below p.
 
   `tag` tells requests under one key apart; `reply` and `finish` get the same.
@@ -57,13 +56,13 @@ def reply(
   public: bfv.PublicKey,
   message: bytes,
   b: np.ndarray,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
   tag: bytes,
 ) -> tuple[bytes, np.ndarray]:
   """Server: multiplies by b, uint64 [products, n] below p.
 
-  A block of 8192 zeros is not multiplied by, which takes less time: b should be
-  uniform, as it is in the protocol, or the same for all clients.
+  A block of 8192 zeros in b is skipped, which takes less time and could be noticed. So
+  b should be uniform, as it is in the protocol, or the same for all clients.
 
   Returns:
     The message and beta [n].

@@ -5,15 +5,17 @@
     mask v uniform over Z_q    -- c0 - v, c1 ->  alpha = round((c0 - v + c1 s) t / q)
     beta = round(v t / q)
 
-alpha + beta = the plaintext mod t, except that noise may carry: a coefficient is
-off by one with probability E|noise| t / q.
+(c0, c1) is a BFV ciphertext modulo q of a plaintext modulo t, and s is the client's
+secret key. alpha + beta is the plaintext mod t, unless the noise carries over in the
+rounding: a coefficient is off by one with probability E|noise| t / q.
 
 What the client sees: c0 - v is exactly uniform, whatever the plaintext and its
-noise are, because v is uniform over Z_q, fresh and used once. c1 contains the
-pk1 u + e1 of a fresh Enc(0): uniform by ring-LWE even to the owner of the secret
-key, because the other equation in u is in c0, which v hides. So alpha is
-independent of the server's inputs. Coefficients of c0 that hold no result are
-not sent. Without Enc(0), c1 would be linear in the server's weights.
+noise are, because v is uniform over Z_q, fresh and used once. c1 contains the second
+half of a fresh Enc(0). This is pk1 u + e1, where pk1 is the second half of the public
+key, and u and e1 are fresh and small. It is uniform by ring-LWE even to the owner of
+the secret key, because the other equation in u is in c0, which v hides. So alpha is
+independent of the server's inputs. Coefficients of c0 that hold no result are not
+sent. Without Enc(0), c1 would be linear in the server's weights.
 """
 
 from collections.abc import Sequence
@@ -21,9 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from safenet_jax.crypto import randomness as randomness_lib
-from safenet_jax.crypto import residues
-from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.crypto.homomorphic import bfv, residues
+from safenet_jax.crypto.randomness import Randomness
 
 
 def size(context: bfv.Context, ciphertexts: int, places: int) -> int:
@@ -36,14 +37,14 @@ def mask(
   context: bfv.Context,
   ciphertexts: Sequence[Any],
   places: np.ndarray,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
 ) -> tuple[bytes, np.ndarray]:
   """Server: a message, and the mask v.
 
   Args:
     context: of the ciphertexts.
     ciphertexts: from `PublicKey.combine`.
-    places: int [n], where [ciphertexts, degree] flattened holds results.
+    places: int [n], the indices of [ciphertexts, degree], flattened, that hold results.
     randomness: the mask's source.
 
   Returns:

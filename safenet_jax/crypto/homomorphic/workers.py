@@ -1,8 +1,9 @@
 """Processes that answer uploads together, each with a part of every layer.
 
-The bindings of SEAL hold the interpreter lock, so a server's cores need as many
-processes. Each prepares its share of every layer's output channels, once, and
-the parts of a reply are the same as one process would have sent.
+The bindings of SEAL hold the interpreter lock, so a server needs one process for each
+core that it wants to use. Each process prepares its part of every layer's output
+channels, once. Together, the parts of a reply have the form of the reply that one
+process would have sent.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ import struct
 
 import numpy as np
 
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.crypto.randomness import SystemRandomness
 
 Layers = Sequence[tuple[packing.Convolution, np.ndarray]]
 
@@ -25,7 +26,7 @@ _NUMBERS = struct.Struct('<QQ')
 class Workers:
   """A pool of spawned processes; use it as a context manager or `close` it.
 
-  Spawned, not forked, and every source of randomness is made in its process:
+  The processes are spawned, not forked, and each makes its own source of randomness:
   two processes with one stream would reveal each other's masks.
   """
 
@@ -58,8 +59,8 @@ class Workers:
     """`encrypted_convolution.reply` of a layer, by its index.
 
     Raises:
-      ValueError: no such layer, no key yet, or the upload is malformed or not the one
-        of this key, layer and tag.
+      ValueError: no such layer, no key yet, or the upload is malformed or belongs to
+        another key, layer or tag.
     """
     if not 0 <= layer < len(self._layers):
       raise ValueError(f'layer {layer}, want 0 to {len(self._layers) - 1}')
@@ -105,7 +106,7 @@ def _serve(
 ) -> None:
   """One worker: prepares its part of every layer, then answers until the end."""
   context = bfv.Context(parameters)
-  randomness = randomness_lib.SystemRandomness()
+  randomness = SystemRandomness()
   parts = []
   for layer, kernel in layers:
     groups = packing.layout(layer, context.degree).outputs

@@ -9,15 +9,20 @@ Ed25519, semi-honest, with random keys as output:
     key_i^0 = H(i, A, B_i, a B_i)          key_i^{c_i} = H(i, A, B_i, b_i A)
     key_i^1 = H(i, A, B_i, a (B_i - A))
 
-A is a uniform group element. B_i is one whatever c_i is, because b_i is
-uniform, so it says nothing about the choice. The other key needs the
-Diffie-Hellman value of A and A (CDH, H a random oracle).
+G is the group's generator, a and b_i are random scalars, and H is SHA-256. The
+sender gets two keys for every transfer, and the receiver the one of its choice.
 
-Seed trees (GGM trees, as in eprint 2022/192, section 6): `depth` base OTs give
-one side all 2^depth leaves of a tree, and the other all but the one whose
-index is spelled by its choice bits. One message corrects the base keys to the
-sums of the tree's levels; at every level the receiver opens one of two sums,
-and the other stays under a base key it does not have.
+A is a uniform group element. B_i is a uniform group element too, whatever c_i is,
+because b_i is uniform. So it says nothing about the choice. To compute the other key,
+the receiver would need the Diffie-Hellman value of A and A (CDH, H a random oracle).
+
+Seed trees (GGM trees, as in eprint 2022/192, section 6) are made from `depth` base
+OTs each. Every node of a tree is expanded to two children. The base OTs give one side
+all 2^depth leaves, and the other side all but one: the leaf whose index is spelled by
+its choice bits. For this, a level's nodes are summed in two halves, by the bit of the
+index that the level adds. One message holds these sums under the base keys. At every level the
+receiver opens one of the two sums, and the other stays under a base key that it does
+not have.
 """
 
 import hashlib
@@ -25,7 +30,7 @@ import hashlib
 from nacl import bindings
 import numpy as np
 
-from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto.randomness import Randomness
 
 KEY_BYTES = 16
 POINT_BYTES = 32
@@ -34,7 +39,7 @@ _TREE_DOMAIN = b'safenet_jax seed tree'
 
 
 def announce(
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
 ) -> tuple[bytes, bytes]:
   """The sender's secret scalar `a` and its message `A`, 32 bytes each."""
   secret = _scalar(randomness)
@@ -44,7 +49,7 @@ def announce(
 def choose(
   choices: np.ndarray,
   announcement: bytes,
-  randomness: randomness_lib.Randomness,
+  randomness: Randomness,
 ) -> tuple[bytes, np.ndarray]:
   """The receiver's answer to `A`.
 
@@ -100,11 +105,12 @@ def grow_trees(keys: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
   Returns:
     leaves: uint8 [trees, 2^depth, 16].
     corrections: uint8 [trees, depth - 1, 2, 16]. Entry [.., c, :] is the sum of
-      the level's nodes with last bit c under the base key of choice 1 - c. One
-      of the two is opened by the peer's key, the other is uniform to it.
+      the level's nodes whose newest index bit is c, under the base key of choice
+      1 - c. One of the two is opened by the peer's key, the other is uniform to it.
   """
   keys = keys.reshape(-1, depth, 2, KEY_BYTES)
-  # A choice bit d must give the node off the path, whose bit is 1 - d.
+  # The peer's path to its missing leaf has its choice bit d at this level. The key of
+  # choice d must open the node off that path, whose bit is 1 - d.
   nodes = keys[:, 0, ::-1]
   corrections = np.empty((len(keys), depth - 1, 2, KEY_BYTES), np.uint8)
   for level in range(1, depth):
@@ -169,7 +175,7 @@ def _level(children: np.ndarray) -> np.ndarray:
   return children.reshape(len(children), -1, KEY_BYTES)
 
 
-def _scalar(randomness: randomness_lib.Randomness) -> bytes:
+def _scalar(randomness: Randomness) -> bytes:
   return bindings.crypto_core_ed25519_scalar_reduce(randomness.bytes(64))
 
 

@@ -1,11 +1,17 @@
 """Pseudorandom bit planes from many seeds, and their transposition to labels.
 
-The extension of `oblivious_transfer` needs, for every group of 2^k streams, the
-k bit planes of sum_x weight(x) * stream_x over GF(2). Taken in Gray order of
-the weights (..., 2, 3, 1, 0), bit b of the weight flips after the streams
-numbered by the odd multiples of 2^b, so plane b is the sum of just these
-partial sums of the streams. AES in counter mode forms the partial sums itself,
-encrypting one into the next.
+A group has 2^k streams of bits, each with a weight of k bits. `correlated_transfer`
+needs the k bit planes of sum_x weight(x) * stream_x, where sums are XORs: plane b is
+the sum of all streams whose weight has bit b set.
+
+The streams are taken in Gray order of their weights (..., 2, 3, 1, 0), in which one bit
+of the weight flips from a stream to the next. Bit b flips after the streams number
+2^b, 3 * 2^b, 5 * 2^b and so on, counted from 1. So plane b is the sum of the partial
+sums of the streams up to these places, and no other work is needed for it.
+
+A partial sum is the one before it plus a stream. AES in counter mode computes this by
+itself: it encrypts one partial sum, which adds its key stream, and the result is the
+next.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +29,9 @@ _SUM_WORDS = 1 << 17
 # Rows a power of two apart would share a few cache sets.
 _PAD_WORDS = 8
 
-# Exchanges between 64x64 tiles' halves, then quarters, ...: the distance of the
-# two rows of a pair, and the bits of a word that lie in a low half.
+# A tile of 64x64 bits is transposed by exchanging its halves, then the quarters in them,
+# and so on. A level is the distance of the two rows of a pair, and the bits of a word
+# that lie in a low half.
 _LEVELS = tuple(
   (np.uint64(distance), np.uint64(low_bits))
   for distance, low_bits in (
@@ -60,9 +67,10 @@ class Streams:
 
     Args:
       seeds: for each of the 128 / bits groups, the 16-byte seeds in Gray order
-        of their weights: 2^bits, or one less where weight 0 is missing.
+        of their weights. They are 2^bits, or one less if the stream of weight 0 is
+        missing.
       positions: for each group, the partial sum (1 to 2^bits) from which on its
-        addend of `labels` takes part.
+        addend (see `labels`) takes part.
       bits: planes of a group.
     """
     contexts = [
@@ -80,8 +88,9 @@ class Streams:
 
     Args:
       tag: where the streams start; never used before.
-      addends: uint64 [groups, w]. It joins the sum like a stream that has the
-        weight of the stream at the group's position: none at 2^bits.
+      addends: uint64 [groups, w]. A group's addend joins the sum like one more stream,
+        with the weight of the stream at the group's position. At position 2^bits the
+        weight is zero.
       totals: uint64 [groups, w], filled with the last partial sums if given.
 
     Returns:
@@ -116,9 +125,9 @@ class Streams:
   def _partial_sums(self, addends: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields the next columns' partial sums, a few groups at a time.
 
-    They are uint64 [groups, 2^bits + 1, w]; row m is the sum of a group's first
-    m streams, and of its addend from the group's position on. Row 2^bits is of
-    no use where the last stream is missing.
+    They are uint64 [groups, 2^bits + 1, w]. Row m is the sum of a group's first
+    m streams. From the group's position on, it also contains the group's addend.
+    Where the last stream is missing, row 2^bits is of no use.
     """
     words = addends.shape[1]
     if self._sums.shape[-1] != words + _PAD_WORDS:

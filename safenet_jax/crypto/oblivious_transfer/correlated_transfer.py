@@ -5,9 +5,10 @@ labels q (sender) and t (receiver) such that
 
     t_j = q_j xor r_j * delta
 
-so with the garbler's free-XOR delta, q_j is the zero label of an input wire of
-the evaluator and t_j its active label. `word_transfer` makes pads, chosen
-transfers and products of them.
+Let the sender be the garbler of a circuit, and delta the difference between the two
+labels of its wires. Then q_j is the label of value 0 of one of the evaluator's input
+wires, and t_j the label of the evaluator's bit r_j. `word_transfer` makes random words
+and products of them.
 
     CorrelatedReceiver                          CorrelatedSender
       announcement             --- 32 B --->
@@ -16,21 +17,29 @@ transfers and products of them.
     and for each tag:
       extend(tag, choices, n)  -- message -->     extend(tag, message, n)
 
-Both extensions are one protocol, SoftSpoken OT (eprint 2022/192) with groups of
-k bits of delta; k = 1 is IKNP in the form of eprint 2013/552. For each group
-the receiver has 2^k streams s_x, and the sender all of them but the one whose
-index x is the group's part of delta (`base_transfer.grow_trees`). With n-bit
-streams, x and delta as k bits, and * their product with a bit:
+Both extensions are one protocol, SoftSpoken OT (eprint 2022/192). It cuts the 128 bits
+of delta into groups of k bits; k = 1 is IKNP in the form of eprint 2013/552. A group
+has 2^k pseudorandom streams s_x, where x is a number of k bits. The receiver has all of
+them. The sender has all but the one whose index x is the group's part of delta
+(`base_transfer.grow_trees`).
+
+For n transfers, every stream gives n bits, and r is the vector of the n choice bits.
+Below, x and delta stand for the k bits of a group. x * s is k rows: row i is s where
+bit i of x is 1, and zeros elsewhere.
 
     u = xor_x s_x
     v = xor_x x * s_x                the receiver's k rows of t
-    w = xor_x (x xor delta) * s_x    = v xor delta * u; the missing s weighs 0
+    w = xor_x (x xor delta) * s_x    = v xor delta * u
     d = u xor r                      the message
     w xor delta * d                  = v xor delta * r: the sender's rows of q
 
-A group sends n bits for k bits of delta, which makes 128 / k bits per transfer:
-16 bytes for 'iknp', 4 for 'softspoken' (k = 4), for 2 and 4 AES blocks. Random
-choices could be the first group's u, which saves one bit in 32: not done.
+The sender can compute w although it lacks one stream: the weight x xor delta of that
+stream is 0.
+
+A group sends n bits for k bits of delta. This makes 128 / k bits per transfer: 16 bytes
+for 'iknp' and 4 bytes for 'softspoken' (k = 4), at 2 and 4 AES blocks per transfer. (Where
+the choices are random, they could be the first group's u, and for k = 4 one bit in 32
+need not be sent. This is not done.)
 
 Security, semi-honest and static, assumes CDH on Ed25519 and a random oracle for
 the base OTs, AES as a pseudorandom function for the trees' leaves, and the
@@ -38,10 +47,10 @@ correlation robustness of `hashing` for what is made of the labels.
  - d is uniform to the sender: u contains the one stream that it cannot compute.
  - The receiver sees nothing that depends on delta. It cannot compute the hash of
    t_j xor delta, under which `word_transfer` sends.
- - delta is the caller's: uniform but for its low bit, 1, fresh for every session
-   and used nowhere else but in that session's circuits.
+ - delta is the caller's. It must be uniform except for its low bit, which is 1, fresh
+   for every session, and used nowhere else but in that session's circuits.
  - A tag names a part of the streams. Two messages for one tag would reveal the
-   sum of their choices, so a session takes a tag once; it must hold all that
+   sum of their choices, so a session takes a tag once. A tag must hold all that
    makes it unique: session nonce, attempt, layer, block.
  - A message carries an identifier (`messages`) of its tag, its count and all that
    the session's base transfers sent: a mix-up raises before anything is used.
@@ -55,8 +64,8 @@ import threading
 import numpy as np
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto import randomness as randomness_lib
 from safenet_jax.crypto.oblivious_transfer import base_transfer, bit_planes
+from safenet_jax.crypto.randomness import Randomness
 
 # Bits of delta per group of streams.
 GROUP_BITS = {'iknp': 1, 'softspoken': 4}
@@ -65,7 +74,7 @@ _BITS = 128
 
 
 class _Party:
-  """What both parties are: sessions of one process, used by one thread at a time."""
+  """What both parties share: a session belongs to one process, and serves one thread at a time."""
 
   def __init__(self, extension: str):
     self._group_bits = _group_bits(extension)
@@ -105,8 +114,8 @@ class CorrelatedSender(_Party):
     self._keys: np.ndarray | None = None
     self._sent = b'', b''
 
-  def choose(self, announcement: bytes, randomness: randomness_lib.Randomness) -> bytes:
-    """The points of the base OTs, 4096 bytes, delta's bits the choices.
+  def choose(self, announcement: bytes, randomness: Randomness) -> bytes:
+    """The points of the base OTs, 4096 bytes; the choices are the bits of delta.
 
     ValueError the second time.
     """
@@ -135,7 +144,7 @@ class CorrelatedSender(_Party):
       [group[index ^ weight].tobytes() for weight in weights[:-1]]
       for group, index in zip(leaves, missing)
     ]
-    # The message joins leaf 0, whose weight is delta: it adds delta * d.
+    # The message joins in with leaf 0, whose weight is delta: so it adds delta * d.
     positions = [1 + weights.index(index) for index in missing]
     self._name_session(*self._sent, corrections)
     self._streams = bit_planes.Streams(seeds, positions, bits)
@@ -163,7 +172,7 @@ class CorrelatedReceiver(_Party):
 
   def __init__(
     self,
-    randomness: randomness_lib.Randomness,
+    randomness: Randomness,
     *,
     extension: str = 'softspoken',
   ):
@@ -183,7 +192,7 @@ class CorrelatedReceiver(_Party):
     leaves, corrections = base_transfer.grow_trees(keys, self._group_bits)
     weights = bit_planes.gray_order(self._group_bits)
     seeds = [[group[weight].tobytes() for weight in weights] for group in leaves]
-    # The choices join leaf 0, whose weight is 0: they enter only the message.
+    # The choices join in with leaf 0, whose weight is 0: so they enter only the message.
     positions = [len(weights)] * len(leaves)
     self._name_session(self.announcement, points, corrections)
     self._streams = bit_planes.Streams(seeds, positions, self._group_bits)

@@ -1,28 +1,31 @@
-"""Random and chosen transfers and products of words, from correlated labels.
+"""Random words and products of two parties' secrets, from correlated transfers.
 
-The labels q and t = q xor r * delta of `oblivious_transfer` are hashed:
+A correlated transfer (`correlated_transfer`) leaves the sender with a label q, and with
+delta, which is the same for all transfers. The receiver, who chose a bit r, gets the label
+t = q xor r * delta. Both hash their labels to words:
 
     pads of the sender      w_0 = H(q), w_1 = H(q xor delta)
     pad of the receiver     w_r = H(t)
 
-which is a random transfer. H is keyed (`hashing`), with a fresh public key for
-every 2^14 rows, drawn by either party with `hash_keys` and sent to the other.
-The pad w_{1-r} is uniform to the receiver as long as delta is secret, and r has
-no influence on what the sender computes.
+Those pads are random words, of which the receiver knows the one that it chose. H is keyed
+(`hashing`), with a fresh public key for every 2^14 labels, which either party draws with
+`hash_keys` and sends to the other. The other pad, w_{1-r}, is uniform to the receiver as
+long as delta is secret, and what the sender computes does not depend on r.
 
-    chosen       sender -> receiver   m_c xor w_c for both c
-    products     sender -> receiver   e = factor + w_0 - w_1 mod 2^bits
-                 shares               -w_0 and w_r + r * e: sum to r * factor
+One message turns the pads into shares of r * factor, for a factor that the sender knows:
 
-Either message holds the receiver's unknown pad in each word, so it is uniform
-but for the chosen word, which the receiver is to learn. A pad hides one message,
-so `Pads` serve once: use the labels of a tag for one transfer or one product. A
-message carries an identifier of the pads' keys (`messages`), so that pads under
-other keys do not open it.
+    sender -> receiver   e = factor + w_0 - w_1 mod 2^bits
+    sender's share       -w_0
+    receiver's share     w_r + r * e
+    their sum            r * factor mod 2^bits
 
-The labels of a garbled output serve as well: with q = `Encoding.output_labels`,
-t = `Outputs.labels` and r the colour, a chosen transfer encrypts a word under
-each of them. Constant outputs have no secret label.
+Each word of the message holds the pad that the receiver does not know, so the message is
+uniform to it. A pad hides one message only, so `Pads` serve once: use the labels of a tag
+either as random words or for one product. A message carries an identifier of the pads' keys
+(`messages`), so that pads under other keys do not open it.
+
+The labels of a garbled output serve as well, with q = `Encoding.output_labels`,
+t = `Outputs.labels` and the colour as r. Constant outputs have no secret label.
 """
 
 from collections.abc import Iterator
@@ -31,7 +34,7 @@ import dataclasses
 import numpy as np
 
 from safenet_jax.crypto import hashing, messages
-from safenet_jax.crypto import randomness as randomness_lib
+from safenet_jax.crypto.randomness import Randomness
 
 
 @dataclasses.dataclass
@@ -49,7 +52,7 @@ class Pads:
     self.used = True
 
 
-def hash_keys(count: int, randomness: randomness_lib.Randomness) -> np.ndarray:
+def hash_keys(count: int, randomness: Randomness) -> np.ndarray:
   """Fresh public keys for `count` labels, uint8 [ceil(count / 2^14), 32]."""
   blocks = -(-count // hashing.MAX_ROWS)
   keys = randomness.bytes(blocks * hashing.KEY_BYTES)
@@ -79,45 +82,6 @@ def random_words(pads: Pads, *, bits: int) -> np.ndarray:
   return pads.words & _mask(bits)
 
 
-def send_chosen(words: np.ndarray, pads: Pads, *, bits: int) -> messages.Words:
-  """The message that offers words[0] and words[1].
-
-  Args:
-    words: uint64 [2, n], below 2^bits.
-    pads: `sender_pads`, uint64 [2, n].
-    bits: width of the words, 1 to 64.
-
-  Returns:
-    Words uint64 [2, n], below 2^bits.
-  """
-  _check_words(words, pads.words.shape, bits, 'words')
-  pads.spend()
-  return messages.Words(_identifier('chosen', pads, bits), words ^ (pads.words & _mask(bits)))
-
-
-def receive_chosen(
-  message: messages.Words, choices: np.ndarray, pads: Pads, *, bits: int
-) -> np.ndarray:
-  """The chosen words, uint64 [n].
-
-  Args:
-    message: from `send_chosen`.
-    choices: packed as for the labels, uint8 [ceil(n / 8)].
-    pads: `receiver_pads`, uint64 [n].
-    bits: width of the words.
-
-  Raises:
-    ValueError: the message has another shape or range or is for other pads, which
-      can still be used, or the pads were used before.
-  """
-  first, second = _open('chosen', message, (2, *pads.words.shape), pads, bits)
-  chosen = _select(choices, len(pads.words))
-  pads.spend()
-  # Selected by mask, so that no branch depends on the choice.
-  picked = first ^ ((first ^ second) & chosen)
-  return picked ^ (pads.words & _mask(bits))
-
-
 def send_products(
   factors: np.ndarray, pads: Pads, *, bits: int
 ) -> tuple[messages.Words, np.ndarray]:
@@ -136,7 +100,7 @@ def send_products(
   pads.spend()
   mask = _mask(bits)
   words = (factors + first - second) & mask
-  return messages.Words(_identifier('products', pads, bits), words), (np.uint64(0) - first) & mask
+  return messages.Words(_identifier(pads, bits), words), (np.uint64(0) - first) & mask
 
 
 def receive_products(
@@ -151,25 +115,18 @@ def receive_products(
     bits: width of the ring.
 
   Raises:
-    ValueError: as for `receive_chosen`.
+    ValueError: the message has another shape or range or is for other pads, which
+      can still be used, or the pads were used before.
   """
-  words = _open('products', message, pads.words.shape, pads, bits)
+  _check_words(message.words, pads.words.shape, bits, 'message')
+  messages.check('products', message.identifier, _identifier(pads, bits))
   chosen = _select(choices, len(pads.words))
   pads.spend()
-  return (pads.words + (words & chosen)) & _mask(bits)
+  return (pads.words + (message.words & chosen)) & _mask(bits)
 
 
-def _identifier(kind: str, pads: Pads, bits: int) -> bytes:
-  return messages.identifier(kind.encode(), bytes([bits]), pads.identifier)
-
-
-def _open(
-  kind: str, message: messages.Words, shape: tuple[int, ...], pads: Pads, bits: int
-) -> np.ndarray:
-  """The message's words, if they are those for the pads."""
-  _check_words(message.words, shape, bits, 'message')
-  messages.check(kind, message.identifier, _identifier(kind, pads, bits))
-  return message.words
+def _identifier(pads: Pads, bits: int) -> bytes:
+  return messages.identifier(b'products', bytes([bits]), pads.identifier)
 
 
 def _blocks(count: int, keys: np.ndarray) -> Iterator[tuple[slice, bytes]]:

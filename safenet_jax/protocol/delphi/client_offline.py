@@ -8,7 +8,7 @@
              --- products of colours and shares ---------->
 
 Five flights for any number of layers and as many images as a queue holds
-(`offline.lots`): layers do not depend on each other, because the input of each is
+(`message_shapes.lots`): layers do not depend on each other, because the input of each is
 masked afresh. What a message shows is argued where it is made: `linear`, `relu`,
 `polynomial`, `truncation`.
 """
@@ -22,29 +22,27 @@ from safenet_jax.crypto import messages, ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
 from safenet_jax.crypto.oblivious_transfer import word_transfer
-from safenet_jax.crypto.randomness import Randomness
-from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi import message_shapes
-from safenet_jax.protocol.delphi.keys import ClientKeys
 from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial
+from safenet_jax.protocol.delphi.party import ClientParty
 from safenet_jax.protocol.layers import class_output, max_pool, polynomial, relu, share_walks
-from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
+from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.transport import frames, packed_words
-from safenet_jax.transport.channel import Channel
 
 
 class Image:
   """One image's offline phase, step by step."""
 
-  def __init__(self, channel, model, structure, keys, randomness, number: int):
-    self.channel, self.model, self.structure = channel, model, structure
-    self.keys, self.randomness = keys, randomness
-    self.tag = message_shapes.Tag(keys.nonce, number)
-    bits = structure.bits
-    self.mask = randomness.ring(bits, (1, *structure.input_shape))
+  def __init__(self, party: ClientParty, output: str, number: int):
+    self.party, self.channel, self.structure = party, party.channel, party.structure
+    self.comparison = self.structure.comparison_for(output)
+    self.transfers = self.structure.transfers(output)
+    self.tag = message_shapes.Tag(party.keys.nonce, number)
+    bits, randomness = self.structure.bits, party.randomness
+    self.mask = randomness.ring(bits, (1, *self.structure.input_shape))
     self.layers: dict[str, ClientLayer] = {}
-    for layer in structure.activations:
+    for layer in self.structure.activations:
       channels = layer.form.relu + layer.form.polynomial
       mask = randomness.ring(bits, (1, *layer.pooled_shape, channels))
       self.layers[layer.name] = ClientLayer(mask)
@@ -58,15 +56,15 @@ class Image:
 
   def send_masks(self) -> None:
     """Sends Enc(r) of every linear layer."""
-    walk = share_walks.Masks(self.model, self.masks)
-    records.run(self.model.layers, walk, self.mask)
+    walk = share_walks.Masks(self.party.model, self.masks)
+    records.run(self.party.model.layers, walk, self.mask)
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
         upload = encrypted_convolution.encrypt_map(
-          self.keys.secrets[0],
+          self.party.keys.secrets[0],
           layer,
           walk.inputs[name].reshape(layer.input_shape),
-          self.randomness,
+          self.party.randomness,
           self.tag(name),
         )
         self.channel.send('masks', upload)
@@ -76,31 +74,30 @@ class Image:
     outputs = {}
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        secret = self.keys.secrets[0]
+        secret = self.party.keys.secrets[0]
         size = encrypted_convolution.reply_size(secret.context, layer)
         (reply,) = self.channel.receive('linear', [(bytes, (size,))])
         c = frames.checked(encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name))
-        shape = c.shape if name.startswith('conv') else c.shape[-1:]
-        outputs[name] = c.reshape(1, *shape)
-    walk = share_walks.Shares(self.model, self.masks, outputs)
-    self.share = records.run(self.model.layers, walk, self.mask)
+        outputs[name] = c.reshape(1, *self.structure.shapes[name])
+    walk = share_walks.Shares(self.party.model, self.masks, outputs)
+    self.share = records.run(self.party.model.layers, walk, self.mask)
     self.inputs = walk.inputs
 
   def send_choices(self) -> None:
     """The bits of c that enter circuits, and the powers of c'."""
-    if self.structure.transfers:
+    if self.transfers:
       with self.channel.scope(phase='offline', layer='all', primitive='labels'):
-        message, self.labels = self.keys.labels.extend(
-          self.tag('labels'), self._label_choices(), self.structure.transfers
+        message, self.labels = self.party.keys.labels.extend(
+          self.tag('labels'), self._label_choices(), self.transfers
         )
         self.channel.send('labels', message.identifier, message.words)
     for (modulus, products), layers in self.structure.products().items():
       with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
         factors = [self._factors(layer).reshape(products, -1) for layer in layers]
         request = ole.request(
-          self.keys.secrets[modulus],
+          self.party.keys.secrets[modulus],
           np.concatenate(factors, axis=1),
-          self.randomness,
+          self.party.randomness,
           self.tag(f'products {modulus} {products}'),
         )
         self.channel.send('powers', request)
@@ -112,8 +109,8 @@ class Image:
       for layer in self.structure.activations
       for packed in layer.entering(self.inputs[layer.name][..., : layer.form.relu])
     ]
-    if self.structure.comparison:
-      parts.append(self.structure.comparison.entering(self.share[0]).reshape(-1))
+    if self.comparison:
+      parts.append(self.comparison.entering(self.share[0]).reshape(-1))
     return np.concatenate(parts)
 
   def _factors(self, layer: ActivationStructure) -> np.ndarray:
@@ -134,8 +131,8 @@ class Image:
       layer.name: [self._receive_tables(layer, block) for block in layer.blocks]
       for layer in self.structure.activations
     }
-    if self.structure.comparison:
-      self.compared = class_output.offline_client(self.channel, self.structure.comparison)
+    if self.comparison:
+      self.compared = class_output.offline_client(self.channel, self.comparison)
     self._receive_products()
     self.sender_pads = self._receive_choices() if self.structure.choices else iter(())
 
@@ -157,14 +154,14 @@ class Image:
     """The material, once the server has its part."""
     with self.channel.scope(phase='offline', layer='session', primitive='identifier'):
       (identifier,) = self.channel.receive('prepared', [(bytes, (message_shapes.ID_BYTES,))])
-    if not self.structure.comparison:
+    if not self.comparison:
       return ClientMaterial(identifier, self.mask, self.share, self.layers)
     # Its labels stand for the share.
     nothing = np.empty(0, np.uint64)
     return ClientMaterial(identifier, self.mask, nothing, self.layers, argmax=self._comparison())
 
   def _comparison(self) -> class_output.ClientState:
-    form = self.structure.comparison
+    form = self.comparison
     if form is None or self.compared is None:
       raise ValueError('no garbled comparison was received')
     labels = self.labels[form.offset : form.offset + form.transfers]
@@ -180,7 +177,7 @@ class Image:
       start = end
 
   def _receive_tables(self, layer, block) -> tuple:
-    """A garbled block and what comes with it, see `offline.tables_parts`."""
+    """A garbled block and what comes with it, see `message_shapes.tables_parts`."""
     with self.channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
       parts = message_shapes.tables_parts(layer, block)
       seed, check, tables, *rest = self.channel.receive('tables', parts)
@@ -189,7 +186,7 @@ class Image:
   def _receive_products(self) -> None:
     for (modulus, products), layers in self.structure.products().items():
       with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
-        secret = self.keys.secrets[modulus]
+        secret = self.party.keys.secrets[modulus]
         sizes = [int(np.prod(layer.polynomial_shape)) for layer in layers]
         (reply,) = self.channel.receive(
           'products', [(bytes, (ole.reply_size(secret.context, sum(sizes)),))]
@@ -201,19 +198,20 @@ class Image:
           self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
 
   def _receive_choices(self) -> Iterator[word_transfer.Pads]:
-    """Pads of the transfers that the server chooses in, in the order of `offline.choice_parts`."""
+    """Pads of the transfers that the server chooses in, by `message_shapes.choice_parts`."""
+    keys = self.party.keys
     with self.channel.scope(phase='offline', layer='all', primitive='transfers'):
       parts = message_shapes.choice_parts(self.structure)
-      identifier, words, keys = self.channel.receive(
+      identifier, words, hash_keys = self.channel.receive(
         'choices', message_shapes.choice_message(parts)
       )
       labels = frames.checked(
-        self.keys.words.extend, self.tag('choices'), messages.Words(identifier, words), sum(parts)
+        keys.words.extend, self.tag('choices'), messages.Words(identifier, words), sum(parts)
       )
       return iter(
         [
-          frames.checked(word_transfer.sender_pads, rows, self.keys.delta, key)
-          for rows, key in message_shapes.split_choices(parts, labels, keys)
+          frames.checked(word_transfer.sender_pads, rows, keys.delta, key)
+          for rows, key in message_shapes.split_choices(parts, labels, hash_keys)
         ]
       )
 
@@ -246,33 +244,23 @@ class ClientOffline:
     Image.send_shares,
   )
 
-  def __init__(
-    self,
-    channel: Channel,
-    model: FixedPointModel,
-    structure: Structure,
-    keys: ClientKeys,
-    randomness: Randomness,
-  ):
-    self._channel, self._model, self._structure = channel, model, structure
-    self._keys, self._randomness = keys, randomness
+  def __init__(self, party: ClientParty, output: str):
+    """For inferences that end in one of `structure.OUTPUTS`."""
+    self._party, self._output = party, output
 
   def prepare(self, count: int) -> Iterator[ClientMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready."""
-    for lot in message_shapes.lots(self._structure, self._keys.secrets[0].context, count):
+    party = self._party
+    for lot in message_shapes.lots(party.structure, self._output, party.contexts[0], count):
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ClientMaterial]:
     # A number is never taken again, whatever happens below.
-    images = [self._image(next(self._keys.numbers)) for _ in range(count)]
+    numbers = self._party.keys.numbers
+    images = [self._kind(self._party, self._output, next(numbers)) for _ in range(count)]
     # One flight after the other: a round trip is waited for once, not for every image.
     for flight in self._flights:
       for image in images:
         flight(image)
     for image in images:
       yield image.finish()
-
-  def _image(self, number: int) -> Image:
-    return self._kind(
-      self._channel, self._model, self._structure, self._keys, self._randomness, number
-    )

@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safenet_jax.crypto import residues
-from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.crypto.homomorphic import bfv, residues
 from safenet_jax.crypto.oblivious_transfer import correlated_transfer
 from safenet_jax.crypto.oblivious_transfer.correlated_transfer import (
   CorrelatedReceiver,
   CorrelatedSender,
 )
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol.layers import relu
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import frames
 from safenet_jax.transport.channel import Channel
@@ -98,23 +98,13 @@ class ServerKeys(NamedTuple):
   numbers: Iterator[int]
 
 
-def fresh_delta(randomness: Randomness) -> np.ndarray:
-  """An offset of labels: uniform but for its low bit, 1."""
-  delta = randomness.words(2)
-  delta[0] |= np.uint64(1)
-  return delta
-
-
 def client(
-  channel: Channel,
-  structure: Structure,
-  contexts: dict[int, bfv.Context],
-  randomness: Randomness,
+  channel: Channel, contexts: dict[int, bfv.Context], randomness: Randomness
 ) -> ClientKeys:
   """Sets the client's side up; `contexts` are those of `parameters`."""
   with channel.scope(phase='setup', layer='session', primitive='keys'):
     secrets = {modulus: bfv.SecretKey(context) for modulus, context in contexts.items()}
-    delta = fresh_delta(randomness)
+    delta = relu.fresh_delta(randomness)
     labels = CorrelatedReceiver(randomness, extension=_EXTENSION)
     words = CorrelatedSender(delta, extension=_EXTENSION)
     channel.send('keys', *(key.public_key() for key in secrets.values()), labels.announcement)
@@ -129,14 +119,11 @@ def client(
 
 
 def server(
-  channel: Channel,
-  structure: Structure,
-  contexts: dict[int, bfv.Context],
-  randomness: Randomness,
+  channel: Channel, contexts: dict[int, bfv.Context], randomness: Randomness
 ) -> ServerKeys:
   """Sets the server's side up."""
   with channel.scope(phase='setup', layer='session', primitive='keys'):
-    delta = fresh_delta(randomness)
+    delta = relu.fresh_delta(randomness)
     labels = CorrelatedSender(delta, extension=_EXTENSION)
     words = CorrelatedReceiver(randomness, extension=_EXTENSION)
     nonce = randomness.bytes(NONCE_BYTES)

@@ -63,7 +63,7 @@ class _Once:
 class ClientMaterial(_Once):
   """identifier: what both parties call it; mask: of the image; share: of the logits.
 
-  argmax: `argmax.ClientState` where it is for a class; then `share` is empty.
+  argmax: `class_output.ClientState` where it is for a class; then `share` is empty.
   """
 
   identifier: bytes
@@ -178,7 +178,7 @@ class ServerLayer:
 class ServerMaterial(_Once):
   """u: by linear layer, uint64 [1, ...]; delta: of the garbler in that session.
 
-  argmax: `argmax.ServerState` where it is for a class.
+  argmax: `class_output.ServerState` where it is for a class.
   """
 
   identifier: bytes
@@ -200,16 +200,17 @@ class ServerMaterial(_Once):
     return total
 
   @classmethod
-  def size(cls, structure: Structure) -> int:
-    """`nbytes` of one image's, before there is any."""
+  def size(cls, structure: Structure, output: str) -> int:
+    """`nbytes` of one image's, for one of `structure.OUTPUTS`, before there is any."""
     words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
-    labels = structure.transfers  # the server's bits are as many as the client's
+    labels = structure.transfers(output)  # the server's bits are as many as the client's
     for layer in structure.activations:
       if layer.powers:
         words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
       words += layer.instances
       words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs(structure.bits))
       labels += sum(len(layer.circuit.outputs) * block.size for block in layer.blocks)
-    if structure.comparison:
-      labels += structure.comparison.output_labels
+    comparison = structure.comparison_for(output)
+    if comparison:
+      labels += comparison.output_labels
     return 8 * words + 16 * labels

@@ -8,7 +8,8 @@ import numpy as np
 from safenet_jax.crypto import hashing, messages
 from safenet_jax.crypto.garbled_circuits import garbled_block
 from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
-from safenet_jax.protocol.layers.structure import ActivationStructure, Block, Structure
+from safenet_jax.protocol.layers.blocks import Block
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 
 ID_BYTES = 16
 # Words of a message of correlated OT per 128 transfers, with SoftSpoken's k = 4.
@@ -29,14 +30,15 @@ class Tag:
     return self._prefix + place.encode()
 
 
-def lot(structure: Structure, context: bfv.Context) -> int:
+def lot(structure: Structure, output: str, context: bfv.Context) -> int:
   """How many images at most go in the same flights, the same for both parties.
 
   Args:
     structure: of the network.
+    output: what the inferences are for, of `structure.OUTPUTS`.
     context: of its linear layers.
   """
-  size = structure.transfers * _TRANSFER_BYTES + sum(
+  size = structure.transfers(output) * _TRANSFER_BYTES + sum(
     encrypted_convolution.upload_size(context, layer)
     + encrypted_convolution.reply_size(context, layer)
     for layer in structure.linear.values()
@@ -44,9 +46,9 @@ def lot(structure: Structure, context: bfv.Context) -> int:
   return max(1, _LOT_BYTES // max(1, size))
 
 
-def lots(structure: Structure, context: bfv.Context, count: int) -> Iterator[int]:
+def lots(structure: Structure, output: str, context: bfv.Context, count: int) -> Iterator[int]:
   """How many of `count` images go in the same flights, lot by lot."""
-  most = lot(structure, context)
+  most = lot(structure, output, context)
   for first in range(0, count, most):
     yield min(most, count - first)
 
@@ -65,9 +67,9 @@ def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:
   return [*parts, (bytes, (hashing.KEY_BYTES,))]
 
 
-def labels_message(structure: Structure) -> list[tuple]:
-  """The client's choices of labels."""
-  return [(bytes, (messages.BYTES,)), (np.uint64, (_ROWS, -(-structure.transfers // 128) * 2))]
+def labels_message(transfers: int) -> list[tuple]:
+  """The client's choices of labels, for so many label transfers."""
+  return [(bytes, (messages.BYTES,)), (np.uint64, (_ROWS, -(-transfers // 128) * 2))]
 
 
 def choice_parts(structure: Structure) -> list[int]:

@@ -8,7 +8,7 @@
     at last
              <-- share of the logits -----------------------
     or, for the class alone
-             <-- labels of s, as in `argmax` ---------------
+             <-- labels of s, as in `class_output` ---------------
 
 A batch of images takes one preparation each and the same round trips. What every
 message shows is argued in `linear`, `relu`, `polynomial` and `truncation`.
@@ -20,9 +20,9 @@ import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
-from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.layers import (
   class_output,
   linear,
@@ -32,9 +32,8 @@ from safenet_jax.protocol.layers import (
   share_walks,
   truncation,
 )
-from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
+from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.transport import frames, packed_words
-from safenet_jax.transport.channel import Channel
 
 
 class Messages:
@@ -62,22 +61,18 @@ class Messages:
 class ClientOnline(share_walks.Local):
   """The client's walk: the value that is threaded through is None."""
 
-  def __init__(
-    self,
-    channel: Channel,
-    model: FixedPointModel,
-    structure: Structure,
-    materials: Sequence[ClientMaterial],
-  ):
-    super().__init__(model)
-    self._channel, self._structure, self._materials = channel, structure, materials
-    self._layers = {layer.name: layer for layer in structure.activations}
+  def __init__(self, party: ClientParty, output: str, materials: Sequence[ClientMaterial]):
+    """For a batch that ends in one of `structure.OUTPUTS`, one material for each image."""
+    super().__init__(party.model)
+    self._party, self._channel, self._structure = party, party.channel, party.structure
+    self._output, self._materials = output, materials
+    self._layers = {layer.name: layer for layer in party.structure.activations}
     self._evaluators: dict[tuple, garbling.Evaluator] = {}
 
   def run(self, images: np.ndarray) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each.
 
-    Where the structure is for a class, classes int64 [B].
+    Where the output is the class, classes int64 [B].
 
     Raises:
       ValueError: there are more or fewer images than materials, or a material was
@@ -90,18 +85,22 @@ class ClientOnline(share_walks.Local):
       if len(x) != count:
         raise ValueError(f'{len(x)} images for {count} preparations, want one for each')
       for material in self._materials:
-        material.spend(self._structure.output)
+        material.spend(self._output)
       masked = ring.reduce(x - _join(m.mask for m in self._materials), bits)
       packed_words.send(self._channel, 'input', [packed_words.Words(masked.shape, bits)], [masked])
     records.run(self.model.layers, self, None)
-    if self._structure.comparison:
+    comparison = self._structure.comparison_for(self._output)
+    if comparison:
       states = [material.argmax for material in self._materials]
-      return class_output.online_client(self._channel, self._structure.comparison, states)
+      return class_output.online_client(self._channel, comparison, states)
+    return self._logits(_join(m.share for m in self._materials))
+
+  def _logits(self, ours: np.ndarray) -> np.ndarray:
+    """Logits int64 [B, classes], from this party's share of them and the server's."""
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
-      words = packed_words.Words((count, self._structure.logits), bits)
-      (share,) = packed_words.receive(self._channel, 'logits', [words])
-      ours = _join(m.share for m in self._materials)
-      return ring.reconstruct(ours, share, bits)
+      words = packed_words.Words(ours.shape, self.bits)
+      (theirs,) = packed_words.receive(self._channel, 'logits', [words])
+      return ring.reconstruct(ours, theirs, self.bits)
 
   def conv(self, name, layer, value):
     del name, layer, value
@@ -168,48 +167,52 @@ class ClientOnline(share_walks.Local):
 class ServerOnline(share_walks.Local):
   """The server's walk: m before a linear layer, s after it."""
 
-  def __init__(
-    self,
-    channel: Channel,
-    model: FixedPointModel,
-    structure: Structure,
-    materials: Sequence[ServerMaterial],
-  ):
-    super().__init__(model)
-    self._channel, self._structure, self._materials = channel, structure, materials
-    self._layers = {layer.name: layer for layer in structure.activations}
+  def __init__(self, party: ServerParty, output: str, materials: Sequence[ServerMaterial]):
+    """For a batch that ends in one of `structure.OUTPUTS`, one material for each image."""
+    super().__init__(party.model.public)
+    self._party, self._channel, self._structure = party, party.channel, party.structure
+    self._output, self._materials = output, materials
+    self._layers = {layer.name: layer for layer in party.structure.activations}
 
   def run(self) -> None:
     """Serves one batch, one material for each image; ValueError if one was used before."""
     count, bits = len(self._materials), self.bits
     for material in self._materials:
-      material.spend(self._structure.output)
+      material.spend(self._output)
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
       words = packed_words.Words((count, *self._structure.input_shape), bits)
       (m,) = packed_words.receive(self._channel, 'input', [words])
     s = records.run(self.model.layers, self, m)
-    if self._structure.comparison:
+    comparison = self._structure.comparison_for(self._output)
+    if comparison:
       states = [material.argmax for material in self._materials]
-      class_output.online_server(self._channel, self._structure.comparison, states, s)
+      class_output.online_server(self._channel, comparison, states, s)
       return
+    self._send_logits(s)
+
+  def _send_logits(self, s: np.ndarray) -> None:
+    """Sends the server's share of the logits."""
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
-      packed_words.send(self._channel, 'logits', [packed_words.Words(s.shape, bits)], [s])
+      packed_words.send(self._channel, 'logits', [packed_words.Words(s.shape, self.bits)], [s])
 
   def conv(self, name, layer, m):
     del layer
-    weights = self.model.linear[name]
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
-      u = _join(material.u[name] for material in self._materials)
-      return linear.online_server(
-        np,
-        m,
-        u,
-        weights.kernel,
-        weights.bias,
-        stride=weights.stride,
-        limb=weights.limb,
-        bits=self.bits,
-      )
+      return self._linear(name, m, _join(material.u[name] for material in self._materials))
+
+  def _linear(self, name: str, m: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The share s of a layer's output, from its masked input m and the masks u."""
+    weights = self._party.model.linear[name]
+    return linear.online_server(
+      np,
+      m,
+      u,
+      weights.kernel,
+      weights.bias,
+      stride=weights.stride,
+      limb=weights.limb,
+      bits=self.bits,
+    )
 
   dense = conv
 
@@ -231,7 +234,7 @@ class ServerOnline(share_walks.Local):
           np.concatenate(parts, axis=1) for parts in zip(*((m.pads, m.betas) for m in mine))
         )
         deltas, rho = polynomial.online_server(
-          np, s[..., form.relu :], self.model.polynomials[name], pads, betas, form, self.bits
+          np, s[..., form.relu :], self._party.model.polynomials[name], pads, betas, form, self.bits
         )
         values.append(deltas)
         shares.append(rho)

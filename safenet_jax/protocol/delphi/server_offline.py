@@ -1,7 +1,6 @@
 """The server's offline phase; the flights are in `offline_client`."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import numpy as np
 
@@ -9,38 +8,23 @@ from safenet_jax.crypto import messages, ring
 from safenet_jax.crypto.garbled_circuits import garbled_argmax, garbling
 from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
 from safenet_jax.crypto.oblivious_transfer import word_transfer
-from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.protocol.delphi import message_shapes
-from safenet_jax.protocol.delphi.keys import ServerKeys
 from safenet_jax.protocol.delphi.material import ServerLayer, ServerMaterial
+from safenet_jax.protocol.delphi.party import ServerParty
 from safenet_jax.protocol.layers import class_output, max_pool, relu
-from safenet_jax.protocol.layers.structure import ActivationStructure, Block, Structure
+from safenet_jax.protocol.layers.blocks import Block
+from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.transport import frames, packed_words
-from safenet_jax.transport.channel import Channel
-
-
-class LinearReplies(Protocol):
-  """Answers Enc(r) of a linear layer: in this process, or in others."""
-
-  def reply(
-    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
-  ) -> tuple[bytes, np.ndarray]:
-    """The message and u, uint64 [h, w, channels_out]; ValueError for a malformed upload."""
 
 
 class ServerOffline:
   """The server's offline phase in one session."""
 
-  def __init__(
-    self,
-    channel: Channel,
-    structure: Structure,
-    keys: ServerKeys,
-    linear: LinearReplies,
-    randomness: Randomness,
-  ):
-    self._channel, self._structure, self._keys = channel, structure, keys
-    self._linear, self._randomness = linear, randomness
+  def __init__(self, party: ServerParty, output: str):
+    """For inferences that end in one of `structure.OUTPUTS`."""
+    self._party, self._channel, self._structure = party, party.channel, party.structure
+    self._output = output
+    self._transfers = self._structure.transfers(output)
     self._garblers: dict[tuple, garbling.Garbler] = {}
     self._comparison: garbled_argmax.Garbler | None = None
 
@@ -50,11 +34,13 @@ class ServerOffline:
     What it gives has to be kept before the next is asked for: the client is told
     of a preparation only then.
     """
-    for lot in message_shapes.lots(self._structure, self._keys.publics[0].context, count):
+    party = self._party
+    for lot in message_shapes.lots(party.structure, self._output, party.contexts[0], count):
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ServerMaterial]:
-    tags = [message_shapes.Tag(self._keys.nonce, next(self._keys.numbers)) for _ in range(count)]
+    keys = self._party.keys
+    tags = [message_shapes.Tag(keys.nonce, next(keys.numbers)) for _ in range(count)]
     linear = [self._reply_linear(tag, self._receive_masks()) for tag in tags]
     choices = [self._receive_choices() for _ in tags]
     started = [self._start(*parts) for parts in zip(tags, linear, choices)]
@@ -68,34 +54,33 @@ class ServerOffline:
     found = {}
     for name, layer in self._structure.linear.items():
       with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        size = encrypted_convolution.upload_size(self._keys.publics[0].context, layer)
+        size = encrypted_convolution.upload_size(self._party.keys.publics[0].context, layer)
         (found[name],) = self._channel.receive('masks', [(bytes, (size,))])
     return found
 
   def _reply_linear(
     self, tag: message_shapes.Tag, uploads: dict[str, bytes]
   ) -> dict[str, np.ndarray]:
-    found = {}
+    found, party = {}, self._party
     for name, upload in uploads.items():
       with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        reply, u = frames.checked(self._linear.reply, self._keys, name, upload, tag(name))
+        reply, u = frames.checked(party.linear.reply, party.keys, name, upload, tag(name))
         self._channel.send('linear', reply)
-        shape = u.shape if name.startswith('conv') else u.shape[-1:]
-        found[name] = u.reshape(1, *shape)
+        found[name] = u.reshape(1, *self._structure.shapes[name])
     return found
 
   def _receive_choices(self):
     """The client's choices of labels, if there are any, and its requests for products."""
     message, structure = None, self._structure
-    if structure.transfers:
+    if self._transfers:
       with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-        parts = message_shapes.labels_message(structure)
+        parts = message_shapes.labels_message(self._transfers)
         message = messages.Words(*self._channel.receive('labels', parts))
     requests = {}
     for (modulus, products), layers in structure.products().items():
       with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):
         count = sum(int(np.prod(layer.polynomial_shape)) for layer in layers)
-        size = ole.request_size(self._keys.publics[modulus].context, products, count)
+        size = ole.request_size(self._party.keys.publics[modulus].context, products, count)
         (requests[modulus, products],) = self._channel.receive('powers', [(bytes, (size,))])
     return message, requests
 
@@ -120,8 +105,8 @@ class ServerOffline:
         else:
           mine[layer.name].blocks = garbled[layer.name]
         self._keep_wraps(layer, mine[layer.name], pads, bits)
-      identifier = self._randomness.bytes(message_shapes.ID_BYTES)
-      return ServerMaterial(identifier, self._keys.delta, u, mine, argmax=compared)
+      identifier = self._party.randomness.bytes(message_shapes.ID_BYTES)
+      return ServerMaterial(identifier, self._party.keys.delta, u, mine, argmax=compared)
 
     return finish
 
@@ -130,9 +115,7 @@ class ServerOffline:
     if message is None:
       return np.empty((0, 2), np.uint64)
     with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-      return frames.checked(
-        self._keys.labels.extend, tag('labels'), message, self._structure.transfers
-      )
+      return frames.checked(self._party.keys.labels.extend, tag('labels'), message, self._transfers)
 
   def _garble(self, layer: ActivationStructure, labels: np.ndarray):
     """Garbles and sends a layer's blocks; gives their encodings and word keys, or maxima.
@@ -153,12 +136,12 @@ class ServerOffline:
 
   def _compare(self, labels: np.ndarray) -> class_output.ServerState | None:
     """Garbles and sends the comparison of the logits, if it is for a class."""
-    form = self._structure.comparison
+    form = self._structure.comparison_for(self._output)
     if form is None:
       return None
     if self._comparison is None:
       self._comparison = garbled_argmax.Garbler(
-        form.count, form.bits, self._randomness, self._keys.delta
+        form.count, form.bits, self._party.randomness, self._party.keys.delta
       )
     zeros = labels[form.offset : form.offset + form.transfers].reshape(form.bits, form.size, 2)
     given = self._given(zeros)
@@ -170,8 +153,8 @@ class ServerOffline:
   def _keep(self, layer: ActivationStructure, block: Block, encoding: garbling.Encoding):
     """What is kept of a garbled block, and what goes out with its tables."""
     if layer.form.maximum:
-      return max_pool.offline_server(encoding, self._randomness, layer.form, block.count)
-    key = relu.word_key(self._randomness)
+      return max_pool.offline_server(encoding, self._party.randomness, layer.form, block.count)
+    key = relu.word_key(self._party.randomness)
     return (encoding, key), key
 
   def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
@@ -181,22 +164,22 @@ class ServerOffline:
   def _garbler(self, layer: ActivationStructure, size: int) -> garbling.Garbler:
     key = layer.circuit, size
     if key not in self._garblers:
-      self._garblers[key] = garbling.Garbler(*key, self._randomness, self._keys.delta)
+      self._garblers[key] = garbling.Garbler(*key, self._party.randomness, self._party.keys.delta)
     return self._garblers[key]
 
   def _reply_products(self, tag, requests, mine: dict[str, ServerLayer]) -> None:
     for (modulus, products), layers in self._structure.products().items():
       with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):
         pads = [
-          self._randomness.residues(modulus, (products, 1, *layer.polynomial_shape))
+          self._party.randomness.residues(modulus, (products, 1, *layer.polynomial_shape))
           for layer in layers
         ]
         reply, betas = frames.checked(
           ole.reply,
-          self._keys.publics[modulus],
+          self._party.keys.publics[modulus],
           requests[modulus, products],
           np.concatenate([pad.reshape(products, -1) for pad in pads], axis=1),
-          self._randomness,
+          self._party.randomness,
           tag(f'products {modulus} {products}'),
         )
         self._channel.send('products', reply)
@@ -224,12 +207,13 @@ class ServerOffline:
             )
           )
         for shape, _ in layer.outputs(self._structure.bits):
-          beta = self._randomness.bits((1, *shape))
+          beta = self._party.randomness.bits((1, *shape))
           mine[layer.name].choices.append(beta.astype(np.uint64))
           choices.append(beta.reshape(-1))
       packed = np.packbits(np.concatenate(choices), bitorder='little')
-      message, labels = self._keys.words.extend(tag('choices'), packed, sum(parts))
-      keys = np.concatenate([word_transfer.hash_keys(count, self._randomness) for count in parts])
+      message, labels = self._party.keys.words.extend(tag('choices'), packed, sum(parts))
+      randomness = self._party.randomness
+      keys = np.concatenate([word_transfer.hash_keys(count, randomness) for count in parts])
       self._channel.send('choices', message.identifier, message.words, keys)
       pads = [
         word_transfer.receiver_pads(rows, key)

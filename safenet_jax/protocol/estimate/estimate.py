@@ -1,6 +1,6 @@
 """Bytes, seconds and memory of one private inference, before anyone runs it.
 
-Bytes, messages and rounds are those of the protocol itself (`flow`): exactly what a
+Bytes, messages and rounds are those of the protocol itself (`message_walk`): exactly what a
 ledger will say. Seconds are operations times what each takes on some machine
 (`unit_costs`), one party after the other, on one core each, with homomorphic
 encryption in the server's thread; a link adds its latency for every flight and its
@@ -9,13 +9,12 @@ bandwidth for every byte. Parties overlap in part, so that this is rather too mu
 
 from typing import Any, NamedTuple
 
-from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.protocol.delphi import keys
-from safenet_jax.protocol.estimate import message_walk as flows
-from safenet_jax.protocol.estimate import peak_memory, unit_costs
+from safenet_jax.protocol.estimate import message_walk, peak_memory, unit_costs
 from safenet_jax.protocol.estimate.unit_costs import UnitCosts
-from safenet_jax.protocol.layers import structure as structures
-from safenet_jax.protocol.service import description
+from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.service import sessions
 
 
 class Link(NamedTuple):
@@ -65,29 +64,27 @@ class Estimate(NamedTuple):
 
 
 def inference(
-  model: FixedPointModel, mode: str = 'delphi', costs: UnitCosts = unit_costs.DEFAULT
+  model: PublicModel, mode: str = sessions.DEFAULT, costs: UnitCosts = unit_costs.DEFAULT
 ) -> Estimate:
-  """Estimates an inference of a model, with its weights or without.
+  """Estimates an inference of a model.
 
   Args:
-    model: of `quantize` or `untrained`, or as a client has it.
-    mode: how linear layers are served.
+    model: as both parties know it: the `public` part of what `quantize` makes.
+    mode: how it is served, a name of `sessions.MODES`.
     costs: of the machine.
 
   Raises:
     ValueError: two parties cannot serve this model, or not in this mode; or an
       operation has no cost.
   """
-  if mode not in description.MODES:
-    raise ValueError(f'mode {mode!r}, want one of {", ".join(description.MODES)}')
-  structure = structures.structure(model)
-  if mode == 'gazelle' and any(layer.form.maximum for layer in structure.activations):
-    raise ValueError('max pools are not served in the mode gazelle, want delphi')
+  served = sessions.mode_of(mode)
+  structure = Structure.of(model)
+  served.check(structure)
   contexts = keys.contexts(structure)
-  flow = flows.Flow(model, structure, contexts, mode)
-  for row, operations in flow.operations.items():
+  tally = message_walk.tally(model, structure, contexts, served)
+  for row, operations in tally.operations.items():
     if missing := sorted(operations.keys() - costs.seconds.keys()):
       raise ValueError(f'no unit cost of {", ".join(missing)}')
-    flow.ledger.spend(*row, cpu=sum(n * costs.seconds[name] for name, n in operations.items()))
-  peaks = peak_memory.peaks(structure, contexts, mode, costs.memory)
-  return Estimate(flow.ledger.record(), peaks)
+    tally.ledger.spend(*row, cpu=sum(n * costs.seconds[name] for name, n in operations.items()))
+  peaks = peak_memory.peaks(structure, contexts, served, costs.memory)
+  return Estimate(tally.ledger.record(), peaks)

@@ -1,7 +1,7 @@
 """What operations of a private inference take on one machine.
 
 `experiments.benchmark --suite=units` measures them: a real inference's ledger says how
-long every row took, `flow` how often each operation is done there.
+long every row took, `message_walk` how often each operation is done there.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class UnitCosts(NamedTuple):
-  """seconds: of one core, by operation of `flow`; memory: bytes, see `estimate`."""
+  """seconds: of one core, by operation of `message_walk`; memory: bytes, see `estimate`."""
 
   seconds: Mapping[str, float]
   memory: Mapping[str, float]

@@ -127,11 +127,11 @@ class ServerMaterial(material.ServerMaterial):
     return total
 
   @classmethod
-  def size(cls, structure: Structure) -> int:
+  def size(cls, structure: Structure, output: str) -> int:
     # Labels of the client's bits and q too; u and the shares of products come online.
     later = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
     later += sum(layer.instances for layer in structure.activations)
-    return super().size(structure) + 32 * structure.transfers - 8 * later
+    return super().size(structure, output) + 32 * structure.transfers(output) - 8 * later
 
 
 def product_words(layer: ActivationStructure) -> packed_words.Words:
@@ -171,9 +171,7 @@ def correct(
     flat = c[..., : form.relu].reshape(-1)
     words = np.concatenate(
       [
-        relu.pack(relu.sign_words(flat[block.first : block.end], form), form, block.size).reshape(
-          -1
-        )
+        relu.entering(flat[block.first : block.end], form, block.size).reshape(-1)
         for block in layer.blocks
       ]
     )

@@ -4,7 +4,7 @@
              --- random choices of labels, Enc(a_j) ------>
              <-- garbled tables, OLE replies, choices -----
 
-One round trip for any number of images; `gazelle` says what the messages show.
+One round trip for any number of images; `correlations` says what the messages show.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,21 @@ import numpy as np
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.protocol.delphi import client_offline, message_shapes, server_offline
 from safenet_jax.protocol.delphi.material import ServerLayer
-from safenet_jax.protocol.gazelle import correlations as gazelle
-from safenet_jax.protocol.layers.structure import ActivationStructure
+from safenet_jax.protocol.gazelle.correlations import (
+  ClientCorrelations,
+  ClientMaterial,
+  ServerCorrelations,
+  ServerMaterial,
+)
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 
 _NOTHING = np.empty(0, np.uint64)
+
+
+def check(structure: Structure) -> None:
+  """ValueError for a network with max pools: nothing here corrects what enters their circuits."""
+  if any(layer.form.maximum for layer in structure.activations):
+    raise ValueError('max pools are not served in the mode gazelle, want delphi')
 
 
 class _Image(client_offline.Image):
@@ -25,18 +36,18 @@ class _Image(client_offline.Image):
 
   def __init__(self, *args):
     super().__init__(*args)
-    self.correlations: dict[str, gazelle.ClientCorrelations] = {}
+    self.correlations: dict[str, ClientCorrelations] = {}
     self.pads: dict[str, np.ndarray] = {}
     self.choices = np.empty(0, np.uint8)
 
   def _label_choices(self) -> np.ndarray:
-    size = self.structure.transfers // 8
-    self.choices = np.frombuffer(self.randomness.bytes(size), np.uint8)
+    size = self.transfers // 8
+    self.choices = np.frombuffer(self.party.randomness.bytes(size), np.uint8)
     return self.choices
 
   def _factors(self, layer: ActivationStructure) -> np.ndarray:
     shape = (layer.powers, 1, *layer.polynomial_shape)
-    self.pads[layer.name] = self.randomness.residues(layer.form.modulus, shape)
+    self.pads[layer.name] = self.party.randomness.residues(layer.form.modulus, shape)
     return self.pads[layer.name]
 
   def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
@@ -46,44 +57,40 @@ class _Image(client_offline.Image):
       zeros, bits = np.zeros(layer.instances, np.uint64), layer.form.select_bits
       offsets, shares = word_transfer.send_products(zeros, pads, bits=bits)
       first, end = layer.offset, layer.offset + layer.transfers
-      self.correlations[layer.name] = gazelle.ClientCorrelations(
+      self.correlations[layer.name] = ClientCorrelations(
         self.choices[first // 8 : end // 8], self.labels[first:end], garbled, offsets, shares
       )
 
-  def finish(self) -> gazelle.ClientMaterial:
+  def finish(self) -> ClientMaterial:
     plain = super().finish()
     for name in plain.layers:
       found = self.correlations.setdefault(
-        name, gazelle.ClientCorrelations(np.empty(0, np.uint8), np.empty((0, 2), np.uint64), [])
+        name, ClientCorrelations(np.empty(0, np.uint8), np.empty((0, 2), np.uint64), [])
       )
       found.pads = self.pads.get(name)
-    form, compared = self.structure.comparison, plain.argmax
+    form, compared = self.comparison, plain.argmax
     if form is not None:
       first, end = form.offset // 8, (form.offset + form.transfers) // 8
       compared = compared._replace(choices=self.choices[first:end].reshape(form.bits, -1))
-    return gazelle.ClientMaterial(
+    return ClientMaterial(
       plain.identifier, _NOTHING, _NOTHING, plain.layers, self.correlations, argmax=compared
     )
 
 
 class ClientOffline(client_offline.ClientOffline):
-  """The client's offline phase in one session; its materials are `gazelle.ClientMaterial`."""
+  """The client's offline phase in one session; its materials are `ClientMaterial`."""
 
   _kind = _Image
   _flights = (_Image.send_choices, _Image.receive_tables, _Image.send_shares)
 
 
 class ServerOffline(server_offline.ServerOffline):
-  """The server's offline phase in one session; it does not use `linear` yet.
+  """The server's offline phase in one session; linear layers come online only."""
 
-  Raises:
-    ValueError: the network has max pools, whose circuits are served in Delphi's mode only.
-  """
-
-  def __init__(self, channel, structure, *args):
-    if any(layer.form.maximum for layer in structure.activations):
-      raise ValueError('max pools are not served in the mode gazelle, want delphi')
-    super().__init__(channel, structure, *args)
+  def __init__(self, *args):
+    """As Delphi's; ValueError where `check` refuses the network."""
+    super().__init__(*args)
+    check(self._structure)
 
   def _receive_masks(self) -> dict[str, bytes]:
     return {}
@@ -92,7 +99,7 @@ class ServerOffline(server_offline.ServerOffline):
     del zeros
     return {}
 
-  def _start(self, tag: message_shapes.Tag, u, choices) -> Callable[[], gazelle.ServerMaterial]:
+  def _start(self, tag: message_shapes.Tag, u, choices) -> Callable[[], ServerMaterial]:
     message, requests = choices
     layers = {layer.name: ServerLayer() for layer in self._structure.activations}
     zeros = self._zero_labels(tag, message)
@@ -105,13 +112,13 @@ class ServerOffline(server_offline.ServerOffline):
     correlations = {}
     for layer in self._structure.activations:
       part = zeros[layer.offset : layer.offset + layer.transfers]
-      mine = gazelle.ServerCorrelations(part, garbled[layer.name])
+      mine = ServerCorrelations(part, garbled[layer.name])
       if layer.blocks:
         mine.colours, mine.products = next(bits), next(pads)
       self._keep_wraps(layer, layers[layer.name], pads, bits)
       correlations[layer.name] = mine
-    identifier = self._randomness.bytes(message_shapes.ID_BYTES)
-    material = gazelle.ServerMaterial(
-      identifier, self._keys.delta, u, layers, correlations, argmax=compared
+    identifier = self._party.randomness.bytes(message_shapes.ID_BYTES)
+    material = ServerMaterial(
+      identifier, self._party.keys.delta, u, layers, correlations, argmax=compared
     )
     return lambda: material

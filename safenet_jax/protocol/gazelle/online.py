@@ -10,12 +10,12 @@
              --- as in `online` ----------------------------->
     at last
              <-- share of the logits -----------------------
-    or, for the class alone, corrections and labels as in `argmax`
+    or, for the class alone, corrections and labels as in `class_output`
 
 A client's last message of an activation layer and its first of the linear layer
 behind it are one flight: a linear layer and an activation layer take two round
 trips together, and the linear layer at the end takes one. The share of the logits
-goes with its reply. `gazelle` says what the messages show.
+goes with its reply. `correlations` says what the messages show.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,12 @@ import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.homomorphic import encrypted_convolution
-from safenet_jax.crypto.randomness import Randomness
-from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi import online
-from safenet_jax.protocol.delphi.keys import ClientKeys, ServerKeys
-from safenet_jax.protocol.delphi.server_offline import LinearReplies
+from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.gazelle import correlations
-from safenet_jax.protocol.layers import class_output, linear
-from safenet_jax.protocol.layers.structure import Structure
-from safenet_jax.transport import frames, packed_words
-from safenet_jax.transport.channel import Channel
+from safenet_jax.protocol.layers import class_output
+from safenet_jax.transport import frames
 
 
 def tag(nonce: bytes, identifier: bytes, name: str) -> bytes:
@@ -46,17 +41,11 @@ class ClientOnline(online.ClientOnline):
   """The client's walk: the value that is threaded through is its share."""
 
   def __init__(
-    self,
-    channel: Channel,
-    model: FixedPointModel,
-    structure: Structure,
-    materials: Sequence[correlations.ClientMaterial],
-    keys: ClientKeys,
-    randomness: Randomness,
+    self, party: ClientParty, output: str, materials: Sequence[correlations.ClientMaterial]
   ):
-    """Takes the session's keys too, to encrypt shares with."""
-    super().__init__(channel, model, structure, materials)
-    self._prepared, self._keys, self._randomness = materials, keys, randomness
+    """As Delphi's, with materials that are completed on the way."""
+    super().__init__(party, output, materials)
+    self._prepared = materials
 
   def run(self, images: np.ndarray) -> np.ndarray:
     """Logits int64 [B, classes], or classes [B], of uint8 images [B, H, W, C], one material each.
@@ -67,27 +56,26 @@ class ClientOnline(online.ClientOnline):
       raise ValueError(f'{len(images)} images for {len(self._prepared)} materials')
     x = ring.from_signed(self.model.encode(images), self.bits)
     for mine in self._prepared:
-      mine.spend(self._structure.output)
+      mine.spend(self._output)
     c = records.run(self.model.layers, self, x)
-    form = self._structure.comparison
+    form = self._structure.comparison_for(self._output)
     if form is not None:
       states = [mine.argmax for mine in self._prepared]
       return class_output.correcting_client(self._channel, form, states, c)
-    with self._channel.scope(phase='online', layer='logits', primitive='share'):
-      (s,) = packed_words.receive(self._channel, 'logits', [packed_words.Words(c.shape, self.bits)])
-      return ring.reconstruct(c, s, self.bits)
+    return self._logits(c)
 
   def conv(self, name, layer, x):
     del layer
-    shape, secret = self._structure.linear[name], self._keys.secrets[0]
+    shape, keys = self._structure.linear[name], self._party.keys
+    secret = keys.secrets[0]
     outputs = []
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
-      tags = [tag(self._keys.nonce, mine.identifier, name) for mine in self._prepared]
+      tags = [tag(keys.nonce, mine.identifier, name) for mine in self._prepared]
       for each, share in zip(tags, x, strict=True):
         self._channel.send(
           'share',
           encrypted_convolution.encrypt_map(
-            secret, shape, share.reshape(shape.input_shape), self._randomness, each
+            secret, shape, share.reshape(shape.input_shape), self._party.randomness, each
           ),
         )
       for each in tags:
@@ -96,8 +84,7 @@ class ClientOnline(online.ClientOnline):
         outputs.append(
           frames.checked(encrypted_convolution.decrypt_map, secret, shape, reply, each)
         )
-    c = np.stack(outputs)
-    return c if name.startswith('conv') else c.reshape(len(c), -1)
+    return np.stack(outputs).reshape(len(outputs), *self._structure.shapes[name])
 
   dense = conv
 
@@ -119,54 +106,38 @@ class ServerOnline(online.ServerOnline):
   """The server's walk: the value that is threaded through is its share."""
 
   def __init__(
-    self,
-    channel: Channel,
-    model: FixedPointModel,
-    structure: Structure,
-    materials: Sequence[correlations.ServerMaterial],
-    keys: ServerKeys,
-    replies: LinearReplies,
+    self, party: ServerParty, output: str, materials: Sequence[correlations.ServerMaterial]
   ):
-    """Takes the session's keys and who answers with them too."""
-    super().__init__(channel, model, structure, materials)
-    self._prepared, self._keys, self._replies = materials, keys, replies
+    """As Delphi's, with materials that are completed on the way."""
+    super().__init__(party, output, materials)
+    self._prepared = materials
 
   def run(self) -> None:
     """Serves one batch, one material for each image."""
     for mine in self._prepared:
-      mine.spend(self._structure.output)
+      mine.spend(self._output)
     x = np.zeros((len(self._prepared), *self._structure.input_shape), np.uint64)
     s = records.run(self.model.layers, self, x)
-    form = self._structure.comparison
+    form = self._structure.comparison_for(self._output)
     if form is not None:
       states = [mine.argmax for mine in self._prepared]
       class_output.correcting_server(self._channel, form, states, s)
       return
-    with self._channel.scope(phase='online', layer='logits', primitive='share'):
-      packed_words.send(self._channel, 'logits', [packed_words.Words(s.shape, self.bits)], [s])
+    self._send_logits(s)
 
   def conv(self, name, layer, x):
     del layer
-    shape, weights = self._structure.linear[name], self.model.linear[name]
+    shape, keys = self._structure.linear[name], self._party.keys
     masks = []
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
-      size = encrypted_convolution.upload_size(self._keys.publics[0].context, shape)
+      size = encrypted_convolution.upload_size(keys.publics[0].context, shape)
       uploads = [self._channel.receive('share', [(bytes, (size,))])[0] for _ in self._prepared]
       for mine, upload in zip(self._prepared, uploads):
-        each = tag(self._keys.nonce, mine.identifier, name)
-        reply, u = frames.checked(self._replies.reply, self._keys, name, upload, each)
+        each = tag(keys.nonce, mine.identifier, name)
+        reply, u = frames.checked(self._party.linear.reply, keys, name, upload, each)
         self._channel.send('linear', reply)
-        masks.append(u if name.startswith('conv') else u.reshape(-1))
-      return linear.online_server(
-        np,
-        x,
-        np.stack(masks),
-        weights.kernel,
-        weights.bias,
-        stride=weights.stride,
-        limb=weights.limb,
-        bits=self.bits,
-      )
+        masks.append(u.reshape(self._structure.shapes[name]))
+      return self._linear(name, x, np.stack(masks))
 
   dense = conv
 

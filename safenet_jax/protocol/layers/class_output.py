@@ -14,11 +14,11 @@ over calibration's logits that a ReLU's k has, or is the whole ring's. Of equal
 logits the first wins.
 
 Uniform: the labels of s are one of each pair, and those of c come from the same
-transfers as a ReLU's. What tables and decoding show is in `crypto.garbled_argmax`:
+transfers as a ReLU's. What tables and decoding show is in `crypto.garbled_circuits.garbled_argmax`:
 the index, and of the logits and of all comparisons nothing.
 
 Where c is known online only (the mode `gazelle`) the client first sends its bits
-under the choices that it made offline, and gets labels as `gazelle` says:
+under the choices that it made offline, and gets labels as `gazelle.correlations` says:
 
   online       ---- d = bits of c xor rho ----------->
                <- Z xor d delta xor q, labels of s --

@@ -29,6 +29,8 @@ from safenet_jax.crypto import hashing, ring
 from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.fixed_point.formats import ActivationFormat
+from safenet_jax.protocol.layers import blocks
+from safenet_jax.protocol.layers.blocks import Block
 
 # Windows in a block: their circuits are an order of magnitude larger than sign tests.
 MAX_BLOCK = hashing.MAX_ROWS // 4
@@ -61,13 +63,9 @@ def circuit(form: ActivationFormat) -> circuits.Circuit:
   return builder.build(circuits.add(builder, mask, rectified))
 
 
-def blocks(instances: int) -> list[tuple[int, int, int]]:
-  """(first, last + 1, padded size) of the blocks that hold this many windows."""
-  found = []
-  for first in range(0, instances, MAX_BLOCK):
-    end = min(first + MAX_BLOCK, instances)
-    found.append((first, end, -(-(end - first) // 64) * 64))
-  return found
+def cut(instances: int) -> tuple[Block, ...]:
+  """The blocks that hold this many windows."""
+  return blocks.cut(instances, MAX_BLOCK)
 
 
 def windows(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.ndarray:
@@ -79,13 +77,6 @@ def windows(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.nd
     words = ring.reduce(words + np.uint64(1), width)
   parts = words.reshape(b, h // n, n, w // n, n, c).transpose(2, 4, 0, 1, 3, 5)
   return parts.reshape(n * n, -1)
-
-
-def pack(words: np.ndarray, width: int, size: int) -> np.ndarray:
-  """Words [m, n] of one block, padded with zeros, as packed bits [m width, size / 8]."""
-  padded = np.zeros((len(words), size), np.uint64)
-  padded[:, : words.shape[1]] = words
-  return np.concatenate([wires.pack(row, width) for row in padded])
 
 
 class ServerBlock(NamedTuple):
@@ -119,7 +110,7 @@ def offline_server(
   """
   size = encoding.decoding.shape[-1] * 8
   mask = randomness.ring(form.select_bits, count)
-  labels = encoding.labels('mask', pack(mask[None], form.select_bits, size))
+  labels = encoding.labels('mask', blocks.pack(mask[None], form.select_bits, size))
   return ServerBlock(encoding, mask, size), labels, encoding.decoding
 
 
@@ -133,7 +124,7 @@ def online_server(
     words: `windows` of s, uint64 [n^2, count].
     form: of the layer.
   """
-  bits = pack(words, form.sign_bits - form.dropped, block.size)
+  bits = blocks.pack(words, form.sign_bits - form.dropped, block.size)
   labels = block.encoding.labels('server', bits)
   return labels, ring.reduce(np.uint64(0) - block.mask, form.select_bits)
 

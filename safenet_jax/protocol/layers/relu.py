@@ -25,9 +25,11 @@ from typing import NamedTuple
 import numpy as np
 
 from safenet_jax.crypto import hashing, ring
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
+from safenet_jax.crypto.garbled_circuits import circuits, garbling
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.fixed_point.formats import ActivationFormat
+from safenet_jax.protocol.layers import blocks
+from safenet_jax.protocol.layers.blocks import Block
 
 
 def circuit(form: ActivationFormat) -> circuits.Circuit:
@@ -40,20 +42,14 @@ def sign_words(share: np.ndarray, form: ActivationFormat) -> np.ndarray:
   return ring.reduce(share, form.sign_bits) >> np.uint64(form.dropped)
 
 
-def blocks(instances: int) -> list[tuple[int, int, int]]:
-  """(first, last + 1, padded size) of the blocks that hold this many instances."""
-  found = []
-  for first in range(0, instances, hashing.MAX_ROWS):
-    end = min(first + hashing.MAX_ROWS, instances)
-    found.append((first, end, -(-(end - first) // 64) * 64))
-  return found
+def cut(instances: int) -> tuple[Block, ...]:
+  """The blocks that hold this many sign tests."""
+  return blocks.cut(instances, hashing.MAX_ROWS)
 
 
-def pack(words: np.ndarray, form: ActivationFormat, size: int) -> np.ndarray:
-  """Words of one block, padded with zeros, as packed bits [width, size / 8]."""
-  padded = np.zeros(size, np.uint64)
-  padded[: words.size] = words
-  return wires.pack(padded, form.sign_bits - form.dropped)
+def entering(share: np.ndarray, form: ActivationFormat, size: int) -> np.ndarray:
+  """The bits of a block's share, uint64 [n], that enter its circuit: uint8 [width, size / 8]."""
+  return blocks.pack(sign_words(share, form)[None], form.sign_bits - form.dropped, size)
 
 
 class ServerBlock(NamedTuple):
@@ -98,7 +94,7 @@ def online_server(
   """
   count, bits = share.size, form.select_bits
   size = block.encoding.decoding.shape[-1] * 8
-  labels = block.encoding.labels('server', pack(sign_words(share, form), form, size))
+  labels = block.encoding.labels('server', entering(share, form, size))
   zero = np.ascontiguousarray(block.encoding.output_labels[0])
   hash0 = hashing.hash_labels(zero, block.key)[:count]
   hash1 = hashing.hash_labels(zero ^ delta, block.key)[:count]
@@ -123,6 +119,13 @@ def online_client(
   selected = np.where(colour == 1, words - pad, pad)
   sign = np.uint64(1) - np.uint64(2) * colour
   return ring.reduce(colour * block.share + sign * block.product_share + selected, form.select_bits)
+
+
+def fresh_delta(randomness: Randomness) -> np.ndarray:
+  """A garbler's offset of labels, uint64 [2]: uniform but for its low bit, which is 1."""
+  delta = randomness.words(2)
+  delta[0] |= np.uint64(1)
+  return delta
 
 
 def word_key(randomness: Randomness) -> bytes:

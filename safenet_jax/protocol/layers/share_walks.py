@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
 
 
@@ -21,7 +21,7 @@ class Local:
   A party or a phase adds `conv`, `dense` and `activation`.
   """
 
-  def __init__(self, model: FixedPointModel, xp: ModuleType = np):
+  def __init__(self, model: PublicModel, xp: ModuleType = np):
     self.model, self.bits, self.xp = model, model.precision.ring, xp
 
   def average_pool(self, name: str, layer, share: Any) -> Any:
@@ -57,7 +57,7 @@ class Masks(Local):
   masks are known before any linear layer is computed.
   """
 
-  def __init__(self, model: FixedPointModel, masks: dict[str, Any]):
+  def __init__(self, model: PublicModel, masks: dict[str, Any]):
     super().__init__(model)
     self.masks = masks
     self.inputs: dict[str, Any] = {}
@@ -80,7 +80,7 @@ class Masks(Local):
 class Shares(Local):
   """The client's second walk: its share of every activation's input, and of the logits."""
 
-  def __init__(self, model: FixedPointModel, masks: dict[str, Any], outputs: dict[str, Any]):
+  def __init__(self, model: PublicModel, masks: dict[str, Any], outputs: dict[str, Any]):
     super().__init__(model)
     self.masks, self.outputs = masks, outputs
     self.inputs: dict[str, Any] = {}

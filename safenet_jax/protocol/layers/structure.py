@@ -10,26 +10,13 @@ from safenet_jax.crypto import hashing, ring
 from safenet_jax.crypto.garbled_circuits import argmax, circuits, wires
 from safenet_jax.crypto.homomorphic import packing
 from safenet_jax.fixed_point.formats import ActivationFormat, Rescale
-from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
-from safenet_jax.protocol.layers import max_pool, polynomial, relu, share_walks
+from safenet_jax.protocol.layers import blocks, max_pool, polynomial, relu, share_walks
+from safenet_jax.protocol.layers.blocks import Block
 
 # What the client gets: the logits, or nothing but the index of the largest.
 OUTPUTS = ('logits', 'class')
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-  """Instances `first` to `end` of a layer's garbled channels, padded to `size`."""
-
-  first: int
-  end: int
-  size: int
-
-  @property
-  def count(self) -> int:
-    """Instances without the padding."""
-    return self.end - self.first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +35,7 @@ class ActivationStructure:
   def blocks(self) -> tuple[Block, ...]:
     """Of the garbled channels: of values, or of windows where the pool takes maxima."""
     count = math.prod(self.garbled_shape)
-    cut = max_pool.blocks if self.form.maximum else relu.blocks
-    return tuple(Block(*block) for block in cut(count)) if count else ()
+    return max_pool.cut(count) if self.form.maximum else relu.cut(count)
 
   @property
   def circuit(self) -> circuits.Circuit:
@@ -70,7 +56,7 @@ class ActivationStructure:
     else:
       words = relu.sign_words(share.reshape(1, -1), form)
     bits = form.sign_bits - form.dropped
-    return [max_pool.pack(words[:, b.first : b.end], bits, b.size) for b in self.blocks]
+    return [blocks.pack(words[:, b.first : b.end], bits, b.size) for b in self.blocks]
 
   @property
   def transfers(self) -> int:
@@ -119,7 +105,7 @@ class ActivationStructure:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """The garbled comparison of one image's logits, see `argmax`.
+  """The garbled comparison of one image's logits, see `class_output`.
 
   count: of logits.
   bits: k, of each.
@@ -159,28 +145,87 @@ class Structure:
 
   bits: l, width of the linear ring.
   linear: by name, the layers as convolutions.
+  shapes: by name, what each linear layer gives in the network: (H, W, C), or (C,).
   activations: in walking order.
   logits: how many.
-  comparison: of the logits, where the client gets the class alone.
+  comparison: of the logits, for inferences that end in the class alone; None where
+    they have no class.
   """
 
   bits: int
   input_shape: tuple[int, ...]
   linear: dict[str, packing.Convolution]
+  shapes: dict[str, tuple[int, ...]]
   activations: tuple[ActivationStructure, ...]
   logits: int
-  comparison: Comparison | None = None
+  comparison: Comparison | None
 
-  @property
-  def output(self) -> str:
-    """One of `OUTPUTS`."""
-    return 'class' if self.comparison else 'logits'
+  @classmethod
+  def of(cls, model: PublicModel) -> 'Structure':
+    """The structure of a model.
 
-  @property
-  def transfers(self) -> int:
-    """Label transfers of an image."""
-    last = self.comparison.transfers if self.comparison else 0
-    return sum(layer.transfers for layer in self.activations) + last
+    Raises:
+      ValueError: a linear layer reads another one's output, or a sum of them.
+    """
+    # Raises where a linear layer's mask would depend on another linear layer.
+    mask = np.zeros((1, *model.input_shape), np.uint64)
+    masks = {
+      name: np.zeros((1, *form.pooled_shape, form.relu + form.polynomial), np.uint64)
+      for name, form in model.activations.items()
+    }
+    records.run(model.layers, share_walks.Masks(model, masks), mask)
+    linear: dict[str, packing.Convolution] = {}
+    found: dict[str, tuple[int, ...]] = {}
+    activations = []
+    offset = 0
+    shapes = records.shapes(model.layers, model.input_shape)
+    for shape in shapes:
+      match shape.layer:
+        case records.Conv(kernel=kernel, stride=stride):
+          height, width, channels = shape.input_shape
+          linear[shape.name] = packing.Convolution(
+            height, width, channels, shape.output_shape[-1], kernel, stride
+          )
+          found[shape.name] = shape.output_shape
+        case records.Dense():
+          (inputs,), (outputs,) = shape.input_shape, shape.output_shape
+          linear[shape.name] = packing.Convolution(1, 1, inputs, outputs, 1)
+          found[shape.name] = shape.output_shape
+        case records.Activation():
+          layer = ActivationStructure(shape.name, model.activations[shape.name], offset)
+          activations.append(layer)
+          offset += layer.transfers
+    (logits,), comparison = shapes[-1].output_shape, None
+    if 'class' in outputs_of(model):
+      comparison = Comparison(logits, model.logit_bits or model.precision.ring, offset)
+    return cls(
+      model.precision.ring,
+      model.input_shape,
+      linear,
+      found,
+      tuple(activations),
+      logits,
+      comparison,
+    )
+
+  def comparison_for(self, output: str) -> Comparison | None:
+    """The comparison that an inference for one of `OUTPUTS` ends in; None for the logits.
+
+    Raises:
+      ValueError: there is no such output, or these logits have no class.
+    """
+    if output not in OUTPUTS:
+      raise ValueError(f'output {output!r}, want one of {", ".join(OUTPUTS)}')
+    if output == 'logits':
+      return None
+    if self.comparison is None:
+      raise ValueError(f'a class of {self.logits} logits, want 2 to {hashing.MAX_ROWS}')
+    return self.comparison
+
+  def transfers(self, output: str) -> int:
+    """Label transfers of an image, for one of `OUTPUTS`."""
+    last = self.comparison_for(output)
+    return sum(layer.transfers for layer in self.activations) + (last.transfers if last else 0)
 
   @property
   def choices(self) -> int:
@@ -199,50 +244,7 @@ class Structure:
     return groups
 
 
-def outputs(model: FixedPointModel) -> tuple[str, ...]:
+def outputs_of(model: PublicModel) -> tuple[str, ...]:
   """Those of `OUTPUTS` that a model can give: one logit alone has no class."""
   logits = records.shapes(model.layers, model.input_shape)[-1].output_shape[0]
   return OUTPUTS if 2 <= logits <= hashing.MAX_ROWS else OUTPUTS[:1]
-
-
-def structure(model: FixedPointModel, output: str = 'logits') -> Structure:
-  """The structure of a model, with or without its weights, for one of `OUTPUTS`.
-
-  Raises:
-    ValueError: a linear layer reads another one's output, or a sum of them; or
-      there is only one logit to get a class from.
-  """
-  if output not in OUTPUTS:
-    raise ValueError(f'output {output!r}, want one of {", ".join(OUTPUTS)}')
-  # Raises where a linear layer's mask would depend on another linear layer.
-  mask = np.zeros((1, *model.input_shape), np.uint64)
-  masks = {
-    name: np.zeros((1, *form.pooled_shape, form.relu + form.polynomial), np.uint64)
-    for name, form in model.activations.items()
-  }
-  records.run(model.layers, share_walks.Masks(model, masks), mask)
-  linear: dict[str, packing.Convolution] = {}
-  activations = []
-  offset = 0
-  shapes = records.shapes(model.layers, model.input_shape)
-  for shape in shapes:
-    match shape.layer:
-      case records.Conv(kernel=kernel, stride=stride):
-        height, width, channels = shape.input_shape
-        linear[shape.name] = packing.Convolution(
-          height, width, channels, shape.output_shape[-1], kernel, stride
-        )
-      case records.Dense():
-        (inputs,), (outputs,) = shape.input_shape, shape.output_shape
-        linear[shape.name] = packing.Convolution(1, 1, inputs, outputs, 1)
-      case records.Activation():
-        layer = ActivationStructure(shape.name, model.activations[shape.name], offset)
-        activations.append(layer)
-        offset += layer.transfers
-  (logits,), comparison = shapes[-1].output_shape, None
-  if output == 'class':
-    comparison = Comparison(logits, model.logit_bits or model.precision.ring, offset)
-    argmax.stages(comparison.count, comparison.bits)  # raises where they cannot be compared
-  return Structure(
-    model.precision.ring, model.input_shape, linear, tuple(activations), logits, comparison
-  )

@@ -16,22 +16,21 @@ import dataclasses
 import hashlib
 import math
 import os
-import pathlib
 import struct
-import tempfile
 from typing import BinaryIO
 
 import numpy as np
 
+from safenet_jax import atomic_files
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
+from safenet_jax.fixed_point import consistency
+from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel, RECORDS
 from safenet_jax.models import layers as records
-from safenet_jax.protocol.layers import structure
-from safenet_jax.protocol.service import description
+from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import record_codec
 from safenet_jax.transport.frames import ProtocolError
 
-VERSION = 1
+VERSION = 2
 _PREFIX = struct.Struct('>8sII')
 _MAGIC = b'safenet\x00'
 _DIGEST = hashlib.sha256().digest_size
@@ -57,13 +56,13 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-  """The header: a model without its arrays, and where these are."""
+  """The header: the public part of a model, and which arrays of weights follow."""
 
-  model: FixedPointModel
+  model: PublicModel
   arrays: tuple[Stored, ...]
 
 
-_RECORDS = (Bundle, Stored, FixedPointModel, *description.RECORDS)
+_RECORDS = (Bundle, Stored, *RECORDS)
 
 
 def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
@@ -74,8 +73,8 @@ def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
   Raises:
     ValueError: `load` would refuse it, or it cannot be written there.
   """
-  public = dataclasses.replace(model, linear={}, polynomials={})
-  description.check(public)
+  public = model.public
+  consistency.check(public)
   found, wanted = dict(_arrays(model)), _wanted(public)
   _model(public, found, wanted)
   narrow = {name: found[name].astype(_narrowest(found[name])) for name in wanted}
@@ -85,7 +84,8 @@ def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
   parts += [np.ascontiguousarray(array).tobytes() for array in narrow.values()]
   digest = hashlib.sha256(b''.join(parts)).digest()
   try:
-    _write(pathlib.Path(path), [*parts, digest])
+    with atomic_files.writing(path, private=True) as file:
+      file.writelines([*parts, digest])
   except OSError as error:
     raise ValueError(f'{path} cannot be written: {error.strerror}') from None
 
@@ -122,7 +122,7 @@ def _read(file: BinaryIO) -> FixedPointModel:
   header = file.read(length)
   bundle = record_codec.decode(header, Bundle, _RECORDS)
   public = bundle.model
-  description.check(public)
+  consistency.check(public)
   wanted = _wanted(public)
   _check_table(bundle.arrays, wanted)
   size = sum(stored.size for stored in bundle.arrays)
@@ -149,7 +149,7 @@ def _arrays(model: FixedPointModel) -> Iterator[tuple[str, np.ndarray]]:
     yield f'{name}/coefficients', coefficients
 
 
-def _wanted(public: FixedPointModel) -> dict[str, tuple[int, ...]]:
+def _wanted(public: PublicModel) -> dict[str, tuple[int, ...]]:
   """Shape of every array that a model has, in walking order."""
   found: dict[str, tuple[int, ...]] = {}
   for shape in records.shapes(public.layers, public.input_shape):
@@ -185,7 +185,7 @@ def _check_table(table: tuple[Stored, ...], wanted: dict[str, tuple[int, ...]]) 
 
 
 def _model(
-  public: FixedPointModel, arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]
+  public: PublicModel, arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]
 ) -> FixedPointModel:
   """The whole model; ValueError where an array is not what the layers need."""
   if odd := sorted(set(arrays) - set(wanted)):
@@ -204,12 +204,11 @@ def _model(
       linear[name] = LinearWeights(kernel, arrays[f'{name}/bias'], stride, ring.limb_bits(kernel))
     elif f'{name}/coefficients' in arrays:
       polynomials[name] = arrays[f'{name}/coefficients']
-  model = dataclasses.replace(public, linear=linear, polynomials=polynomials)
-  structure.structure(model)  # raises where two parties could not serve it
-  return model
+  Structure.of(public)  # raises where two parties could not serve it
+  return FixedPointModel(public, linear, polynomials)
 
 
-def _check_values(public: FixedPointModel, name: str, array: np.ndarray) -> None:
+def _check_values(public: PublicModel, name: str, array: np.ndarray) -> None:
   layer, _, kind = name.partition('/')
   form, bits = public.activations.get(layer), public.precision.ring
   # Of kernels what `encrypted_convolution.prepare` takes, else what the ring or field holds.
@@ -224,23 +223,3 @@ def _narrowest(array: np.ndarray) -> np.dtype:
   low, high = int(array.min()), int(array.max())
   dtypes = [np.dtype(name).newbyteorder('<') for name in _DTYPES]
   return next(d for d in dtypes if np.iinfo(d).min <= low and high <= np.iinfo(d).max)
-
-
-def _write(path: pathlib.Path, parts: list[bytes]) -> None:
-  """Writes a new file of mode 0600, whole or not at all."""
-  descriptor, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-  try:
-    with os.fdopen(descriptor, 'wb') as file:
-      for part in parts:
-        file.write(part)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(name, path)
-  except BaseException:
-    os.unlink(name)
-    raise
-  directory = os.open(path.parent, os.O_RDONLY)
-  try:
-    os.fsync(directory)
-  finally:
-    os.close(directory)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto.randomness import SystemRandomness
-from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.delphi import keys
+from safenet_jax.protocol.delphi.party import ClientParty
+from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 from safenet_jax.protocol.service import commands, handshake, sessions
-from safenet_jax.protocol.service.description import Expectation
+from safenet_jax.protocol.service.description import Description, Expectation
 from safenet_jax.protocol.service.store import ClientStore
 from safenet_jax.transport import channel as channels
 from safenet_jax.transport.channel import Channel
@@ -75,13 +76,15 @@ class Client:
       if output is not None:
         expected = (expected or Expectation())._replace(outputs=(output,))
       self.description = handshake.client(self._channel, expected)
-      self._model, self._output = self.description.client_model(), output or structures.OUTPUTS[0]
+      self._model, self._output = self.description.model, output or OUTPUTS[0]
       self.ledger.truncation_failure = self._model.truncation_failure
-      self._structures = _structures(self._model, self.description.outputs)
+      self._structure = _structure(self.description)
+      self._mode = sessions.MODES[self.description.mode]
       if keep_prepared:
         self._served(None)
-      if directory is not None and self.description.mode != 'delphi':
-        raise ValueError(f'preparations of mode {self.description.mode} stay in memory')
+      if directory is not None and not self._mode.kept_in_files:
+        raise ValueError(f'preparations of mode {self._mode.name} stay in memory')
+      self._contexts = keys.contexts(self._structure)
       self._store = ClientStore(self.description.model_id, directory)
     self._session = self._new_session(self._channel)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None
@@ -125,8 +128,10 @@ class Client:
     return output
 
   def _new_session(self, channel: Channel) -> sessions.ClientSession:
-    mode = sessions.MODES[self.description.mode]
-    return sessions.ClientSession(mode, channel, self._model, self._structures, SystemRandomness())
+    party = ClientParty(
+      channel, self._structure, self._contexts, SystemRandomness(), model=self._model
+    )
+    return sessions.ClientSession(self._mode, party, self.description.outputs)
 
   def infer(self, images: np.ndarray, output: str | None = None) -> np.ndarray:
     """Logits float64 [B, classes], or classes int64 [B], of uint8 images [B, H, W, C].
@@ -145,13 +150,13 @@ class Client:
     output = self._served(output)
     self._model.encode(images[:1])  # raises before anything is used
     alone, first = output == 'class', 0
-    found = [np.empty(0, np.int64) if alone else np.empty((0, self._structures[output].logits))]
+    found = [np.empty(0, np.int64) if alone else np.empty((0, self._structure.logits))]
     while first < len(images):
       count = min(max(self.batch, self._store.count(output)), commands.MAX_IMAGES)
       found.append(self._infer(images[first : first + count], output))
       first += count
     result = np.concatenate(found)
-    return result if alone else result / 2.0**self._model.output_fraction
+    return result if alone else self._model.decode(result)
 
   def _infer(self, images: np.ndarray, output: str) -> np.ndarray:
     with self._ending_on_error():
@@ -190,11 +195,13 @@ class Client:
     self.close()
 
 
-def _structures(
-  model: FixedPointModel, outputs: tuple[str, ...]
-) -> dict[str, structures.Structure]:
+def _structure(served: Description) -> Structure:
   try:
-    return {output: structures.structure(model, output) for output in outputs}
+    found = Structure.of(served.model)
+    sessions.MODES[served.mode].check(found)
+    for output in served.outputs:
+      found.comparison_for(output)
+    return found
   except ValueError as error:
     raise ProtocolError(f'the description of the model: {error}') from None
 

@@ -12,13 +12,13 @@ too. The client sends nothing of its own; the server only what is public.
 
 import struct
 
-from safenet_jax.protocol.service import description as descriptions
+from safenet_jax.protocol.service import description
 from safenet_jax.protocol.service.description import Description, Expectation
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 
 # Of the messages that follow; frames have a version of their own.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 _VERSION = struct.Struct('!I')
 # A ResNet's description takes about 20 kB.
 _MAX_DESCRIPTION = 1 << 20
@@ -41,7 +41,7 @@ def client(channel: Channel, expected: Expectation | None = None) -> Description
     channel.send('hello', _VERSION.pack(PROTOCOL_VERSION))
     raw = channel.receive_bytes('description', _MAX_DESCRIPTION)
     try:
-      found = descriptions.decode(raw)
+      found = description.decode(raw)
     except ProtocolError as error:
       channel.refuse(str(error))
       raise
@@ -53,7 +53,7 @@ def client(channel: Channel, expected: Expectation | None = None) -> Description
     return found
 
 
-def server(channel: Channel, description: Description) -> None:
+def server(channel: Channel, served: Description) -> None:
   """The server's side; ProtocolError where one of the two refuses."""
   with channel.scope(phase='handshake', layer='session', primitive='handshake'):
     (hello,) = channel.receive('hello', [(bytes, (_VERSION.size,))])
@@ -62,7 +62,7 @@ def server(channel: Channel, description: Description) -> None:
       reason = f'protocol version {version}, want {PROTOCOL_VERSION}'
       channel.refuse(reason)
       raise ProtocolError(f'the client has {reason}')
-    channel.send('description', descriptions.encode(description))
-    (accepted,) = channel.receive('accept', [(bytes, (len(description.model_id),))])
-    if accepted != description.model_id:
+    channel.send('description', description.encode(served))
+    (accepted,) = channel.receive('accept', [(bytes, (len(served.model_id),))])
+    if accepted != served.model_id:
       raise ProtocolError('the client accepted another model')

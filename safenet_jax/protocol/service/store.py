@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from safenet_jax import atomic_files
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.transport.frames import ProtocolError
 
@@ -32,7 +33,7 @@ class ClientStore:
     if self._directory is not None:
       self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
       for path in self._directory.iterdir():
-        used = path.suffix in ('.used', '.partial')
+        used = path.suffix in ('.used', atomic_files.PARTIAL)
         if used or (path.suffix == _SUFFIX and not path.name.startswith(self._model)):
           path.unlink(missing_ok=True)
 
@@ -57,16 +58,9 @@ class ClientStore:
         self._memory[material.identifier] = material
       return
     name = f'{self._model}-{material.output}-{material.identifier.hex()}{_SUFFIX}'
-    path = self._directory / name
-    partial = path.with_suffix('.partial')
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, 'wb') as file:
-      arrays: dict[str, Any] = dict(material.arrays())
+    arrays: dict[str, Any] = dict(material.arrays())
+    with atomic_files.writing(self._directory / name, private=True) as file:
       np.savez(file, **arrays)
-      file.flush()
-      os.fsync(file.fileno())
-    partial.replace(path)
-    self._sync()
 
   def take(self, count: int, output: str = 'logits') -> list[ClientMaterial]:
     """`count` preparations for an output, which are then used, whatever becomes of them.
@@ -84,19 +78,12 @@ class ClientStore:
       used = [path.with_suffix('.used') for path in paths]
       for path, marked in zip(paths, used):
         os.rename(path, marked)
-      self._sync()
+      atomic_files.force_renames(self._directory)
     return [_load(path) for path in used]
 
   def _enough(self, found: int, count: int) -> None:
     if found < count:
       raise ValueError(f'{found} prepared inferences, want {count}')
-
-  def _sync(self) -> None:
-    descriptor = os.open(self._directory or '.', os.O_RDONLY)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
 
 
 def _load(path: pathlib.Path) -> ClientMaterial:

@@ -14,7 +14,7 @@ from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.fixed_point.formats import ActivationFormat, Rescale
-from safenet_jax.protocol.layers import max_pool, polynomial, relu
+from safenet_jax.protocol.layers import blocks, max_pool, polynomial, relu
 from safenet_jax.transport.ledger import Ledger
 
 _LABEL_BITS = 128
@@ -41,9 +41,7 @@ class InsecureDealer:
 
   def __init__(self, randomness: Randomness, ledger: Ledger):
     self.randomness, self.ledger = randomness, ledger
-    delta = randomness.words(2)
-    delta[0] |= np.uint64(1)
-    self.delta = delta
+    self.delta = relu.fresh_delta(randomness)
     self._garblers: dict[tuple, garbling.Garbler] = {}
 
   def _give(self, layer: str, primitive: str, values: np.ndarray, bits: int) -> None:
@@ -55,12 +53,12 @@ class InsecureDealer:
     """Garbles a layer for client shares c uint64 [n]; labels and products are dealt."""
     circuit = relu.circuit(form)
     client, server = [], []
-    for first, end, size in relu.blocks(share.size):
-      part = share[first:end]
-      garbler = self._garbler(circuit, size)
+    for block in relu.cut(share.size):
+      part = share[block.first : block.end]
+      garbler = self._garbler(circuit, block.size)
       garbled, encoding = garbler.garble()
       self.ledger.send('offline', layer, 'garbled tables', 'server', garbled)
-      labels = encoding.labels('client', relu.pack(relu.sign_words(part, form), form, size))
+      labels = encoding.labels('client', relu.entering(part, form, block.size))
       self._give(layer, 'labels', labels[..., 0], _LABEL_BITS)
       key = relu.word_key(self.randomness)
       p = relu.colour_zero_bits(encoding)[: part.size]
@@ -77,13 +75,15 @@ class InsecureDealer:
     circuit = max_pool.circuit(form)
     words = max_pool.windows(share, form, server=False)
     client, server = [], []
-    for first, end, size in max_pool.blocks(words.shape[1]):
-      garbled, encoding = self._garbler(circuit, size).garble()
-      bits = max_pool.pack(words[:, first:end], form.sign_bits - form.dropped, size)
+    for block in max_pool.cut(words.shape[1]):
+      garbled, encoding = self._garbler(circuit, block.size).garble()
+      bits = blocks.pack(
+        words[:, block.first : block.end], form.sign_bits - form.dropped, block.size
+      )
       labels = encoding.labels('client', bits)
       self._give(layer, 'labels', labels[..., 0], _LABEL_BITS)
-      block, mask_labels, decoding = max_pool.offline_server(
-        encoding, self.randomness, form, end - first
+      kept, mask_labels, decoding = max_pool.offline_server(
+        encoding, self.randomness, form, block.count
       )
       for primitive, message in (
         ('garbled tables', garbled),
@@ -91,7 +91,7 @@ class InsecureDealer:
         ('decoding', decoding),
       ):
         self.ledger.send('offline', layer, primitive, 'server', message)
-      server.append(block)
+      server.append(kept)
       client.append(max_pool.ClientBlock(garbled, labels, mask_labels, decoding))
     return client, server
 

@@ -36,7 +36,7 @@ def batch(model: FixedPointModel) -> int:
   size = sum(
     math.prod(form.map_shape)
     * (form.relu * (form.sign_bits - form.dropped) * _BIT_BYTES + form.polynomial * _WORD_BYTES)
-    for form in model.activations.values()
+    for form in model.public.activations.values()
   )
   return max(1, _BATCH_BYTES // max(1, size))
 
@@ -47,36 +47,49 @@ def infer(
   randomness: Randomness,
   *,
   ledger: Ledger | None = None,
-  trace: dict[str, np.ndarray] | None = None,
 ) -> np.ndarray:
-  """Logits of a private inference of a batch of images.
+  """Logits of a private inference of a batch of images, as `Client.infer` returns them.
 
   Args:
     model: the served network.
     images: uint8 [B, H, W, C].
     randomness: of both parties and the dealer.
     ledger: gets every message and second.
-    trace: if given, gets the value that the two shares of every linear and
-      activation layer stand for, int64, by name. Only a simulator can do that.
 
   Returns:
-    int64 [B, classes], with `model.output_fraction` fraction bits.
+    float64 [B, classes].
+
+  Raises:
+    ValueError: images of another shape or type.
+  """
+  return model.public.decode(integers(model, images, randomness, ledger=ledger))
+
+
+def integers(
+  model: FixedPointModel,
+  images: np.ndarray,
+  randomness: Randomness,
+  *,
+  ledger: Ledger | None = None,
+) -> np.ndarray:
+  """The integers that the two shares of the logits stand for; arguments as of `infer`.
+
+  Returns:
+    int64 [B, classes], the logits times 2^`model.public.output_fraction`.
   """
   ledger = ledger or Ledger()
-  ledger.truncation_failure = model.truncation_failure
-  bits = model.precision.ring
+  ledger.truncation_failure = model.public.truncation_failure
+  bits = model.public.precision.ring
   with jax.enable_x64(True):
-    x = model.encode(images)
+    x = model.public.encode(images)
     mask = randomness.ring(bits, x.shape)
     offline = _Offline(model, dealers.InsecureDealer(randomness, ledger), ledger)
-    offline.masks['input'] = mask
-    c = records.run(model.layers, offline, mask)
+    c = records.run(model.public.layers, offline, mask)
 
     with ledger.step('online', 'input', 'mask', 'client'):
       m = ring.reduce(ring.from_signed(x, bits) - mask, bits)
     ledger.send('online', 'input', 'masked input', 'client', m, bits)
-    online = _Online(model, offline, ledger, trace)
-    s = records.run(model.layers, online, m)
+    s = records.run(model.public.layers, _Online(model, offline, ledger), m)
     ledger.send('online', 'logits', 'share', 'server', s, bits)
     return ring.reconstruct(np.asarray(c), np.asarray(s), bits)
 
@@ -132,15 +145,14 @@ class _Offline(Local):
   """Operations on the client's masks: r before a linear layer, c after it."""
 
   def __init__(self, model: FixedPointModel, dealer: dealers.InsecureDealer, ledger: Ledger):
-    super().__init__(model, jnp)
+    super().__init__(model.public, jnp)
+    self.linear = model.linear
     self.dealer, self.ledger = dealer, ledger
     self.u: dict[str, np.ndarray] = {}
-    self.c: dict[str, Any] = {}
-    self.masks: dict[str, np.ndarray] = {}
     self.states: dict[str, _ActivationState] = {}
 
   def conv(self, name, layer, r):
-    weights = self.model.linear[name]
+    weights = self.linear[name]
     shape = (*(-(-n // weights.stride) for n in r.shape[1:-1]), layer.features)
     u = self.u[name] = self.dealer.randomness.ring(self.bits, (r.shape[0], *shape))
     with self.ledger.step('offline', name, 'linear', 'both'):
@@ -149,7 +161,6 @@ class _Offline(Local):
       )
       c.block_until_ready()
     self.ledger.send('offline', name, 'dealt linear', 'dealer', u, 2 * self.bits)
-    self.c[name] = c
     return c
 
   dense = conv
@@ -179,7 +190,6 @@ class _Offline(Local):
         for width, rescale in zip(widths, form.rescales(self.bits))
       ]
       mask = self.dealer.randomness.ring(self.bits, (*pooled, sum(widths)))
-    self.masks[name] = mask
     self.states[name] = _ActivationState(client, server, powers, products, transfers, mask)
     return mask
 
@@ -187,17 +197,14 @@ class _Offline(Local):
 class _Online(Local):
   """Operations on the server's values: m before a linear layer, s after it."""
 
-  def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger, trace):
-    super().__init__(model, jnp)
-    self.offline, self.ledger, self.trace = offline, ledger, trace
-
-  def _record(self, name, client, server):
-    if self.trace is not None:
-      self.trace[name] = ring.reconstruct(np.asarray(client), np.asarray(server), self.bits)
+  def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger):
+    super().__init__(model.public, jnp)
+    self.linear, self.polynomials = model.linear, model.polynomials
+    self.offline, self.ledger = offline, ledger
 
   def conv(self, name, layer, m):
     del layer
-    weights = self.model.linear[name]
+    weights = self.linear[name]
     with self.ledger.step('online', name, 'linear', 'server'):
       s = _linear_online(
         m,
@@ -209,7 +216,6 @@ class _Online(Local):
         bits=self.bits,
       )
       s.block_until_ready()
-    self._record(name, self.offline.c[name], s)
     return s
 
   dense = conv
@@ -228,7 +234,7 @@ class _Online(Local):
           state.powers,
           state.products,
           s[..., form.relu :],
-          self.model.polynomials[name],
+          self.polynomials[name],
           form=form,
           bits=self.bits,
         )
@@ -252,27 +258,23 @@ class _Online(Local):
     for _, correction, word, _, rescale in outputs:
       self.ledger.send('online', name, 'truncation', 'client', correction, rescale.wrap_bits)
       self.ledger.send('online', name, 'truncation', 'client', word, self.bits)
-    m = jnp.concatenate([m for *_, m, _ in outputs], axis=-1)
-    self._record(name, state.mask, m)
-    return m
+    return jnp.concatenate([m for *_, m, _ in outputs], axis=-1)
 
   def _relu(self, name, form, state, share):
     circuit = relu.circuit(form)
     values, flat = [], share.reshape(-1)
     evaluators: dict[int, garbling.Evaluator] = {}
-    for (first, end, size), client, server in zip(
-      relu.blocks(flat.size), state.client, state.server
-    ):
+    for block, client, server in zip(relu.cut(flat.size), state.client, state.server):
       with self.ledger.step('online', name, 'labels', 'server'):
         labels, words, rho = relu.online_server(
-          server, flat[first:end], self.offline.dealer.delta, form
+          server, flat[block.first : block.end], self.offline.dealer.delta, form
         )
       self.ledger.send('online', name, 'labels', 'server', labels)
       self.ledger.send('online', name, 'select words', 'server', words, form.select_bits)
       with self.ledger.step('online', name, 'evaluation', 'client'):
-        if size not in evaluators:
-          evaluators[size] = garbling.Evaluator(circuit, size)
-        v = relu.online_client(client, evaluators[size], labels, words, form)
+        if block.size not in evaluators:
+          evaluators[block.size] = garbling.Evaluator(circuit, block.size)
+        v = relu.online_client(client, evaluators[block.size], labels, words, form)
       values.append((v, rho))
     return tuple(np.concatenate(part).reshape(share.shape) for part in zip(*values))
 
@@ -281,16 +283,14 @@ class _Online(Local):
     words = max_pool.windows(share, form, server=True)
     values = []
     evaluators: dict[int, garbling.Evaluator] = {}
-    for (first, end, size), client, server in zip(
-      max_pool.blocks(words.shape[1]), state.client, state.server
-    ):
+    for block, client, server in zip(max_pool.cut(words.shape[1]), state.client, state.server):
       with self.ledger.step('online', name, 'labels', 'server'):
-        labels, rho = max_pool.online_server(server, words[:, first:end], form)
+        labels, rho = max_pool.online_server(server, words[:, block.first : block.end], form)
       self.ledger.send('online', name, 'labels', 'server', labels)
       with self.ledger.step('online', name, 'evaluation', 'client'):
-        if size not in evaluators:
-          evaluators[size] = garbling.Evaluator(circuit, size)
-        v = max_pool.online_client(client, evaluators[size], labels, end - first)
+        if block.size not in evaluators:
+          evaluators[block.size] = garbling.Evaluator(circuit, block.size)
+        v = max_pool.online_client(client, evaluators[block.size], labels, block.count)
       values.append((v, rho))
     pooled = (len(share), *(n // form.window for n in form.map_shape), form.relu)
     return tuple(np.concatenate(part).reshape(pooled) for part in zip(*values))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto.garbled_circuits import argmax, circuits
+from tests.support import plain_circuits
 
 
 def wires(words, bits):
@@ -26,7 +27,7 @@ def index(outputs):
 
 def in_plain(values, bits):
   """The index for values [count, ...]."""
-  return index(argmax.plain(*shares(values, bits)))
+  return index(plain_circuits.first_largest(*shares(values, bits)))
 
 
 @pytest.mark.parametrize('count, bits', [(2, 1), (2, 4), (3, 3), (4, 2), (5, 2), (6, 2), (7, 1)])
@@ -41,7 +42,9 @@ def test_all_shares_of_all_words_are_compared_alike():
   c, s = np.array(list(itertools.product(range(4), repeat=6)), np.uint64).T.reshape(2, 3, -1)
   values = (c + s).astype(np.int64) % 4
   expected = np.where(values > 1, values - 4, values).argmax(0)
-  np.testing.assert_array_equal(index(argmax.plain(wires(c, 2), wires(s, 2))), expected)
+  np.testing.assert_array_equal(
+    index(plain_circuits.first_largest(wires(c, 2), wires(s, 2))), expected
+  )
 
 
 @pytest.mark.parametrize('count, bits', [(10, 24), (100, 24), (37, 56), (101, 64)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.garbled_circuits import argmax, garbled_argmax, kernels
+from safenet_jax.crypto.garbled_circuits import argmax, garbled_argmax, half_gates
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from tests.crypto.garbled_circuits import argmax_test
 
@@ -103,7 +103,7 @@ def seen(monkeypatch):
 
   def record(self, stage, *args):
     outputs = run(self, stage, *args)
-    if isinstance(self._blocks[0]._parts[0][0], kernels.EvaluatorTile):
+    if isinstance(self._blocks[0]._parts[0][0], half_gates.EvaluatorTile):
       found.append((stage.number, outputs[:, : stage.instances].copy()))
     return outputs
 

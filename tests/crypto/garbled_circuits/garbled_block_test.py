@@ -8,19 +8,15 @@ import pytest
 from safenet_jax.crypto import messages
 from safenet_jax.crypto.garbled_circuits import circuits, garbled_block, garbling
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
-from tests.support import garbled_run
+from tests.support import garbled_run, plain_circuits
 
 
-def test_messages_travel_as_bytes():
+def test_a_block_is_as_large_as_its_parts():
   circuit = circuits.relu_sign(5)
-  run = garbled_run.garble(circuit, 64, seed=10)
-  data = run.garbled.to_bytes()
-  assert len(data) == run.garbled.nbytes == 16 + 32 + 32 * 64 * circuit.and_count
-  received = garbling.GarbledBlock.from_bytes(data, circuit, 64)
-  assert run.valid(run.evaluate(received)).all()
-  for wrong in (data[:-1], data + b'\0', b''):
-    with pytest.raises(ValueError, match='bytes, want'):
-      garbling.GarbledBlock.from_bytes(wrong, circuit, 64)
+  garbled = garbled_run.garble(circuit, 64, seed=10).garbled
+  assert garbled.nbytes == 16 + 32 + 32 * 64 * circuit.and_count
+  assert (len(garbled.seed), len(garbled.check)) == (16, 32)
+  assert garbled.tables.shape == garbled_block.tables_shape(circuit, 64)
 
 
 SHUFFLES = {
@@ -32,7 +28,7 @@ SHUFFLES = {
 
 
 @pytest.mark.parametrize('shuffle', SHUFFLES)
-@pytest.mark.parametrize('circuit', [circuits.relu_sign(12), circuits.relu_ring(6)])
+@pytest.mark.parametrize('circuit', [circuits.relu_sign(12), plain_circuits.masked_relu(6)])
 def test_shuffled_tables_and_wrong_keys_raise(circuit, shuffle):
   run = garbled_run.garble(circuit, 1024, seed=11)
   with pytest.raises(ValueError, match='do not open the garbled block'):
@@ -77,7 +73,7 @@ def test_labels_of_another_block_batch_or_order_raise():
 
 
 def test_one_wrong_label_of_one_instance_raises():
-  run = garbled_run.garble(circuits.relu_ring(5), 128, seed=5)
+  run = garbled_run.garble(plain_circuits.masked_relu(5), 128, seed=5)
   for instance in (0, 63, 127):
     labels = {name: row.copy() for name, row in run.labels.items()}
     labels['mask'][2, instance, 1] ^= np.uint64(8)

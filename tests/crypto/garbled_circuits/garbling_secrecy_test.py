@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, kernels
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, half_gates
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from tests.support import garbled_run
 
@@ -55,7 +55,7 @@ def test_fresh_deltas_are_odd_and_differ():
 
 @pytest.mark.parametrize('value', [0x00, 0xFF])
 def test_what_the_evaluator_sees_is_balanced_whatever_the_values(value):
-  circuit, block = circuits.relu_sign(4), kernels.MAX_BLOCK
+  circuit, block = circuits.relu_sign(4), half_gates.MAX_BLOCK
   bits = {name: np.full((4, block // 8), value, np.uint8) for name, _ in circuit.inputs}
   run = garbled_run.garble(circuit, block, bits)
   outputs = run.evaluate()
@@ -75,7 +75,7 @@ def test_callers_mistakes_raise():
   for mistake in (
     lambda: garbling.Garbler(circuit, 65, randomness),
     lambda: garbling.Garbler(circuit, 0, randomness),
-    lambda: garbling.Evaluator(circuit, 2 * kernels.MAX_BLOCK),
+    lambda: garbling.Evaluator(circuit, 2 * half_gates.MAX_BLOCK),
     lambda: garbling.Garbler(circuit, 64, randomness, np.array([2, 1], np.uint64)),
     lambda: garbling.Garbler(circuit, 64, randomness, np.array([1, 1])),
     lambda: run.garbler.garble({'mask': server}),

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, kernels, wires
+from safenet_jax.crypto.garbled_circuits import circuits, garbling, half_gates, wires
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
-from tests.support import garbled_run, random_circuits
+from tests.support import garbled_run, plain_circuits, random_circuits
 
 
 def _two_words(build, width=6):
@@ -40,8 +40,8 @@ def test_garbled_is_plain_on_every_pair_of_words(name):
   'circuit',
   [
     circuits.relu_sign(41, 12),
-    circuits.relu_ring(20),
-    circuits.relu_ring(20, 5),
+    plain_circuits.masked_relu(20),
+    plain_circuits.masked_relu(20, 5),
   ],
   ids=['sign', 'ring', 'ring truncated'],
 )
@@ -55,14 +55,14 @@ def test_garbled_relu_is_plain_whoever_has_labels_from_transfer(circuit, transfe
   'block',
   [
     64,
-    kernels.TILE - 64,
-    kernels.TILE,
-    kernels.TILE + 64,
-    kernels.MAX_BLOCK,
+    half_gates.TILE - 64,
+    half_gates.TILE,
+    half_gates.TILE + 64,
+    half_gates.MAX_BLOCK,
   ],
 )
 def test_garbled_is_plain_however_a_block_is_cut_into_tiles(block):
-  circuit = circuits.relu_ring(5, 1)
+  circuit = plain_circuits.masked_relu(5, 1)
   bits = garbled_run.random_bits(circuit, block, InsecureSeededRandomness(2))
   garbled_run.assert_agrees(circuit, block, bits, transferred=('client',))
 
@@ -128,33 +128,36 @@ def test_boundary_values_come_out_of_the_ring_relu_truncated_and_masked_again():
   value, server, mask = np.resize(triples, (-(-len(triples) // 64) * 64, 3)).T
   words = {'client': (value - server) % modulus, 'server': server, 'mask': mask}
   packed = {name: wires.pack(word.astype(np.uint64), bits) for name, word in words.items()}
-  run = garbled_run.garble(circuits.relu_ring(bits, dropped), len(value), packed)
+  run = garbled_run.garble(plain_circuits.masked_relu(bits, dropped), len(value), packed)
   found = wires.unpack(wires.decode(run.evaluate().colours, run.encoding.decoding))
   np.testing.assert_array_equal(found, ((np.maximum(value, 0) >> dropped) + mask) % modulus)
 
 
-def test_words_under_output_labels_open_for_the_value_and_not_for_the_other():
+def test_products_with_output_labels_are_of_the_colour_and_not_of_the_other():
   circuit, block = circuits.relu_sign(8), 128
   run = garbled_run.garble(circuit, block, seed=20)
   randomness = InsecureSeededRandomness(21)
-  words = randomness.words((2, block))  # by colour
+  factors = randomness.words(block)
   keys = word_transfer.hash_keys(block, randomness)
   pads = word_transfer.sender_pads(run.encoding.output_labels[0], run.garbler.delta, keys)
-  message = word_transfer.send_chosen(words, pads, bits=64)
+  message, minus = word_transfer.send_products(factors, pads, bits=64)
 
   outputs = run.evaluate()
-  own = word_transfer.receiver_pads(outputs.labels[0], keys)
   colours = np.unpackbits(outputs.colours[0], bitorder='little')
-  found = word_transfer.receive_chosen(message, outputs.colours[0], own, bits=64)
-  np.testing.assert_array_equal(found, np.where(colours, words[1], words[0]))
-  own = word_transfer.receiver_pads(outputs.labels[0], keys)
-  other = word_transfer.receive_chosen(message, ~outputs.colours[0], own, bits=64)
-  assert not (other == np.where(colours, words[0], words[1])).any()
+  for choices, right in ((outputs.colours[0], True), (~outputs.colours[0], False)):
+    own = word_transfer.receiver_pads(outputs.labels[0], keys)
+    share = word_transfer.receive_products(message, choices, own, bits=64)
+    chosen = colours if right else 1 - colours
+    assert (
+      (minus + share == chosen * factors).all()
+      if right
+      else (not (minus + share == chosen * factors).any())
+    )
 
 
 def test_garbling_many_asks_for_each_blocks_zero_labels():
   circuit, randomness = circuits.relu_sign(3), InsecureSeededRandomness(6)
-  instances = kernels.MAX_BLOCK + 128
+  instances = half_gates.MAX_BLOCK + 128
   zeros = randomness.words((3, instances, 2))
   bits = garbled_run.random_bits(circuit, instances, randomness)
   delta = np.array([3, 4], np.uint64)
@@ -173,7 +176,7 @@ def test_garbling_many_asks_for_each_blocks_zero_labels():
       garbled,
       {'client': active[:, span], 'server': encoding.labels('server', bits['server'][:, octets])},
     )
-    plain = circuits.evaluate_plain(
+    plain = plain_circuits.evaluate(
       circuit,
       {
         name: np.unpackbits(rows[:, octets], axis=1, bitorder='little')
@@ -187,7 +190,7 @@ def test_garbling_many_asks_for_each_blocks_zero_labels():
 
 def test_garbling_many_keeps_the_delta_that_it_draws():
   circuit, deltas = circuits.relu_sign(3), set()
-  instances = kernels.MAX_BLOCK + 64
+  instances = half_gates.MAX_BLOCK + 64
   for _, garbled, encoding in garbling.garble_many(
     circuit, instances, InsecureSeededRandomness(19)
   ):
@@ -204,7 +207,7 @@ def test_garbling_many_keeps_the_delta_that_it_draws():
 def test_memory_does_not_grow_with_the_number_of_instances():
   def peak(blocks):
     tracemalloc.start()
-    instances = blocks * kernels.MAX_BLOCK
+    instances = blocks * half_gates.MAX_BLOCK
     for _ in garbling.garble_many(
       circuits.relu_sign(20, 12), instances, InsecureSeededRandomness(7)
     ):
@@ -217,11 +220,11 @@ def test_memory_does_not_grow_with_the_number_of_instances():
 
 
 def test_the_wire_format_is_golden():
-  circuit = circuits.relu_ring(6, 2)
-  block = kernels.TILE + 64
+  circuit = plain_circuits.masked_relu(6, 2)
+  block = half_gates.TILE + 64
   bits = garbled_run.random_bits(circuit, block, InsecureSeededRandomness(8))
   run = garbled_run.garble(circuit, block, bits, transferred=('client',), seed=9)
-  digest = hashlib.sha256(run.garbled.to_bytes())
+  digest = hashlib.sha256(run.garbled.seed + run.garbled.check + run.garbled.tables.tobytes())
   for labels in (*run.labels.values(), run.encoding.output_labels, run.encoding.decoding):
     digest.update(labels.tobytes())
   assert digest.hexdigest() == 'c6b15aaec0a39d1b3feb6c477d00f69cd0e71e6d9a20a3b8b45b719ed7edde3e'
@@ -237,7 +240,7 @@ def test_constant_inverted_repeated_and_passed_outputs_decode():
   garbled_run.assert_agrees(builder.build([a, builder.xor(b, c)]), 64, bits, transferred=('x',))
 
 
-@pytest.mark.parametrize('circuit', [circuits.relu_sign(7), circuits.relu_ring(7)])
+@pytest.mark.parametrize('circuit', [circuits.relu_sign(7), plain_circuits.masked_relu(7)])
 def test_labels_of_inputs_are_only_read(circuit):
   randomness = InsecureSeededRandomness(22)
   zeros = {name: randomness.words((width, 64, 2)) for name, width in circuit.inputs}

@@ -4,8 +4,7 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from safenet_jax.crypto import residues
-from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.crypto.homomorphic import bfv, residues
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
 from tests.support import fresh
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from safenet_jax.crypto import messages, residues
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing, replies
+from safenet_jax.crypto import messages
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing, replies, residues
 from safenet_jax.crypto.randomness import Randomness, SystemRandomness
 
 BITS = 56

@@ -1,4 +1,4 @@
-"""Random and chosen transfers and products, from labels made by hand."""
+"""Random words and products, from labels made by hand."""
 
 import collections
 import hashlib
@@ -67,30 +67,6 @@ def test_every_block_of_labels_has_its_own_key():
   seed=strategies.integers(0, 2**32),
 )
 @hypothesis.settings(max_examples=40, deadline=None)
-def test_chosen_transfer_gives_the_chosen_word(bits, count, seed):
-  choices, pads, pairs = make_pads(count, seed)
-  words = randomness.InsecureSeededRandomness(seed + 1).ring(bits, (2, count))
-  message = word_transfer.send_chosen(words, pairs, bits=bits)
-  got = word_transfer.receive_chosen(message, choices, pads, bits=bits)
-  flags = unpack(choices, count).astype(int)
-  np.testing.assert_array_equal(got, words[flags, np.arange(count)])
-
-
-def test_chosen_transfer_hides_the_other_word():
-  count = 1000
-  choices, pads, pairs = make_pads(count)
-  words = np.zeros((2, count), np.uint64)
-  message = word_transfer.send_chosen(words, pairs, bits=64)
-  other = word_transfer.receive_chosen(message, ~choices, pads, bits=64)
-  assert not (other == 0).any()
-
-
-@hypothesis.given(
-  bits=strategies.integers(1, 64),
-  count=strategies.integers(1, 300),
-  seed=strategies.integers(0, 2**32),
-)
-@hypothesis.settings(max_examples=40, deadline=None)
 def test_product_shares_add_up(bits, count, seed):
   choices, pads, pairs = make_pads(count, seed)
   factors = randomness.InsecureSeededRandomness(seed + 1).ring(bits, count)
@@ -114,97 +90,53 @@ def test_product_message_is_uniform_given_what_the_receiver_knows(choice):
   assert len(views) == 64
 
 
-@pytest.mark.parametrize('choice', [0, 1])
-def test_chosen_message_is_uniform_but_for_the_chosen_word(choice):
-  views = collections.Counter()
-  for words in itertools.product(range(4), repeat=2):
-    for pads in itertools.product(range(4), repeat=2):
-      message = word_transfer.send_chosen(
-        np.array(words, np.uint64)[:, None],
-        pads_of([[pad] for pad in pads]),
-        bits=2,
-      )
-      views[words, pads[choice], int(message.words[1 - choice, 0])] += 1
-  assert set(views.values()) == {1}
-  assert len(views) == 4**4
-
-
 def test_messages_of_the_wrong_shape_or_range_are_refused():
   choices, pads, pairs = make_pads(10)
-  words = np.zeros((2, 10), np.uint64)
-  chosen = word_transfer.send_chosen(words, make_pads(10)[2], bits=4)
-  products, _ = word_transfer.send_products(words[0], make_pads(10)[2], bits=4)
-  for wrong in (
-    words[:, :9],
-    words[0],
-    words.astype(np.int64),
-    np.full((2, 10), 16, np.uint64),
-  ):
+  factors = np.zeros(10, np.uint64)
+  message, _ = word_transfer.send_products(factors, make_pads(10)[2], bits=4)
+  for wrong in (np.zeros((2, 10), np.uint64), factors[:9], factors.view(np.int64), factors + 16):
     with pytest.raises(ValueError, match='want'):
-      word_transfer.receive_chosen(chosen._replace(words=wrong), choices, pads, bits=4)
-    with pytest.raises(ValueError, match='want'):
-      word_transfer.send_chosen(wrong, pairs, bits=4)
-  for wrong in (words, words[0, :9], words[0].view(np.int64), words[0] + 16):
-    with pytest.raises(ValueError, match='want'):
-      word_transfer.receive_products(products._replace(words=wrong), choices, pads, bits=4)
+      word_transfer.receive_products(message._replace(words=wrong), choices, pads, bits=4)
     with pytest.raises(ValueError, match='want'):
       word_transfer.send_products(wrong, pairs, bits=4)
   for wrong in (choices[:1], np.zeros(3, np.uint8), choices.view(np.int8)):
     with pytest.raises(ValueError, match='choices'):
-      word_transfer.receive_chosen(chosen, wrong, pads, bits=4)
-    with pytest.raises(ValueError, match='choices'):
-      word_transfer.receive_products(products, wrong, pads, bits=4)
+      word_transfer.receive_products(message, wrong, pads, bits=4)
   # What was refused did not use the pads up.
-  word_transfer.receive_chosen(chosen, choices, pads, bits=4)
-  word_transfer.send_chosen(words, pairs, bits=4)
+  word_transfer.receive_products(message, choices, pads, bits=4)
+  word_transfer.send_products(factors, pairs, bits=4)
 
 
 def test_pads_serve_once():
-  words = np.zeros((2, 10), np.uint64)
+  factors = np.zeros(10, np.uint64)
   choices, pads, pairs = make_pads(10)
-  chosen = word_transfer.send_chosen(words, pairs, bits=4)
-  word_transfer.receive_chosen(chosen, choices, pads, bits=4)
-  # Either of the two would now show how the words differ.
+  message, _ = word_transfer.send_products(factors, pairs, bits=4)
+  word_transfer.receive_products(message, choices, pads, bits=4)
+  # Either of the two would now show how the factors differ.
   for second in (
-    lambda: word_transfer.send_chosen(words, pairs, bits=4),
-    lambda: word_transfer.send_products(words[0], pairs, bits=4),
-    lambda: word_transfer.receive_chosen(chosen, choices, pads, bits=4),
-  ):
-    with pytest.raises(ValueError, match='used before'):
-      second()
-  choices, pads, pairs = make_pads(10)
-  products, _ = word_transfer.send_products(words[0], pairs, bits=4)
-  word_transfer.receive_products(products, choices, pads, bits=4)
-  for second in (
-    lambda: word_transfer.send_products(words[0], pairs, bits=4),
-    lambda: word_transfer.receive_products(products, choices, pads, bits=4),
+    lambda: word_transfer.send_products(factors, pairs, bits=4),
+    lambda: word_transfer.random_words(pairs, bits=4),
+    lambda: word_transfer.receive_products(message, choices, pads, bits=4),
+    lambda: word_transfer.random_words(pads, bits=4),
   ):
     with pytest.raises(ValueError, match='used before'):
       second()
 
 
-def test_one_pad_for_two_messages_would_show_how_the_words_differ():
-  words = randomness.InsecureSeededRandomness(1).words((2, 2, 10))
-  sent = [word_transfer.send_chosen(pair, make_pads(10)[2], bits=64).words for pair in words]
-  np.testing.assert_array_equal(np.bitwise_xor(*sent), np.bitwise_xor(*words))
+def test_one_pad_for_two_messages_would_show_how_the_factors_differ():
+  factors = randomness.InsecureSeededRandomness(1).words((2, 10))
+  sent = [word_transfer.send_products(f, make_pads(10)[2], bits=64)[0].words for f in factors]
+  np.testing.assert_array_equal(sent[0] - sent[1], factors[0] - factors[1])
 
 
-def test_messages_for_other_pads_kinds_and_widths_are_refused():
-  words = np.zeros((2, 10), np.uint64)
+def test_messages_for_other_pads_and_widths_are_refused():
   choices, pads, pairs = make_pads(10)
   _, other, _ = make_pads(10, seed=1)
-  chosen = word_transfer.send_chosen(words, pairs, bits=4)
-  products, _ = word_transfer.send_products(words[0], make_pads(10)[2], bits=4)
-  renamed = products._replace(identifier=chosen.identifier)
-  for wrong in (
-    lambda: word_transfer.receive_chosen(chosen, choices, other, bits=4),
-    lambda: word_transfer.receive_chosen(chosen, choices, pads, bits=5),
-    lambda: word_transfer.receive_products(products, choices, other, bits=4),
-    lambda: word_transfer.receive_products(renamed, choices, pads, bits=4),
-  ):
+  message, _ = word_transfer.send_products(np.zeros(10, np.uint64), pairs, bits=4)
+  for own, bits in ((other, 4), (pads, 5)):
     with pytest.raises(ValueError, match='of another session, key or step'):
-      wrong()
-  word_transfer.receive_chosen(chosen, choices, pads, bits=4)
+      word_transfer.receive_products(message, choices, own, bits=bits)
+  word_transfer.receive_products(message, choices, pads, bits=4)
 
 
 @pytest.mark.parametrize('bits', [0, 65])
@@ -213,8 +145,8 @@ def test_widths_outside_1_to_64_are_refused(bits):
   with pytest.raises(ValueError, match='want 1 to 64'):
     word_transfer.send_products(np.zeros(8, np.uint64), pairs, bits=bits)
   with pytest.raises(ValueError, match='want 1 to 64'):
-    message = messages.Words(bytes(16), np.zeros((2, 8), np.uint64))
-    word_transfer.receive_chosen(message, choices, pads, bits=bits)
+    message = messages.Words(bytes(16), np.zeros(8, np.uint64))
+    word_transfer.receive_products(message, choices, pads, bits=bits)
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ def rows():
       return lambda: made.append('step')
 
     task, first = small_search.task()
-    patch.setattr(population, '_start', lambda network: (first, task))
+    patch.setattr(training, 'start', lambda network, options: (first, task))
     patch.setattr(population, 'POPULATIONS', (1, 3))
     flags.FLAGS.mark_as_parsed()
     patch.setattr(training, 'torch', 'installed')
-    patch.setattr(training, '_torch', yardstick)
+    patch.setattr(training, 'torch_step', yardstick)
     timed = {'map': 2.0, 'vmap': 1.0, 'unroll': 3.0}
     patch.setattr(strategy, 'seconds', lambda name, *_: timed[name])
     found = {row.name: row for row in population.rows()}

@@ -1,6 +1,7 @@
-"""The progress bar of a training."""
+"""What is read from a command line, and the progress bar of a training."""
 
 import io
+import sys
 
 import rich.console
 
@@ -49,3 +50,12 @@ def test_nothing_is_shown_without_a_terminal():
   with launcher.progress_bar('pretrain', console) as report:
     report(1, 2, {'loss': 1.0})
   assert console.file.getvalue().strip() == ''
+
+
+def test_values_follow_their_flag_or_an_equals_sign(monkeypatch):
+  line = ['--config', 'a.py:smoke', '--config.x=1', '--quick', '--out=o', '--config.y', '2', '-z']
+  monkeypatch.setattr(sys, 'argv', ['command', *line])
+  assert launcher.config_path() == 'a.py'
+  assert launcher.config_arguments() == ['--config=a.py:smoke', '--config.x=1', '--config.y=2']
+  assert launcher.given('out') == ['o'] and launcher.given('quick') == launcher.given('z') == ['']
+  assert launcher.given('none') == []

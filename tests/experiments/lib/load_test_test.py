@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import inference, sustained
-from experiments.lib import load_test, machine, remote_client
+from experiments.lib import load_test
+from safenet_jax.console import ask, process_memory
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
@@ -52,7 +53,7 @@ def test_two_clients_share_the_requests(files):
   # Two at once: their seconds are more than those that went by, but for idle moments.
   assert max(r.offline + r.online for r in found.requests) <= found.seconds
   # Logits are some hundredths from the integer model's, and classes are further apart.
-  logits = np.sort(model.run(IMAGES) / 2.0**model.output_fraction)
+  logits = np.sort(model.logits(IMAGES))
   sure = (logits[:, -1] - logits[:, -2]).min() > 0.1
   assert found.agreement(model.run(IMAGES).argmax(-1)) == 9 or not sure
   assert len(found.peaks) == 2 and min(found.peaks) > 1 << 24
@@ -113,7 +114,7 @@ def test_rows_of_a_sustained_load(monkeypatch):
   monkeypatch.setattr(load_test, 'run', run)
   rows = {row.name.removeprefix('cnn7/channel_80/sustained_'): row for row in sustained.rows()}
   assert rows['requests_per_s'].value == 2.0 and rows['agree'].value == 0.75
-  assert rows['server_peak_mb'].value >= machine.memory().resident / 1e6 > 50
+  assert rows['server_peak_mb'].value >= process_memory.memory().resident / 1e6 > 50
   assert rows['server_growth_mb'].value < 100
   assert '4 requests by 2 clients' in rows['latency_p99_s'].setting
 
@@ -146,22 +147,13 @@ def test_a_load_is_summed_up_for_people_and_in_a_file(files, tmp_path, capsys):
   np.save(labels, models.calibrated().run(IMAGES).argmax(-1))
   with servers.Server(models.calibrated(), context=tls.server_context(*files)) as server:
     host, port = server.address
-    arguments = [
-      'infer',
-      f'--host={host}',
-      f'--port={port}',
-      f'--ca={files.certificate}',
-      '--requests=2',
-      '--clients=1',
-      f'--images={images}',
-      f'--out={out}',
-    ]
-    flags.FLAGS([*arguments, f'--labels={labels}'], known_only=True)
-    remote_client.main()
+    ca = str(files.certificate)
+    asking = ask.Asking(host=host, port=port, ca=ca, images=str(images), out=str(out))
+    load_test.show(asking, requests=2, count=1, labels=str(labels))
     printed = capsys.readouterr().out
     assert 'latency_p95_s: ' in printed and '2 of 2 answers to 1 clients are the labels' in printed
     record = json.loads(out.read_text())
     assert record['mode'] == 'load' and record['agree'] == 2 and record['requests_per_s'] > 0
     np.save(labels, np.zeros(2))
     with pytest.raises(ValueError, match='want one integer per image'):
-      remote_client.main()
+      load_test.show(asking, requests=2, count=1, labels=str(labels))

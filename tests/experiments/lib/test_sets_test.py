@@ -23,7 +23,7 @@ def sizes(monkeypatch):
   def infer(model, images, randomness):
     del model, randomness
     found.append(len(images))
-    return images[:, 0, 0].astype(np.int64)
+    return images[:, 0, 0].astype(np.float64)
 
   monkeypatch.setattr(simulator, 'infer', infer)
   return found
@@ -55,8 +55,8 @@ def test_batches_have_one_size_and_every_image_its_own_answer(sizes, count, batc
 
 def test_memory_bounds_a_batch(sizes):
   model = models.calibrated()
-  form = dataclasses.replace(model.activations['activation0'], relu=64, map_shape=(256, 256))
-  large = dataclasses.replace(model, activations={'activation0': form})
+  form = dataclasses.replace(model.public.activations['activation0'], relu=64, map_shape=(256, 256))
+  large = models.altered(model, activations={'activation0': form})
   assert simulator.batch(large) == 1 < simulator.batch(model)
   test_sets.run(large, IMAGES, None, batch=16)
   assert set(sizes) == {1}
@@ -65,7 +65,7 @@ def test_memory_bounds_a_batch(sizes):
 def test_the_bound_is_about_what_a_preparation_takes():
   """Of ReLUs: tables and labels of both parties."""
   form = models.activation(64, 0, 0, (32, 32))
-  model = dataclasses.replace(models.calibrated(), activations={'activation0': form})
+  model = models.altered(models.calibrated(), activations={'activation0': form})
   bits = form.sign_bits - form.dropped
   held = math.prod(form.map_shape) * 64 * (32 * (bits - 1) + 2 * 16 * bits)
   assert (1 << 28) < simulator.batch(model) * held <= (1 << 29)
@@ -77,5 +77,5 @@ def test_private_batches_equal_the_plaintext_network():
   assert ranges.images == 7
   np.testing.assert_array_equal(plain, model.run(IMAGES))
   found = test_sets.run(model, IMAGES, SystemRandomness(), batch=3)
-  assert np.abs(found.logits - plain).max() / 2.0**model.output_fraction < 0.05
+  assert np.abs(found.logits - model.public.decode(plain)).max() < 0.05
   assert found.images_per_second > 0

@@ -9,7 +9,6 @@ import pytest
 from safenet_jax.crypto import hashing
 from safenet_jax.crypto.oblivious_transfer import bit_planes, word_transfer
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
-from safenet_jax.protocol.delphi import keys as session
 from safenet_jax.protocol.delphi import message_shapes
 from safenet_jax.protocol.layers import relu
 from safenet_jax.transport.frames import ProtocolError
@@ -83,10 +82,10 @@ def test_repeated_hash_keys_would_show(uses, monkeypatch):
 
 def test_a_key_hashes_at_most_2_to_the_14_values():
   for count in (1, 64, (1 << 14) - 1, 1 << 14, (1 << 14) + 1, 100_000):
-    blocks = relu.blocks(count)
-    assert [first for first, _, _ in blocks] == list(range(0, count, 1 << 14))
-    assert blocks[-1][1] == count
-    assert all(end - first <= size <= 1 << 14 and size % 64 == 0 for first, end, size in blocks)
+    blocks = relu.cut(count)
+    assert [block.first for block in blocks] == list(range(0, count, 1 << 14))
+    assert blocks[-1].end == count
+    assert all(block.count <= block.size <= 1 << 14 and block.size % 64 == 0 for block in blocks)
     *_, (_, keys) = message_shapes.choice_message([count, 5])
     assert keys[0] == len(blocks) + 1
 
@@ -149,6 +148,6 @@ def test_both_parties_deltas_are_fresh_odd_and_their_own(monkeypatch):
     assert len({ours, theirs, other, changed}) == 4
 
   check()
-  monkeypatch.setattr(session, 'fresh_delta', lambda _: np.array([1, 2], np.uint64))
+  monkeypatch.setattr(relu, 'fresh_delta', lambda _: np.array([1, 2], np.uint64))
   with pytest.raises(AssertionError):
     check()

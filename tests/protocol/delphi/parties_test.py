@@ -7,7 +7,7 @@ from safenet_jax import data
 from safenet_jax.crypto import ring
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import ledger as ledgers
 from tests.protocol.simulation import simulator_test
 from tests.support import networks as small
@@ -32,12 +32,12 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
   test = images.test.images[:2]
   run = parties.run(model, test, mode=mode)
   assert all(size == foreseen for size, foreseen in run.sizes)
-  bits = model.precision.ring
+  bits = model.public.precision.ring
   for n in range(len(test)):
-    x = model.encode(test[n : n + 1])[0]
+    x = model.public.encode(test[n : n + 1])[0]
     for t in range(7):
       conv, act = f'conv{t}', f'activation{t}'
-      weights, form = model.linear[conv], model.activations[act]
+      weights, form = model.linear[conv], model.public.activations[act]
       y = reference.convolution(x, weights.kernel, weights.stride) + weights.bias
       # BFV rounds wrongly with probability 2^-25: not seen here.
       np.testing.assert_array_equal(signed(run.c[n][conv][0], run.s[conv][n], bits), y)
@@ -54,7 +54,7 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
   # down. In Gazelle every linear layer is a round trip too.
   assert joined['phases']['online']['rounds'] == {'delphi': 8, 'gazelle': 15}[mode]
   # Delphi's five flights and the names of what was prepared; the fifth is for garbled channels.
-  garbled = any(form.relu for form in model.activations.values())
+  garbled = any(form.relu for form in model.public.activations.values())
   if mode == 'delphi':
     assert ours['phases']['offline']['rounds'] == (3 if garbled else 2)
 
@@ -70,11 +70,11 @@ def test_shortcuts_and_max_pools_are_served(name):
   model = small.quantised(net, variables, small.planned(net, variables, ratios, degrees))
   run = parties.run(model, small.IMAGES[:2])
   assert all(size == foreseen for size, foreseen in run.sizes)
-  trace = run.trace(model.precision.ring)
+  trace = run.trace(model.public.precision.ring)
   for n in range(2):
     follower = reference.Follower(model, trace, n)
-    x = model.encode(small.IMAGES[n : n + 1])[0]
-    np.testing.assert_array_equal(layers.run(model.layers, follower, x), run.logits[n])
+    x = model.public.encode(small.IMAGES[n : n + 1])[0]
+    np.testing.assert_array_equal(layers.run(model.public.layers, follower, x), run.logits[n])
   # Materials in files are the same.
   for material in run.client:
     again = type(material).from_arrays(material.identifier, material.arrays())
@@ -88,4 +88,4 @@ def test_linear_layers_in_a_row_are_refused():
   count = len(networks.activation_channels(net))
   model = small.quantised(net, variables, small.planned(net, variables, [0] * count, [2] * count))
   with pytest.raises(ValueError, match='reads what a linear layer made'):
-    structures.structure(model)
+    Structure.of(model.public)

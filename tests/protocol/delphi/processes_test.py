@@ -11,9 +11,8 @@ from safenet_jax.crypto.oblivious_transfer import base_transfer
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point import formats
 from safenet_jax.protocol.delphi import client_offline
-from safenet_jax.protocol.delphi import keys as session
 from safenet_jax.protocol.layers import relu
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 from tests.support import fresh
 
 FORM = formats.ActivationFormat(
@@ -30,8 +29,8 @@ FORM = formats.ActivationFormat(
   value_fraction=0,
   output_fraction=8,
 )
-STRUCTURE = structures.Structure(
-  56, (8, 8, 2), {}, (structures.ActivationStructure('activation0', FORM, 0),), 3
+STRUCTURE = Structure(
+  56, (8, 8, 2), {}, {}, (ActivationStructure('activation0', FORM, 0),), 3, None
 )
 
 
@@ -45,9 +44,11 @@ class InsecureForked(SystemRandomness):
 def draw(pipe, source):
   """Sends some of every kind of secret that a party draws."""
   source = source or SystemRandomness()
-  keys = types.SimpleNamespace(nonce=b'')
-  image = client_offline.Image(None, None, STRUCTURE, keys, source, 0)
-  delta = session.fresh_delta(source)
+  party = types.SimpleNamespace(
+    channel=None, structure=STRUCTURE, keys=types.SimpleNamespace(nonce=b''), randomness=source
+  )
+  image = client_offline.Image(party, 'logits', 0)
+  delta = relu.fresh_delta(source)
   _, encoding = garbling.Garbler(relu.circuit(FORM), 64, source, delta).garble()
   labels = encoding.labels('server', np.zeros((17, 8), np.uint8))
   secrets = [

@@ -8,13 +8,13 @@ import pytest
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.crypto.randomness import SystemRandomness
-from safenet_jax.fixed_point.model import LinearWeights
+from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
+from safenet_jax.protocol.delphi import linear_replies
 from safenet_jax.protocol.gazelle import offline
-from safenet_jax.protocol.layers import structure as structures
-from safenet_jax.protocol.service import description
+from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import packed_words
 from safenet_jax.transport.frames import ProtocolError
-from tests.support import marginals, models, parties, views
+from tests.support import marginals, models, views
 
 # One in 10^9, for each of about 50 names.
 LIMIT = 6.0
@@ -133,7 +133,7 @@ def test_without_masks_the_messages_are_not_uniform(kind, monkeypatch):
 
 def no_choices(image):
   """Gazelle's rho, all zero."""
-  image.choices = np.zeros(image.structure.transfers // 8, np.uint8)
+  image.choices = np.zeros(image.transfers // 8, np.uint8)
   return image.choices
 
 
@@ -163,12 +163,12 @@ def test_lengths_and_ledger_do_not_depend_on_weights_coefficients_or_images(sess
 def test_a_server_that_leaves_zero_kernels_out_is_noticed(monkeypatch):
   """So the test above fails for a server that saves itself the work."""
 
-  class Saving(parties.Linear):
+  class Saving(linear_replies.InSession):
     def reply(self, keys, name, upload, tag):
       message, u = super().reply(keys, name, upload, tag)
       return message[: len(message) // 2], u
 
-  monkeypatch.setattr(parties, 'Linear', Saving)
+  monkeypatch.setattr(linear_replies, 'InSession', Saving)
   with pytest.raises(ProtocolError, match="message 'linear' has"):
     run('delphi', 'zero', 'black')
 
@@ -176,7 +176,7 @@ def test_a_server_that_leaves_zero_kernels_out_is_noticed(monkeypatch):
 def without_weights(public):
   """The public formats with zeros for all that they leave out."""
   linear = {}
-  for name, layer in structures.structure(public).linear.items():
+  for name, layer in Structure.of(public).linear.items():
     shape = layer.kernel_shape if name.startswith('conv') else layer.kernel_shape[2:]
     zeros = np.zeros(shape, np.int64)
     bias = np.zeros(shape[-1], np.int64)
@@ -186,7 +186,7 @@ def without_weights(public):
     for name, form in public.activations.items()
     if form.polynomial
   }
-  return dataclasses.replace(public, linear=linear, polynomials=polynomials)
+  return FixedPointModel(public, linear, polynomials)
 
 
 def simulate(kind, public, images, logits):
@@ -197,7 +197,7 @@ def simulate(kind, public, images, logits):
   the client's coins are, and s = logits - c makes that one the client's logits.
   """
   model = without_weights(public)
-  found, bits = views.Views(), model.precision.ring
+  found, bits = views.Views(), model.public.precision.ring
 
   def correct(party, tag, values):
     if (party, tag) != ('server', 'logits'):
@@ -210,8 +210,8 @@ def simulate(kind, public, images, logits):
 
 
 def public_model(kind):
-  mode, make = KINDS[kind]
-  return description.describe(make(), SystemRandomness(), mode).client_model()
+  _, make = KINDS[kind]
+  return make().public
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -15,10 +15,11 @@ from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.protocol.delphi import material
+from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.protocol.estimate import estimate as estimates
-from safenet_jax.protocol.estimate import peak_memory, unit_costs, untrained
-from safenet_jax.protocol.layers import structure as structures
-from safenet_jax.protocol.service import description
+from safenet_jax.protocol.estimate import unit_costs, untrained
+from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.service import description, sessions
 from safenet_jax.transport import ledger as ledgers
 from tests.support import models, parties
 from tests.support import networks as small
@@ -36,7 +37,9 @@ CASES = {
 
 
 def stand_in(records, ratios, degrees):
-  return untrained.model(networks.Network(records, small.SHAPE), plans.make(ratios, degrees))
+  return untrained.model(
+    networks.Network(records, small.SHAPE), plans.from_twentieths(ratios, degrees)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +59,7 @@ def model():
   'mode, name',
   [
     (mode, name)
-    for mode in ('delphi', 'gazelle')
+    for mode in sessions.MODES
     for name in CASES
     if (mode, name) != ('gazelle', 'max pool')
   ],
@@ -65,7 +68,7 @@ def test_bytes_messages_and_flights_of_every_row_are_those_of_a_real_inference(m
   run = parties.run(model(name), small.IMAGES[:1], mode=mode)
   ours, theirs = (ledger.record() for ledger in run.ledgers)
   real = ledgers.join(ours, theirs)
-  found = estimates.inference(model(name), mode).record
+  found = estimates.inference(model(name).public, mode).record
 
   def counted(record):
     return {
@@ -102,8 +105,10 @@ def _rows(record):
 
 def test_a_client_estimates_what_the_server_does(model):
   source = randomness.InsecureSeededRandomness(0)
-  public = description.describe(model('mixed'), source).client_model()
-  mine, theirs = (estimates.inference(m) for m in (public, model('mixed')))
+  raw = description.encode(description.describe(model('mixed'), source))
+  mine, theirs = (
+    estimates.inference(m) for m in (description.decode(raw).model, model('mixed').public)
+  )
   assert mine == theirs
 
 
@@ -117,24 +122,27 @@ def test_what_parties_keep_is_what_they_kept(model, name, monkeypatch):
 
   monkeypatch.setattr(material.ServerMaterial, 'spend', weighed)
   (ours,) = parties.run(model(name), small.IMAGES[:1]).client
-  structure = structures.structure(model(name))
+  structure = Structure.of(model(name).public)
   kept = sum(
     array.nbytes
     for key, array in ours.arrays().items()
     if not key.endswith(('/head', '/key'))  # some dozen bytes of a block
   )
-  assert peak_memory.client_material(structure) == kept
-  assert [material.ServerMaterial.size(structure)] == held
+  assert DELPHI.costs.held(structure)['client'] == kept
+  assert [material.ServerMaterial.size(structure, 'logits')] == held
 
 
 @pytest.fixture(scope='module')
 def cnn7():
   """Estimates of the plans of the committed benchmark, whose formats are others."""
   net = architectures.cnn7()
-  served = {name: untrained.model(net, plans.make(*plan)) for name, plan in inference.PLANS.items()}
+  served = {
+    name: untrained.model(net, plans.from_twentieths(*plan))
+    for name, plan in inference.PLANS.items()
+  }
   cases = [('delphi', name, name) for name in inference.PLANS]
   cases += [('gazelle', name, f'gazelle_{name}') for name in ('all_relu', 'channel_80')]
-  return {at: estimates.inference(served[name], mode) for mode, name, at in cases}
+  return {at: estimates.inference(served[name].public, mode) for mode, name, at in cases}
 
 
 @pytest.fixture(scope='module')
@@ -194,20 +202,20 @@ def test_a_link_adds_its_latency_and_bytes():
 
 def test_what_cannot_be_served_is_refused(model):
   with pytest.raises(ValueError, match='max pools are not served in the mode gazelle'):
-    estimates.inference(model('max pool'), 'gazelle')
+    estimates.inference(model('max pool').public, 'gazelle')
   with pytest.raises(ValueError, match="mode 'cheetah', want one of delphi, gazelle"):
-    estimates.inference(model('mixed'), 'cheetah')
+    estimates.inference(model('mixed').public, 'cheetah')
   with pytest.raises(ValueError, match='no unit cost of client session'):
-    estimates.inference(model('mixed'), costs=unit_costs.UnitCosts({}, {}))
+    estimates.inference(model('mixed').public, costs=unit_costs.UnitCosts({}, {}))
   with pytest.raises(ValueError, match='prunes every channel'):
     stand_in(PLAIN, [20, 0], [0, 2])
 
 
 def test_an_untrained_model_is_the_same_every_time():
   first, second = (stand_in(PLAIN, [10, 10], [0, 3]) for _ in range(2))
-  assert first.activations == second.activations and first.layers == second.layers
+  assert first.public == second.public
   np.testing.assert_array_equal(first.linear['conv0'].kernel, second.linear['conv0'].kernel)
-  assert first.activations['activation0'].relu == 3
+  assert first.public.activations['activation0'].relu == 3
   assert jax.config.jax_enable_x64 is False
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import ring
-from safenet_jax.protocol.gazelle import correlations, offline
-from safenet_jax.protocol.gazelle import online as gazelle_online
+from safenet_jax.protocol.gazelle import correlations, offline, online
 from safenet_jax.protocol.layers import polynomial, relu
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
@@ -53,18 +52,18 @@ def chi_square(values):
 
 def pads(model, run, sent):
   """What hides the client's shares of the first layer: rho, w_0 - w_1 and a_j of all images."""
-  layer = structures.structure(model).activations[0]
+  layer = Structure.of(model.public).activations[0]
   form, found = layer.form, []
   corrections = sent['differences'][: len(run.client)]
   for c, (d, _, packed, differences) in zip(run.c, corrections, strict=True):
     flat = c['conv0'][..., : form.relu].reshape(-1)
-    words = relu.sign_words(flat, form)
     bits = [
-      relu.pack(words[block.first : block.end], form, block.size).reshape(-1)
+      relu.entering(flat[block.first : block.end], form, block.size).reshape(-1)
       for block in layer.blocks
     ]
     e = correlations.product_words(layer).unpack(packed)
-    powers = polynomial.offline_client(np, c['conv0'][..., form.relu :], form, model.precision.ring)
+    ring_bits = model.public.precision.ring
+    powers = polynomial.offline_client(np, c['conv0'][..., form.relu :], form, ring_bits)
     g = correlations.power_words(layer).unpack(differences)
     p = np.uint64(form.modulus)
     found.append(
@@ -113,7 +112,7 @@ def test_without_random_choices_the_pads_are_not_uniform(sent, monkeypatch, meth
 def test_the_client_gets_one_uniform_label_of_each_bit(sent):
   model = models.model()
   run = parties.run(model, some_images(4, value=0), mode='gazelle')
-  form = structures.structure(model).activations[0]
+  form = Structure.of(model.public).activations[0]
   for n, material in enumerate(run.client):
     labels = material.layers[form.name].blocks[0].labels
     assert chi_square(labels) < BOUND
@@ -130,12 +129,12 @@ def test_pads_of_powers_are_independent(sent):
   """With pads a, a^2, a^3 the differences of c'^j would be equations in c'."""
   model = models.model()
   form = dataclasses.replace(
-    model.activations['activation0'], degree=3, modulus=ring.PRIME_50, shift=7
+    model.public.activations['activation0'], degree=3, modulus=ring.PRIME_50, shift=7
   )
-  cubic = dataclasses.replace(
-    model,
-    activations=model.activations | {'activation0': form},
-    polynomials={'activation0': np.concatenate([model.polynomials['activation0'][:1]] * 4)},
+  coefficients = np.concatenate([model.polynomials['activation0'][:1]] * 4)
+  cubic = models.altered(
+    dataclasses.replace(model, polynomials={'activation0': coefficients}),
+    activations=model.public.activations | {'activation0': form},
   )
   run = parties.run(cubic, some_images(1), mode='gazelle')
   _, _, a = pads(cubic, run, sent)
@@ -170,15 +169,15 @@ def test_more_goes_online_than_in_delphi_and_less_offline():
   }
   assert total(runs['gazelle'], 'online') > 2 * total(runs['delphi'], 'online')
   assert total(runs['gazelle'], 'offline') < total(runs['delphi'], 'offline')
-  online = {
+  found = {
     (layer, primitive): size
     for phase, layer, primitive, _, size, *_ in lengths(runs['gazelle'])
     if phase == 'online'
   }
   # Every linear layer's ciphertexts, and a label for each of the client's bits.
-  assert all(online[name, 'linear'] > 10_000 for name in ('conv0', 'conv1', 'dense0'))
-  form = structures.structure(models.model()).activations[0]
-  assert online[form.name, 'client labels'] - 2 * 16 * form.transfers in range(2 * 100)
+  assert all(found[name, 'linear'] > 10_000 for name in ('conv0', 'conv1', 'dense0'))
+  form = Structure.of(models.model().public).activations[0]
+  assert found[form.name, 'client labels'] - 2 * 16 * form.transfers in range(2 * 100)
 
 
 class Silent:
@@ -188,20 +187,19 @@ class Silent:
 def test_material_serves_once_and_is_refused_before_the_first_byte():
   model, images = models.model(), some_images(2)
   run = parties.run(model, images, mode='gazelle')
-  structure = structures.structure(model)
+  set_up = Silent(), model, *parties.set_up(model)
   with pytest.raises(ValueError, match='used before'):
-    gazelle_online.ClientOnline(Silent(), model, structure, run.client, None, None).run(images)
+    online.ClientOnline(parties.client_party(*set_up), 'logits', run.client).run(images)
   with pytest.raises(ValueError, match='used before'):
-    gazelle_online.ServerOnline(Silent(), model, structure, run.server, None, None).run()
+    online.ServerOnline(parties.server_party(*set_up), 'logits', run.server).run()
   assert not any(material.correlations for material in (*run.client, *run.server))
 
 
 def test_a_wrong_number_of_images_is_refused_and_spends_nothing():
   model = models.model()
   material = correlations.ClientMaterial(b'', np.empty(0), np.empty(0), {}, {})
-  client = gazelle_online.ClientOnline(
-    Silent(), model, structures.structure(model), [material], None, None
-  )
+  party = parties.client_party(Silent(), model, *parties.set_up(model))
+  client = online.ClientOnline(party, 'logits', [material])
   with pytest.raises(ValueError, match='2 images for 1 materials'):
     client.run(some_images(2))
   assert not material.used

@@ -12,7 +12,7 @@ from safenet_jax.fixed_point import formats
 from safenet_jax.models import layers
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.gazelle import offline
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import description
 from safenet_jax.transport.channel import Channel
 from tests.protocol.delphi import privacy_test, uniformity_test
@@ -32,13 +32,11 @@ def linear(biases, kernel=0, logit_bits=None):
     limb=16,
     kernel=kernel * np.random.default_rng(1).integers(-99, 99, shape),
   )
-  return dataclasses.replace(
-    model,
+  return models.altered(
+    dataclasses.replace(model, linear={'dense0': dense}, polynomials={}),
     layers=(layers.Flatten(), layers.Dense(len(biases))),
     activations={},
-    polynomials={},
     absorbed=frozenset(),
-    linear={'dense0': dense},
     logit_bits=logit_bits,
   )
 
@@ -46,19 +44,19 @@ def linear(biases, kernel=0, logit_bits=None):
 def logits(run, model):
   """What both parties' shares stand for, int64 [B, classes]."""
   c = np.concatenate([found['dense0'].reshape(1, -1) for found in run.c])
-  return ring.reconstruct(c, run.s['dense0'], model.precision.ring)
+  return ring.reconstruct(c, run.s['dense0'], model.public.precision.ring)
 
 
 @pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
 def test_it_is_the_class_of_the_integer_model(mode):
   model = models.calibrated()
-  assert model.logit_bits < model.precision.ring
+  assert model.public.logit_bits < model.public.precision.ring
   run = parties.run(model, IMAGES, mode=mode, output='class')
   assert run.logits.dtype == np.int64
   np.testing.assert_array_equal(run.logits, logits(run, model).argmax(-1))
   assert all(size == foreseen for size, foreseen in run.sizes)
   # Roundings at random move a logit by less than 0.05.
-  plain = model.run(IMAGES) / 2.0**model.output_fraction
+  plain = model.logits(IMAGES)
   top = np.sort(plain)[:, -2:]
   clear = top[:, 1] - top[:, 0] > 0.1
   assert clear.any()
@@ -93,8 +91,8 @@ def test_calibrated_bits_hold_the_logits_and_the_margin():
   model = models.calibrated()
   images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 2), np.uint8)
   largest = np.abs(model.run(images)).max()
-  margin = model.precision.margin
-  assert 0.99 * margin * largest < 1 << model.logit_bits - 1 < 2.02 * margin * largest
+  margin = model.public.precision.margin
+  assert 0.99 * margin * largest < 1 << model.public.logit_bits - 1 < 2.02 * margin * largest
 
 
 MODELS = {'zero': uniformity_test.zeroed(models.model()), 'random': models.model()}
@@ -147,8 +145,7 @@ def test_the_share_of_the_logits_is_never_sent_nor_kept(sessions):
   found = sessions['random', 'random']
   assert not found.messages('server', 'logits')
   assert shares_sent(found) == 0
-  public = description.describe(models.model(), SystemRandomness()).client_model()
-  state = privacy_test.client_state(found, public)
+  state = privacy_test.client_state(found, models.model().public)
   assert not state & set(found.s['dense0'].reshape(-1).tolist())
   assert not any(material.share.size for material in found.client)
 
@@ -174,8 +171,7 @@ def test_the_client_has_one_label_of_every_wire(sessions):
 def test_a_simulator_with_the_class_alone_gives_the_same_view():
   """A server without weights, whose logits are 1 at the class and 0 elsewhere."""
   real = views.run(models.model(), IMAGES[:1], output='class')
-  public = description.describe(models.model(), SystemRandomness()).client_model()
-  model = uniformity_test.without_weights(public)
+  model = uniformity_test.without_weights(models.model().public)
   bias = np.eye(3, dtype=np.int64)[real.logits[0]]
   dense = dataclasses.replace(model.linear['dense0'], bias=bias)
   blind = dataclasses.replace(model, linear=model.linear | {'dense0': dense})
@@ -201,13 +197,13 @@ def corrected(monkeypatch, zero=False):
       offline._Image,
       '_label_choices',
       lambda self: (
-        setattr(self, 'choices', np.zeros(self.structure.transfers // 8, np.uint8)) or self.choices
+        setattr(self, 'choices', np.zeros(self.transfers // 8, np.uint8)) or self.choices
       ),
     )
   model = linear([0] * 100)
   run = parties.run(model, IMAGES, mode='gazelle', output='class')
   (d,), (theirs, _) = sent['class choices'], sent['class labels']
-  form = structures.structure(model, 'class').comparison
+  form = Structure.of(model.public).comparison
   bits = np.stack([form.entering(c['dense0'].reshape(-1)) for c in run.c])
   own = np.stack([m.argmax.labels[:, : form.count] for m in run.client])
   return d ^ bits, theirs, own, run.server[0].delta
@@ -239,27 +235,27 @@ class Silent:
 def test_a_preparation_for_another_output_is_refused_by_both_parties(made, wanted):
   model = linear([1, 2, 3])
   found = views.run(model, None, prepares=[1], output=made)
-  structure = structures.structure(model, wanted)
+  set_up = Silent(), model, *parties.set_up(model)
   text = f'a preparation for {made}, want one for {wanted}'
-  for walk, images in ((online.ClientOnline, (IMAGES[:1],)), (online.ServerOnline, ())):
-    materials = found.client if images else found.server
-    with pytest.raises(ValueError, match=text):
-      walk(Silent(), model, structure, materials).run(*images)
-    assert not materials[0].used
+  with pytest.raises(ValueError, match=text):
+    online.ClientOnline(parties.client_party(*set_up), wanted, found.client).run(IMAGES[:1])
+  with pytest.raises(ValueError, match=text):
+    online.ServerOnline(parties.server_party(*set_up), wanted, found.server).run()
+  assert not found.client[0].used and not found.server[0].used
 
 
 @pytest.mark.parametrize('classes', [1, (1 << 14) + 1])
 def test_a_network_whose_logits_cannot_be_compared_has_no_class(classes):
   model = linear([0])
-  model = dataclasses.replace(model, layers=(layers.Flatten(), layers.Dense(classes)))
+  model = models.altered(model, layers=(layers.Flatten(), layers.Dense(classes)))
   assert description.describe(model, SystemRandomness()).outputs == ('logits',)
-  with pytest.raises(ValueError, match='words of'):
-    structures.structure(model, 'class')
+  with pytest.raises(ValueError, match=f'a class of {classes} logits, want 2 to 16384'):
+    Structure.of(model.public).comparison_for('class')
 
 
 def test_unknown_outputs_are_refused():
   with pytest.raises(ValueError, match="output 'top5', want one of logits, class"):
-    structures.structure(models.model(), 'top5')
+    Structure.of(models.model().public).comparison_for('top5')
   for bad in ((), ('class', 'class'), ('top5',)):
     with pytest.raises(ValueError, match='want some of logits, class'):
       description.describe(models.model(), SystemRandomness(), outputs=bad)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness, ring
-from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
+from safenet_jax.crypto.garbled_circuits import garbling, wires
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
-from safenet_jax.protocol.layers import max_pool
+from safenet_jax.protocol.layers import blocks, max_pool
 from safenet_jax.protocol.simulation import dealer, simulator
 from safenet_jax.transport import ledger as ledgers
-from tests.support import models, reference
+from tests.support import models, plain_circuits, reference, shares
 from tests.support import networks as small
 
 
@@ -34,12 +34,12 @@ def in_plain(form, client, server, mask):
   count = mask.size
   size = -(-count // 64) * 64
   packed = {
-    'client': max_pool.pack(client, width, size),
-    'server': max_pool.pack(server, width, size),
-    'mask': max_pool.pack(mask[None], form.select_bits, size),
+    'client': blocks.pack(client, width, size),
+    'server': blocks.pack(server, width, size),
+    'mask': blocks.pack(mask[None], form.select_bits, size),
   }
   bits = {k: np.unpackbits(v, axis=1, bitorder='little') for k, v in packed.items()}
-  outputs = circuits.evaluate_plain(max_pool.circuit(form), bits)
+  outputs = plain_circuits.evaluate(max_pool.circuit(form), bits)
   return wires.unpack(np.packbits(outputs, axis=1, bitorder='little'))[:count]
 
 
@@ -58,7 +58,7 @@ def test_the_circuit_adds_a_mask_to_the_largest_positive_sum():
 
 @pytest.mark.parametrize('window, width', [(2, 17), (2, 20), (3, 17), (4, 9)])
 def test_ands_are_what_the_circuit_says(window, width):
-  found = circuits.count(max_pool.circuit(form(width + 8, 8, window))).ands
+  found = max_pool.circuit(form(width + 8, 8, window)).and_count
   n = window**2
   assert found == n * (width - 1) + (n - 1) * 2 * width + (width - 1) + width
   if window == 2:
@@ -74,12 +74,10 @@ def run(form, values, seed=0):
   clients, servers = dealer.InsecureDealer(source, ledger).max_pool('a', client, form)
   words = max_pool.windows(server, form, server=True)
   shares = []
-  for (first, end, size), ours, theirs in zip(
-    max_pool.blocks(words.shape[1]), clients, servers, strict=True
-  ):
-    labels, rho = max_pool.online_server(theirs, words[:, first:end], form)
-    evaluator = garbling.Evaluator(max_pool.circuit(form), size)
-    shares.append((max_pool.online_client(ours, evaluator, labels, end - first), rho))
+  for block, ours, theirs in zip(max_pool.cut(words.shape[1]), clients, servers, strict=True):
+    labels, rho = max_pool.online_server(theirs, words[:, block.first : block.end], form)
+    evaluator = garbling.Evaluator(max_pool.circuit(form), block.size)
+    shares.append((max_pool.online_client(ours, evaluator, labels, block.count), rho))
   v, rho = (np.concatenate(part) for part in zip(*shares))
   return v, rho, ledger
 
@@ -145,20 +143,22 @@ def test_a_network_with_max_pools_equals_the_integer_reference():
   assert count == 4
   approximation = small.planned(net, variables, [8, 10, 10, 10], [0, 2, 0, 3])
   model = small.quantised(net, variables, approximation)
-  assert [f.maximum for f in model.activations.values()] == [True, False, True, False]
-  assert model.absorbed == {'max_pool0', 'max_pool1'}
+  assert [f.maximum for f in model.public.activations.values()] == [True, False, True, False]
+  assert model.public.absorbed == {'max_pool0', 'max_pool1'}
   wanted = np.asarray(small.floating(net)(variables, small.normal(small.IMAGES), approximation))
-  fixed = model.run(small.IMAGES) / 2.0**model.output_fraction
+  fixed = model.logits(small.IMAGES)
   assert np.abs(fixed - wanted).max() < 0.05 * np.abs(wanted).max()
 
-  trace, ledger = {}, ledgers.Ledger()
+  ledger = ledgers.Ledger()
   images = small.IMAGES[:2]
-  logits = simulator.infer(
-    model, images, randomness.InsecureSeededRandomness(1), trace=trace, ledger=ledger
-  )
+  with shares.recorded() as held:
+    logits = simulator.integers(
+      model, images, randomness.InsecureSeededRandomness(1), ledger=ledger
+    )
+  values = held.values(model.public.precision.ring)
   for n in range(len(images)):
-    x = np.round(small.normal(images[n]) * 2.0**model.input_fraction).astype(np.int64)
-    follower = reference.Follower(model, trace, n)
-    np.testing.assert_array_equal(layers.run(model.layers, follower, x), logits[n])
+    x = np.round(small.normal(images[n]) * 2.0**model.public.input_fraction).astype(np.int64)
+    follower = reference.Follower(model, values, n)
+    np.testing.assert_array_equal(layers.run(model.public.layers, follower, x), logits[n])
   # One round trip for an activation with a max pool, as for any other.
   assert ledger.record()['phases']['online']['rounds'] == count + 1

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from safenet_jax.protocol.delphi import message_shapes
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import client as clients
-from safenet_jax.protocol.service import commands, sessions
-from safenet_jax.protocol.service import description as descriptions
+from safenet_jax.protocol.service import commands, description, sessions
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import models
@@ -19,12 +18,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 2), dtype=np.uint8)
 
 
 def size(model, mode='delphi'):
-  return sessions.MODES[mode].server_material.size(structures.structure(model))
+  return sessions.MODES[mode].server_material.size(Structure.of(model.public), 'logits')
 
 
 def serve(model, **options):
   # Beside classes, whose preparations are larger, the room is for those.
-  return servers.Server(model, context=None, outputs=('logits',), **options)
+  chosen = servers.ServerOptions(outputs=('logits',), **options)
+  return servers.Server(model, context=None, options=chosen)
 
 
 def connect(server, **options):
@@ -59,7 +59,7 @@ def test_many_images_are_inferred_by_what_the_server_has_room_for(held):
     assert client.batch == server.description.batch == 2
     found = client.infer(IMAGES)
     assert held == [1, 2, 1, 2, 1]
-    expected = MODEL().run(IMAGES) / 2.0 ** MODEL().output_fraction
+    expected = MODEL().logits(IMAGES)
     assert np.abs(found - expected).max() < 0.05 < np.ptp(expected)
     # Asked for by name, there are as many as all clients' room takes, and an error beyond.
     client.prepare(6)
@@ -110,4 +110,4 @@ def test_a_batch_of_nonsense_is_refused(batch):
   with serve(MODEL()) as server:
     described = dataclasses.replace(server.description, batch=batch)
   with pytest.raises(ProtocolError, match='batches of'):
-    descriptions.decode(descriptions.encode(described))
+    description.decode(description.encode(described))

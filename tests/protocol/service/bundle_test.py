@@ -16,7 +16,7 @@ import pytest
 
 import safenet_jax
 from safenet_jax.approximation import plan as plans
-from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights
+from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.estimate import untrained
@@ -32,19 +32,17 @@ PREFIX = struct.Struct('>8sII')
 def residual():
   """With shortcuts, general squares, cubics, and pruned channels."""
   net = networks.Network(small.NETWORKS['padded'], small.SHAPE)
-  return untrained.model(net, plans.make([10] * 5, [0, 2, 3, 2, 2]))
+  return untrained.model(net, plans.from_twentieths([10] * 5, [0, 2, 3, 2, 2]))
 
 
 def pooled():
   """With max pools and a dense layer on a map."""
   net = networks.Network(small.VGG, small.SHAPE)
-  return untrained.model(net, plans.make([0, 10, 10, 10], [0, 2, 0, 3]))
+  return untrained.model(net, plans.from_twentieths([0, 10, 10, 10], [0, 2, 0, 3]))
 
 
 def assert_equal(found, wanted):
-  for field in dataclasses.fields(FixedPointModel):
-    if field.name not in ('linear', 'polynomials'):
-      assert getattr(found, field.name) == getattr(wanted, field.name)
+  assert found.public == wanted.public
   assert list(found.linear) == list(wanted.linear)
   for name, weights in wanted.linear.items():
     for ours, theirs in zip(dataclasses.astuple(found.linear[name]), dataclasses.astuple(weights)):
@@ -133,10 +131,10 @@ def test_a_damaged_file_is_refused(tmp_path_factory, raw, data):
   [
     (b'', 'not a model bundle'),
     (pickle.dumps({'layers': ()}), 'not a model bundle'),
-    (PREFIX.pack(b'safenet\0', 2, 10) + bytes(10), 'version 2 of the format, want 1'),
-    (PREFIX.pack(b'safenet\0', 1, 1 << 31) + bytes(10), 'a header of 2147483648 bytes in a file'),
-    (PREFIX.pack(b'safenet\0', 1, 10) + b'\xc1' * 42, 'not msgpack'),
-    (PREFIX.pack(b'safenet\0', 1, 10) + b'\x90' * 42, 'Bundle|not msgpack'),
+    (PREFIX.pack(b'safenet\0', 3, 10) + bytes(10), 'version 3 of the format, want 2'),
+    (PREFIX.pack(b'safenet\0', 2, 1 << 31) + bytes(10), 'a header of 2147483648 bytes in a file'),
+    (PREFIX.pack(b'safenet\0', 2, 10) + b'\xc1' * 42, 'not msgpack'),
+    (PREFIX.pack(b'safenet\0', 2, 10) + b'\x90' * 42, 'Bundle|not msgpack'),
   ],
 )
 def test_a_foreign_file_is_refused(tmp_path, data, match):
@@ -159,7 +157,7 @@ def forged(raw, change, body=None):
   change(header[1]['model'][1], header[1]['arrays'])
   packed = record_codec.msgpack.packb(header)
   body = raw[PREFIX.size + length : -32] if body is None else body
-  found = PREFIX.pack(b'safenet\0', 1, len(packed)) + packed + body
+  found = PREFIX.pack(b'safenet\0', 2, len(packed)) + packed + body
   return found + hashlib.sha256(found).digest()
 
 
@@ -179,13 +177,13 @@ def test_the_forgery_is_one_that_loads(tmp_path, raw):
     (lambda model, arrays: arrays.pop(), 'arrays, want '),
     (lambda model, arrays: arrays.reverse(), 'in another order'),
     (lambda model, arrays: arrays[1][1].update(dtype='int64'), 'a file of .* bytes, want '),
-    (lambda model, arrays: model.update(polynomials={'a': [1]}), 'a is .*, want ndarray'),
-    (lambda model, arrays: model.update(linear={'a': ['LinearWeights', {}]}), 'Weights, want'),
+    (lambda model, arrays: model.update(polynomials={'a': [1]}), 'other fields .* polynomials'),
+    (lambda model, arrays: model.update(linear={'a': ['LinearWeights', {}]}), 'fields .* linear'),
     (lambda model, arrays: model.update(input_fraction=10**4), 'fraction bits'),
     (lambda model, arrays: model['precision'][1].update(ring=64), 'a ring of 64 bits'),
     (lambda model, arrays: model['layers'][0][1].update(features=0), 'Conv with features 0'),
     (lambda model, arrays: model['activations'].pop('activation0'), 'formats of other activations'),
-    (lambda model, arrays: model.pop('mean'), 'FixedPointModel with other fields'),
+    (lambda model, arrays: model.pop('mean'), 'PublicModel with other fields'),
     (lambda model, arrays: model['layers'].pop(1), 'formats of other activations'),
   ],
 )
@@ -209,7 +207,7 @@ def test_values_beyond_their_bounds_are_refused_on_both_ways(tmp_path):
     coefficients[row, 0] = value
     return dataclasses.replace(model, polynomials={'activation0': coefficients})
 
-  modulus = model.activations['activation0'].modulus
+  modulus = model.public.activations['activation0'].modulus
   for found, match in (
     (with_kernel(1 << 54), 'conv0/kernel from .* want below 18014398509481984'),
     (with_kernel(-(1 << 54)), 'conv0/kernel from -18014398509481984'),
@@ -241,8 +239,9 @@ def test_values_are_checked_on_loading_too(tmp_path, monkeypatch):
 def test_a_model_that_two_parties_cannot_serve_is_not_written(tmp_path):
   model = models.calibrated()
   last = LinearWeights(np.eye(3, dtype=np.int64), np.zeros(3, np.int64), 1, 50)
-  model = dataclasses.replace(
-    model, layers=(*model.layers, layers.Dense(3)), linear=model.linear | {'dense1': last}
+  model = models.altered(
+    dataclasses.replace(model, linear=model.linear | {'dense1': last}),
+    layers=(*model.public.layers, layers.Dense(3)),
   )
   with pytest.raises(ValueError, match='reads what a linear layer made'):
     bundles.save(tmp_path / 'model', model)
@@ -277,8 +276,9 @@ from safenet_jax.transport import tls
 if __name__ == '__main__':
   files = tls.insecure_test_certificate(directory)
   model = safenet_jax.load_bundle(path)
+  options = safenet_jax.ServerOptions(workers=int(workers))
   with safenet_jax.Server(
-      model, context=safenet_jax.server_context(*files), workers=int(workers)
+      model, context=safenet_jax.server_context(*files), options=options
   ) as server:
     with safenet_jax.Client(
         *server.address, context=safenet_jax.client_context(files.certificate)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.fixed_point import consistency
 from safenet_jax.models import architectures, layers
-from safenet_jax.protocol.service import description as descriptions
+from safenet_jax.protocol.service import description
 from safenet_jax.transport import record_codec
 from safenet_jax.transport.frames import ProtocolError
 from tests.fixed_point import quantize_test
@@ -21,8 +21,13 @@ from tests.support import models
 SOURCE = randomness.InsecureSeededRandomness(0)
 
 
-def described(**changes):
-  return dataclasses.replace(descriptions.describe(models.model(), SOURCE), **changes)
+def described():
+  return description.describe(models.model(), SOURCE)
+
+
+def with_model(found, **changes):
+  """A description whose model has other fields, whatever they are."""
+  return dataclasses.replace(found, model=dataclasses.replace(found.model, **changes))
 
 
 def leaves(value):
@@ -35,21 +40,17 @@ def leaves(value):
 
 def test_a_description_comes_back():
   found = described()
-  assert descriptions.decode(descriptions.encode(found)) == found
+  assert description.decode(description.encode(found)) == found
 
 
 def test_a_quantised_model_is_described_as_it_is():
   _, _, _, model = quantize_test.served(
     layers.Conv(6), layers.Activation(), layers.AveragePool(None)
   )
-  found = descriptions.decode(descriptions.encode(descriptions.describe(model, SOURCE)))
-  client = found.client_model()
-  for field in dataclasses.fields(FixedPointModel):
-    if field.name not in ('linear', 'polynomials'):
-      assert getattr(client, field.name) == getattr(model, field.name)
-  assert client.linear == {} and client.polynomials == {}
+  found = description.decode(description.encode(description.describe(model, SOURCE)))
+  assert found.model == model.public
   images = quantize_test.IMAGES
-  np.testing.assert_array_equal(client.encode(images), model.encode(images))
+  np.testing.assert_array_equal(found.model.encode(images), model.public.encode(images))
 
 
 SHORTCUT = layers.Gather((2, -1, 0), shift=8)
@@ -59,7 +60,8 @@ def gathered(layer=SHORTCUT, window=2):
   """A description with a shortcut and a max pool."""
   form = models.activation(3, 0, 0, (8, 8), window=window)
   form = dataclasses.replace(form, maximum=True, select_bits=form.sign_bits - form.dropped + 1)
-  return described(
+  return with_model(
+    described(),
     layers=(
       layers.Conv(3, batch_norm=False),
       layers.Residual((layers.Conv(3, batch_norm=False),), (layer,)),
@@ -75,7 +77,7 @@ def gathered(layer=SHORTCUT, window=2):
 
 def test_shortcuts_and_max_pools_are_described():
   found = gathered()
-  assert descriptions.decode(descriptions.encode(found)) == found
+  assert description.decode(description.encode(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -87,12 +89,12 @@ def test_shortcuts_and_max_pools_are_described():
     (gathered(layers.Gather((0, 1, 2), stride=0)), 'Gather with stride 0 and shift 0'),
     (gathered(layers.Gather((0, 1, 2), shift=65)), 'Gather with stride 1 and shift 65'),
     (gathered(layers.Gather((0, 1, 2), shift=-1)), 'Gather with stride 1 and shift -1'),
-    (dataclasses.replace(gathered(), absorbed=frozenset()), 'max pools that no activation'),
+    (with_model(gathered(), absorbed=frozenset()), 'max pools that no activation'),
   ],
 )
 def test_a_lying_shortcut_or_pool_is_one_line(found, message):
   with pytest.raises(ProtocolError, match=message):
-    descriptions.decode(descriptions.encode(found))
+    description.decode(description.encode(found))
 
 
 @pytest.mark.parametrize(
@@ -106,11 +108,9 @@ def test_a_lying_shortcut_or_pool_is_one_line(found, message):
 )
 def test_a_format_that_no_circuit_has_is_refused(changes, message):
   found = gathered()
-  form = dataclasses.replace(found.activations['activation0'], **changes)
+  form = dataclasses.replace(found.model.activations['activation0'], **changes)
   with pytest.raises(ProtocolError, match=message):
-    descriptions.decode(
-      descriptions.encode(dataclasses.replace(found, activations={'activation0': form}))
-    )
+    description.decode(description.encode(with_model(found, activations={'activation0': form})))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,8 @@ def test_a_format_that_no_circuit_has_is_refused(changes, message):
 def test_every_architecture_is_described(build):
   net = build()
   shapes = layers.shapes(net.layers, net.input_shape)
-  found = described(
+  found = with_model(
+    described(),
     layers=net.layers,
     input_shape=net.input_shape,
     mean=(0.5,) * 3,
@@ -137,15 +138,15 @@ def test_every_architecture_is_described(build):
     },
     absorbed=frozenset(),
   )
-  raw = descriptions.encode(found)
+  raw = description.encode(found)
   assert len(raw) < 30_000
-  assert descriptions.decode(raw) == found
+  assert description.decode(raw) == found
 
 
 def test_models_with_other_weights_have_the_same_description_but_for_the_id():
   raws = [
-    descriptions.encode(
-      dataclasses.replace(descriptions.describe(models.model(seed), SOURCE), model_id=bytes(16))
+    description.encode(
+      dataclasses.replace(description.describe(models.model(seed), SOURCE), model_id=bytes(16))
     )
     for seed in (0, 1)
   ]
@@ -155,7 +156,7 @@ def test_models_with_other_weights_have_the_same_description_but_for_the_id():
 def test_no_array_of_the_model_is_in_its_description():
   """Neither as bytes, nor as numbers: there is no array, and no field that weights have."""
   model = models.model()
-  raw = descriptions.encode(descriptions.describe(model, SOURCE))
+  raw = description.encode(description.describe(model, SOURCE))
   private = [a for w in model.linear.values() for a in (w.kernel, w.bias)]
   private += model.polynomials.values()
   numbers = {leaf for leaf in leaves(msgpack.unpackb(raw)) if isinstance(leaf, int)}
@@ -170,13 +171,13 @@ def test_no_array_of_the_model_is_in_its_description():
 
 def test_every_load_of_a_model_draws_another_id():
   system = randomness.SystemRandomness()
-  ids = {descriptions.describe(models.model(), system).model_id for _ in range(20)}
+  ids = {description.describe(models.model(), system).model_id for _ in range(20)}
   assert len(ids) == 20 and all(len(found) == 16 for found in ids)
 
 
 def changed(path, value):
   """A description as a msgpack tree with one value replaced."""
-  tree = msgpack.unpackb(descriptions.encode(described()))
+  tree = msgpack.unpackb(description.encode(described()))
   *way, last = path
   node = tree
   for key in way:
@@ -185,44 +186,46 @@ def changed(path, value):
   return msgpack.packb(tree)
 
 
-FORM = (1, 'activations', 'activation0', 1)
+MODEL = 1, 'model', 1
+FORM = (*MODEL, 'activations', 'activation0', 1)
 
 
 @pytest.mark.parametrize(
   'path, value, message',
   [
     ((0,), 'Popen', 'of class Popen, want Description'),
-    ((1, 'layers', 0, 0), 'LinearWeights', 'of class LinearWeights, want Activation'),
-    ((1, 'layers', 0, 0), ['Conv'], r"of class \['Conv'\]"),
-    ((1, 'layers', 0, 1), {'features': 3}, 'Conv with other fields'),
-    ((1, 'layers', 0, 1, 'extra'), 3, 'Conv with other fields .*extra'),
+    ((*MODEL, 'layers', 0, 0), 'LinearWeights', 'of class LinearWeights, want Activation'),
+    ((*MODEL, 'layers', 0, 0), ['Conv'], r"of class \['Conv'\]"),
+    ((*MODEL, 'layers', 0, 1), {'features': 3}, 'Conv with other fields'),
+    ((*MODEL, 'layers', 0, 1, 'extra'), 3, 'Conv with other fields .*extra'),
     ((1, 'kernel'), b'x', 'Description with other fields .*kernel'),
-    ((1, 'layers', 0, 1, 'features'), True, 'Conv.features is True, want int'),
-    ((1, 'layers', 0, 1, 'features'), 6.0, 'Conv.features is 6.0, want int'),
-    ((1, 'layers', 0, 1, 'stride'), 0, 'Conv with stride 0'),
-    ((1, 'layers', 0, 1, 'features'), 1 << 40, 'Conv with features'),
-    ((1, 'layers', 0, 1, 'features'), 1 << 63, 'want a smaller integer'),
-    ((1, 'layers', 0, 1, 'features'), 5, 'channels'),
-    ((1, 'layers', 2, 1, 'window'), 3, 'does not divide'),
-    ((1, 'layers'), {}, 'want a list'),
-    ((1, 'layers'), [], 'no vector of logits'),
-    ((1, 'input_shape'), [8, 8], 'want 3 values'),
-    ((1, 'input_shape'), [8, 8, 0], r'images \(8, 8, 0\)'),
-    ((1, 'input_shape'), [65536, 65536, 2], 'values, want 1 to'),
-    ((1, 'mean'), [0.5], 'means or deviations'),
-    ((1, 'mean', 0), math.nan, 'want a finite number'),
-    ((1, 'std', 0), 0.0, 'deviations'),
+    ((*MODEL, 'kernel'), b'x', 'PublicModel with other fields .*kernel'),
+    ((*MODEL, 'layers', 0, 1, 'features'), True, 'Conv.features is True, want int'),
+    ((*MODEL, 'layers', 0, 1, 'features'), 6.0, 'Conv.features is 6.0, want int'),
+    ((*MODEL, 'layers', 0, 1, 'stride'), 0, 'Conv with stride 0'),
+    ((*MODEL, 'layers', 0, 1, 'features'), 1 << 40, 'Conv with features'),
+    ((*MODEL, 'layers', 0, 1, 'features'), 1 << 63, 'want a smaller integer'),
+    ((*MODEL, 'layers', 0, 1, 'features'), 5, 'channels'),
+    ((*MODEL, 'layers', 2, 1, 'window'), 3, 'does not divide'),
+    ((*MODEL, 'layers'), {}, 'want a list'),
+    ((*MODEL, 'layers'), [], 'no vector of logits'),
+    ((*MODEL, 'input_shape'), [8, 8], 'want 3 values'),
+    ((*MODEL, 'input_shape'), [8, 8, 0], r'images \(8, 8, 0\)'),
+    ((*MODEL, 'input_shape'), [65536, 65536, 2], 'values, want 1 to'),
+    ((*MODEL, 'mean'), [0.5], 'means or deviations'),
+    ((*MODEL, 'mean', 0), math.nan, 'want a finite number'),
+    ((*MODEL, 'std', 0), 0.0, 'deviations'),
     ((1, 'model_id'), b'short', 'id of 5 bytes'),
     ((1, 'model_id'), b'x' * 2000, 'at most 1000 characters'),
-    ((1, 'precision', 1, 'ring'), 60, 'ring of 60 bits'),
-    ((1, 'absorbed'), ['average_pool7'], 'absorbed pools'),
-    ((1, 'output_fraction'), 1000, '1000 fraction bits'),
+    ((*MODEL, 'precision', 1, 'ring'), 60, 'ring of 60 bits'),
+    ((*MODEL, 'absorbed'), ['average_pool7'], 'absorbed pools'),
+    ((*MODEL, 'output_fraction'), 1000, '1000 fraction bits'),
     ((1, 'outputs'), [], r'outputs \(\)'),
     ((1, 'outputs'), ['class', 'weights'], "outputs .'class', 'weights'"),
     ((1, 'outputs'), ['class', 'class'], "outputs .'class', 'class'"),
-    ((1, 'logit_bits'), 57, 'logits of 57 bits'),
-    ((1, 'activations'), {}, 'formats of other activations'),
-    ((1, 'activations'), [], 'want a map'),
+    ((*MODEL, 'logit_bits'), 57, 'logits of 57 bits'),
+    ((*MODEL, 'activations'), {}, 'formats of other activations'),
+    ((*MODEL, 'activations'), [], 'want a map'),
     ((*FORM, 'relu'), -1, 'channels'),
     ((*FORM, 'relu'), 5, 'channels'),
     ((*FORM, 'degree'), 5, 'degree 5'),
@@ -236,7 +239,7 @@ FORM = (1, 'activations', 'activation0', 1)
 )
 def test_a_lying_description_is_one_line(path, value, message):
   with pytest.raises(ProtocolError, match=message) as caught:
-    descriptions.decode(changed(path, value))
+    description.decode(changed(path, value))
   assert '\n' not in str(caught.value) and len(str(caught.value)) < 400
 
 
@@ -244,23 +247,25 @@ def test_residuals_in_residuals_have_an_end():
   block = layers.Residual((layers.Conv(2),))
   for _ in range(20):
     block = layers.Residual((block,))
-  raw = record_codec.encode(described(layers=(block, layers.Flatten())), descriptions._RECORDS)
+  raw = record_codec.encode(
+    with_model(described(), layers=(block, layers.Flatten())), description._RECORDS
+  )
   with pytest.raises(ProtocolError, match='16 deep'):
-    descriptions.decode(raw)
+    description.decode(raw)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=8), st.integers(0, 1000))
 def test_fuzzed_descriptions_are_a_protocol_error_or_make_sense(noise, position):
-  raw = bytearray(descriptions.encode(described()))
+  raw = bytearray(description.encode(described()))
   raw[position : position + len(noise)] = noise
   try:
-    found = descriptions.decode(bytes(raw))
+    found = description.decode(bytes(raw))
   except ProtocolError as error:
     assert '\n' not in str(error)
   else:
-    layers.shapes(found.layers, found.input_shape)
-    assert descriptions.decode(descriptions.encode(found)) == found
+    layers.shapes(found.model.layers, found.model.input_shape)
+    assert description.decode(description.encode(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -275,24 +280,24 @@ def test_fuzzed_descriptions_are_a_protocol_error_or_make_sense(noise, position)
 )
 def test_what_is_no_description_is_a_protocol_error(raw):
   with pytest.raises(ProtocolError):
-    descriptions.decode(raw)
+    description.decode(raw)
 
 
 def test_a_record_with_an_array_is_not_encoded():
   with pytest.raises(ValueError, match='ndarray in a record'):
-    record_codec.encode(described(mean=np.ones(2)), descriptions._RECORDS)
+    record_codec.encode(with_model(described(), mean=np.ones(2)), description._RECORDS)
 
 
 def test_only_whitelisted_records_are_made():
-  allowed = [kind for kind in descriptions._RECORDS if kind is not layers.Conv]
+  allowed = [kind for kind in description._RECORDS if kind is not layers.Conv]
   with pytest.raises(ProtocolError, match='of class Conv, want Activation, AveragePool, Dense'):
-    record_codec.decode(descriptions.encode(described()), descriptions.Description, allowed)
+    record_codec.decode(description.encode(described()), description.Description, allowed)
 
 
 @pytest.mark.parametrize('change', [{'window': 4}, {'window': 1}, {'maximum': True}])
 def test_an_activation_pools_as_the_pool_behind_it(change):
-  model = models.model()
-  (name, form), *_ = ((n, f) for n, f in model.activations.items() if f.window > 1)
-  changed = dataclasses.replace(form, **change)
+  public = models.model().public
+  (name, form), *_ = ((n, f) for n, f in public.activations.items() if f.window > 1)
+  activations = public.activations | {name: dataclasses.replace(form, **change)}
   with pytest.raises(ValueError, match=f'{name} '):
-    descriptions.check(dataclasses.replace(model, activations=model.activations | {name: changed}))
+    consistency.check(dataclasses.replace(public, activations=activations))

@@ -37,7 +37,7 @@ _SECONDS, _GROWTH = 10.0, 48 << 20
 @pytest.fixture(scope='module', params=CASES)
 def recording(request):
   make, mode, output = CASES[request.param]
-  with servers.Server(make(), context=None, mode=mode) as server:
+  with servers.Server(make(), context=None, options=servers.ServerOptions(mode=mode)) as server:
     yield replay.Recording(server, IMAGES, output)
 
 

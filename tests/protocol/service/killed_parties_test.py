@@ -12,10 +12,10 @@ import pytest
 from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
-from safenet_jax.protocol.service import store
+from safenet_jax.protocol.service import sessions, store
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
-from tests.support import journals, models, mortals, party_processes, views
+from tests.support import journals, models, mortals, parties, party_processes
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 2), np.uint8)
 # What both parties take in each mode, from the hello to the goodbye.
@@ -27,7 +27,7 @@ _SECONDS, _TIMEOUT = 30.0, 60.0
 @pytest.fixture(autouse=True)
 def quick_contexts(monkeypatch):
   """Public parameters, made once: they hold no secret."""
-  monkeypatch.setattr(bfv, 'Context', views.context)
+  monkeypatch.setattr(bfv, 'Context', parties.context)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def journal(tmp_path, monkeypatch):
 
 def right(logits):
   model = models.smallest()
-  expected = model.run(IMAGES) / 2.0**model.output_fraction
+  expected = model.logits(IMAGES)
   return np.abs(logits - expected).max() < 0.05 < np.ptp(expected)
 
 
@@ -91,9 +91,10 @@ def test_a_death_at_any_message_ends_the_peer_and_uses_nothing_twice(
 ):
   caplog.set_level(logging.INFO)
   # Gazelle's preparations die with their client.
-  directory = tmp_path / 'prepared' if mode == 'delphi' else None
+  directory = tmp_path / 'prepared' if sessions.MODES[mode].kept_in_files else None
+  options = servers.ServerOptions(mode=mode, timeout=_TIMEOUT)
   with (
-    servers.Server(models.smallest(), context=None, mode=mode, timeout=_TIMEOUT) as server,
+    servers.Server(models.smallest(), context=None, options=options) as server,
     clients.Client(*server.address, context=None) as bystander,
   ):
     with mortals.dying(mortals.alive):

@@ -10,10 +10,9 @@ import pytest
 
 from safenet_jax.crypto.homomorphic import encrypted_convolution
 from safenet_jax.models import layers
-from safenet_jax.protocol.delphi import keys, message_shapes, online
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.delphi import message_shapes, online
 from safenet_jax.transport.frames import ProtocolError
-from tests.support import models, peers, views
+from tests.support import models, parties, peers, views
 
 
 def images(count, value=7):
@@ -98,21 +97,29 @@ class Silent:
     pytest.fail(f'{tag} was sent')
 
 
+def silent_client(model):
+  return parties.client_party(Silent(), model, *parties.set_up(model))
+
+
+def silent_server(model):
+  return parties.server_party(Silent(), model, *parties.set_up(model))
+
+
 def test_a_preparation_serves_one_image_and_a_second_time_nothing_is_sent():
   model = models.model()
   found = views.run(model, images(1))
   with pytest.raises(ValueError, match='used before'):
-    online.ClientOnline(Silent(), model, found.structure, found.client).run(images(1, 9))
+    online.ClientOnline(silent_client(model), 'logits', found.client).run(images(1, 9))
   with pytest.raises(ValueError, match='used before'):
-    online.ServerOnline(Silent(), model, found.structure, found.server).run()
+    online.ServerOnline(silent_server(model), 'logits', found.server).run()
 
 
 def test_a_preparation_is_not_taken_twice_in_one_batch():
   model = models.model()
   found = views.run(model, None, prepares=[1])
   for walk in (
-    online.ClientOnline(Silent(), model, found.structure, found.client * 2),
-    online.ServerOnline(Silent(), model, found.structure, found.server * 2),
+    online.ClientOnline(silent_client(model), 'logits', found.client * 2),
+    online.ServerOnline(silent_server(model), 'logits', found.server * 2),
   ):
     with pytest.raises(ValueError, match='used before'):
       walk.run(*[images(2)] * isinstance(walk, online.ClientOnline))
@@ -123,7 +130,7 @@ def test_every_image_has_a_mask_of_its_own(count):
   """A single mask would be broadcast, and the server would see how images differ."""
   model = models.model()
   found = views.run(model, None, prepares=[1] if count == 3 else [2])
-  walk = online.ClientOnline(Silent(), model, found.structure, found.client)
+  walk = online.ClientOnline(silent_client(model), 'logits', found.client)
   with pytest.raises(ValueError, match='want one for each'):
     walk.run(images(count))
   assert not any(material.used for material in found.client)
@@ -132,15 +139,15 @@ def test_every_image_has_a_mask_of_its_own(count):
 def test_images_go_in_lots_that_the_queues_hold(monkeypatch):
   """Both parties send before they receive: a lot is prepared before the next is begun."""
   model = models.model()
-  structure = structures.structure(model)
-  context = views.context(keys.parameters(structure)[0])
-  assert list(message_shapes.lots(structure, context, 100)) == [100]
+  structure, contexts = parties.set_up(model)
+  context = contexts[0]
+  assert list(message_shapes.lots(structure, 'logits', context, 100)) == [100]
   monkeypatch.setattr(message_shapes, '_LOT_BYTES', 1 << 21)
-  most = next(message_shapes.lots(structure, context, 100))
+  most = next(message_shapes.lots(structure, 'logits', context, 100))
   layers_ = structure.linear.values()
   replies = sum(encrypted_convolution.reply_size(context, layer) for layer in layers_)
   assert 1 < most < (1 << 21) // replies
-  assert sum(message_shapes.lots(structure, context, 100)) == 100
+  assert sum(message_shapes.lots(structure, 'logits', context, 100)) == 100
   monkeypatch.setattr(message_shapes, '_LOT_BYTES', 1)
   found = views.run(model, images(2))
   assert found.logits.shape == (2, 3)
@@ -182,15 +189,12 @@ def test_without_lots_both_parties_would_wait_for_each_other(cramped):
 
 def test_a_network_without_activations_is_served():
   model = models.model()
-  linear = dataclasses.replace(
-    model,
+  dense = dataclasses.replace(model.linear['dense0'], kernel=np.arange(384).reshape(128, 3))
+  linear = models.altered(
+    dataclasses.replace(model, linear={'dense0': dense}, polynomials={}),
     layers=(layers.Flatten(), layers.Dense(3)),
     activations={},
-    polynomials={},
     absorbed=frozenset(),
-    linear={
-      'dense0': dataclasses.replace(model.linear['dense0'], kernel=np.arange(384).reshape(128, 3)),
-    },
   )
   found = views.run(linear, images(1))
   np.testing.assert_array_equal(found.logits, linear.run(images(1)))

@@ -7,7 +7,7 @@ import pytest
 
 from safenet_jax.crypto.garbled_circuits import argmax
 from safenet_jax.protocol.delphi import message_shapes
-from safenet_jax.protocol.layers import structure as structures
+from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import commands
 from safenet_jax.protocol.service import server as servers
@@ -20,13 +20,17 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 2), np.uint8)
 
 @pytest.fixture(scope='module', params=['delphi', 'gazelle'])
 def server(request):
-  with servers.Server(MODEL, context=None, mode=request.param) as running:
+  with servers.Server(
+    MODEL, context=None, options=servers.ServerOptions(mode=request.param)
+  ) as running:
     yield running
 
 
 @pytest.fixture(scope='module')
 def insisting():
-  with servers.Server(MODEL, context=None, outputs=('class',)) as running:
+  with servers.Server(
+    MODEL, context=None, options=servers.ServerOptions(outputs=('class',))
+  ) as running:
     yield running
 
 
@@ -59,7 +63,7 @@ def test_a_preparation_for_one_output_never_serves_the_other(server):
 
 
 def test_a_server_does_not_take_one_for_the_other(server):
-  for made, wanted in (structures.OUTPUTS, structures.OUTPUTS[::-1]):
+  for made, wanted in (OUTPUTS, OUTPUTS[::-1]):
     with connect(server) as client:
       client.prepare(1, made)
       (name,) = client._store._memory
@@ -115,7 +119,7 @@ def test_the_ledger_has_the_comparison(server):
   found = {
     (row['phase'], row['primitive'], row['party']): row for row in rows if row['layer'] == 'class'
   }
-  form = structures.structure(MODEL, 'class').comparison
+  form = Structure.of(MODEL.public).comparison
   tables = 32 * argmax.and_count(form.count, form.bits)
   assert found['offline', 'garbling', 'server']['bytes'] - tables in range(48, 300)
   # A label of 16 bytes for each of the server's bits; in Gazelle's mode the client's too.

@@ -36,7 +36,7 @@ def cnn7(images, width):
   variables = net.init(jax.random.key(0))
   coefficients = activation.initial_coefficients(networks.activation_channels(net))
   approximation = activation.approximate(
-    plans.make(*PLAN),
+    plans.from_twentieths(*PLAN),
     importance.ranks(net, variables),
     tuple(c.at[3].set(0.02) for c in coefficients),
   )
@@ -61,7 +61,7 @@ def cnn7(images, width):
 
 def clear(model, images, count):
   """Images whose classes are clearest, and of several; their logits, and the least margin."""
-  logits = model.run(images) / 2.0**model.output_fraction
+  logits = model.logits(images)
   margins = np.sort(logits)[:, -1] - np.sort(logits)[:, -2]
   # An image that the formats do not hold has logits out of all proportion.
   size = np.abs(logits).max(-1)
@@ -84,7 +84,7 @@ def check(model, images, directory, **options):
   np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
   assert np.abs(logits - expected).max() < margin / 2  # or it would have been luck
   # It was done in private: a round trip for every activation layer, or two and more.
-  assert record['phases']['online']['rounds'] > len(model.activations)
+  assert record['phases']['online']['rounds'] > len(model.public.activations)
 
 
 @pytest.mark.parametrize('width', [0.125, pytest.param(1.0, marks=pytest.mark.slow)])
@@ -105,7 +105,7 @@ def test_a_residual_network_classifies_as_the_integer_model_does(tmp_path, mode)
 def test_four_clients_at_once_each_in_its_process_get_their_own_predictions(tmp_path):
   model = models.calibrated()
   rng = np.random.default_rng(0)
-  batches = rng.integers(0, 256, (4, 2, *model.input_shape), dtype=np.uint8)
+  batches = rng.integers(0, 256, (4, 2, *model.public.input_shape), dtype=np.uint8)
   with (
     party_processes.serving(model, tmp_path) as (address, files),
     party_processes.started() as start,
@@ -115,5 +115,5 @@ def test_four_clients_at_once_each_in_its_process_get_their_own_predictions(tmp_
     ]
     found = [pipe.recv() for pipe in pipes]
   for batch, (_, logits) in zip(batches, found):
-    expected = model.run(batch) / 2.0**model.output_fraction
+    expected = model.logits(batch)
     assert np.abs(logits - expected).max() < 0.05 < np.ptp(expected)

@@ -8,7 +8,7 @@ import pytest
 
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.service import client as clients
-from safenet_jax.protocol.service import commands, description, sessions, store
+from safenet_jax.protocol.service import commands, description, store
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
@@ -27,8 +27,13 @@ def model():
 
 @pytest.fixture(scope='module')
 def server(files, model):
-  with servers.Server(model, context=tls.server_context(*files)) as running:
+  with serve(model, files) as running:
     yield running
+
+
+def serve(model, files, **options):
+  chosen = servers.ServerOptions(**options)
+  return servers.Server(model, context=tls.server_context(*files), options=chosen)
 
 
 def connect(server, files, **options):
@@ -37,12 +42,12 @@ def connect(server, files, **options):
 
 def images(model, count, seed=0):
   rng = np.random.default_rng(seed)
-  return rng.integers(0, 256, (count, *model.input_shape), dtype=np.uint8)
+  return rng.integers(0, 256, (count, *model.public.input_shape), dtype=np.uint8)
 
 
 def close(model, images, logits):
   """Activations are rounded at random, to 2^-7; the logits follow."""
-  expected = model.run(images) / 2.0**model.output_fraction
+  expected = model.logits(images)
   return np.abs(logits - expected).max() < 0.05 < np.ptp(expected)
 
 
@@ -58,10 +63,9 @@ def test_predictions_are_those_of_the_model(server, files, model):
 
 
 def test_gazelle_is_served_as_delphi_is(files, model):
-  assert tuple(sessions.MODES) == description.MODES
   batch = images(model, 2)
   with (
-    servers.Server(model, context=tls.server_context(*files), mode='gazelle') as baseline,
+    serve(model, files, mode='gazelle') as baseline,
     connect(baseline, files) as first,
     connect(baseline, files) as second,
   ):
@@ -74,7 +78,7 @@ def test_gazelle_is_served_as_delphi_is(files, model):
     with pytest.raises(ValueError, match='gazelle stay in memory'):
       connect(baseline, files, directory='somewhere')
   with pytest.raises(ValueError, match="mode 'other', want one of delphi, gazelle"):
-    servers.Server(model, context=None, mode='other')
+    servers.Server(model, context=None, options=servers.ServerOptions(mode='other'))
 
 
 def test_clients_at_once_get_their_own_predictions(server, files, model):
@@ -133,7 +137,7 @@ def test_preparations_with_another_model_are_not_used(files, model, tmp_path):
   for _ in range(2):
     # Each server draws an id of its own, whatever it serves.
     with (
-      servers.Server(model, context=tls.server_context(*files)) as other,
+      serve(model, files) as other,
       connect(other, files, directory=tmp_path) as client,
     ):
       assert client.prepared == 0
@@ -157,7 +161,7 @@ def until(condition, seconds=20):
 
 def test_a_full_server_says_so(files, model):
   with (
-    servers.Server(model, context=tls.server_context(*files), memory_bytes=1000) as small,
+    serve(model, files, memory_bytes=1000) as small,
     connect(small, files) as client,
     pytest.raises(ProtocolError, match='refused: .* is the limit: use some first'),
   ):
@@ -166,7 +170,7 @@ def test_a_full_server_says_so(files, model):
 
 def test_old_preparations_are_forgotten(files, model):
   with (
-    servers.Server(model, context=tls.server_context(*files), keep_seconds=0.0) as short,
+    serve(model, files, keep_seconds=0.0) as short,
     connect(short, files) as client,
   ):
     client.prepare(1)
@@ -177,7 +181,7 @@ def test_old_preparations_are_forgotten(files, model):
 def test_workers_answer_as_threads_do(files, model):
   batch = images(model, 2)
   with (
-    servers.Server(model, context=tls.server_context(*files), workers=2) as parallel,
+    serve(model, files, workers=2) as parallel,
     connect(parallel, files) as one,
     connect(parallel, files) as other,
   ):

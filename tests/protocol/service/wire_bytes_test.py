@@ -39,7 +39,10 @@ def inference(files, mode):
     client_context = tls.client_context(files.certificate)
   records = []
   with servers.Server(
-    models.calibrated(), context=server_context, mode=mode, on_record=records.append
+    models.calibrated(),
+    context=server_context,
+    options=servers.ServerOptions(mode=mode),
+    on_record=records.append,
   ) as server:
     proxy = proxies.Proxy(server.address)
     with clients.Client(*proxy.address, context=client_context) as client:
@@ -91,8 +94,8 @@ def test_a_ledger_says_where_everything_went_and_how_likely_a_failure_is():
       layers = {row['layer'] for row in record['rows'] if row['phase'] == phase}
       assert layers >= {'activation0', 'activation1'}
     # Nobody sees a failure; what calibration expects is a power of two that all may know.
-    assert record['truncation_failure'] == models.calibrated().truncation_failure
-  bits = models.calibrated().truncation_bits
+    assert record['truncation_failure'] == models.calibrated().public.truncation_failure
+  bits = models.calibrated().public.truncation_bits
   report = formats.RangeReport()
   models.calibrated().run(IMAGES, report)
   assert 2.0 ** -(bits + 4) < report.truncation_failure < 2.0 ** -(bits - 3) < 1e-3
@@ -100,12 +103,12 @@ def test_a_ledger_says_where_everything_went_and_how_likely_a_failure_is():
 
 
 def test_without_polynomials_nothing_is_truncated_locally():
-  model = models.calibrated()
+  public = models.calibrated().public
   forms = {
-    name: dataclasses.replace(form, polynomial=0) for name, form in model.activations.items()
+    name: dataclasses.replace(form, polynomial=0) for name, form in public.activations.items()
   }
-  assert model.truncation_failure > 0
-  assert dataclasses.replace(model, activations=forms).truncation_failure == 0
+  assert public.truncation_failure > 0
+  assert dataclasses.replace(public, activations=forms).truncation_failure == 0
 
 
 def test_under_tls_records_are_all_that_is_added(files):

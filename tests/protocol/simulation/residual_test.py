@@ -8,7 +8,7 @@ from safenet_jax.models import layers
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.simulation import simulator
 from tests.support import networks as small
-from tests.support import reference
+from tests.support import reference, shares
 
 
 def plan(net, seed):
@@ -30,11 +30,11 @@ def test_the_integer_model_computes_what_the_float_network_does(name):
   for ratios, degrees in plans:
     approximation = small.planned(net, variables, ratios, degrees)
     model = small.quantised(net, variables, approximation, small.FINE)
-    found = model.run(small.IMAGES) / 2.0**model.output_fraction
+    found = model.logits(small.IMAGES)
     wanted = np.asarray(small.floating(net)(variables, small.normal(small.IMAGES), approximation))
     error = np.abs(found - wanted).max() / np.abs(wanted).max()
     assert error < 0.02, (ratios, degrees, error)
-    for t, form in enumerate(model.activations.values()):
+    for t, form in enumerate(model.public.activations.values()):
       masked = int(approximation[t].mask.sum())
       assert form.relu == approximation[t].mask.size - masked
       assert form.polynomial == (masked if degrees[t] else 0)
@@ -47,14 +47,15 @@ def test_every_layer_of_the_protocol_equals_the_integer_reference(name, seed):
   net, variables = small.trained(small.NETWORKS[name])
   approximation = small.planned(net, variables, *plan(net, seed))
   model = small.quantised(net, variables, approximation)
-  trace = {}
   images = small.IMAGES[:2]
-  logits = simulator.infer(model, images, randomness.InsecureSeededRandomness(1), trace=trace)
+  with shares.recorded() as held:
+    logits = simulator.integers(model, images, randomness.InsecureSeededRandomness(1))
+  values = held.values(model.public.precision.ring)
   errors, bounds = [], []
   for n in range(len(images)):
-    follower = reference.Follower(model, trace, n)
-    x = np.round(small.normal(images[n]) * 2.0**model.input_fraction).astype(np.int64)
-    np.testing.assert_array_equal(layers.run(model.layers, follower, x), logits[n])
+    follower = reference.Follower(model, values, n)
+    x = np.round(small.normal(images[n]) * 2.0**model.public.input_fraction).astype(np.int64)
+    np.testing.assert_array_equal(layers.run(model.public.layers, follower, x), logits[n])
     for error, bound in follower.errors.values():
       errors.append(error.ravel())
       bounds.append(bound.ravel())
@@ -68,7 +69,7 @@ def test_a_square_is_folded_where_one_layer_alone_makes_its_input():
   model = small.quantised(net, variables, approximation)
   # The first convolution and the first sum go on in the shortcuts as well.
   general = {'activation0', 'activation2', 'activation4'}
-  for name, form in model.activations.items():
+  for name, form in model.public.activations.items():
     assert form.general == (name in general) and form.monic != form.general
     leading = model.polynomials[name][2]
     assert (leading == 1).all() == form.monic
@@ -87,13 +88,13 @@ def test_pruned_channels_of_a_sum_are_not_made_and_not_read():
     (9, 4),
     (4, 4),
   ]
-  block = model.layers[2]
+  block = model.public.layers[2]
   assert block.branch[-1] == layers.Conv(3, batch_norm=False)
   (shortcut,) = block.shortcut
   order = np.flatnonzero(~np.asarray(approximation[2].mask))
   assert shortcut.channels == tuple(order.tolist())
   # The pads are zeros, and the kept channels come from where they are now.
-  *_, pads = model.layers[4].shortcut
+  *_, pads = model.public.layers[4].shortcut
   kept = np.flatnonzero(~np.asarray(approximation[4].mask))
   sources = order.tolist()
   assert pads.channels == tuple(
@@ -102,31 +103,17 @@ def test_pruned_channels_of_a_sum_are_not_made_and_not_read():
 
 
 def test_shares_of_sums_and_of_general_squares_are_uniform():
-  """Every share of every activation's output, for one image a hundred times."""
+  """Both shares of every layer's output and of every sum, for one image many times."""
   net, variables = small.trained(small.NETWORKS['projected'])
   count = len(networks.activation_channels(net))
   approximation = small.planned(net, variables, [10] * count, [2] * count)
   model = small.quantised(net, variables, approximation)
-  seen = {}
-
-  class Recorder(simulator._Online):
-    def activation(self, name, layer, s):
-      m = super().activation(name, layer, s)
-      seen[name] = np.asarray(m), self.offline.masks[name]
-      return m
-
-    def add(self, branch, shortcut):
-      total = super().add(branch, shortcut)
-      seen[f'add{len(seen)}'] = (np.asarray(total),)
-      return total
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(simulator, '_Online', Recorder)
-    images = np.repeat(small.IMAGES[:1], 32, axis=0)
+  images = np.repeat(small.IMAGES[:1], 32, axis=0)
+  with shares.recorded() as held:
     simulator.infer(model, images, randomness.InsecureSeededRandomness(3))
-  assert sum(name.startswith('add') for name in seen) == 2
-  for name, shares in seen.items():
-    for share in shares:
+  assert model.public.activations.keys() | {'add0', 'add1'} < held.server.keys()
+  for party in held:
+    for name, share in party.items():
       for low in (0, 24, 48):
         octets = (share.ravel() >> np.uint64(low)) & np.uint64(255)
         counts = np.bincount(octets.astype(np.int64), minlength=256)

@@ -17,7 +17,7 @@ from safenet_jax.models.network import activation_channels
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.transport import ledger as ledgers
 from tests.support import networks as small
-from tests.support import reference
+from tests.support import reference, shares
 
 PLANS = {
   'all ReLU': ([0] * 7, [2] * 7),
@@ -49,7 +49,7 @@ def served(images, plan, early_pool=False, precision=None):
   """A network with batch statistics of real images, its plan, and its fixed-point model."""
   net, variables, step = initial(early_pool)
   approximation = activation.approximate(
-    plans.make(*plan),
+    plans.from_twentieths(*plan),
     importance.ranks(net, variables),
     tuple(c.at[3].set(0.02) for c in activation.initial_coefficients(activation_channels(net))),
   )
@@ -73,21 +73,22 @@ def served(images, plan, early_pool=False, precision=None):
 def test_every_layer_equals_the_integer_reference(images, name, early_pool):
   _, _, _, model = served(images, PLANS[name], early_pool)
   test = images.test.images[:2]
-  trace = {}
-  logits = simulator.infer(model, test, randomness.InsecureSeededRandomness(1), trace=trace)
+  with shares.recorded() as held:
+    logits = simulator.integers(model, test, randomness.InsecureSeededRandomness(1))
+  values = held.values(model.public.precision.ring)
 
   for n in range(len(test)):
     normal = (test[n] / 255.0 - np.asarray(images.mean)) / np.asarray(images.std)
-    x = np.round(normal * 2.0**model.input_fraction).astype(np.int64)
+    x = np.round(normal * 2.0**model.public.input_fraction).astype(np.int64)
     for t in range(7):
-      weights, form = model.linear[f'conv{t}'], model.activations[f'activation{t}']
+      weights, form = model.linear[f'conv{t}'], model.public.activations[f'activation{t}']
       y = reference.convolution(x, weights.kernel, weights.stride) + weights.bias
-      np.testing.assert_array_equal(trace[f'conv{t}'][n], y)
+      np.testing.assert_array_equal(values[f'conv{t}'][n], y)
       if early_pool and t in (1, 3):
         y = reference.pooled(y, 2)
       exact, bound = reference.activation(y, form, model.polynomials.get(f'activation{t}', ()))
       # From here on with the protocol's own rounding.
-      x = trace[f'activation{t}'][n]
+      x = values[f'activation{t}'][n]
       assert (np.abs(x - exact) <= bound).all(), (t, np.abs(x - exact).max())
       assert abs(np.mean(x - exact)) < 0.1 * bound.mean()
     dense = model.linear['dense0']
@@ -106,8 +107,8 @@ def test_fixed_point_network_converges_to_the_float_network(images, name):
     net, variables, approximation, model = served(images, PLANS[name], precision=precision)
     floating = np.asarray(small.floating(net)(variables, normal, approximation))
     report = formats.RangeReport()
-    fixed = model.run(test, report) / 2.0**model.output_fraction
-    assert set(report.exceeded) == {*model.activations, 'logits'}
+    fixed = model.logits(test, report)
+    assert set(report.exceeded) == {*model.public.activations, 'logits'}
     assert report.truncation_failure < 2.0**-15
     # Untrained squares of squares blow up on single images: the median image counts.
     errors.append(np.median(np.abs(fixed - floating).max(-1) / np.abs(floating).max(-1)))
@@ -123,11 +124,22 @@ def test_private_class_is_that_of_the_fixed_point_network(images):
   np.testing.assert_array_equal(private.argmax(-1), model.run(test).argmax(-1))
 
 
+def test_logits_are_the_integers_in_the_units_of_the_float_network(images):
+  _, _, _, model = served(images, PLANS['mixed'])
+  test = images.test.images[:2]
+  logits, integers = (
+    infer(model, test, randomness.InsecureSeededRandomness(1))
+    for infer in (simulator.infer, simulator.integers)
+  )
+  assert logits.dtype == np.float64 and integers.dtype == np.int64
+  np.testing.assert_array_equal(logits * 2.0**model.public.output_fraction, integers)
+
+
 def test_pruned_channels_are_physically_gone(images):
   _, _, _, model = served(images, PLANS['mixed'])
   assert model.linear['conv2'].kernel.shape[-1] == 6
   assert model.linear['conv3'].kernel.shape[2] == 6
-  assert model.activations['activation2'].degree == 0
+  assert model.public.activations['activation2'].degree == 0
 
 
 def test_a_layer_without_channels_is_refused(images):
@@ -145,7 +157,7 @@ def test_ledger_counts_one_round_trip_per_activation_layer(images):
   # x - r goes first; then every activation layer is one message each way.
   assert record['phases']['online']['rounds'] == 8
   rows = {(r['phase'], r['layer'], r['primitive'], r['party']): r['bytes'] for r in record['rows']}
-  form = model.activations['activation0']
+  form = model.public.activations['activation0']
   count = 28 * 28 * form.relu
   padded = -(-count // 64) * 64
   width = form.sign_bits - form.dropped
@@ -175,7 +187,7 @@ def test_a_ring_too_small_for_local_truncation_is_refused(images):
 
 def test_a_small_cubic_coefficient_keeps_its_precision(images):
   _, _, _, model = served(images, PLANS['all cubic'])
-  for form in model.activations.values():
+  for form in model.public.activations.values():
     # A step of c3 is at most 2^-10, with large values and a pool too.
     assert form.value_fraction - 3 * (form.input_fraction - form.shift) >= 10
     assert form.polynomial_shift <= 32

@@ -1,0 +1,32 @@
+"""The client of `experiments.serve`: a class per image, as `safenet ask` prints it.
+
+  python -m experiments.ask --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
+
+It needs no config, no workdir, no weights and no JAX. With --output=class the server gives
+classes alone: then not even this client sees the logits. With --requests=200 --clients=2, two
+clients at once send 100 requests each, of one image: that prints requests a second, percentiles
+of their seconds, and how many answers are those in --labels.
+"""
+
+from absl import flags
+
+from experiments.lib import launcher, load_test, party_flags
+from safenet_jax.console import ask
+
+party_flags.define(ask.Asking)
+LABELS = flags.DEFINE_string(
+  'labels', None, 'Integers [N] in an .npy file: what --requests should be answered.'
+)
+
+
+def main() -> None:
+  asking = party_flags.parsed(ask.Asking)
+  if load_test.REQUESTS.value:
+    requests, count = load_test.REQUESTS.value, load_test.CLIENTS.value or 1
+    load_test.show(asking, requests=requests, count=count, labels=LABELS.value)
+  else:
+    ask.ask(asking)
+
+
+if __name__ == '__main__':
+  launcher.run(main, needs_config=False)

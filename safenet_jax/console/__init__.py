@@ -1,0 +1,1 @@
+"""The command `safenet`, for whoever only serves a model or asks a server: without JAX."""

@@ -1,0 +1,173 @@
+"""`safenet ask`: predictions of a server for images that it does not see."""
+
+import argparse
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+import ssl
+import sys
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.console import options, process_memory, progress, tables
+from safenet_jax.protocol.layers import structure
+from safenet_jax.protocol.service import client as clients
+from safenet_jax.transport import ledger as ledgers
+from safenet_jax.transport import tls
+
+USAGE = '--host=NAME --images=FILE [options]'
+DESCRIPTION = (
+  'Prints the class of every image, one a line. The server sees neither the images nor the '
+  'classes. A table on standard error says where bytes and seconds went.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+  """What is asked of which server; the help of every field says what it is."""
+
+  host: str = options.option(
+    'name or address of the server, as in its certificate', metavar='NAME', required=True
+  )
+  port: int = options.option('port of the server (7341)', 7341, metavar='N', low=1, high=65535)
+  images: str = options.option('.npy file of uint8 [N, H, W, C]', path=True, required=True)
+  count: int | None = options.option('only the first N images', kind=int, metavar='N', low=1)
+  ca: str | None = options.option(
+    "PEM file of authorities to trust; the system's if not given", path=True
+  )
+  certificate: str | None = options.option(
+    'PEM file of this client, where a server asks for it', path=True
+  )
+  key: str | None = options.option('PEM file of the private key of --certificate', path=True)
+  insecure_clear: bool = options.option('no encryption, for measurements only', False)
+  output: str = options.option(
+    'class: nobody learns the logits; or logits, the default',
+    'logits',
+    metavar='NAME',
+    choices=structure.OUTPUTS,
+  )
+  batch: int = options.option(
+    'images at once, which share round trips (16)', 16, metavar='N', low=1, high=1 << 20
+  )
+  prepared: str | None = options.option(
+    'directory where prepared inferences are kept', metavar='DIR', path=True
+  )
+  out: str | None = options.option('JSON file for all bytes and seconds', path=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """The options of the command."""
+  options.add(parser, Asking)
+
+
+def run(arguments: argparse.Namespace) -> None:
+  """Asks for every image."""
+  ask(options.build(Asking, vars(arguments)))
+
+
+def ask(asking: Asking) -> None:
+  """Prints a class for every image, and to standard error where bytes and seconds went.
+
+  Raises:
+    ValueError: files that are not what they should be, or images that the model does not take.
+    ProtocolError: the server is not there, not trusted, or did not do its part.
+  """
+  images, path = read_images(asking), output_file(asking)
+  images, path, ledger = read_images(asking), output_file(asking), ledgers.Ledger()
+  with clients.Client(
+    asking.host,
+    asking.port,
+    context=context(asking),
+    directory=asking.prepared,
+    ledger=ledger,
+    output=asking.output,
+  ) as client:
+    client.infer(images[:0])  # raises where the model takes others, before anything is prepared
+    for label in _classes(client, images, asking):
+      print(label)
+  record = ledger.record()
+  if path:
+    about = {'mode': 'client', 'images': len(images), 'output': asking.output}
+    ledgers.save(record | about | {'memory': process_memory.memory()._asdict()}, path)
+  sys.stdout.flush()
+  print(f'{len(images)} images; seconds are those of this party', file=sys.stderr)
+  for line in tables.lines(*_summary(record)):
+    print(line, file=sys.stderr)
+
+
+def _classes(client: clients.Client, images: np.ndarray, asking: Asking) -> Iterator[int]:
+  """The class of every image."""
+  # Neither party has room for preparations of any number of images: batch by batch.
+  size = min(asking.batch, max(client.batch, client.prepared))
+  to_prepare = max(0, len(images) - client.prepared)
+  with progress.bars(prepare=to_prepare, infer=len(images)) as advance:
+    for first in range(0, len(images), size):
+      batch = images[first : first + size]
+      missing = max(0, len(batch) - client.prepared)
+      if missing:
+        client.prepare(missing)
+        advance('prepare', missing)
+      found = client.infer(batch)
+      yield from found if asking.output == 'class' else found.argmax(-1)
+      advance('infer', len(batch))
+
+
+def context(asking: Asking) -> ssl.SSLContext | None:
+  """The client's TLS context; None without encryption.
+
+  Raises:
+    ValueError: files that are not what they should be, or that nothing would use.
+  """
+  if not asking.insecure_clear:
+    return tls.client_context(asking.ca, asking.certificate, asking.key)
+  if any((asking.ca, asking.certificate, asking.key)):
+    raise ValueError('PEM files and no encryption, want one of them')
+  return None
+
+
+def read_images(asking: Asking) -> np.ndarray:
+  """The images, uint8 [N, H, W, C]; ValueError where a file holds none."""
+  found = read_array(asking.images)
+  if found.dtype != np.uint8 or found.ndim != 4 or not len(found):
+    raise ValueError(f'{asking.images} holds {found.dtype} {found.shape}, want uint8 [N, H, W, C]')
+  return found[: asking.count]
+
+
+def read_array(path: str) -> np.ndarray:
+  """The array in an .npy file; ValueError where there is none."""
+  try:
+    found = np.load(path, allow_pickle=False)
+  except OSError as error:
+    raise ValueError(f'{path} cannot be read: {error.strerror or error}') from None
+  except (ValueError, EOFError, MemoryError) as error:
+    raise ValueError(f'{path} is no .npy file: {error}') from None
+  if not isinstance(found, np.ndarray):
+    raise ValueError(f'{path} holds several arrays, want an .npy file')
+  return found
+
+
+def output_file(asking: Asking) -> pathlib.Path | None:
+  """Where the ledger goes; ValueError before minutes of work, not after them."""
+  if asking.out is None:
+    return None
+  path = pathlib.Path(asking.out)
+  if path.is_dir() or not path.parent.is_dir():
+    raise ValueError(f'--out={path}: want a file in a directory that is there')
+  return path
+
+
+def _summary(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+  """Header and rows of the phases."""
+  header = ['phase', 'MB up', 'MB down', 'messages', 'rounds', 'wall s', 'CPU s']
+  return header, [
+    [
+      name,
+      *(f'{sums["sent"].get(party, 0) / 1e6:.2f}' for party in ('client', 'server')),
+      f'{sums["messages"]:,.0f}',
+      f'{sums["rounds"]}',
+      f'{sums["wall_seconds"]:.2f}',
+      f'{sums["cpu_seconds"]:.2f}',
+    ]
+    for name, sums in record['phases'].items()
+  ]

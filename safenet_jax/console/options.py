@@ -1,0 +1,128 @@
+"""Options of a command, described once: a record whose fields say what they are.
+
+`add` makes argparse's options of such a record. Commands with another parser of flags read
+`described` and end with `build`, so that names, defaults and help stand in one place.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import math
+import os
+from typing import Any, NamedTuple, TypeVar
+
+Record = TypeVar('Record')
+
+
+class Option(NamedTuple):
+  """One option.
+
+  name: with underscores.
+  kind: str, int, float, bool, or tuple for several words with commas between.
+  help: one line.
+  default: where it is not given.
+  metavar: what a value is called.
+  choices: the only values there are, all where it is empty.
+  low, high: bounds of a number.
+  path: whether it names a file, where ~ is somebody's home.
+  required: whether it has to be given.
+  """
+
+  name: str
+  kind: type
+  help: str
+  default: Any
+  metavar: str
+  choices: tuple[str, ...]
+  low: float
+  high: float
+  path: bool
+  required: bool
+
+
+def option(
+  help: str,
+  default: Any = None,
+  *,
+  kind: type | None = None,
+  metavar: str = '',
+  choices: tuple[str, ...] = (),
+  low: float = -math.inf,
+  high: float = math.inf,
+  path: bool = False,
+  required: bool = False,
+) -> Any:
+  """A field of a frozen dataclass that is an option; see `Option`."""
+  kind = kind or (str if default is None else type(default))
+  return dataclasses.field(
+    default=default,
+    metadata={
+      'kind': kind,
+      'help': help,
+      'default': default,
+      'metavar': metavar or ('FILE' if path else kind.__name__.upper()),
+      'choices': choices,
+      'low': low,
+      'high': high,
+      'path': path,
+      'required': required,
+    },
+  )
+
+
+def described(record: type) -> Iterator[Option]:
+  """The options that a record's fields are, in order."""
+  for field in dataclasses.fields(record):
+    yield Option(field.name, **field.metadata)
+
+
+def add(parser: argparse.ArgumentParser, record: type) -> None:
+  """Gives a parser an option --like-this for every field of a record."""
+  for found in described(record):
+    flag = '--' + found.name.replace('_', '-')
+    if found.kind is bool:
+      parser.add_argument(flag, action='store_true', help=found.help)
+      continue
+    parser.add_argument(
+      flag,
+      type=_reader(found),
+      default=found.default,
+      required=found.required,
+      choices=found.choices if found.choices and found.kind is str else None,
+      metavar=found.metavar,
+      help=found.help,
+    )
+
+
+def build(record: type[Record], values: Mapping[str, Any]) -> Record:
+  """A record of parsed values, ~ in paths expanded; values of other names are left out."""
+  found = {}
+  for each in described(record):
+    value = values[each.name]
+    if each.kind is tuple:
+      value = tuple(value or ())
+    found[each.name] = os.path.expanduser(value) if each.path and value is not None else value
+  return record(**found)
+
+
+def _reader(found: Option) -> Callable[[str], Any]:
+  """Turns the text of a value into what it stands for."""
+
+  def read(text: str) -> Any:
+    if found.kind is tuple:
+      words = tuple(text.split(','))
+      if found.choices and not set(words) <= set(found.choices):
+        raise argparse.ArgumentTypeError(f'{text!r}, want some of {",".join(found.choices)}')
+      return words
+    try:
+      value = found.kind(text)
+    except ValueError:
+      raise argparse.ArgumentTypeError(
+        f'{text!r}, want {"an integer" if found.kind is int else "a number"}'
+      ) from None
+    if found.kind in (int, float) and not found.low <= value <= found.high:
+      above = '' if found.high == math.inf else f' and at most {found.high:g}'
+      raise argparse.ArgumentTypeError(f'{text}, want at least {found.low:g}{above}')
+    return value
+
+  return read

@@ -1,0 +1,27 @@
+"""What a process holds in memory, as Linux counts it."""
+
+import pathlib
+from typing import NamedTuple
+
+
+class Memory(NamedTuple):
+  """Bytes of a process in memory, now and at most."""
+
+  resident: int
+  peak: int
+
+
+def memory(process: int | str = 'self') -> Memory:
+  """Of a process by its id; zeros where there is no /proc."""
+  found = (proc(f'{process}/status', key) for key in ('VmRSS', 'VmHWM'))
+  return Memory(*(1024 * int((value or '0').split()[0]) for value in found))
+
+
+def proc(name: str, key: str) -> str | None:
+  """The first value of a key in a file of Linux's /proc; None where there is none."""
+  try:
+    lines = pathlib.Path('/proc', name).read_text().splitlines()
+  except OSError:
+    return None
+  values = (line.partition(':')[2].strip() for line in lines if line.startswith(key))
+  return next(values, None)

@@ -1,0 +1,134 @@
+"""Whether the public parts of a model fit each other.
+
+Who reads a model that a peer sent or that a file holds checks it here before anything is
+allocated or computed for it.
+"""
+
+import dataclasses
+import math
+
+from safenet_jax.crypto import ring
+from safenet_jax.fixed_point.formats import ActivationFormat
+from safenet_jax.fixed_point.model import PublicModel
+from safenet_jax.models import layers as records
+
+# The most that a model may make its reader allocate: a feature map of 1024 x 1024 x 16, and
+# all maps of a network (a ResNet-50 on 224 x 224 has 2^25 values).
+_MAX_VALUES = 1 << 24
+_MAX_TOTAL = 1 << 26
+# SEAL takes plaintexts of 60 bits, and 2^59 is one.
+_MAX_RING = 59
+_MAX_FIELD = 1 << 16
+# An exponent that a float holds.
+_MAX_BITS = 1000
+_MAX_LAYERS = 4096
+
+
+def check(found: PublicModel) -> None:
+  """ValueError where the public parts of a model contradict each other, or ask for too much."""
+
+  def need(condition: bool, message: str) -> None:
+    if not condition:
+      raise ValueError(message)
+
+  need(0 <= found.truncation_bits <= _MAX_BITS, f'2^-{found.truncation_bits} failures')
+  need(1 <= found.precision.ring <= _MAX_RING, f'a ring of {found.precision.ring} bits')
+  need(all(0 < n <= _MAX_FIELD for n in found.input_shape), f'images {found.input_shape}')
+  bits = found.logit_bits
+  need(bits is None or 1 <= bits <= found.precision.ring, f'logits of {bits} bits')
+  _check_records(found.layers, 0)
+  shapes = records.shapes(found.layers, found.input_shape)
+  for shape in shapes:
+    size = math.prod(shape.output_shape)
+    need(0 < size <= _MAX_VALUES, f'{shape.name} has {size} values, want 1 to {_MAX_VALUES}')
+  total = sum(math.prod(shape.output_shape) for shape in shapes)
+  need(total <= _MAX_TOTAL, f'{total} values in all, want at most {_MAX_TOTAL}')
+  need(bool(shapes) and len(shapes[-1].output_shape) == 1, 'no vector of logits at the end')
+  for statistics in (found.mean, found.std):
+    need(len(statistics) == found.input_shape[-1], f'{len(statistics)} means or deviations')
+  need(all(value > 0 for value in found.std), f'deviations {found.std}')
+  for fraction in (found.input_fraction, found.output_fraction):
+    need(-64 <= fraction <= 64, f'{fraction} fraction bits')
+  pools = {s.name: s for s in shapes if isinstance(s.layer, records.Pool)}
+  need(found.absorbed <= pools.keys(), 'absorbed pools that do not exist')
+  maxima = {name for name, s in pools.items() if isinstance(s.layer, records.MaxPool)}
+  need(maxima <= found.absorbed, 'max pools that no activation has absorbed')
+  activations = {s.name: s for s in shapes if isinstance(s.layer, records.Activation)}
+  need(activations.keys() == found.activations.keys(), 'formats of other activations')
+  for name, form in found.activations.items():
+    _check_format(name, form, activations[name].input_shape, found.precision.ring)
+  _check_pools(found, shapes)
+
+
+def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> None:
+  for before, shape in zip([None, *shapes], shapes):
+    layer = shape.layer
+    if isinstance(layer, records.Gather) and layer.stride > 1 and len(shape.input_shape) != 3:
+      raise ValueError(f'{shape.name} has a stride over {shape.input_shape}')
+    after_activation = before is not None and isinstance(before.layer, records.Activation)
+    if shape.name in found.absorbed and not after_activation:
+      raise ValueError(f'{shape.name} is absorbed by no activation')
+  for shape, after in zip(shapes, [*shapes[1:], None]):
+    if isinstance(shape.layer, records.Activation):
+      form, wanted = found.activations[shape.name], (1, False)
+      pool = after.layer if after is not None and after.name in found.absorbed else None
+      if after is not None and isinstance(pool, records.Pool):
+        window = records.window(pool, *after.input_shape[:2])
+        wanted = window, isinstance(pool, records.MaxPool)
+      if (form.window, form.maximum) != wanted:
+        raise ValueError(f'{shape.name} pools by {form.window}, {form.maximum}, want {wanted}')
+
+
+def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
+  for layer in layers:
+    count += 1
+    if count > _MAX_LAYERS:
+      raise ValueError(f'more than {_MAX_LAYERS} layers')
+    if isinstance(layer, records.Residual):
+      count = _check_records(layer.branch + layer.shortcut, count)
+      continue
+    if isinstance(layer, records.Gather):
+      sizes = 1 <= layer.stride <= _MAX_FIELD and len(layer.channels) <= _MAX_FIELD
+      if not sizes or not 0 <= layer.shift <= 64:
+        raise ValueError(f'Gather with stride {layer.stride} and shift {layer.shift}')
+      continue
+    for field in dataclasses.fields(layer):
+      value = getattr(layer, field.name)
+      if value is not None and not isinstance(value, bool) and not 1 <= value <= _MAX_FIELD:
+        raise ValueError(f'{type(layer).__name__} with {field.name} {value}')
+  return count
+
+
+def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bits: int) -> None:
+  blocks = form.relu >= 0 and form.polynomial >= 0 and form.relu + form.polynomial == shape[-1]
+  if not blocks or form.map_shape != shape[:-1]:
+    raise ValueError(f'{name} is {form.map_shape} of {form.relu} and {form.polynomial} channels')
+  if form.polynomial and form.degree not in (2, 3):
+    raise ValueError(f'{name} is of degree {form.degree}')
+  if form.window < 1 or any(size % form.window for size in form.map_shape):
+    raise ValueError(f'{name} has a pool of window {form.window}')
+  if form.polynomial and form.modulus not in (ring.PRIME_41, ring.PRIME_50):
+    raise ValueError(f'{name} computes in a field of {form.modulus} elements')
+  fractions = (
+    form.input_fraction,
+    form.shift,
+    form.value_fraction,
+    form.output_fraction,
+    form.dropped,
+  )
+  if not all(-128 <= value <= 128 for value in fractions):
+    raise ValueError(f'{name} has {fractions} fraction bits')
+  if form.general and form.degree != 2:
+    raise ValueError(f'{name} is of general degree {form.degree}')
+  if form.maximum:
+    # The bits of a circuit grow with the window, and nothing else bounds it.
+    if form.polynomial or not 0 <= form.dropped < form.sign_bits < bits or form.window > 16:
+      raise ValueError(
+        f'{name} takes maxima of {form.polynomial} polynomial channels, '
+        f'{form.sign_bits} bits and a window of {form.window}'
+      )
+    if form.select_bits != form.sign_bits - form.dropped + 1:
+      raise ValueError(f'{name} has maxima of {form.select_bits} bits')
+  elif form.relu and not 0 <= form.dropped < form.sign_bits <= form.select_bits < bits:
+    raise ValueError(f'{name} selects {form.sign_bits} bits in a ring of {form.select_bits}')
+  form.rescales(bits)  # raises where they do not fit

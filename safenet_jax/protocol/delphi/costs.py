@@ -1,0 +1,140 @@
+"""Messages and steps that are counted and not done, and those of Delphi's mode alone.
+
+`protocol.estimate` walks through an inference and counts what all modes share. What a mode
+has for itself it asks the mode's `Costs` for.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+import math
+
+import numpy as np
+
+from safenet_jax.crypto import messages
+from safenet_jax.crypto.garbled_circuits import garbled_block
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
+from safenet_jax.transport import frames, packed_words
+from safenet_jax.transport.ledger import Ledger
+
+# (phase, layer, primitive, party), as in a ledger.
+Row = tuple[str, str, str, str]
+# (phase, layer, primitive).
+Scope = tuple[str, str, str]
+_WORD, _LABEL = 8, 16
+
+
+class Tally:
+  """What one connection with one inference of one image takes.
+
+  ledger: its messages.
+  operations: by row of the ledger, how often each operation is done there.
+  """
+
+  def __init__(self):
+    self.ledger = Ledger()
+    self.operations: dict[Row, collections.Counter[str]] = {}
+
+  def send(self, scope: Scope, sender: str, tag: str, parts: Sequence) -> int:
+    """Counts a message of such parts (see `Channel.receive`); its bytes on the wire."""
+    size = frames.wire_size(frames.expect(tag, parts))
+    self.ledger.count(*scope, sender, size)
+    return size
+
+  def words(self, scope: Scope, sender: str, tag: str, words: Sequence[packed_words.Words]) -> int:
+    """Counts a message of packed words; its bytes on the wire."""
+    return self.send(scope, sender, tag, [(np.uint8, (part.size,)) for part in words])
+
+  def work(self, scope: Scope, party: str, **operations: float) -> None:
+    """Counts a party's operations; an underscore stands for a space."""
+    row = self.operations.setdefault((*scope, party), collections.Counter())
+    row.update({f'{party} {name.replace("_", " ")}': n for name, n in operations.items() if n})
+
+  def both(self, scope: Scope, client: Mapping[str, float], server: Mapping[str, float]) -> None:
+    """Counts operations of both parties."""
+    self.work(scope, 'client', **client)
+    self.work(scope, 'server', **server)
+
+
+class Costs:
+  """What a mode has for itself in an inference of one image, here Delphi's.
+
+  Args:
+    tally: gets it.
+    structure: of the network.
+    context: of linear layers.
+  """
+
+  def __init__(self, tally: Tally, structure: Structure, context: bfv.Context):
+    self._tally, self._structure, self._context = tally, structure, context
+
+  def offline_linear(self) -> None:
+    """All linear layers, before anything else goes offline."""
+    for name in self._structure.linear:
+      self._request('offline', name, 'masks')
+    for name in self._structure.linear:
+      self._reply('offline', name)
+
+  def drawn_labels(self, layer: ActivationStructure) -> int:
+    """Labels that the garbler draws for the client's bits of one circuit."""
+    del layer
+    return 0  # they come from the transfers
+
+  def offline_products(self, layer: ActivationStructure) -> None:
+    """Products of the server's colours and the client's shares."""
+    scope = 'offline', layer.name, 'products'
+    words = packed_words.Words((layer.selected,), layer.form.select_bits)
+    parts = [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
+    self._tally.send(scope, 'client', 'shares', parts)
+    self._tally.work(scope, 'server', selected_product=layer.selected)
+    self._tally.work(scope, 'client', selected_product=layer.selected)
+
+  def online_input(self) -> None:
+    """What goes before the first layer."""
+    words = packed_words.Words((1, *self._structure.input_shape), self._structure.bits)
+    self._tally.words(('online', 'input', 'masked input'), 'client', 'input', [words])
+
+  def online_linear(self, name: str) -> None:
+    """A linear layer, without the server's product with what is not encrypted: nothing."""
+
+  def online_corrections(self, layer: ActivationStructure) -> None:
+    """What goes before an activation layer's own messages: nothing."""
+
+  @staticmethod
+  def held(structure: Structure) -> dict[str, int]:
+    """Bytes that each party holds of a prepared inference for the logits, by party.
+
+    The server's beside `ServerMaterial.size`.
+    """
+    total = _WORD * (math.prod(structure.input_shape) + structure.logits)
+    for layer in structure.activations:
+      outputs = math.prod(layer.pooled_shape) * (layer.form.relu + layer.form.polynomial)
+      # The mask of every output, and both keys of its wrap bit.
+      total += 3 * _WORD * outputs
+      values = math.prod(layer.polynomial_shape)
+      total += _WORD * values * (layer.form.degree + 1) if layer.powers else 0
+      for block in layer.blocks:
+        total += math.prod(garbled_block.tables_shape(layer.circuit, block.size)) * _WORD
+        total += _LABEL * layer.width * block.size
+        if layer.form.maximum:
+          total += layer.form.select_bits * (_LABEL * block.size + block.size // 8)
+        else:
+          total += 2 * _WORD * block.count
+    return {'client': total, 'server': _LABEL * structure.transfers('logits')}
+
+  def _request(self, phase: str, name: str, tag: str) -> None:
+    """What a client encrypts for a linear layer, and what both compute for it."""
+    layer = self._structure.linear[name]
+    size = encrypted_convolution.upload_size(self._context, layer)
+    self._tally.send((phase, name, 'linear'), 'client', tag, [(bytes, (size,))])
+    layout = packing.layout(layer, self._context.degree)
+    inputs, outputs = layout.tiles * layout.inputs, layout.tiles * layout.outputs
+    self._tally.both(
+      (phase, name, 'linear'),
+      {'encryption': inputs, 'decryption': outputs},
+      {'input': inputs, 'product': inputs * layout.outputs, 'output': outputs},
+    )
+
+  def _reply(self, phase: str, name: str) -> None:
+    size = encrypted_convolution.reply_size(self._context, self._structure.linear[name])
+    self._tally.send((phase, name, 'linear'), 'server', 'linear', [(bytes, (size,))])

@@ -1,0 +1,89 @@
+"""Who answers Enc(r) of a linear layer with Enc(W r - u): the session itself, or processes."""
+
+import threading
+from typing import Protocol
+
+import numpy as np
+
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, workers
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point.model import LinearWeights
+from safenet_jax.protocol.delphi.keys import ServerKeys
+from safenet_jax.protocol.layers.structure import Structure
+
+
+class LinearReplies(Protocol):
+  """Answers in this process, or in others."""
+
+  def reply(
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+  ) -> tuple[bytes, np.ndarray]:
+    """The message and u, uint64 [h, w, channels_out]; ValueError for a malformed upload."""
+
+  def close(self) -> None:
+    """Ends what was started for it."""
+
+
+class InSession:
+  """Answers in the thread that asks."""
+
+  def __init__(
+    self,
+    weights: dict[str, LinearWeights],
+    structure: Structure,
+    context: bfv.Context,
+    randomness: Randomness,
+  ):
+    """Prepares the weights; `context` is that of linear layers."""
+    self._randomness = randomness
+    self._weights = {
+      name: encrypted_convolution.prepare(context, structure.linear[name], kernel)
+      for name, kernel in _kernels(weights, structure).items()
+    }
+
+  def reply(
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+  ) -> tuple[bytes, np.ndarray]:
+    """As `LinearReplies.reply`."""
+    return encrypted_convolution.reply(
+      keys.publics[0], self._weights[name], upload, self._randomness, tag
+    )
+
+  def close(self) -> None:
+    """There is nothing to end."""
+
+
+class InProcesses:
+  """Answers in worker processes, which serve one session's layer at a time."""
+
+  def __init__(self, count: int, weights: dict[str, LinearWeights], structure: Structure):
+    kernels = _kernels(weights, structure)
+    self._index = {name: i for i, name in enumerate(kernels)}
+    self._workers = workers.Workers(
+      count,
+      bfv.ring_parameters(structure.bits),
+      [(structure.linear[name], kernel) for name, kernel in kernels.items()],
+    )
+    self._key = b''
+    self._lock = threading.Lock()
+
+  def reply(
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+  ) -> tuple[bytes, np.ndarray]:
+    """As `LinearReplies.reply`."""
+    with self._lock:
+      if self._key != keys.raw[0]:
+        self._workers.use_key(keys.raw[0])
+        self._key = keys.raw[0]
+      return self._workers.reply(self._index[name], upload, tag)
+
+  def close(self) -> None:
+    """Ends the processes."""
+    self._workers.close()
+
+
+def _kernels(weights: dict[str, LinearWeights], structure: Structure) -> dict[str, np.ndarray]:
+  return {
+    name: weights[name].kernel.reshape(layer.kernel_shape)
+    for name, layer in structure.linear.items()
+  }

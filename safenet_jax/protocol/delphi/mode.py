@@ -1,0 +1,48 @@
+"""What a mode is, and Delphi's: linear layers are prepared for known masks."""
+
+from collections.abc import Callable
+import dataclasses
+
+from safenet_jax.protocol.delphi import client_offline, costs, material, online, server_offline
+from safenet_jax.protocol.layers.structure import Structure
+
+
+def _serves_all(structure: Structure) -> None:
+  """Refuses nothing."""
+  del structure
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+  """How a network is served: both parties' phases, and what others have to know of them.
+
+  name: what `serve --mode` and descriptions call it.
+  client_offline, client_online, server_offline, server_online: the phases. All are made
+    of a party and an output, the online ones of materials too.
+  server_material: what the server keeps of a preparation.
+  kept_in_files: whether a client's preparations can be kept in a directory.
+  costs: what the mode has for itself, for estimates.
+  check: ValueError for a structure that this mode does not serve.
+  """
+
+  name: str
+  client_offline: type[client_offline.ClientOffline]
+  client_online: type[online.ClientOnline]
+  server_offline: type[server_offline.ServerOffline]
+  server_online: type[online.ServerOnline]
+  server_material: type[material.ServerMaterial]
+  kept_in_files: bool
+  costs: type[costs.Costs]
+  check: Callable[[Structure], None] = _serves_all
+
+
+DELPHI = Mode(
+  name='delphi',
+  client_offline=client_offline.ClientOffline,
+  client_online=online.ClientOnline,
+  server_offline=server_offline.ServerOffline,
+  server_online=online.ServerOnline,
+  server_material=material.ServerMaterial,
+  kept_in_files=True,
+  costs=costs.Costs,
+)

@@ -1,0 +1,425 @@
+"""The phases from an untrained network to a planned one.
+
+  train        trains the all-ReLU network
+  search_plan  finds which of its channels become polynomials, and trains the result on
+  finetune     trains a plan that was written by hand instead
+
+These three take plain arguments and return what the next phase takes. Below them is what they are
+made of: functions of one member, which the commands in `experiments/` call as well.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import os
+import tempfile
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from safenet_jax.approximation import activation
+from safenet_jax.approximation import plan as plans
+from safenet_jax.data import Dataset
+from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.search import algorithms, fit, pbt, schedule, score, strategy
+from safenet_jax.search import member as members
+from safenet_jax.search.member import Member, Task
+from safenet_jax.search.teacher import Teacher
+from safenet_jax.search.training import compute_dtype, Training
+from safenet_jax.workdir import Workdir
+
+# Small batches as they are: right for some thousand small images in a few epochs.
+TRAINING = Training(batch_size=64, augment=False)
+# The same, and half of the loss asks for the soft labels of the all-ReLU network.
+DISTILLED = dataclasses.replace(TRAINING, distillation=0.5)
+# A phase's number is part of its key.
+PHASES = ('init', 'pretrain', 'search', 'finetune', 'control')
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+
+class Trained(NamedTuple):
+  """An all-ReLU network that was trained.
+
+  variables: its weights and batch-norm statistics, {'params', 'batch_stats'}.
+  accuracy: share of the validation images that it classifies right.
+  """
+
+  variables: dict[str, Any]
+  accuracy: float
+
+
+class Planned(NamedTuple):
+  """A network some of whose channels are polynomials, and that was trained so.
+
+  plan: ratio and degree of every activation layer.
+  variables: its weights and batch-norm statistics, {'params', 'batch_stats'}.
+  approximation: the polynomials of every activation layer, as the network and
+    `quantize` take them.
+  accuracy: share of the validation images that it classifies right.
+  replaced: share of the network's ReLUs that polynomials stand for.
+  """
+
+  plan: plans.Plan
+  variables: dict[str, Any]
+  approximation: tuple[activation.Approximation, ...]
+  accuracy: float
+  replaced: float
+
+
+def train(
+  network: Network,
+  images: Dataset,
+  *,
+  epochs: int = 8,
+  learning_rate: float = 0.1,
+  warmup_epochs: float = 0.5,
+  training: Training = TRAINING,
+  teacher: Teacher | None = None,
+  seed: int = 0,
+  workdir: Workdir | str | os.PathLike[str] | None = None,
+  progress: Progress | None = None,
+) -> Trained:
+  """Trains a network with ReLUs everywhere, from random weights.
+
+  Args:
+    network: the one to train.
+    images: what it is trained on, and validated on.
+    epochs: passes over the training images.
+    learning_rate: the highest, which falls to zero along a cosine.
+    warmup_epochs: over which it rises first.
+    training: the options of a training step.
+    teacher: a trained network to learn from, if `training.distillation` is not 0.
+    seed: of the first weights and of the order of the images.
+    workdir: a directory for logs and checkpoints; the same call resumes from it. A `Workdir` is
+      taken as it is, the settings of any other directory are checked first.
+    progress: called as (steps done, steps in all, last metrics).
+
+  Raises:
+    ValueError: a batch larger than the training set, distillation without a teacher, or a
+      directory of other settings.
+    FloatingPointError: the loss became NaN or infinite; names the step.
+  """
+  if training.distillation and teacher is None:
+    raise ValueError(f'distillation {training.distillation} and no teacher, want one')
+  settings = {
+    'epochs': epochs,
+    'learning_rate': learning_rate,
+    'warmup_epochs': warmup_epochs,
+    'training': dataclasses.asdict(training),
+  }
+  fit.steps_per_epoch(len(images.train.labels), training.batch_size)
+  with _place(workdir, 'train', network, images, settings, seed) as place:
+    member = members.untrained(key(seed, 'init'), learning_rate, network, training)
+    task = Task.of(network, images, members.variables(member), training, teacher=teacher)
+    member = fit.fit(
+      key(seed, 'pretrain'),
+      member,
+      task.without_polynomials(),
+      place,
+      phase='pretrain',
+      epochs=epochs,
+      warmup_epochs=warmup_epochs,
+      progress=progress,
+    )
+  return Trained(members.variables(member), float(member.accuracy))
+
+
+def search_plan(
+  network: Network,
+  trained: dict[str, Any],
+  images: Dataset,
+  *,
+  algorithm: str = 'btpbt',
+  accuracy_drop: float = 0.02,
+  relu_budget: int = 0,
+  population: int = 6,
+  iterations: int = 20,
+  node_cycles: int = 2,
+  joint_cycles: int = 4,
+  validation_images: int = 1000,
+  epochs: int = 4,
+  learning_rate: float = 0.02,
+  training: Training = DISTILLED,
+  seed: int = 0,
+  workdir: Workdir | str | os.PathLike[str] | None = None,
+  report: Progress | None = None,
+  progress: Progress | None = None,
+) -> Planned:
+  """Searches the plan that saves most within an accuracy, and trains its network on.
+
+  With the defaults, a search of a network with T activation layers trains 6 members for
+  (2 T + 4) x 20 batches each.
+
+  Args:
+    network: whose ReLUs to replace.
+    trained: its weights, of `train` or `load_variables`.
+    images: what it is trained on; the search sees training and validation images.
+    algorithm: one of `search.algorithms.NAMES`; 'btpbt' is the paper's.
+    accuracy_drop: how far below the all-ReLU network's accuracy a plan may be. The result is
+      trained on afterwards and may be on either side of that.
+    relu_budget: of algorithm 'budget', ReLUs left per image; it has no other limit.
+    population: networks that are trained side by side.
+    iterations: batches of each of them between two selections.
+    node_cycles, joint_cycles: selections in a node of the tree, and in the joint search at its
+      end; other algorithms get as many.
+    validation_images: the search scores on so many of the first ones.
+    epochs: of the training of the plan that was found.
+    learning_rate: in the search, and the highest of the training after it.
+    training: the options of a training step. The all-ReLU network is the teacher.
+    seed: of everything that is drawn.
+    workdir: as of `train`; it may be the same one.
+    report: called as (cycles done, cycles in all, the cycle's report) while it searches.
+    progress: called as (steps done, steps in all, last metrics) while it trains after that.
+
+  Raises:
+    ValueError: an argument out of range, or a directory of other settings.
+    RuntimeError: all members diverged, again and again.
+  """
+  settings = {
+    'algorithm': algorithm,
+    'accuracy_drop': accuracy_drop,
+    'relu_budget': relu_budget,
+    'population': population,
+    'iterations': iterations,
+    'node_cycles': node_cycles,
+    'joint_cycles': joint_cycles,
+    'validation_images': validation_images,
+    'epochs': epochs,
+    'learning_rate': learning_rate,
+    'training': dataclasses.asdict(training),
+  }
+
+  def build(evolution: pbt.Evolution) -> algorithms.Search:
+    return algorithms.build(
+      algorithm,
+      score.activations(network),
+      evolution,
+      node_cycles=node_cycles,
+      joint_cycles=joint_cycles,
+      relu_budget=relu_budget,
+    )
+
+  evolution = pbt.Evolution(population, iterations)
+  build(evolution)  # refuses bad arguments first
+  taught = own_teacher(network, trained, images, training)
+  with _place(workdir, 'search_plan', network, images, settings, seed) as place:
+    first = members.all_relu(trained, learning_rate, network, training)
+    task = Task.of(
+      network, images, trained, training, teacher=taught, validation_images=validation_images
+    )
+    found = search(
+      key(seed, 'search'),
+      members.fitted(first, network, images),
+      task,
+      place,
+      build=build,
+      evolution=evolution,
+      accuracy_drop=accuracy_drop,
+      learning_rate=learning_rate,
+      report=report,
+    )
+    task = Task.of(network, images, trained, training, teacher=taught)
+    member = tune(
+      key(seed, 'finetune'),
+      found.member,
+      task,
+      place,
+      epochs=epochs,
+      learning_rate=learning_rate,
+      progress=progress,
+    )
+  return _planned(member, task)
+
+
+def finetune(
+  network: Network,
+  trained: dict[str, Any],
+  plan: plans.Plan,
+  images: Dataset,
+  *,
+  epochs: int = 4,
+  learning_rate: float = 0.02,
+  warmup_epochs: float = 0.0,
+  anneal_epochs: float = 0.0,
+  training: Training = DISTILLED,
+  seed: int = 0,
+  workdir: Workdir | str | os.PathLike[str] | None = None,
+  progress: Progress | None = None,
+) -> Planned:
+  """Replaces the channels of a plan by polynomials and trains the network on.
+
+  Args:
+    network: whose ReLUs to replace.
+    trained: its weights, of `train` or `load_variables`.
+    plan: for every activation layer, of `make_plan`.
+    images: what it is trained on, and validated on.
+    epochs: passes over the training images.
+    learning_rate: the highest, which falls to zero along a cosine.
+    warmup_epochs: over which it rises first.
+    anneal_epochs: over which ReLU is blended out of the replaced channels.
+    training: the options of a training step. The all-ReLU network is the teacher.
+    seed: of the order of the images.
+    workdir: as of `train`; one in which a plan was searched is taken.
+    progress: called as (steps done, steps in all, last metrics).
+
+  Raises:
+    ValueError: a plan of another number of layers, a batch larger than the training set, or a
+      directory of other settings.
+    FloatingPointError: the loss became NaN or infinite; names the step.
+  """
+  layers = len(activation_channels(network))
+  if len(plan.ratio) != layers:
+    raise ValueError(f'a plan of {len(plan.ratio)} layers, want {layers}')
+  settings = {
+    'plan': [np.asarray(plan.ratio).tolist(), np.asarray(plan.degree).tolist()],
+    'epochs': epochs,
+    'learning_rate': learning_rate,
+    'warmup_epochs': warmup_epochs,
+    'anneal_epochs': anneal_epochs,
+    'training': dataclasses.asdict(training),
+  }
+  with _place(workdir, 'finetune', network, images, settings, seed) as place:
+    taught = own_teacher(network, trained, images, training)
+    task = Task.of(network, images, trained, training, teacher=taught)
+    first = members.create(trained, plan, learning_rate, network, training)
+    member = tune(
+      key(seed, 'finetune'),
+      members.fitted(first, network, images),
+      task,
+      place,
+      epochs=epochs,
+      learning_rate=learning_rate,
+      warmup_epochs=warmup_epochs,
+      anneal_epochs=anneal_epochs,
+      progress=progress,
+    )
+  return _planned(member, task)
+
+
+@contextlib.contextmanager
+def _place(workdir, phase: str, network, images, settings, seed: int) -> Iterator[Workdir]:
+  """Where a phase writes: a directory that goes away with it, if none is given."""
+  if isinstance(workdir, Workdir):
+    yield workdir
+  elif workdir is None:
+    with tempfile.TemporaryDirectory() as folder:
+      yield Workdir(folder)
+  else:
+    place = Workdir(workdir)
+    given = {
+      'network': repr(network.layers),
+      'images': [images.name, *(len(split.labels) for split in (images.train, images.validation))],
+      'seed': seed,
+    }
+    place.claim({phase: given | settings})
+    yield place
+
+
+def _planned(member: Member, task: Task) -> Planned:
+  sizes = score.activations(task.network)
+  return Planned(
+    member.plan,
+    members.variables(member),
+    members.approximation(member, task),
+    float(member.accuracy),
+    int(score.replaced(member.plan, sizes).sum()) / sum(sizes.counts),
+  )
+
+
+def key(seed: int, phase: str) -> jax.Array:
+  """The key of one phase of PHASES in a run with this seed."""
+  return jax.random.fold_in(jax.random.key(seed), PHASES.index(phase))
+
+
+def own_teacher(
+  network: Network, trained: dict[str, Any], images: Dataset, training: Training
+) -> Teacher | None:
+  """The all-ReLU network as the teacher of its own plans; None without distillation."""
+  if not training.distillation:
+    return None
+  return Teacher(trained, network.clone(dtype=compute_dtype(training)), images.mean, images.std)
+
+
+class Found(NamedTuple):
+  """What a search found.
+
+  member: the winner, with its plan, weights, accuracy and score.
+  batches: how many mini-batches it was trained for, with its ancestors, at most.
+  """
+
+  member: Member
+  batches: int
+
+
+def search(
+  key: jax.Array,
+  first: Member,
+  task: Task,
+  workdir: Workdir,
+  *,
+  build: Callable[[pbt.Evolution], algorithms.Search],
+  evolution: pbt.Evolution,
+  accuracy_drop: float,
+  learning_rate: float,
+  report: Progress | None = None,
+) -> Found:
+  """Searches a plan from a trained all-ReLU member.
+
+  Args:
+    key: of the whole search.
+    first: the all-ReLU member, its polynomials fitted.
+    task: the shared data; what members are scored on gives A_t as well, the least accuracy
+      of a plan.
+    workdir: where it is logged and checkpointed.
+    build: the algorithm for an evolution, see `algorithms.build`.
+    evolution: its settings but A_t.
+    accuracy_drop: A_t is so much below the accuracy of `first`.
+    learning_rate: that members start with.
+    report: called as (cycles done, cycles in all, the cycle's report).
+  """
+  baseline = fit.evaluate(first, task, *task.validation)
+  start = members.restart(first, learning_rate, task.network, task.training)
+  start = start.replace(accuracy=baseline, score=baseline)
+  evolution = dataclasses.replace(evolution, threshold=float(baseline) - accuracy_drop)
+  chosen = strategy.resolve(evolution, start, task, workdir)
+  found = build(dataclasses.replace(evolution, strategy=chosen))
+  winner = schedule.run(
+    key,
+    start,
+    task,
+    found.steps,
+    found.evolution,
+    workdir,
+    proposer=found.proposer,
+    report=report,
+  )
+  return Found(winner, found.longest_line() * evolution.iterations)
+
+
+def tune(
+  key: jax.Array,
+  member: Member,
+  task: Task,
+  workdir: Workdir,
+  *,
+  epochs: int,
+  learning_rate: float,
+  warmup_epochs: float = 0.0,
+  anneal_epochs: float = 0.0,
+  phase: str = 'finetune',
+  progress: Progress | None = None,
+) -> Member:
+  """Trains a member on, from its weights but without its momentum; arguments as of `fit.fit`."""
+  return fit.fit(
+    key,
+    members.restart(member, learning_rate, task.network, task.training),
+    task,
+    workdir,
+    phase=phase,
+    epochs=epochs,
+    warmup_epochs=warmup_epochs,
+    anneal_epochs=anneal_epochs,
+    progress=progress,
+  )

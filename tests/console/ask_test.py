@@ -1,0 +1,72 @@
+"""`safenet ask` beside a small server in this process: batches, and images that are refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from safenet_jax.console import main
+from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
+from safenet_jax.protocol.service import server as servers
+from safenet_jax.protocol.service import sessions
+from tests.support import models
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 2), dtype=np.uint8)
+
+
+@pytest.fixture(scope='module')
+def server():
+  """One that has room for two preparations; all five at once would not fit."""
+  model = models.calibrated()
+  size = max(
+    sessions.MODES['delphi'].server_material.size(Structure.of(model.public), output)
+    for output in OUTPUTS
+  )
+  options = servers.ServerOptions(sessions=1, memory_bytes=2 * size)
+  with servers.Server(model, context=None, options=options) as found:
+    yield found
+
+
+def ask(server, images, *flags):
+  host, port = server.address
+  where = f'--host={host}', f'--port={port}', '--insecure_clear'
+  return main.main(['ask', *where, f'--images={images}', *flags])
+
+
+def test_images_are_inferred_batch_by_batch(server, tmp_path, capsys):
+  model = models.calibrated()
+  images, out = tmp_path / 'images.npy', tmp_path / 'ledger.json'
+  np.save(images, IMAGES)
+  assert ask(server, images, f'--out={out}') == 0
+  printed = capsys.readouterr()
+  logits = np.sort(model.logits(IMAGES))
+  sure = logits[:, -1] - logits[:, -2] > 0.1  # the protocol rounds at random
+  found = np.array(printed.out.split(), int)
+  assert (found == model.run(IMAGES).argmax(-1))[sure].all() and found.shape == (5,)
+  assert 'MB up' in printed.err and 'MB down' in printed.err
+  record = json.loads(out.read_text())
+  assert record['images'] == 5 and record['truncation_failure'] == model.public.truncation_failure
+  # Three batches of two activation layers.
+  assert record['phases']['online']['rounds'] == 3 * 3
+  assert record['memory']['peak'] >= record['memory']['resident'] > 0
+
+
+def test_classes_alone_and_only_the_first_images(server, tmp_path, capsys):
+  np.save(tmp_path / 'images.npy', IMAGES)
+  assert ask(server, tmp_path / 'images.npy', '--count=2', '--output=class') == 0
+  assert len(capsys.readouterr().out.split()) == 2
+
+
+def test_images_of_another_shape_cost_nothing_and_are_one_line(server, tmp_path, capsys):
+  images = tmp_path / 'images.npy'
+  for wrong, message in (
+    (IMAGES[:, :4], 'images uint8 (0, 4, 8, 2), want uint8 [B, (8, 8, 2)]'),
+    (IMAGES / 255.0, 'holds float64 (5, 8, 8, 2), want uint8 [N, H, W, C]'),
+    (IMAGES[0], 'holds uint8 (8, 8, 2), want uint8 [N, H, W, C]'),
+    (IMAGES[:0], 'holds uint8 (0, 8, 8, 2), want uint8 [N, H, W, C]'),
+  ):
+    np.save(images, wrong)
+    assert ask(server, images) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count('\n') == 1 and not printed.out
+  assert server.prepared == 0

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from safenet_jax.crypto.homomorphic import residues
+from safenet_jax.crypto.randomness import InsecureSeededRandomness
+
+MODULI = np.array([140737488273409, 70368743669761], np.uint64)
+
+
+def test_polynomials_take_exactly_the_bits_of_their_moduli():
+  values = residues.uniform(InsecureSeededRandomness(1), MODULI, (3, 4096))
+  data = residues.pack(values, MODULI)
+  assert len(data) == 3 * 4096 * (47 + 46) // 8
+  np.testing.assert_array_equal(residues.unpack(data, MODULI, (3, 4096)), values)
+
+
+@pytest.mark.parametrize('error', [0, 1])
+@pytest.mark.parametrize('row', [0, 1])
+def test_a_residue_at_its_modulus_raises(row, error):
+  values = np.zeros((2, 8), np.uint64)
+  values[row, 5] = MODULI[row] + np.uint64(error)
+  with pytest.raises(ValueError, match='residue'):
+    residues.unpack(residues.pack(values, MODULI), MODULI, (8,))
+
+
+def test_the_largest_residues_are_accepted():
+  values = np.repeat(MODULI[:, None] - np.uint64(1), 8, axis=1)
+  data = residues.pack(values, MODULI)
+  np.testing.assert_array_equal(residues.unpack(data, MODULI, (8,)), values)
+
+
+def test_subtraction_is_modular():
+  randomness = InsecureSeededRandomness(2)
+  a, b = (residues.uniform(randomness, MODULI, (50,)) for _ in range(2))
+  got = residues.subtract(a, b, MODULI)
+  want = (a.astype(object) - b.astype(object)) % MODULI.astype(object)[:, None]
+  np.testing.assert_array_equal(got.astype(object), want)
+
+
+def test_signed_values_become_residues():
+  got = residues.from_signed(np.array([-21, -1, 0, 21]), MODULI)
+  want = np.array([-21, -1, 0, 21], object) % MODULI.astype(object)[:, None]
+  np.testing.assert_array_equal(got.astype(object), want)
+
+
+def test_a_seed_expands_alike_for_both_and_differently_for_another_seed():
+  draw = [residues.uniform(residues.Expansion(bytes([k]) * 16), MODULI, (4096,)) for k in (1, 1, 2)]
+  np.testing.assert_array_equal(draw[0], draw[1])
+  assert (draw[0] != draw[2]).mean() > 0.99
+  assert (draw[0] < MODULI[:, None]).all()
+  mean = (draw[0] / MODULI[:, None]).mean(axis=1)
+  np.testing.assert_allclose(mean, 0.5, atol=6 / np.sqrt(12 * 4096))
+
+
+def test_an_expansion_continues_whatever_the_pieces():
+  whole = residues.Expansion(bytes(16)).words(100)
+  stream = residues.Expansion(bytes(16))
+  pieces = np.concatenate([stream.words(n) for n in (1, 37, 62)])
+  np.testing.assert_array_equal(pieces, whole)
