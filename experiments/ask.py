@@ -2,10 +2,14 @@
 
   python -m experiments.ask --host=127.0.0.1 --port=7341 --ca=server.pem --images=images.npy
 
-It needs no config, no workdir, no weights and no JAX. With --output=class the server gives
-classes alone: then not even this client sees the logits. With --requests=200 --clients=2, two
-clients at once send 100 requests each, of one image: that prints requests a second, percentiles
-of their seconds, and how many answers are those in --labels.
+It needs no config, no workdir, no weights and no JAX.
+
+With --output=class it asks for classes alone: then not even this client sees the logits, the
+scores behind a class.
+
+With --requests=200 --clients=2 it is a load test: two clients at once send 100 requests each, of
+one image per request. It prints requests per second, percentiles of the seconds that they took,
+and how many answers agree with --labels.
 """
 
 from absl import flags
@@ -15,7 +19,9 @@ from safenet_jax.console import ask
 
 party_flags.define(ask.Asking)
 LABELS = flags.DEFINE_string(
-  'labels', None, 'Integers [N] in an .npy file: what --requests should be answered.'
+  'labels',
+  None,
+  '.npy file of integers [N]: the right classes, to compare answers to --requests with.',
 )
 
 

@@ -1,11 +1,15 @@
-"""Measures the primitives beside their floors: a table, and one JSON object in a file.
+"""Measures primitives, inferences and training: a table, and one JSON object in a file.
 
   python -m experiments.benchmark --suite=garbling,ot,he --out=FILE
   python -m experiments.benchmark --suite=all --out=FILE
 
-With --requests=200 two clients keep a server busy beside it (the suite `sustained`).
---quick takes the smallest sizes once, to see that it runs. With the suite `activations` the
-file is also what a search with --config.search.cost=measured reads.
+A measurement stands beside its floor where there is one: the time of a limit that it cannot
+beat, or of a peer, measured in the same run. --quick measures the smallest sizes once, to see
+that it runs.
+
+With --requests=200 the suite `sustained` is added: --clients keep a server busy with so many
+requests. The file of the suite `activations` also holds the costs that a search reads with
+--config.search.cost=measured.
 """
 
 from collections.abc import Sequence
@@ -26,7 +30,7 @@ SUITE = flags.DEFINE_list('suite', None, f'Suites to run, of: {", ".join(KNOWN)}
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-  """The suites that --suite names, each once; ValueError if there is one that is unknown."""
+  """The suites that --suite names, each once; ValueError for an unknown one."""
   suites = list(dict.fromkeys(names))
   if suites == ['all']:
     return list(KNOWN)
@@ -42,7 +46,7 @@ def main() -> None:
   if not launcher.OUT.value:
     raise ValueError('no --out, want --out=FILE')
   try:
-    # Before minutes of measuring.
+    # A bad path is an error now, and not after minutes of measuring.
     pathlib.Path(launcher.OUT.value).open('a').close()
   except OSError as error:
     raise ValueError(f'--out={launcher.OUT.value}: {error.strerror}') from error
@@ -51,7 +55,7 @@ def main() -> None:
     for row in importlib.import_module(f'experiments.benchmarks.{suite}').rows():
       print(f'{row.name}: {row.setting}', flush=True)
       rows.append(row)
-    # After every suite: what was measured before an interruption is kept.
+    # Written after every suite, so that an interruption loses only the one that was running.
     pathlib.Path(launcher.OUT.value).write_text(json.dumps(_record(rows), indent=2) + '\n')
   table = rich.table.Table('name', 'value', 'unit', 'floor', 'ratio')
   for row in rows:

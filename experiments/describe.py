@@ -2,8 +2,8 @@
 
   python -m experiments.describe --config=experiments/configs/cnn7_cifar10.py
 
-It needs neither images nor a workdir. The last line is the total of activations. With a plan it
-also says what a private inference will take, in bytes, seconds and memory:
+It needs neither images nor a workdir. The last line is the number of all activations. With a
+plan it also says how many bytes and seconds, and how much memory, a private inference will take:
 
   python -m experiments.describe --config=experiments/configs/cnn7_cifar10.py --plan=plan.json \
     [--mode=gazelle] [--costs=FILE of experiments.benchmark --suite=units]
@@ -24,12 +24,16 @@ from safenet_jax.protocol.service import sessions
 from safenet_jax.report import estimates as reports
 from safenet_jax.report import tables
 
-PLAN = flags.DEFINE_string('plan', None, 'A plan.json: what an inference under it costs.')
+PLAN = flags.DEFINE_string(
+  'plan', None, 'A plan.json; what an inference under this plan costs is printed too.'
+)
 MODE = flags.DEFINE_enum(
   'mode', sessions.DEFAULT, list(sessions.MODES), 'How linear layers are served, with --plan.'
 )
 COSTS = flags.DEFINE_string(
-  'costs', None, 'JSON file of experiments.benchmark --suite=units on your machine, with --plan.'
+  'costs',
+  None,
+  'With --plan: JSON file that experiments.benchmark --suite=units wrote on your machine.',
 )
 
 

@@ -2,8 +2,8 @@
 
   python -m experiments.evaluate --config=... --workdir=... --phase=finetune --split=test
 
-The result is appended to evaluations.json. The test images are scored once per phase: a second
-time needs --force, and is marked.
+The result is appended to evaluations.json in the workdir. The test images are scored once per
+phase. A second time needs --force, and its result is marked as repeated.
 """
 
 from absl import flags
@@ -17,7 +17,9 @@ PHASE = flags.DEFINE_enum(
   'phase', 'finetune', ['pretrain', *from_config.TUNED, 'thin'], 'Whose network is scored.'
 )
 SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'validation'], 'The images to score it on.')
-FORCE = flags.DEFINE_boolean('force', False, 'Score the test images once more.')
+FORCE = flags.DEFINE_boolean(
+  'force', False, 'Score the test images although they have scored this phase before.'
+)
 
 
 def main() -> None:
@@ -33,7 +35,8 @@ def main() -> None:
     folder.read_json('thin.json', 'thin')
     trained_as = 'control'
   elif phase in from_config.TUNED:
-    # Written when both are finished; the control's length is not in the config.
+    # plan.json is there once both phases are finished. How long the control trains is not in the
+    # config.
     workdir.read_json('plan.json', 'search or finetune')
   member = from_config.trained(config, net, folder, trained_as)
   # The ranks of channels are those of the pretrained network.

@@ -1,12 +1,12 @@
-"""Writes a run's planned network to one file, which a server needs nothing else with.
+"""Writes a run's planned network to one file, which is all that a server needs.
 
   python -m experiments.export --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo \
     --out=model.safenet
   safenet serve --bundle=model.safenet --certificate=server.pem --key=server_key.pem
 
-The file holds the weights, and is for its owner's eyes only. Its formats are chosen from
-validation images, as `experiments.serve` chooses them. With --out=model.npz it is the network in
-float32, which `safenet_jax.load_planned` reads.
+The file holds the weights, so only its owner should read it. The network is in fixed point; how
+many bits each layer has is chosen from validation images, as `experiments.serve` does it. With
+--out=model.npz the file holds the network in float32, for `safenet_jax.load_planned`.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ def main() -> None:
   if not launcher.OUT.value:
     raise ValueError('no --out, want a file for the model')
   if not pathlib.Path(launcher.OUT.value).parent.is_dir():
-    # Before calibration.
+    # An error now, and not after calibration.
     raise ValueError(f'--out={launcher.OUT.value}: no such directory')
   run = served_model.served(launcher.CONFIG.value)
   if launcher.OUT.value.endswith('.npz'):

@@ -2,11 +2,16 @@
 
   python -m experiments.finetune --config=... --workdir=... --plan=plan.json
 
-The plan is {"network": "cnn7", "ratio": [10, ...], "degree": [2, ...]}: twentieths of the
-channels and 0, 2 or 3 for every activation layer. In section `finetune`, `epochs` and
-`learning_rate` set how long and how fast it trains; `anneal_epochs` blends ReLU out over the first
-epochs, `warmup_epochs` warms the rate up, and any option of `search.training.Training` is a key
-that has the value of the same key of section `search` until it is set, for example
+The control is the pretrained network with all its ReLUs, trained for as many more epochs. A plan is
+{"network": "cnn7", "ratio": [10, ...], "degree": [2, ...]}. For every activation layer, `ratio`
+says how many twentieths of its channels are replaced. `degree` is that of the polynomial in their
+place: 2 or 3, or 0 to remove the channels.
+
+The settings are those of section `finetune` of the config. `epochs` and `learning_rate` say how
+long and how fast it trains. In the first `warmup_epochs` the learning rate rises. In the first
+`anneal_epochs` the replaced channels go from ReLU to the polynomial. Every option of
+`search.training.Training` is a key, too. It has the value of the same key of section `search` until
+it is set, for example
 
   --config.finetune.coefficient_rate=1 --config.finetune.clip_norm=0 (off)
   --config.finetune.range_penalty=0 (off) --config.finetune.leading_floor=0.01

@@ -2,9 +2,10 @@
 
   python -m experiments.infer --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 
---count=10000 takes that many of them, and --batch at most so many at once. With --two_processes
-the commands of both parties, `safenet serve` and `safenet ask`, do it over TLS (--batch=1: one
-image after another), and the client's ledger is left in the workdir.
+--count says how many test images, --batch how many of them at once at most. The ledger of bytes
+and seconds is left in the workdir. With --two_processes the real commands of both parties,
+`safenet serve` and `safenet ask`, talk over TLS instead, and the client's ledger is left in the
+workdir. Then --batch=1 asks for one image after another.
 """
 
 from absl import flags
@@ -33,7 +34,8 @@ BATCH = flags.DEFINE_integer(
 def main() -> None:
   config = launcher.CONFIG.value
   model, net, images, workdir, planned, task = planned_.served(config)
-  # On the last validation images: the first set the formats, and the test set has one record.
+  # On the last validation images: the first ones chose the formats, and the test set is only for
+  # the one score below.
   report = quantize.quantization_report(
     model,
     net,
@@ -52,14 +54,14 @@ def main() -> None:
     return
 
   source = randomness.SystemRandomness()
-  # Compiled outside the ledger; the first image alone is the one that is counted.
+  # The first call compiles, so it has no ledger. The ledger is that of one image.
   simulator.infer(model, test[:1], source)
   ledger = ledgers.Ledger()
   simulator.infer(model, test[:1], source, ledger=ledger)
   with launcher.progress_bar('infer') as progress:
     private = test_sets.run(model, test, source, batch=BATCH.value or 1, report=progress)
   classes, speed = private.logits.argmax(-1), private.images_per_second
-  # All test images at once, by the plaintext network: scored once in a run, whoever asks.
+  # The plaintext network's score on all test images, taken once in a run by whichever command.
   scores.tested(workdir, 'finetune', planned, task, net, images)
   workdir.write_json(
     'ledger.json',

@@ -3,9 +3,12 @@
   python -m experiments.pareto --config=experiments/configs/cnn7_fashion.py --workdir=runs/pareto
 
 Every setting that the config's `sweep(add)` adds is pretrained and searched in a
-workdir of its own below --workdir; runs that differ in search settings only share
-their pretraining. The same command continues a sweep that was stopped. search_progress
-shows how the best feasible score of every setting grew with its budget (Figure 4b).
+workdir of its own below --workdir. Runs whose settings differ only in search and
+fine-tuning share their pretraining. The same command continues a sweep that was stopped.
+
+pareto.png and .csv show the ReLUs that are left, and the accuracy. search_progress.png
+and .csv show how the best score of every setting grew with its budget (Figure 4b of the
+paper). Only plans that reach the accuracy threshold of their search count for it.
 """
 
 import runpy

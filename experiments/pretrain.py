@@ -2,9 +2,9 @@ r"""Trains the all-ReLU network.
 
   python -m experiments.pretrain --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 
-A larger network may teach it, and its plans later: `teacher.weights` is an .npz of
-`safenet_jax.flatten_variables`, or the state_dict of a PyTorch ResNet as
-`safenet_jax.convert_torch_resnet` takes it. For example, for a public ResNet-32,
+A larger network may teach it, and later the networks with plans. `teacher.weights` names an .npz
+file: either of what `safenet_jax.flatten_variables` returns, or the state_dict of a PyTorch ResNet,
+as `safenet_jax.convert_torch_resnet` takes it. For example, with a public ResNet-32:
 
   --config.teacher.network=resnet32 --config.teacher.weights=resnet32.npz \
   --config.teacher.mean='(0.485,0.456,0.406)' --config.teacher.std='(0.229,0.224,0.225)' \

@@ -3,9 +3,9 @@
   python -m experiments.report --workdir=runs/demo
   python -m experiments.report --workdir=runs/demo,runs/figure4b --out=runs/comparison
 
-A workdir is a run or a sweep, finished or not: what is missing says so. It is written into
---out, by default the first workdir. --benchmark names files of `experiments.benchmark`, by
-default those in experiments/results.
+A workdir is that of a run or of a sweep, finished or not; the report says what is missing. It is
+written into the directory --out, by default the first workdir. --benchmark names files that
+`experiments.benchmark` wrote, by default those in experiments/results.
 """
 
 import json
@@ -25,7 +25,7 @@ RESULTS = pathlib.Path(__file__).parent / 'results'
 
 
 def workdirs(values: list[str]) -> list[str]:
-  """The directories of --workdir, which may be repeated and hold several with commas between."""
+  """The directories that --workdir names: several with commas between, or in several flags."""
   found: list[str] = []
   for value in values:
     # The folders of a sweep have commas in their names.

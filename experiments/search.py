@@ -1,6 +1,9 @@
 """Searches a plan, then fine-tunes the planned network beside an all-ReLU control.
 
-python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
+A plan says which channels of each activation layer become polynomials, and of which degree. The
+control is the pretrained network with all its ReLUs, trained for as many more steps.
+
+  python -m experiments.search --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 """
 
 import functools

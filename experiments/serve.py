@@ -3,10 +3,11 @@
   python -m experiments.serve --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo \
     --host=127.0.0.1 --port=7341 --certificate=server.pem --key=server_key.pem
 
---bundle=FILE serves what `experiments.export` wrote, as `safenet serve` does, with no config, no
-workdir and no JAX. --insecure_test_certificate=DIR writes a certificate that signs itself for
---host, and its key, and serves with them. With --outputs=class clients get classes alone, never
-the logits. Logs are lines of key=value on standard error.
+With --bundle=FILE it serves a file of `experiments.export`, as `safenet serve` does; then it needs
+no config, no workdir and no JAX. --insecure_test_certificate=DIR writes a certificate for --host
+that signs itself, and its key, and serves with them. With --outputs=class clients get classes
+alone, and never the logits, the scores behind a class. Logs are lines of key=value on standard
+error.
 """
 
 import os
@@ -18,14 +19,16 @@ from safenet_jax.console import serve
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.service import bundle as bundles
 
-BUNDLE = flags.DEFINE_string('bundle', None, 'File of experiments.export, instead of a run.')
+BUNDLE = flags.DEFINE_string(
+  'bundle', None, 'File of experiments.export to serve, instead of a run.'
+)
 party_flags.define(serve.Serving)
 
 
 def _model() -> FixedPointModel:
   if BUNDLE.value:
     return bundles.load(os.path.expanduser(BUNDLE.value))
-  # Only here: who serves a bundle needs no JAX.
+  # Imported here, because it imports JAX, which a bundle is served without.
   from experiments.lib import served_model
 
   return served_model.served(launcher.CONFIG.value).model

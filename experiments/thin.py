@@ -2,10 +2,10 @@
 
   python -m experiments.thin --config=... --workdir=...
 
-After search or finetune. Every layer is narrowed by one factor, the largest that leaves no
-more ReLUs than the plan did; training takes as many steps as the plan's and distils from the
-same full all-ReLU network. The run is in the workdir's folder thin/, its test score in
-evaluations.json, once.
+It comes after search or finetune. Every layer is narrowed by one factor, the largest that has no
+more ReLUs than the plan left. The thin network trains for as many steps as the planned one did in
+all, and the same full all-ReLU network teaches it by soft labels. The run is in folder thin/ of
+the workdir. Its test score is taken once, and is in the workdir's evaluations.json.
 """
 
 from typing import Any, NamedTuple

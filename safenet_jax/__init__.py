@@ -4,12 +4,12 @@ From images to an answer that its server has never seen:
 
     data -> models -> search of a plan -> fixed point -> protocol, by client and server -> report
 
-Which folder may import which others is in tests/repository/floors_test.py.
+Which folder may import which others is in docs/floors.toml; a test enforces it.
 
-Names are handed out lazily: importing the package imports neither JAX nor the
-cryptography, so that a client can run without the former.
+A name is imported when it is first used. So importing the package imports neither JAX
+nor cryptography, and a client runs without JAX.
 """
-# ruff: noqa: F401 (what type checkers and editors read in place of the lazy names)
+# ruff: noqa: F401 (type checkers and editors read these imports in place of the lazy names)
 
 import importlib
 from typing import TYPE_CHECKING
@@ -118,7 +118,7 @@ _NAMES = {
 __all__ = sorted(_NAMES)
 
 
-if not TYPE_CHECKING:  # or a name that is none would be one to a type checker
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ takes every name for a good one
 
   def __getattr__(name: str):
     if name not in _NAMES:

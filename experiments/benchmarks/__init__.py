@@ -1,7 +1,8 @@
-"""What the suites of `experiments.benchmark` share: every other file here is a suite.
+"""What the suites of `experiments.benchmark` share. Every other file here is a suite.
 
-A suite is a module with `rows() -> Iterator[Row]`, found by its name. Values are
-the best of several runs: other tenants of a machine only ever add time.
+A suite is a module with `rows() -> Iterator[Row]`; the command finds it by its name.
+`best` takes the fastest of several runs, because whatever else a machine does only
+adds time.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +19,14 @@ BANDWIDTH = flags.DEFINE_float(
   'Bits a second between the parties, for the costs that the suite activations writes.',
   lower_bound=1.0,
 )
-# Rows of this name are a search's costs, by kind of activation: see `activations`.
+# Rows with this prefix are costs that a search reads, by kind of activation: see `activations`.
 COSTS = 'seconds_per_activation/'
-# Rows of these names are what `experiments.describe --costs` reads: see `units`.
+# Rows with these prefixes are what `experiments.describe --costs` reads: see `units`.
 UNIT_COSTS = {'seconds': 'unit/', 'memory': 'memory/'}
 
 
 class Row(NamedTuple):
-  """One measurement beside its floor, a limit or a peer measured in the same run."""
+  """One measurement, and its floor: a limit or a peer that was measured in the same run."""
 
   suite: str
   name: str  # stable, so that runs can be compared

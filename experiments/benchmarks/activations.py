@@ -1,14 +1,16 @@
-"""What one activation costs on this machine: a ReLU, a square, a cubic; the costs of a search.
+"""What one activation costs on this machine: a ReLU, a square or a cubic. A search can use it.
 
-Both parties run the protocol's own steps after each other, offline and online, on one block:
-a ReLU with its oblivious transfers, garbling and evaluation, polynomials with their products
-under encryption. Base transfers and keys are made once a session and not counted, nor is what
-all kinds share: the truncation that follows, and rounds. A pruned channel costs nothing.
+Both parties run the protocol's own steps one after the other, offline and online, on one block
+of activations. For ReLUs these are oblivious transfers, garbling and evaluation; for polynomials,
+products under encryption. A pruned channel costs nothing. Not counted are base transfers and
+keys, which are made once a session, and what all kinds have in common: the truncation that
+follows, and rounds.
 
-`compute/<kind>` is CPU seconds of both parties and `bytes/<kind>` what they send;
-`seconds_per_activation/<kind>` is seconds + 8 bytes / --bandwidth. `experiments.benchmark`
-writes those also as {"seconds_per_activation": {relu, degree0, degree2, degree3}}, which is
-what --config.search.cost=measured reads from --config.search.cost_ledger.
+`compute/<kind>` is CPU time of both parties in microseconds, and `bytes/<kind>` what they send.
+`seconds_per_activation/<kind>` is the CPU time in seconds plus the time that the bytes take at
+--bandwidth (bits a second). `experiments.benchmark` also writes these as
+{"seconds_per_activation": {relu, degree0, degree2, degree3}}, which --config.search.cost=measured
+reads from the file --config.search.cost_ledger.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,12 +32,13 @@ from safenet_jax.protocol.layers import polynomial, relu
 from safenet_jax.transport.ledger import Ledger
 
 BITS = Precision().ring
-# Both parties' shares of a block, and where its bytes are counted, to shares of its activations.
+# A function of the client's share, the server's share and a ledger that counts bytes. It returns
+# both parties' shares of the activations.
 Block = Callable[[np.ndarray, np.ndarray, Ledger], tuple[np.ndarray, np.ndarray]]
 
 
 def form(degree: int | None) -> ActivationFormat:
-  """What CNN-7's first activation has on Fashion-MNIST: channels of one kind; None is ReLU."""
+  """The format of CNN-7's first activation on Fashion-MNIST, for one kind; None is ReLU."""
   return ActivationFormat(
     relu=int(degree is None),
     polynomial=int(degree is not None),
@@ -64,7 +67,7 @@ def rows() -> Iterator[Row]:
 
   def run(block: Block, count: int) -> Ledger:
     ledger = Ledger()
-    # Shares of zero: no step takes longer for other values.
+    # Shares of zero, because no step takes longer for other values.
     share = randomness.ring(BITS, count)
     block(share, ring.reduce(np.uint64(0) - share, BITS), ledger)
     return ledger
@@ -162,7 +165,7 @@ def polynomial_block(degree: int, randomness: Randomness, coefficients=(3, 0, 1,
     reply, beta = ole.reply(public, request, pads, randomness, tag)
     send('offline', 'server', reply)
     alpha = ole.finish(secret, reply, s.size, tag)
-    # The shares of all products are needed in sum only.
+    # Only the sum of the shares of all products is needed.
     deltas, rho = polynomial.online_server(np, s, integers, pads, beta[None], layer, BITS)
     send('online', 'server', deltas, layer.modulus.bit_length())
     return polynomial.online_client(np, powers, alpha[None], deltas, layer), rho

@@ -1,8 +1,9 @@
-"""Half-gates per AND beside raw AES-XTS, and the memory of garbling millions.
+"""Nanoseconds per AND gate beside raw AES-XTS, and the memory of garbling millions of circuits.
 
-The circuit is the sign test of a ReLU on 41-bit shares without their low 12 bits,
-28 ANDs. The floor is the cipher alone on data that stays in the cache: no keys, no
-XOR, no message written or read from memory.
+The gates are half-gates. The circuit is the sign test of a ReLU on 41-bit shares
+without their low 12 bits, which has 28 AND gates. The floor is the cipher alone on
+data that stays in the cache. It leaves out key setup, XORs, and writing or reading
+messages in memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from safenet_jax.crypto.randomness import SystemRandomness
 CIRCUIT = circuits.relu_sign(41, 12)
 INSTANCES = 1 << 14
 MEMORY_INSTANCES = 10_000_000
-MEMORY_LIMIT = 300.0  # MB; the aim, not a measurement
+MEMORY_LIMIT = 300.0  # MB; an aim, not a measurement
 
 
 def rows() -> Iterator[Row]:
@@ -58,7 +59,7 @@ def _gates() -> Iterator[Row]:
     encoding.labels('server', share)
 
   def evaluate() -> None:
-    # The labels of value 0 are labels as good as any.
+    # The labels that stand for 0 take as long as any others.
     garbled.used = False
     evaluator.evaluate(garbled, zeros)
 
@@ -89,7 +90,7 @@ def _gates() -> Iterator[Row]:
   ):
     setting = f'{size}, {setting}; floor: {blocks} blocks of AES-XTS in cache under one key'
     yield Row('garbling', name, setting, each[of], 'ns/AND', blocks * each['cached'])
-  # Two costs that garbling cannot avoid either, and that the floor leaves out.
+  # Two costs that garbling cannot avoid, and that its floor leaves out.
   for name, of, setting in (
     ('xts_fresh_keys', 'keyed', f'a new key for every {INSTANCES:,} blocks'),
     ('xts_from_memory', 'streamed', f'{16 * ands / 1e6:.1f} MB in one call'),

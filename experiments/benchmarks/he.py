@@ -1,8 +1,9 @@
 """The linear layers of one image under encryption beside their bare SEAL calls.
 
-Both parties' CPU seconds, without preparing the weights, which happens once per
-model. A layer's floor is the SEAL calls that its packing needs, on messages and
-weights that are SEAL's own objects already: no packing, no masks, no wire.
+Values are CPU seconds of both parties. Preparing the weights, which happens once per
+model, is not counted. The floor of a layer is the SEAL calls that its packing needs,
+on messages and weights that are already SEAL's own objects. It leaves out packing,
+masks, and turning messages into bytes.
 """
 
 import collections

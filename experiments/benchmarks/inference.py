@@ -1,15 +1,20 @@
 """Private inference by two processes over TLS: seconds and bytes.
 
-Rows `<network>/<plan>/<quantity>`, in other modes than Delphi's
-`<network>/<mode>_<plan>/<quantity>`, for one image of 32 x 32. `offline_s`, `online_s` and
-`total_s` are wall seconds that the client waits, `<phase>_linear_s` the part of them in steps of
-linear layers, `offline_mb` and `online_mb` what goes both ways, `<phase>_cpu_<party>_s` CPU
-seconds, and `agree` the share of classes that equal the integer model's. Weights are random:
-neither bytes nor time depend on them. Homomorphic encryption runs in the server's session thread.
+Rows are `<network>/<plan>/<quantity>` for one image of 32 x 32, and in modes other than Delphi's
+`<network>/<mode>_<plan>/<quantity>`. The quantities are, with `<phase>` offline or online:
 
-These are on the loopback. `lan_<quantity>` and `wan_<quantity>` are wall seconds over emulated
-links (`transport.emulated_link`), measured as the others are; their floor is what the ledger's
-bytes take, in the direction that has more of them, and its rounds.
+- `offline_s`, `online_s`, `total_s`: wall seconds that the client waits;
+- `<phase>_linear_s`: the part of them in steps of linear layers;
+- `<phase>_mb`: what is sent, both ways together;
+- `<phase>_cpu_<party>_s`: CPU seconds of a party;
+- `agree`: the share of classes that equal the integer model's.
+
+Weights are random: neither bytes nor time depend on them. Homomorphic encryption runs in the
+thread of the server's session.
+
+These rows are measured on the loopback. `lan_<quantity>` and `wan_<quantity>` are wall seconds
+over emulated links (`transport.emulated_link`). Their floor is the time that the link takes for
+the ledger's rounds, and for its bytes in the direction that has more of them.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -41,7 +46,7 @@ from safenet_jax.transport import channel, tls
 from safenet_jax.transport import ledger as ledgers
 
 NETWORK = 'cnn7'
-# Ratios in twentieths and degrees by layer.
+# For every layer the ratio in twentieths, and the degree.
 PLANS = {
   'all_relu': ([0] * 7, [2] * 7),
   'channel_80': ([16] * 7, [2] * 7),
@@ -126,10 +131,10 @@ def quantities(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
 def measure(
   mode: str, plan: str, width: float, counts: Mapping[str, int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Link and record of so many images over each of `LINKS`, one image after another.
+  """For every link its name and a record; `counts` says how many images go over it.
 
-  A record is both parties' ledgers, joined, with `images`, `agree`, and the
-  `rounds` of each phase as the client counts them.
+  Images go one after another. A record is both parties' ledgers, joined, with
+  `images`, `agree`, and the `rounds` of each phase as the client counts them.
   """
   with serving(mode, plan, width, max(counts.values())) as server:
     for link, count in counts.items():
@@ -152,8 +157,12 @@ def measure(
 class Serving(NamedTuple):
   """A server in a process of its own, and what it should answer.
 
-  files: its certificate. images, classes: random ones, by the integer model.
+  process: that of the server.
   pipe: gives the server's record of every session that has ended.
+  files: its certificate.
+  address: host and port.
+  images: random images, uint8 [N, H, W, C].
+  classes: their classes by the integer model.
   """
 
   process: Any
@@ -216,8 +225,9 @@ def _hand_out(ended: queue.SimpleQueue, pipe) -> None:
 def random_model(net: Network, plan: plans.Plan, *, fitted: bool = False) -> FixedPointModel:
   """The network with random weights and the batch statistics of random images.
 
-  Its polynomials are those that training starts from, or fitted to their inputs: in a deep
-  network values that nothing has trained would leave every format else.
+  Its polynomials are those that training starts from, or with `fitted` they are fitted to
+  their inputs. A deep network needs the latter: without training, its values would not fit
+  any format.
   """
   variables = net.init(jax.random.key(0))
   images = np.random.default_rng(1).integers(0, 256, (32, *net.input_shape), dtype=np.uint8)

@@ -1,11 +1,15 @@
-"""The paper's networks, and ResNet-18, with 60 % of every layer's channels square: two commands.
+"""Private inference of the paper's networks and ResNet-18, by the commands of both parties.
 
-Rows `<network>/channel_60/<quantity>`, for one image: what the client waits (`offline_s`,
-`online_s`, `total_s`), what goes both ways (`offline_mb`, `online_mb`), the most memory of
-either process (`client_peak_mb`, `server_peak_mb`), and `agree`, the share of classes that equal
-the integer model's. `safenet serve` serves a bundle, and `safenet ask` asks it, one image
-after another, over TLS on the loopback: processes without JAX, as they would be deployed. Weights
-are random: neither bytes nor time depend on them.
+In every layer 60 % of the channels are squares. `safenet serve` serves a bundle and `safenet ask`
+asks it, one image after another, over TLS on the loopback. Both are processes without JAX, as
+they would be deployed. Weights are random: neither bytes nor time depend on them.
+
+Rows are `<network>/channel_60/<quantity>`, for one image:
+
+- `offline_s`, `online_s`, `total_s`: seconds that the client waits;
+- `offline_mb`, `online_mb`: what is sent, both ways together;
+- `client_peak_mb`, `server_peak_mb`: the most memory of each process;
+- `agree`: the share of classes that equal the integer model's.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Correlated oblivious transfer beside the AES and the memory traffic that it needs.
 
-The floor is what both parties cannot do without: every block of their streams,
-encrypted in cache, and for the transposition one copy of 16 bytes each.
+The floor is what neither party can do without: every block of its streams has to be
+encrypted, here in cache, and for the transposition each party copies 16 bytes once.
 """
 
 from collections.abc import Callable, Iterator

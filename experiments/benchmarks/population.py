@@ -1,12 +1,17 @@
 """Training a population by every strategy: throughput, compile time and memory.
 
-For P members and every strategy of `search.strategy`, on a narrow CNN-7 so that it ends in
-minutes: `train/<strategy>/P<n>`, images/s over all members, beside PyTorch on the CPU training
-the same networks one after another, where it is installed; `compile/<strategy>/P<n>` beside one
-member's; `memory/<strategy>/P<n>`, arguments, results and temporaries of the compiled program,
-beside its arguments alone; `auto/P<n>`, the strategy that `auto` picks beside the fastest.
-Runs alternate, and speeds are of the median. `search/cnn7`: what the speed would make of the
-training in the paper's search.
+A strategy is how one device runs several members, see `search.strategy`. For n members and every
+strategy, on a narrow CNN-7 so that it ends in minutes, the rows are:
+
+- `train/<strategy>/P<n>`: images/s over all members. The floor is PyTorch on the CPU, which
+  trains the same networks one after another, where it is installed;
+- `compile/<strategy>/P<n>`: seconds to compile. The floor is one member's;
+- `memory/<strategy>/P<n>`: arguments, results and temporaries of the compiled program. The floor
+  is its arguments alone;
+- `auto/P<n>`: images/s of the strategy that `auto` picks. The floor is the fastest strategy's.
+
+Runs take turns, and speeds are medians. `search/cnn7` is how many hours the training in the
+paper's search would take at the speed of the most members.
 """
 
 from collections.abc import Callable, Iterator

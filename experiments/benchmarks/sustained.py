@@ -1,12 +1,17 @@
-"""A server under the requests of several clients, one after another: --requests, --clients.
+"""A server that several clients keep busy: --requests in all, shared by --clients.
 
-Rows `<network>/<plan>/sustained_<quantity>`. Every request is an image of its own that is prepared
-and inferred, on the loopback under TLS; every client is a process. `requests_per_s` is of all
-clients, `latency_p95_s` is what 95 of 100 requests took at most, both phases together, and
-`online_p95_s` of the online phase alone. `agree` is the share of classes that equal the integer
-model's. `server_growth_mb` is the server's memory at most in the second half of the requests less
-that in the first. A request that fails ends the suite. Peaks include JAX, which made the model
-in the server's process, and which a client's does not use.
+Every client is a process that sends one request after another, on the loopback over TLS. A request
+prepares and infers one image. A request that fails ends the suite. Rows are
+`<network>/<plan>/sustained_<quantity>`:
+
+- `requests_per_s`: of all clients together;
+- `latency_p95_s`: 95 of 100 requests took at most so long, both phases together;
+- `online_p95_s`: the same for the online phase alone; both also as p50 and p99;
+- `agree`: the share of classes that equal the integer model's;
+- `server_growth_mb`: the most memory of the server in the second half of the requests, less the
+  most in the first half;
+- `server_peak_mb`, `client_peak_mb`: the most memory of a process. The server's includes JAX, which
+  makes the model there; the client does not use JAX.
 """
 
 from collections.abc import Iterator
@@ -52,6 +57,6 @@ def rows() -> Iterator[Row]:
 
 
 def growth(resident: list[int]) -> int:
-  """Bytes that the later half has more than the earlier one, at most of each."""
+  """The largest number of bytes in the later half, less the largest in the earlier half."""
   half = len(resident) // 2
   return max(resident[half:]) - max(resident[:half], default=0)

@@ -1,9 +1,11 @@
 """Training speed: one step of a full-width network, batch 128, 32 x 32 images.
 
-`step/<network>`: images/s inside the scan that `fit` runs, beside PyTorch on the CPU
-(channels-last, the same loss, clipping and SGD) where it is installed. Both train the all-ReLU
-network; `step_planned/<network>` has every polynomial computed too. Runs alternate, and figures
-are medians. `in_scan/<network>`: time of a step inside a scan over that of one alone.
+- `step/<network>`: images/s of the all-ReLU network, inside the scan that `fit` runs. The floor is
+  PyTorch on the CPU, where it is installed (channels-last, the same loss, clipping and SGD);
+- `step_planned/<network>`: the same with every polynomial computed too;
+- `in_scan/<network>`: time of a step inside a scan over that of a step alone.
+
+Runs take turns, and figures are medians.
 """
 
 from collections.abc import Callable, Iterator

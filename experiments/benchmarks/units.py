@@ -1,10 +1,12 @@
-"""What every operation of a private inference takes on this machine: `describe --costs=FILE`.
+"""What every operation of a private inference takes on this machine, for `describe --costs=FILE`.
 
-Two processes over TLS on the loopback serve CNN-7, half of every layer's channels of degree 2
-and 3 in turn, with weights that mean nothing, in both modes. Each row of the ledger is the
-median of several sessions: the fastest are a third below what short phases usually take. Rows
-`unit/<party> <operation>` are CPU seconds that together come nearest to those rows,
-`memory/<what>` bytes.
+Two processes infer with CNN-7 over TLS on the loopback, in both modes. In every layer half of the
+channels are polynomials, of degree 2 and 3 in turn; the weights mean nothing. Each row of the
+ledger is the median of several sessions, because in short phases the fastest session is a third
+below the usual one.
+
+From these rows come those of the suite. `unit/<party> <operation>` is the CPU seconds of one
+operation, fitted so that all of them together come nearest to the ledger. `memory/<what>` is bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +35,12 @@ _HOST = '127.0.0.1'
 
 
 class Measured(NamedTuple):
-  """seconds: by row of the ledger; process, peaks: bytes of each party."""
+  """What was measured of both parties.
+
+  seconds: CPU seconds, by row of the ledger.
+  process: bytes of each party's process after it has imported its code.
+  peaks: the most bytes that each process had.
+  """
 
   seconds: dict[costs.Row, float]
   process: dict[str, int]
@@ -42,7 +49,7 @@ class Measured(NamedTuple):
 
 def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
-  # Not at the top: the processes that are measured have no JAX in them.
+  # Imported here, so that the processes that are measured have no JAX in them.
   from safenet_jax.approximation import plan
   from safenet_jax.models import architectures
   from safenet_jax.protocol.estimate import untrained
@@ -63,7 +70,7 @@ def rows() -> Iterator[Row]:
   setting = f'cnn7 at width {width:g}, median of {repeated} sessions'
   for name, value in unit_costs.fit(operations, seconds).items():
     yield Row('units', f'{UNIT}{name}', setting, value, 'CPU s')
-  # Of one inference: allocators keep some of what earlier sessions used.
+  # Memory of one inference alone: allocators keep some of what earlier sessions used.
   held, size = measure(model, sessions.DEFAULT, 1), _context_size()
   process = min(held.process.values())
   yield Row('units', f'{MEMORY}process', 'after importing a party', process, 'bytes')
@@ -74,7 +81,7 @@ def rows() -> Iterator[Row]:
   for party, least in peak_memory.peaks(structure, contexts, default, known).items():
     rest = max(0, held.peaks[party] - least)
     yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
-  # Of other plans, for comparison alone.
+  # Peaks of other plans, only to compare with.
   for name, ratio, degree in () if quick else PEAKS:
     other = untrained.model(net, plan.from_twentieths([ratio] * 7, [degree] * 7))
     found = measure(other, sessions.DEFAULT, 1)
@@ -83,7 +90,7 @@ def rows() -> Iterator[Row]:
 
 
 def measure(model: FixedPointModel, mode: str, connections: int) -> Measured:
-  """Rows of one inference, each the median of several sessions; the first counts if alone."""
+  """Rows of one inference, each the median over sessions; the first counts only if it is alone."""
   spawn = multiprocessing.get_context('spawn')
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory, 'model.safenet')

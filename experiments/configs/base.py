@@ -1,4 +1,4 @@
-"""What the configs share; a config names its network and changes what is its own."""
+"""The settings that all configs share. A config names its network and changes some of them."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ from ml_collections import config_dict
 from experiments.lib import launcher
 from safenet_jax.search.training import Training
 
-# Options of polynomials: the all-ReLU network has none.
+# Options of polynomials. Section `pretrain` lacks them: the all-ReLU network has no polynomials.
 POLYNOMIAL = (
   'coefficient_rate',
   'per_channel',
@@ -26,11 +26,11 @@ def create(
   search: dict[str, Any],
   finetune: dict[str, Any] | None = None,
 ) -> config_dict.ConfigDict:
-  """The unlocked config that names every setting there is.
+  """A config with every setting there is, unlocked.
 
-  Sections `pretrain`, `search` and `finetune` have every option of
-  `search.training.Training`; an option of `finetune` has the value of the same
-  option of `search` until it is set itself.
+  Sections `search` and `finetune` have every option of `search.training.Training`
+  but `polynomials`; `pretrain` also lacks those of POLYNOMIAL. An option of
+  `finetune` has the value of the same option of `search` until it is set itself.
 
   Args:
     model: `name` and options of the architecture.
@@ -40,7 +40,7 @@ def create(
     finetune: what differs in the training of the plan that it finds.
 
   Raises:
-    ValueError: what differs is no setting.
+    ValueError: a name in `pretrain`, `search` or `finetune` is no setting.
   """
   options = {field.name: field.default for field in dataclasses.fields(Training)}
   del options['polynomials']  # the phase decides
@@ -53,19 +53,21 @@ def create(
     'algorithm': 'btpbt',
     'population': 50,
     'iterations': 20,
-    # 20 epochs a node and 40 jointly, of 351 batches (Algorithm 1).
+    # Algorithm 1 trains 20 epochs a node and 40 jointly. An epoch has 351 batches, so with 20
+    # iterations a cycle these are as many batches.
     'node_cycles': 351,
     'joint_cycles': 702,
-    'accuracy_drop': 0.02,  # A_t is this much below the all-ReLU network
-    'literal': False,
-    'degrees': (0, 2, 3),  # that plans are drawn from
-    'cost': 'published',  # or measured: seconds_per_activation of cost_ledger
+    # The accuracy threshold A_t of plans is this much below the all-ReLU network's accuracy.
+    'accuracy_drop': 0.02,
+    'literal': False,  # True: members are sorted by the score (Eq. 4) alone, without A_t
+    'degrees': (0, 2, 3),  # of the polynomials in plans
+    'cost': 'published',  # or measured: then seconds_per_activation in the file cost_ledger
     'cost_ledger': '',
-    'partial_ratio': 0.5,  # of algorithm partial: share of every layer's channels
-    'subset_layers': 0,  # of layerwise_released: layers replaced, 0 tries every number
-    'relu_budget': 50000,  # of budget: ReLUs left per image
+    'partial_ratio': 0.5,  # algorithm partial: the share of every layer's channels replaced
+    'subset_layers': 0,  # layerwise_released: how many layers are replaced, 0 tries every number
+    'relu_budget': 50000,  # algorithm budget: how many ReLUs may be left per image
     'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
-    'mesh': True,  # shard members over all devices of all processes
+    'mesh': True,  # members are spread over all devices of all processes
     'validation_images': 2000,
     'learning_rate': 0.02,
     'distillation': 0.5,
@@ -74,15 +76,17 @@ def create(
     'epochs': 40,
     'learning_rate': 0.02,
     'warmup_epochs': 0.0,
-    'anneal_epochs': 0.0,  # over which ReLU is blended out
+    'anneal_epochs': 0.0,  # over which replaced channels go from ReLU to the polynomial
   }
   config = config_dict.ConfigDict(
     {
       'seed': 0,
       'model': model,
       'data': {'name': data, 'directory': '', 'download': False, 'limit': 0},
-      # Who distils in every phase; without weights it is the run's own all-ReLU network, once
-      # there is one. An .npz of `models.weights` or a PyTorch ResNet, and its normalisation.
+      # The network whose soft labels are learned, in every phase with `distillation`. `weights` is
+      # an .npz as of `models.weights` or of a PyTorch ResNet, `mean` and `std` are what its images
+      # are normalised with. Without weights the run's own all-ReLU network teaches once it is
+      # trained.
       'teacher': {'network': 'resnet32', 'weights': '', 'mean': (), 'std': ()},
       'pretrain': of_pretrain,
       'search': of_search,

@@ -10,10 +10,10 @@ progress bar: pretrain 200 epochs x 45,000 = 9.0 M;
 search 50 members x 180 epochs x 45,000 = 405.0 M;
 fine-tuning 40 x 45,000 = 1.8 M; its all-ReLU control 220 x 45,000 = 9.9 M.
 
-The preset `smoke` trains a narrow network on a few images. `two_cores` is full width, and with a
-search for 90 % that two CPU cores can do: a ResNet-32 teaches, whose PyTorch
-state_dict as an .npz is to be given by --config.teacher.weights. What came of it is in
-experiments/results/README.md.
+The preset `smoke` trains a narrow network on a few images. The preset `two_cores` has full width,
+and a search for a plan that replaces 90 % of the ReLUs, short enough for two CPU cores. Its teacher
+is a ResNet-32: --config.teacher.weights has to name an .npz of that network's PyTorch state_dict.
+The results are in experiments/results/README.md.
 """
 
 from ml_collections import config_dict
@@ -29,14 +29,15 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
   if not reduced:
     return config
   config.unlock()
-  # Trained with the statistics of ImageNet.
+  # The teacher was trained on images that were normalised by the statistics of ImageNet.
   config.teacher.update({'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)})
   config.pretrain.update({'epochs': 24, 'warmup_epochs': 1.0, 'distillation': 0.9})
-  # With A_t two points below, plans stayed near 12 % of the channels, see WORKSPACE_NOTES.md.
+  # A search with an accuracy threshold two points below the all-ReLU network stayed near 12 % of
+  # the channels, see docs/lab_log.md. So the number of ReLUs is given instead.
   config.search.update(
     {
       'algorithm': 'budget',
-      'relu_budget': 17_305,  # 10 %
+      'relu_budget': 17_305,  # 10 % of the network's
       'degrees': (2,),  # fine-tuning of a plan with five cubic layers fell apart
       'population': 6,
       'iterations': 10,

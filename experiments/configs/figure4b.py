@@ -1,9 +1,11 @@
-"""BTPBT beside PBT and the DRL controller at one budget, three seeds each (Figure 4b).
+"""Three searches at one budget, three seeds each (the paper's Figure 4b).
 
   python -m experiments.pareto --config=experiments/configs/figure4b.py --workdir=runs/figure4b
 
-CNN-7 at quarter width on the embedded Fashion-MNIST images. All searches of a seed start from
-one all-ReLU network and train as many members for as many iterations. It leaves
+They are binary-tree PBT (`btpbt`), population based training without the tree (`pbt`), and a
+controller trained by reinforcement learning (`controller`). The network is CNN-7 at quarter width,
+the images are the embedded ones of Fashion-MNIST. All searches of a seed start from the same
+all-ReLU network, and train equally many members for equally many iterations. The results are in
 search_progress.csv and .png.
 """
 

@@ -1,10 +1,13 @@
-"""Delphi's layers, channels, a ratio per layer, and degrees too: what each adds (Figure 5).
+"""What a larger space of plans adds, in four steps (the paper's Figure 5).
 
   python -m experiments.pareto --config=experiments/configs/figure5.py --workdir=runs/figure5
 
-CNN-7 at quarter width on the embedded Fashion-MNIST images, three seeds of every setting. All
-searches of a seed start from one all-ReLU network, train as many members for as many iterations
-and have the same A_t. It leaves pareto.csv and .png: ReLUs left and accuracy.
+The spaces are whole layers as in Delphi (`layerwise`), one ratio of channels for all layers (`cw`),
+a ratio for every layer (`cw_mp`), and a ratio and a degree for every layer (`cw_mp_md`). There are
+three seeds of each. The network is CNN-7 at quarter width, the images are the embedded ones of
+Fashion-MNIST. All searches of a seed start from the same all-ReLU network, train equally many
+members for equally many iterations, and have the same accuracy threshold. The results, ReLUs left
+and accuracy, are in pareto.csv and .png.
 """
 
 from ml_collections import config_dict

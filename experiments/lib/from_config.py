@@ -18,7 +18,8 @@ from safenet_jax.workdir import Workdir
 
 # Phases that train on from the pretrained network, with the settings of section `finetune`.
 TUNED = ('finetune', 'control')
-# What a run that has a plan was made with; an all-ReLU network, with the first four alone.
+# Sections of the config that a run with a plan depends on. The all-ReLU network depends on the
+# first four alone.
 SECTIONS = ('model', 'data', 'teacher', 'pretrain', 'search', 'finetune')
 
 
@@ -62,16 +63,18 @@ def training(settings) -> Training:
 
 
 def teacher(config, images: data.Dataset, options: Training, own=None) -> Teacher | None:
-  """Who distils in a phase: the network of section `teacher`, else the run's own all-ReLU one.
+  """The network whose soft labels a phase learns: that of section `teacher`, else the run's own.
+
+  None if the phase has no distillation.
 
   Args:
-    config: with the section.
+    config: of the run.
     images: of the run.
-    options: of the phase.
-    own: (network, member) of the run's pretrained network, None before there is one.
+    options: how the phase trains.
+    own: (network, member) of the run's pretrained all-ReLU network, None before there is one.
 
   Raises:
-    ValueError: options ask for distillation, and nobody is there to teach.
+    ValueError: the phase has distillation, and there is neither of the two.
   """
   if not options.distillation:
     return None
@@ -173,11 +176,20 @@ def finish(
   *,
   searched: int,
 ) -> None:
-  """Fine-tunes `planned`, trains the all-ReLU `first` as long, and saves the plan.
+  """Fine-tunes `planned`, trains the all-ReLU `first` for as many steps, and saves the plan.
 
-  The least accuracy A_t is checked again, on all validation images: the search scores the first
-  of them, and fine-tuning changes the network. `searched` is how many mini-batches `planned` has
-  seen that `first` has not.
+  A_t, the accuracy threshold of the plan, is checked again on all validation images: the search
+  scores only the first of them, and fine-tuning changes the network.
+
+  Args:
+    config: of the run.
+    images: of the run.
+    net: the network.
+    first: the pretrained all-ReLU member; trained on, it is the control.
+    planned: the member with the plan.
+    workdir: of the run; gets plan.json.
+    searched: how many mini-batches `planned` was trained on since `first`. The control gets them
+      in addition.
   """
   options = training(config.finetune)
   taught = teacher(config, images, options, (net, first))

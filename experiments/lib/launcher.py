@@ -1,7 +1,7 @@
 """What every command shares: flags, one-line errors, a progress bar.
 
-The command line is looked at here alone; everything else takes parsed flags. JAX is imported
-where it is used: those who serve a bundle, and their clients, run without it.
+Only this module looks at the command line; everything else takes parsed flags. JAX is imported
+where it is used, because serving a bundle and asking a server go without it.
 """
 
 import atexit
@@ -37,7 +37,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same o
 OUT = flags.DEFINE_string(
   'out',
   None,
-  'What to write; what is there is replaced. benchmark: JSON file; export: bundle; '
+  'Where to write; a file that is there is replaced. benchmark: JSON file; export: bundle; '
   'ask: JSON file of the ledger or the load; report: directory, by default the workdir.',
 )
 DISTRIBUTED = flags.DEFINE_string(
@@ -46,7 +46,7 @@ DISTRIBUTED = flags.DEFINE_string(
   "Several processes, one command each: 'auto' on a TPU pod or under SLURM, else "
   'HOST:PORT,COUNT,INDEX of process 0, of all processes and of this one.',
 )
-# Seconds until a process that is gone ends the others.
+# If a process is lost, the others end after so many seconds.
 HEARTBEAT_TIMEOUT = 60
 
 # Metrics on the progress bar.
@@ -56,7 +56,7 @@ SHOWN = {
   'validation_accuracy': 'accuracy {:.1%}',
 }
 
-# What a user can mend; anything else is a bug and keeps its trace.
+# Errors that a user can mend; any other is a bug and keeps its trace.
 USER_ERRORS = *errors.USER_ERRORS, FloatingPointError, RuntimeError
 
 
@@ -67,12 +67,12 @@ def run(
   needs_workdir: bool = True,
   instead: str = '',
 ) -> None:
-  """Parses flags, runs `main`, and ends with one line and code 2 on a user's error.
+  """Parses flags and runs `main`. A user's error ends it with one line and exit code 2.
 
   Args:
     main: the command.
-    needs_config, needs_workdir: whether these flags have to be given.
-    instead: a flag with which neither has to be.
+    needs_config, needs_workdir: whether these flags must be given.
+    instead: the name of a flag; if it is given, neither config nor workdir is needed.
   """
 
   def start():
@@ -87,7 +87,7 @@ def run(
 
 
 def given(name: str) -> list[str]:
-  """The values of a flag on the command line, in order: as often as it is there."""
+  """The values of a flag in the order of the command line, one for each time it is given."""
   return [value for found, value in _command_line() if found == name]
 
 
@@ -117,7 +117,7 @@ def _command_line() -> list[tuple[str, str]]:
 
 
 def connect(place: str) -> None:
-  """Joins the processes of a run, see --distributed; nothing may have used a device before."""
+  """Joins the processes of a run, see --distributed. It must come before any use of a device."""
   import jax
 
   options: dict[str, Any] = {}
@@ -157,7 +157,7 @@ def workdir(config, *sections: str) -> 'Workdir':
 
 
 def _log_command(path: pathlib.Path, line: dict[str, Any], begun: float) -> None:
-  """Says where a run came from; one that is killed says nothing."""
+  """Appends a line to commands.jsonl; a command that is killed leaves none."""
   if path.is_dir():
     with open(path / 'commands.jsonl', 'a') as file:
       file.write(json.dumps(line | {'seconds': round(time.perf_counter() - begun, 1)}) + '\n')
@@ -176,7 +176,7 @@ def guarded(main: Callable[[], None]) -> None:
     logging.debug('trace of the error below', exc_info=True)
     jax = sys.modules.get('jax')
     if jax is not None and jax.distributed.is_initialized():
-      # The others wait for this process: it may not wait for them at its exit.
+      # An ordinary exit would wait for the other processes, and they wait for this one.
       print(
         f'error: process {jax.process_index()} ended: {errors.line(error)}; '
         'the same command continues the run',
@@ -205,7 +205,7 @@ def _parse(needs_config, needs_workdir, argv):
 
 
 def _check_config() -> None:
-  """Loads the config and looks up every override; ml_collections does so late and at length."""
+  """Loads the config and checks every override, before ml_collections does with long errors."""
   path, _, preset = (given('config') or [''])[-1].partition(':')
   if not path:
     raise ValueError('no --config, want --config=experiments/configs/<name>.py')
@@ -248,7 +248,7 @@ def progress_bar(title: str, console: rich.console.Console | None = None):
     rich.progress.TextColumn('{task.fields[text]}', table_column=rich.table.Column()),
   )
   quiet = not console.is_terminal or jax.process_index() > 0
-  # A report may come once a minute; from those of rich's 30 seconds no speed would follow.
+  # Reports may come once a minute, and rich by default computes speed from the last 30 seconds.
   with rich.progress.Progress(
     *columns, console=console, disable=quiet, speed_estimate_period=3600
   ) as bar:

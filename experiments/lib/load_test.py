@@ -1,4 +1,4 @@
-"""A load for a server: requests of one image each, by clients at once, each a process."""
+"""A load test of a server: requests of one image each, by several client processes at once."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -21,11 +21,13 @@ from safenet_jax.transport.frames import ProtocolError
 REQUESTS = flags.DEFINE_integer(
   'requests',
   None,
-  'Inferences of one image each, by --clients at once: how fast and how '
-  'steadily they are answered. experiments.benchmark: adds the suite sustained.',
+  'Load test: so many inferences of one image each, shared by --clients. Prints how fast '
+  'they are answered. In experiments.benchmark it adds the suite sustained.',
   lower_bound=1,
 )
-CLIENTS = flags.DEFINE_integer('clients', 2, 'Clients that share --requests.', lower_bound=1)
+CLIENTS = flags.DEFINE_integer(
+  'clients', 2, 'How many clients at once share --requests.', lower_bound=1
+)
 _PERCENTILES = 50, 95, 99
 
 
@@ -39,10 +41,11 @@ class Request(NamedTuple):
 
 
 class Load(NamedTuple):
-  """What a load found.
+  """What a load test found.
 
-  seconds: from its first request to its last answer.
-  peaks: memory of every client's process at most, in bytes.
+  requests: the answers.
+  seconds: from the first request to the last answer.
+  peaks: for each client's process the most memory it had, in bytes.
   """
 
   requests: list[Request]
@@ -50,18 +53,18 @@ class Load(NamedTuple):
   peaks: list[int]
 
   def agreement(self, classes: Sequence[int]) -> int:
-    """How many answers are these classes, one for each image."""
+    """How many answers equal `classes`, which has one class for each image."""
     return sum(request.label == int(classes[request.image]) for request in self.requests)
 
   def steady(self) -> int:
-    """How many answers are the first one for their image."""
+    """How many answers equal the first answer for the same image."""
     first: dict[int, int] = {}
     return sum(
       request.label == first.setdefault(request.image, request.label) for request in self.requests
     )
 
   def quantities(self) -> dict[str, tuple[float, str]]:
-    """Value and unit by name: `online_` is of the online phase alone, `latency_` of both."""
+    """Value and unit by name. `online_` is the online phase alone, `latency_` both phases."""
     found = {'requests_per_s': (len(self.requests) / self.seconds, '1/s')}
     online = np.array([request.online for request in self.requests])
     both = online + [request.offline for request in self.requests]
@@ -87,8 +90,8 @@ def run(
     address: host and port of the server.
     context: makes a client's TLS context; picklable.
     images: uint8 [N, H, W, C].
-    requests, count: how many, of how many clients together.
-    done: called with the number of answers after each.
+    requests, count: how many requests there are in all, and how many clients share them.
+    done: called after each answer with the number of answers so far.
 
   Raises:
     ProtocolError: a client's session failed.
@@ -127,12 +130,13 @@ def run(
 
 
 def show(asking: asks.Asking, *, requests: int, count: int, labels: str | None) -> None:
-  """Sends requests, prints how fast and how steadily they were answered, and writes it.
+  """Sends requests, prints how fast they were answered and how many answers agree.
 
   Args:
-    asking: which server, and the images; with `out` a file for the numbers.
-    requests, count: how many, of how many clients together.
-    labels: .npy file of integers [N], what they should be answered.
+    asking: which server, and the images. The numbers are written to its file `out`, if given.
+    requests, count: how many requests there are in all, and how many clients share them.
+    labels: .npy file of integers [N], the right classes. Without it an answer agrees if it equals
+      the first answer for the same image.
 
   Raises:
     ValueError: files that are not what they should be.
@@ -179,7 +183,7 @@ def _receive(pipe) -> Any:
 
 
 def _client(pipe, address, context, images: np.ndarray, numbers: range) -> None:
-  """One client's process: keys and buffers first, then its requests, and its memory."""
+  """A client's process. One inference makes keys and buffers, then come the timed requests."""
   try:
     with clients.Client(*address, context=context()) as client:
       client.infer(images[:1])

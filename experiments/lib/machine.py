@@ -12,7 +12,7 @@ PACKAGES = ('numpy', 'jax', 'jaxlib', 'cryptography', 'PyNaCl', 'seal-python')
 
 
 def record() -> dict:
-  """What a file of measurements starts with, ready for JSON."""
+  """Machine, versions and commit, ready for JSON; a file of measurements starts with them."""
   return {
     'machine': {
       'processor': process_memory.proc('cpuinfo', 'model name') or platform.processor(),

@@ -1,4 +1,4 @@
-"""Flags of the two parties' commands, made of the records that `safenet` makes its options of."""
+"""Flags for `serve` and `ask`, made from the records that describe the options of `safenet`."""
 
 import math
 from typing import TypeVar
@@ -7,13 +7,13 @@ from absl import flags
 
 from safenet_jax.console import options
 
-# Those who use this define the flags; --help shows them with theirs.
+# Then --help shows these flags as those of the command that calls `define`.
 flags.disclaim_key_flags()
 Record = TypeVar('Record')
 
 
 def define(record: type) -> None:
-  """Defines a flag for every option of a record, but for those that there are already."""
+  """Defines a flag for every option of a record, unless there is one of that name."""
   for found in options.described(record):
     if found.name in flags.FLAGS:
       continue
@@ -38,10 +38,10 @@ def define(record: type) -> None:
 
 
 def parsed(record: type[Record]) -> Record:
-  """The record of what the flags say.
+  """The record with the values of the flags.
 
   Raises:
-    ValueError: an option is missing that has to be given.
+    ValueError: a required option is missing.
   """
   values = {}
   for found in options.described(record):

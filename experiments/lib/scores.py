@@ -1,4 +1,4 @@
-"""The record of what a run's networks score: evaluations.json, one list for all commands."""
+"""The scores of a run's networks: evaluations.json, one list that all commands append to."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ NAME = 'evaluations.json'
 
 
 def records(workdir: Workdir, phase: str = '', split: str = 'test') -> list[dict[str, Any]]:
-  """The scores of one phase on a split, oldest first; of all phases and splits without."""
+  """The scores of one phase on one split, oldest first; without `phase`, all scores."""
   found = workdir.read_json(NAME, 'evaluate') if (workdir / NAME).exists() else []
   return [r for r in found if not phase or (r['phase'], r['split']) == (phase, split)]
 
@@ -27,10 +27,10 @@ def score(
   images: Dataset,
   force: bool = False,
 ) -> dict[str, Any]:
-  """Scores a member in float32, which is what is served, and records it.
+  """Scores a member with `network`, records the score and returns the record.
 
   Raises:
-    ValueError: the test images have scored this phase before, and not `force`.
+    ValueError: the test images have scored this phase before, and `force` is False.
   """
   seen = records(workdir, phase, split)
   repeated = split == 'test' and bool(seen)

@@ -15,7 +15,7 @@ from safenet_jax.approximation import plan as plans
 
 
 def remaining(seconds: float, done: int, total: int) -> str:
-  """Time left as h:mm:ss, if cycles go on as the `done` ones of this session went."""
+  """Time left as h:mm:ss, if the other cycles take as long as the `done` ones on average."""
   left = round(seconds / done * (total - done)) if done else 0
   return f'{left // 3600}:{left // 60 % 60:02}:{left % 60:02}'
 
@@ -59,7 +59,7 @@ def search_table(console: rich.console.Console | None = None):
       if cycle['key'][top] > best_key:
         best_key = cycle['key'][top]
         best = {name: cycle[name][top] for name in ('score', 'accuracy', 'ratio', 'degree')}
-      # Cycles of an earlier session took none of this one's time.
+      # Cycles that an earlier session ran took no time in this one.
       session = done - first
       left = remaining(time.monotonic() - start, session, session + total - done)
       live.update(table(done, total, cycle['node'], best, left))

@@ -26,7 +26,7 @@ class Served(NamedTuple):
 
 
 def served(config) -> Served:
-  """The fixed-point model of a finished run, its formats from validation images."""
+  """The fixed-point model of a finished run. Validation images choose the bits of each layer."""
   images = from_config.dataset(config)
   net = from_config.network(config, images)
   workdir = launcher.workdir(config, *from_config.SECTIONS, 'secure')

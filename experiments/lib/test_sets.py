@@ -1,4 +1,4 @@
-"""Private inference of whole test sets by the simulator, in batches that memory holds."""
+"""Private inference of whole test sets by the simulator, in batches that fit memory."""
 
 from collections.abc import Callable
 import time
@@ -12,7 +12,7 @@ from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.simulation import simulator
 
 Report = Callable[[int, int, dict[str, float]], None]
-# Images of the plaintext network at once, which holds patches of all of them.
+# Images that go through the plaintext network at once: it holds the patches of all of them.
 _PLAIN = 50
 
 
@@ -31,18 +31,18 @@ def run(
   batch: int,
   report: Report = lambda done, total, metrics: None,
 ) -> Simulated:
-  """Infers all images, at most `batch` at once and no more than memory is bounded to.
+  """Infers all images, at most `batch` at once, and fewer if the simulator bounds memory so.
 
-  All batches have one size, because another one would be compiled again: the last
-  of them goes over images that the one before it had. The first one compiles, and
+  All batches have the same size, because each size is compiled by itself. So the
+  last batch may repeat images of the one before it. The first batch compiles, and
   is not timed.
 
   Args:
     model: the served network.
     images: uint8 [N, H, W, C].
-    randomness: of both parties and the dealer.
+    randomness: for both parties and the dealer.
     batch: images at once.
-    report: told (images done, images, {'images/s': speed}) after every batch.
+    report: called as (images done, images in all, {'images/s': speed}) after every batch.
   """
   count = len(images)
   size = max(1, min(batch, simulator.batch(model), count // 2))
@@ -63,7 +63,7 @@ def run(
 
 
 def plain(model: FixedPointModel, images: np.ndarray, ranges: RangeReport) -> np.ndarray:
-  """`model.run` of any number of images, some at a time."""
+  """The logits of `model.run` for any number of images, a few at a time."""
   return np.concatenate(
     [model.run(images[first : first + _PLAIN], ranges) for first in range(0, len(images), _PLAIN)]
   )

@@ -1,6 +1,7 @@
 """Private inference by the commands of both parties: `safenet serve` and `safenet ask`.
 
-They are processes without JAX, as they would be deployed, over TLS on the loopback.
+Both are processes of their own without JAX, as they would be deployed. They talk over TLS on
+this machine.
 """
 
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
     model: what the server gets.
     images: what the client gets.
     batch: images at once.
-    workers: processes of the server for homomorphic encryption, none without.
+    workers: processes of the server for homomorphic encryption; with 0 its session computes.
 
   Raises:
     RuntimeError: the client failed; with its error.

@@ -1,4 +1,8 @@
-"""The approximated activation (Eq. 2) and its trainable coefficients."""
+"""The approximated activation (the paper's Eq. 2) and its trainable coefficients.
+
+Eq. 2: a channel that the plan replaces is P(x), the polynomial of its layer; the others are
+ReLU(x).
+"""
 
 from flax import struct
 import jax
@@ -12,8 +16,9 @@ from safenet_jax.models import network as networks
 # The cubic term of that fit is zero, so degree 3 starts from the same polynomial.
 INITIAL = (0.19947114, 0.5, 0.19947114, 0.0)
 
-# The served quadratic is folded into a square, whose weights are scaled by the
-# root of the leading coefficient: it stays at or above a floor, by default this.
+# A polynomial of degree 2 is served as a square: the weights before it are scaled by the
+# root of its leading coefficient. So that coefficient is kept at or above a floor, by
+# default this one.
 LEADING_FLOOR = 0.004
 
 
@@ -23,10 +28,11 @@ class Approximation(struct.PyTreeNode):
   mask: bool [C], True where the channel is a polynomial.
   degree: int32 [], 0, 2 or 3; degree 0 prunes the masked channels.
   coefficients: float32 [4] or [C, 4], constant term first, as trained.
-  blend: float32 [], share of ReLU still mixed in (annealed switch), 0 when done.
+  blend: float32 [], the share of ReLU in the output of replaced channels. Training may
+    lower it from 1 to 0 step by step; 0 is the polynomial alone.
   floor: float32 [], least leading coefficient of degree 2, see `effective`.
-  bound: |x| beyond it counts as it in the polynomial, None is off. For training alone: what
-    is served cannot compare.
+  bound: the polynomial sees x clipped to [-bound, bound]; None does not clip. Only training
+    clips: a served polynomial cannot, because clipping takes a comparison.
   """
 
   mask: jax.Array
@@ -55,9 +61,9 @@ def effective(
 ) -> jax.Array:
   """The coefficients [..., 4] that are used at a degree.
 
-  Degree 0 has none, degree 2 no cubic one, and its leading coefficient is
-  reflected at `floor`: the value itself above it, with a gradient of size one
-  everywhere.
+  Degree 0 uses none of them. Degree 2 uses no cubic one, and its leading
+  coefficient c2 becomes floor + |c2 - floor|: c2 itself above `floor`, and its
+  mirror image below. The gradient has size one on both sides.
   """
   c0, c1, c2, c3 = (coefficients[..., j] for j in range(4))
   leading = floor + jnp.abs(c2 - floor)
@@ -72,7 +78,7 @@ def initial_coefficients(channels: tuple[int, ...], *, per_channel: bool = False
 
 
 def all_relu(channels: tuple[int, ...]) -> tuple[Approximation, ...]:
-  """The approximation of layers of so many channels that replaces none of them."""
+  """Approximations of layers with these numbers of channels, none of which is replaced."""
   return tuple(
     Approximation(jnp.zeros(count, bool), jnp.asarray(2, jnp.int32), start)
     for count, start in zip(channels, initial_coefficients(channels))
@@ -85,7 +91,7 @@ def fit(x: jax.Array) -> jax.Array:
   scale = jnp.sqrt(jnp.mean(jnp.square(x))) + 1e-6
   z = x / scale
   powers = jnp.stack([jnp.ones_like(z), z, jnp.square(z)])
-  # A ridge, or a layer whose inputs are all equal would have no solution.
+  # The added diagonal: without it a layer whose inputs are all equal has no solution.
   moments = powers @ powers.T / z.size + 1e-6 * jnp.eye(3)
   c = jnp.linalg.solve(moments, powers @ jax.nn.relu(z) / z.size)
   return jnp.stack([c[0] * scale, c[1], c[2] / scale, jnp.zeros_like(scale)])
@@ -94,16 +100,16 @@ def fit(x: jax.Array) -> jax.Array:
 def fitted_coefficients(
   network: networks.Network, variables, images: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """Tuple of float32 [4] per layer: fits of ReLU over what the network gives its activations.
+  """Tuple of float32 [4] per layer: ReLU fitted over the inputs of each activation layer.
 
-  Layer after layer with the polynomials of the layers before, because squares have heavy
-  tails: a layer's inputs are many deviations wide behind them, and its own square must be
-  the flatter.
+  Layers are fitted in order, and a layer's inputs are taken behind the polynomials that were
+  fitted before it, not behind ReLUs. Squares have heavy tails: some inputs behind them are
+  many standard deviations out, and a square that is fitted to them is flatter.
 
   Args:
     network: whose activations are replaced.
     variables: of the trained all-ReLU network.
-    images: normalised, float [B, H, W, C]; some hundred will do.
+    images: normalised, float [B, H, W, C]; a few hundred are enough.
   """
 
   @jax.jit
@@ -130,7 +136,7 @@ def approximate(
   floor: jax.Array | float = LEADING_FLOOR,
   bound: float | None = None,
 ) -> tuple[Approximation, ...]:
-  """The network's approximation argument for a plan; all of it may be traced."""
+  """A plan as the argument `approximation` of the network; all arguments may be traced."""
   masks = importance.masks(plan, channel_ranks)
   return tuple(
     Approximation(mask, degree, c, blend, floor, bound)
@@ -143,10 +149,13 @@ def range_penalty(
   approximation: tuple[Approximation, ...],
   limit: float,
 ) -> jax.Array:
-  """Mean over images of their largest |x| beyond `limit` in replaced channels, as shares squared.
+  """A penalty for inputs x of polynomials whose |x| is larger than `limit`, float [].
 
-  Summed over layers. It is the largest value of an image that leaves the range and that
-  widens a batch's statistics; the mean over all values hardly sees it.
+  In each layer, take for each image the largest |x| of the replaced channels. What it
+  exceeds `limit` by is divided by `limit` and squared. The penalty is the mean of that over
+  images, summed over layers. It looks at the largest values because they are the ones that
+  leave the range of fixed point and widen the batch's statistics. They hardly change a mean
+  over all values.
   """
 
   def one(x, layer):

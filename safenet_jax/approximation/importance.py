@@ -1,8 +1,8 @@
-"""Which channels a plan replaces: ascending L1 norm of their filters (Eq. 3).
+"""Which channels a plan replaces: those whose filters have the least L1 norm (Eq. 3).
 
-As printed, Eq. 3 replaces the other 1 - alpha of the channels; the text
-("in the ascending order of their channel important factors") is right and is
-what is done here.
+A plan replaces a share alpha of a layer's channels, the least important first. As
+printed in the paper, Eq. 3 would replace the other 1 - alpha. Its text ("in the
+ascending order of their channel important factors") is right, and is what is done here.
 """
 
 import jax
@@ -14,11 +14,11 @@ from safenet_jax.models.network import activation_channels, BATCH_NORM_EPSILON, 
 
 
 def importance(network: Network, variables) -> tuple[jax.Array, ...]:
-  """Per activation layer, float [C]: L1 norm of the filters that feed a channel.
+  """Per activation layer, float [C]: the L1 norm of the filter that makes each channel.
 
-  Norms are those of the served filters, that is with batch norm folded in.
-  After a residual addition the norms of all branches add up; a shortcut
-  without weights adds nothing.
+  Batch norm is folded into the filters first, as it is when they are served.
+  After a residual addition a channel has the sum of the norms of all branches;
+  a shortcut without weights adds nothing.
 
   Raises:
     ValueError: an activation whose channels are not those of a linear layer.

@@ -38,8 +38,8 @@ def make(ratios: Iterable[float], degrees: Iterable[int]) -> Plan:
     degrees: [T], of the polynomials in their place: 2 or 3, or 0 to prune the channels.
 
   Raises:
-    ValueError: names the layer whose ratio is not on that grid, and the nearest one that is;
-      or whose degree is another one.
+    ValueError: a ratio is not on that grid, or a degree is not one of these. It names the
+      layer, and the ratio on the grid that is nearest.
   """
   steps = []
   for t, ratio in enumerate(ratios):
@@ -53,12 +53,12 @@ def make(ratios: Iterable[float], degrees: Iterable[int]) -> Plan:
 def twentieths(ratio: float) -> int:
   """The ratio as a number of grid steps, 0..GRID.
 
-  ValueError for one that is not a multiple of 1/GRID in 0..1; it says which is the nearest.
+  Raises a ValueError unless the ratio is a multiple of 1/GRID in 0..1; it names the nearest.
   """
   if isinstance(ratio, bool) or not np.isfinite(ratio):
     raise ValueError(f'ratio {ratio}, want a number in 0..1')
   nearest = round(min(max(ratio, 0), 1) * GRID)
-  # What is computed from decimals, such as 0.1 + 0.2, may be off by its rounding.
+  # A ratio that was computed, such as 0.1 + 0.2, may be off by a rounding error.
   if abs(ratio * GRID - nearest) > 1e-6:
     raise ValueError(
       f'ratio {ratio}, want a multiple of {1 / GRID} in 0..1: the nearest is {nearest / GRID}'
@@ -70,7 +70,7 @@ def from_twentieths(ratios: Iterable[int], degrees: Iterable[int]) -> Plan:
   """A plan as plan.json holds it: ratios in grid steps, 0..GRID, and degrees in {0, 2, 3}.
 
   Raises:
-    ValueError: another ratio or degree, or not as many of each.
+    ValueError: a ratio or degree that is none of these, or more of one than of the other.
   """
   ratios, degrees = list(ratios), list(degrees)
   if len(ratios) != len(degrees):
@@ -92,7 +92,12 @@ def all_relu(layers: int) -> Plan:
 
 
 def replaced_channels(plan: Plan, channels: jax.Array) -> jax.Array:
-  """int32 [T]: channels really replaced, (ratio * C + 10) // 20 of C."""
+  """int32 [T]: how many of a layer's C channels are replaced, (ratio * C + 10) // 20.
+
+  Args:
+    plan: ratio and degree of every activation layer.
+    channels: int32 [T], the numbers C.
+  """
   return (plan.ratio * channels + GRID // 2) // GRID
 
 
@@ -109,7 +114,9 @@ def record(plan: Plan, network: str, **extra) -> dict[str, Any]:
 def load(path: str | os.PathLike[str], network: str, layers: int) -> Plan:
   """Reads plan.json.
 
-  ValueError if it is malformed or for another network, FileNotFoundError without it.
+  Raises:
+    ValueError: it is malformed, or a plan for another network.
+    FileNotFoundError: there is no such file.
   """
   try:
     loaded = json.loads(pathlib.Path(path).read_text())

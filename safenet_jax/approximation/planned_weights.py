@@ -23,7 +23,7 @@ from safenet_jax.models import weights
 def flatten_planned(variables, approximation: tuple[Approximation, ...]) -> dict[str, np.ndarray]:
   """The inverse of `load_planned`, for numpy.savez.
 
-  ValueError where ReLU is still mixed in: the annealed switch has to be done.
+  ValueError where `blend` is not 0: training has not finished replacing ReLU.
   """
   found = weights.flatten_variables(variables)
   for t, layer in enumerate(approximation):

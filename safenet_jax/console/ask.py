@@ -1,4 +1,4 @@
-"""`safenet ask`: predictions of a server for images that it does not see."""
+"""`safenet ask`: asks a server to classify images that it does not see."""
 
 import argparse
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ def ask(asking: Asking) -> None:
 
   Raises:
     ValueError: files that are not what they should be, or images that the model does not take.
-    ProtocolError: the server is not there, not trusted, or did not do its part.
+    ProtocolError: the server cannot be reached, is not trusted, or broke the protocol.
   """
   images, path = read_images(asking), output_file(asking)
   images, path, ledger = read_images(asking), output_file(asking), ledgers.Ledger()
@@ -83,7 +83,7 @@ def ask(asking: Asking) -> None:
     ledger=ledger,
     output=asking.output,
   ) as client:
-    client.infer(images[:0])  # raises where the model takes others, before anything is prepared
+    client.infer(images[:0])  # refuses images of a wrong shape before anything is prepared
     for label in _classes(client, images, asking):
       print(label)
   record = ledger.record()
@@ -98,7 +98,7 @@ def ask(asking: Asking) -> None:
 
 def _classes(client: clients.Client, images: np.ndarray, asking: Asking) -> Iterator[int]:
   """The class of every image."""
-  # Neither party has room for preparations of any number of images: batch by batch.
+  # Preparations are made batch by batch: neither party has room for those of all images.
   size = min(asking.batch, max(client.batch, client.prepared))
   to_prepare = max(0, len(images) - client.prepared)
   with progress.bars(prepare=to_prepare, infer=len(images)) as advance:
@@ -117,7 +117,7 @@ def context(asking: Asking) -> ssl.SSLContext | None:
   """The client's TLS context; None without encryption.
 
   Raises:
-    ValueError: files that are not what they should be, or that nothing would use.
+    ValueError: a file is not what it should be, or is given although nothing is encrypted.
   """
   if not asking.insecure_clear:
     return tls.client_context(asking.ca, asking.certificate, asking.key)
@@ -148,7 +148,7 @@ def read_array(path: str) -> np.ndarray:
 
 
 def output_file(asking: Asking) -> pathlib.Path | None:
-  """Where the ledger goes; ValueError before minutes of work, not after them."""
+  """Where the ledger is written. A bad path is a ValueError now, not after minutes of work."""
   if asking.out is None:
     return None
   path = pathlib.Path(asking.out)

@@ -1,4 +1,4 @@
-"""`safenet certificate`: a certificate to try things with."""
+"""`safenet certificate`: writes an insecure certificate for tests."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-  """Writes both files and says what they are; ValueError for a host that is none."""
+  """Writes certificate and key and says how to use them; ValueError for a malformed host."""
   directory = os.path.expanduser(arguments.directory)
   for host in arguments.host or ():
     if not host or not host.isascii():

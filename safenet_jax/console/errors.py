@@ -1,13 +1,13 @@
-"""What a user can mend is one line; anything else is a bug and keeps its trace."""
+"""Errors that a user can mend are shown in one line; any other is a bug and keeps its trace."""
 
 from safenet_jax.transport.frames import ProtocolError
 
-# OverflowError is that of a port or a size beyond what the system takes.
+# The system raises OverflowError for a port or a size that is too large for it.
 USER_ERRORS = ValueError, OSError, OverflowError, ProtocolError
 
 
 def line(error: BaseException) -> str:
-  """An error in one line, without the number that the system gives it."""
+  """An error in one line, without the system's error number."""
   text = str(error)
   if isinstance(error, OSError) and error.strerror:
     text = f'{error.filename}: {error.strerror}' if error.filename else error.strerror

@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-  """Prints both parts."""
+  """Prints what the bundle is, and then what an inference costs."""
   path = os.path.expanduser(arguments.bundle)
   costs = unit_costs.load(os.path.expanduser(arguments.costs)) if arguments.costs else None
   model = bundles.load(path)
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def facts(model: FixedPointModel) -> Iterator[str]:
-  """What a model is, for people: layers, input, formats, outputs."""
+  """Lines of text that say what a model is: layers, input, formats, outputs."""
   public, rows = model.public, []
   for shape in records.shapes(public.layers, public.input_shape):
     garbled = polynomial = degree = ''
@@ -73,7 +73,7 @@ def facts(model: FixedPointModel) -> Iterator[str]:
 
 
 def price(model: FixedPointModel, costs: unit_costs.UnitCosts | None) -> Iterator[str]:
-  """What one inference costs in every mode, for people; seconds where costs are given."""
+  """Lines of text on what one inference costs in every mode; seconds too if costs are given."""
   seconds = ['s here', 's LAN', 's WAN'] if costs else []
   rows, held = [], []
   for mode in sessions.MODES:
@@ -100,7 +100,7 @@ def price(model: FixedPointModel, costs: unit_costs.UnitCosts | None) -> Iterato
 
 
 def _kind(layer: records.Layer) -> str:
-  """A layer's kind in a word or two."""
+  """The kind of a layer in a few words."""
   match layer:
     case records.Conv():
       stride = f', stride {layer.stride}' if layer.stride > 1 else ''

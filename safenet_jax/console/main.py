@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from safenet_jax.console import errors
 
-# Module and what it is for. A command's module is imported when it is asked for.
+# Of each command its module, and what it does. A module is imported when its command is run.
 COMMANDS = {
   'serve': ('serve', 'serve the model in a bundle to clients'),
   'ask': ('ask', 'ask a server to classify images that it does not see'),
@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-  """Raises what argparse would print together with the usage."""
+  """A parser that raises its errors, where argparse's prints them below the usage and exits."""
 
   def error(self, message: str) -> NoReturn:
     """Refuses a command line: ValueError."""
@@ -27,12 +27,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs a command line; the code to end with: 0, 2 after one line on an error, 130 on Ctrl-C."""
+  """Runs a command line and returns the exit code.
+
+  That is 0, or 2 after an error in one line, or 130 after Ctrl-C.
+  """
   try:
     _run(sys.argv[1:] if arguments is None else list(arguments))
     sys.stdout.flush()
   except BrokenPipeError:
-    # Whoever read our output has gone, as `| head` does. Python would say so again at its exit.
+    # The reader of our output is gone, as `| head` is after ten lines. Without this line Python
+    # would report it once more when it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2
   except errors.USER_ERRORS as error:
@@ -66,7 +70,7 @@ def _run(arguments: list[str]) -> None:
     usage=f'safenet {name} {command.USAGE}',
     description=command.DESCRIPTION,
     allow_abbrev=False,
-    # A screen, on whatever terminal or none.
+    # The same width on every terminal, and without one.
     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=80),
   )
   command.add_options(parser)
@@ -74,7 +78,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _dashed(argument: str) -> str:
-  """--like_this is taken for --like-this."""
+  """A flag with hyphens: --like_this becomes --like-this."""
   name, equals, value = argument.partition('=')
   return (name.replace('_', '-') if name.startswith('--') else name) + equals + value
 

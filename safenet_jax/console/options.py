@@ -1,7 +1,7 @@
-"""Options of a command, described once: a record whose fields say what they are.
+"""The options of a command, each described once as a field of a record (a dataclass).
 
-`add` makes argparse's options of such a record. Commands with another parser of flags read
-`described` and end with `build`, so that names, defaults and help stand in one place.
+`add` turns the fields into options of argparse. The commands of `experiments` have another
+parser: they read the fields with `described`. `build` makes the record of the parsed values.
 """
 
 import argparse
@@ -20,12 +20,12 @@ class Option(NamedTuple):
   name: with underscores.
   kind: str, int, float, bool, or tuple for several words with commas between.
   help: one line.
-  default: where it is not given.
-  metavar: what a value is called.
-  choices: the only values there are, all where it is empty.
+  default: its value if it is not given.
+  metavar: what the help calls its value.
+  choices: the values that are allowed; if empty, all are.
   low, high: bounds of a number.
-  path: whether it names a file, where ~ is somebody's home.
-  required: whether it has to be given.
+  path: whether it names a file; then ~ is the home directory.
+  required: whether it must be given.
   """
 
   name: str
@@ -71,13 +71,13 @@ def option(
 
 
 def described(record: type) -> Iterator[Option]:
-  """The options that a record's fields are, in order."""
+  """The fields of a record as options, in order."""
   for field in dataclasses.fields(record):
     yield Option(field.name, **field.metadata)
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:
-  """Gives a parser an option --like-this for every field of a record."""
+  """Adds an option --like-this to a parser for every field `like_this` of a record."""
   for found in described(record):
     flag = '--' + found.name.replace('_', '-')
     if found.kind is bool:
@@ -95,7 +95,7 @@ def add(parser: argparse.ArgumentParser, record: type) -> None:
 
 
 def build(record: type[Record], values: Mapping[str, Any]) -> Record:
-  """A record of parsed values, ~ in paths expanded; values of other names are left out."""
+  """The record of parsed values, with ~ in paths expanded; values of other names are ignored."""
   found = {}
   for each in described(record):
     value = values[each.name]
@@ -106,7 +106,7 @@ def build(record: type[Record], values: Mapping[str, Any]) -> Record:
 
 
 def _reader(found: Option) -> Callable[[str], Any]:
-  """Turns the text of a value into what it stands for."""
+  """A function that turns the text of an option's value into the value."""
 
   def read(text: str) -> Any:
     if found.kind is tuple:

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 
 class Memory(NamedTuple):
-  """Bytes of a process in memory, now and at most."""
+  """Bytes of a process in memory: now, and the most so far."""
 
   resident: int
   peak: int
 
 
 def memory(process: int | str = 'self') -> Memory:
-  """Of a process by its id; zeros where there is no /proc."""
+  """The memory of a process, given by its id; zeros on systems without /proc."""
   found = (proc(f'{process}/status', key) for key in ('VmRSS', 'VmHWM'))
   return Memory(*(1024 * int((value or '0').split()[0]) for value in found))
 

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal; without one nothing is shown, and nothing is imported for it."""
+"""Progress bars on a terminal. Without a terminal nothing is shown, and `rich` is not imported."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -10,7 +10,7 @@ def bars(**totals: int) -> Iterator[Callable[[str, int], None]]:
   """Shows a bar for every name, until the block ends; yields advance(name, count).
 
   Args:
-    totals: by name, how many there are to do.
+    totals: for each name, how many steps there are.
   """
   if not sys.stderr.isatty():
     yield lambda name, count: None

@@ -1,4 +1,4 @@
-"""`safenet serve`: serves a model until SIGTERM or Ctrl-C. Here a `Server` is made and run."""
+"""`safenet serve`: makes a `Server` of a model, and runs it until SIGTERM or Ctrl-C."""
 
 import argparse
 from collections.abc import Callable
@@ -30,25 +30,27 @@ class Serving:
   """How a model is served; the help of every field says what it is."""
 
   host: str = options.option('address to listen at (127.0.0.1)', '127.0.0.1', metavar='ADDRESS')
-  port: int = options.option('0 takes a free one (7341)', 7341, metavar='N', low=0, high=65535)
-  certificate: str | None = options.option('PEM file of the server, with --key', path=True)
-  key: str | None = options.option("PEM file of the certificate's private key", path=True)
+  port: int = options.option(
+    'port; 0 takes a free one (7341)', 7341, metavar='N', low=0, high=65535
+  )
+  certificate: str | None = options.option("PEM file of the server's certificate", path=True)
+  key: str | None = options.option("PEM file of that certificate's private key", path=True)
   client_ca: str | None = options.option('clients need a certificate of this PEM file', path=True)
   insecure_test_certificate: str | None = options.option(
-    'instead: write one to try things with', metavar='DIR', path=True
+    'instead: write a certificate for tests there', metavar='DIR', path=True
   )
   insecure_clear: bool = options.option('instead: no encryption, for measurements only', False)
   mode: str = options.option(
-    'delphi; or gazelle, the baseline',
+    'delphi (the default), or gazelle, the baseline',
     protocol_sessions.DEFAULT,
     metavar='MODE',
     choices=tuple(protocol_sessions.MODES),
   )
   outputs: tuple[str, ...] = options.option(
-    'what clients may have: logits,class or only one', (), metavar='A,B', choices=structure.OUTPUTS
+    'what clients may ask for (logits,class: both)', (), metavar='A,B', choices=structure.OUTPUTS
   )
   workers: int = options.option(
-    'processes for encrypted layers (one a core)',
+    'processes for encrypted layers (one per core)',
     os.cpu_count() or 1,
     metavar='N',
     low=0,
@@ -82,8 +84,8 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
   """Serves a model until SIGTERM or SIGINT; blocks, in the main thread.
 
   Args:
-    load: gives the model; called when certificates and directories are found to be good.
-    serving: how.
+    load: gives the model; called after certificates and directories were checked.
+    serving: how it is served.
 
   Raises:
     ValueError: options that contradict each other, files that are not what they should be,
@@ -92,11 +94,11 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
   context = _context(serving)
   if serving.ledgers:
     pathlib.Path(serving.ledgers).mkdir(parents=True, exist_ok=True)
-  # Whatever has set up logging before would leave out what is less than a warning.
+  # `force`, because logging may be set up already in a way that drops all but warnings.
   logging.basicConfig(
     level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s', force=True
   )
-  # Our own lines only: checkpoint libraries tell at length how they read.
+  # Only our own information: libraries that read checkpoints log every step of it.
   logging.getLogger('safenet_jax').setLevel(logging.INFO)
   server = _server(load(), serving, context)
   for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Tables in plain text, for terminals and for files alike."""
+"""Tables in plain text, for terminals and files."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ def lines(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
   Args:
     header: names of the columns.
     rows: one text for each column.
-    left: how many columns, from the first, stand at the left of their place.
+    left: how many columns, from the first, are aligned to the left. The others are to the right.
   """
   widths = [max(map(len, column)) for column in zip(header, *rows)]
   for row in (header, ['-' * width for width in widths], *rows):

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from safenet_jax.search import btpbt, budget, controller, layerwise, pbt, score, uniform
 from safenet_jax.search.proposer import Proposer
 
-# What section 4.1 calls CW-MP has one degree, CW-MP-MD is the whole method.
+# In section 4.1 of the paper, CW-MP is a ratio per layer with one degree, and CW-MP-MD is the
+# whole method.
 NAMES = (
   'btpbt',
   'pbt',
@@ -23,14 +24,19 @@ NAMES = (
 
 
 class Search(NamedTuple):
-  """What `schedule.run` needs of an algorithm."""
+  """What `schedule.run` needs of an algorithm.
+
+  steps: what is searched, in order.
+  evolution: how the population evolves.
+  proposer: where the plans of proposed steps come from, None without such steps.
+  """
 
   steps: list[pbt.Step]
   evolution: pbt.Evolution
   proposer: Proposer | None = None
 
   def longest_line(self) -> int:
-    """Cycles that a member has been trained for at most, with all its ancestors."""
+    """The most cycles that a member's weights were trained for, its ancestors' cycles included."""
     longest = line = 0
     for step in self.steps:
       line = step.cycles if step.start == 'first' else line + step.cycles
@@ -59,9 +65,9 @@ def build(
     sizes: of the network's activation layers.
     evolution: the settings they share.
     node_cycles, joint_cycles: cycles of a node of the tree and of the joint search.
-    partial_ratio: of 'partial', share of every layer's channels.
-    subset_layers: of 'layerwise_released', layers replaced; 0 tries every number.
-    relu_budget: of 'budget', ReLUs left per image.
+    partial_ratio: for 'partial', the share of every layer's channels that is replaced.
+    subset_layers: for 'layerwise_released', how many layers are replaced; 0 tries every number.
+    relu_budget: for 'budget', how many ReLUs may be left per image.
 
   Raises:
     ValueError: for an unknown name, or an argument out of range.

@@ -1,10 +1,12 @@
 """Binary-tree PBT (Algorithm 1, Figures 4a and 6).
 
-The root searches one ratio and one degree for all layers. Then every node is
-divided in two halves that are searched jointly, in breadth-first order, down to
-single layers; at last all layers are searched from the best candidate. Which
-layers are tied and which are active is data, so that all of it runs in the one
-executable of `population.cycle`.
+The root of the tree searches one ratio and one degree for all layers. Then the
+layers of every node are divided in two halves, in breadth-first order, down to
+single layers. The two halves are searched jointly, each with a ratio and a
+degree of its own. At last all layers are searched from the best candidate.
+
+Which layers share a ratio and which are searched at all are arrays. So the whole
+tree runs in the one executable of `population.cycle`.
 """
 
 from safenet_jax.search.pbt import Step

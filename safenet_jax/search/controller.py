@@ -1,9 +1,11 @@
-"""The DRL baseline: a recurrent policy writes plans layer by layer, by REINFORCE.
+"""The baseline by deep reinforcement learning: a recurrent policy writes plans layer by layer.
 
 Wang et al. (2020) let an agent choose a bit width per layer; here it chooses a
-ratio and a degree. An episode samples a plan for every member, trains all of
-them from the pretrained network, and rewards each with its score if it is
-feasible, else with its accuracy less a penalty. The baseline is a moving mean.
+ratio and a degree. An episode samples a plan for every member, and trains all of
+them from the pretrained network. A member is feasible if its accuracy is at
+least A_t, the threshold of the search. Its reward then is its score, else its
+accuracy less a penalty. REINFORCE makes plans of above-average rewards more
+likely; the average is a moving mean.
 """
 
 import dataclasses
@@ -28,7 +30,7 @@ class Policy(nn.Module):
   """One step of the policy: logits of a layer's ratio and degree.
 
   Attributes:
-    layers: T.
+    layers: T, the number of activation layers.
     hidden: width of the recurrent state.
   """
 
@@ -37,7 +39,13 @@ class Policy(nn.Module):
 
   @nn.compact
   def __call__(self, carry, layer, ratio, degree_index):
-    """The layer's index and the actions of the layer before; -1 before the first."""
+    """The next recurrent state and the logits (of ratios, of degrees) of one layer.
+
+    Args:
+      carry: the recurrent state.
+      layer: index of the layer.
+      ratio, degree_index: what was chosen for the layer before, -1 for the first layer.
+    """
     x = nn.Embed(self.layers, self.hidden)(layer)
     x += nn.Embed(plans.GRID + 2, self.hidden)(ratio + 1)
     x += nn.Embed(len(plans.DEGREES) + 1, self.hidden)(degree_index + 1)
@@ -60,12 +68,12 @@ class State(NamedTuple):
 class Controller(proposer.Proposer):
   """REINFORCE on plans.
 
-  layers: T.
-  threshold: A_t.
+  layers: T, the number of activation layers.
+  threshold: A_t, the least accuracy of a feasible member.
   learning_rate: of Adam.
-  decay: of the moving baseline.
-  entropy: weight of the bonus that keeps the policy exploring; at 0.05 it settled
-    on a worse plan of the tests' toy score with every seed.
+  decay: of the moving mean of rewards.
+  entropy: weight of the bonus that keeps the policy exploring. At 0.05 the policy
+    settled on a worse plan of the tests' toy score with every seed.
   """
 
   layers: int
@@ -91,7 +99,7 @@ class Controller(proposer.Proposer):
 
 
 def reward(accuracy: jax.Array, value: jax.Array, threshold: float) -> jax.Array:
-  """The score if feasible; else the accuracy, less a penalty for what it lacks."""
+  """The score of a feasible member; else its accuracy, less PENALTY times what it lacks."""
   accuracy = jnp.where(jnp.isfinite(value), accuracy, 0.0)
   feasible = jnp.isfinite(value) & (accuracy >= threshold)
   return jnp.where(feasible, value, accuracy - PENALTY * (threshold - accuracy))
@@ -136,7 +144,7 @@ def update(state: State, plan: plans.Plan, rewards: jax.Array, *, controller: Co
   """One REINFORCE step on plans [P, T] and their rewards [P]."""
   # The first episode has no past to be compared with.
   baseline = jnp.where(state.episodes == 0, rewards.mean(), state.baseline)
-  # Scores differ by hundredths: without the scale the entropy bonus would decide.
+  # Scores differ by hundredths: unless they are scaled, the entropy bonus decides alone.
   advantage = (rewards - baseline) / (rewards.std() + 1e-6)
 
   def loss(params):

@@ -35,7 +35,7 @@ evaluate = compilation.jit(members.accuracy)
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-  """Whole batches in a training set of so many images; ValueError if there is none."""
+  """How many whole batches a number of images makes; ValueError if there is none."""
   steps = images // batch_size
   if not steps:
     raise ValueError(f'batch size {batch_size}, want at most the {images} training images')
@@ -56,25 +56,26 @@ def fit(
 ) -> Member:
   """Trains for `epochs` epochs on a cosine schedule, then recalibrates batch norm.
 
-  The same call on the same workdir resumes after the last epoch it finished,
-  with the same result as an uninterrupted one.
+  The same call on the same workdir resumes after the last epoch that was finished.
+  Its result is that of a call that was never interrupted.
 
   Args:
-    key: of all batches and augmentations.
+    key: all batches and augmentations are drawn with it.
     member: at the start; its learning rate is the schedule's peak.
     task: the shared data.
-    workdir: gets one line and one checkpoint an epoch under `phase`.
+    workdir: gets one line and one checkpoint per epoch under `phase`.
     phase: name of this training.
     epochs: passes over the training set.
     warmup_epochs: linear warm-up before the cosine decay to zero.
-    anneal_epochs: epochs over which ReLU is blended out of replaced channels.
-    progress: called as (steps done, steps in all, last metrics) after a chunk,
-      with the chunk's images/s among them once nothing compiles any more. The log
-      has no times, so that a resumed run writes the same one.
+    anneal_epochs: epochs over which replaced channels go from ReLU to the polynomial.
+    progress: called as (steps done, steps in all, last metrics) after a chunk of
+      steps. From the second chunk on, when nothing is compiled any more, the
+      metrics have its images/s. The log has no times, so that a resumed run
+      writes the same log.
 
   Returns:
-    The trained member with its validation accuracy; its weights are their
-    average where it keeps one.
+    The trained member with its validation accuracy. If the member keeps an
+    average of its weights, that average is its weights now.
 
   Raises:
     FloatingPointError: the loss became NaN or infinite; names the step.

@@ -1,10 +1,14 @@
 """Whole layers replaced by degree 2, as in Delphi (Mishra et al. 2020).
 
-As the paper credits it: the last k layers, the largest feasible k. As released
-(mc2-project/delphi, python/minionn): population based training over random
-k-subsets of the layers, in which a copy keeps its parent's subset and mutates
-learning rate and momentum. Delphi-Fast (Tables 2 to 4) replaces one layer more
-than A_t allows.
+There are three versions. A plan is feasible if its accuracy is at least A_t, the
+threshold of the search.
+
+- As the paper describes it: the last k layers of the network are replaced, with the
+  largest k that is feasible.
+- Delphi-Fast (Tables 2 to 4 of the paper): one layer more than that.
+- As Delphi was released (mc2-project/delphi, python/minionn): population based
+  training over random subsets of k layers. A copy keeps the subset of its parent,
+  and changes learning rate and momentum.
 """
 
 import dataclasses
@@ -19,16 +23,21 @@ from safenet_jax.search.pbt import Step
 
 
 def last(layers: int, counts: np.ndarray) -> plans.Plan:
-  """Plans [P, T] that replace the last k layers, for counts k int [P]."""
+  """Plans [P, T] of P members for T layers; counts int [P] says how many last layers each has."""
   replaced = jnp.arange(layers) >= layers - jnp.asarray(counts)[:, None]
   return proposer.whole_degree(plans.GRID * replaced, 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class LastLayers(proposer.Proposer):
-  """Member i of round r replaces the last 1 + (r P + i) mod T layers.
+  """Tries every number of last layers.
 
-  Nodes from `rounds` on replace one layer more than what they start from.
+  With P members and T layers, member i of round r replaces the last
+  1 + (r P + i) mod T layers. A node after these rounds replaces one layer more
+  than the member that it starts from.
+
+  layers: T.
+  rounds: how many there are.
   """
 
   layers: int
@@ -46,6 +55,7 @@ class LastLayers(proposer.Proposer):
 class Subsets(proposer.Proposer):
   """Every member replaces a random subset of k layers.
 
+  layers: T, the number of activation layers.
   count: k, or 0 to spread k from 1 to T over the members.
   """
 
@@ -64,16 +74,19 @@ class Subsets(proposer.Proposer):
 
 
 def subsets(layers: int, count: int) -> Subsets:
-  """Random k-subsets; ValueError unless k is 0 (every k) to T."""
+  """Random subsets of `count` layers, 0 for every number; ValueError outside 0..`layers`."""
   if not 0 <= count <= layers:
     raise ValueError(f'{count} layers to replace, want 1..{layers}, or 0 for every number')
   return Subsets(layers, count)
 
 
 def schedule(layers: int, members: int, cycles: int, past_cycles: int = 0) -> list[Step]:
-  """Rounds enough to try every k with P `members`, then `past_cycles` one layer past A_t.
+  """Enough rounds of all members to try every number of last layers; they share the cycles.
 
-  ValueError if the cycles do not reach.
+  With `past_cycles`, so many of the cycles come after that, for one layer more than the
+  accuracy threshold A_t allows.
+
+  ValueError if there are fewer cycles than rounds.
   """
   rounds = -(-layers // members)
   searched = cycles - past_cycles

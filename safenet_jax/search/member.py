@@ -30,11 +30,11 @@ class Task(struct.PyTreeNode, kw_only=True):
 
   train: the training images and labels, on device.
   validation: what members are scored on.
-  channel_ranks: per layer int32 [C], see `importance.ranks`.
+  channel_ranks: per layer int32 [C], the rank of each channel, see `importance.ranks`.
   network: computes in the type that `training` asks for.
   training: the options of its steps.
   mean, std: statistics of the training images, one number per channel.
-  teacher: who distils, or None.
+  teacher: the network whose soft labels are learned, or None.
   """
 
   train: data.Split
@@ -62,10 +62,10 @@ class Task(struct.PyTreeNode, kw_only=True):
     Args:
       network: the one to train.
       images: its training and validation images are put on the device.
-      variables: of the all-ReLU network, which rank its channels.
+      variables: of the trained all-ReLU network; they rank the channels.
       training: the options of its steps.
-      teacher: who distils.
-      validation_images: members are scored on so many of the first ones; None is all.
+      teacher: the network whose soft labels are learned.
+      validation_images: members are scored on the first so many of them; None is all.
     """
     train, validation = (
       data.Split(*(jnp.asarray(part[:count]) for part in split))
@@ -92,10 +92,19 @@ class Task(struct.PyTreeNode, kw_only=True):
 
 
 class Member(struct.PyTreeNode):
-  """State of one member. `loss` is the mean of its last training steps.
+  """State of one member.
 
+  params, batch_stats: weights and batch-norm statistics of its network.
+  coefficients: per activation layer float32 [4] or [C, 4].
+  optimizer_state: that of `training.optimizer`.
+  plan: ratio and degree of every activation layer.
+  learning_rate: of its next steps, before the factor that a schedule has.
+  loss: the mean over its last training steps.
+  accuracy: share of the validation images that it classified right when it was last scored.
+  score: Eq. 4 then, see `score.score`; -inf for a member that diverged.
   average: moving average of {'params', 'coefficients'} with its step count, or
-    None. Where there is one, statistics and accuracy are those of the average.
+    None. Where there is one, batch_stats and accuracy are those of the average.
+  momentum: the member's own; None where it is that of its training options.
   """
 
   params: Any
@@ -108,7 +117,7 @@ class Member(struct.PyTreeNode):
   accuracy: jax.Array
   score: jax.Array
   average: optax.EmaState | None = None
-  momentum: jax.Array | None = None  # the member's own, else its training's
+  momentum: jax.Array | None = None
 
 
 def untrained(key: jax.Array, learning_rate: float, network: Network, training: Training) -> Member:
@@ -141,9 +150,10 @@ def create(
 def restart(
   member: Member, learning_rate: float | jax.Array, network: Network, training: Training
 ) -> Member:
-  """The member as it is scored, at the start of a training: without momentum.
+  """The member at the start of a new training, its optimiser without memory.
 
-  With `training.per_channel` the channels of a layer start from its polynomial.
+  Its weights are those that are scored: the average where it keeps one. With
+  `training.per_channel` every channel of a layer starts from the layer's polynomial.
 
   Raises:
     ValueError: coefficients per channel, which a training per layer cannot take.
@@ -190,14 +200,14 @@ def _trainable(member: Member) -> dict[str, Any]:
 
 
 def _advance(average: optax.EmaState, trainable, decay: float) -> optax.EmaState:
-  # A young average forgets faster, or it would remember where the training began.
+  # At first the average forgets faster, or it would keep the weights that training began with.
   young = (1.0 + average.count) / (10.0 + average.count)
   step = 1.0 - jnp.minimum(decay, young)
   return optax.EmaState(average.count + 1, optax.incremental_update(trainable, average.ema, step))
 
 
 def approximation(member: Member, task: Task, blend=0.0, bound: float | None = None):
-  """The member's approximation argument; None where training is all-ReLU."""
+  """What the network takes as `approximation` for this member; None in all-ReLU training."""
   if not task.training.polynomials:
     return None
   return activation.approximate(
@@ -214,15 +224,15 @@ def train(
   rates: jax.Array | float = 1.0,
   blends: jax.Array | float = 0.0,
 ) -> tuple[Member, jax.Array]:
-  """Trains on given batches, the mask fixed; the key is consumed.
+  """Trains on given batches. The plan does not change; the key is consumed.
 
   Args:
     key: for augmentation.
     member: at the start.
     task: the shared data.
     batches: int32 [steps, batch_size], indices into the training set.
-    rates: factor on the learning rate, [] or [steps].
-    blends: share of ReLU left in replaced channels, [] or [steps].
+    rates: factors on the learning rate, [] or [steps].
+    blends: the share of ReLU in replaced channels, [] or [steps]; 0 is the polynomial alone.
 
   Returns:
     The member after the steps, and the losses float32 [steps].
@@ -284,10 +294,12 @@ def _loss(trainable, member, task, images, labels, blend):
 def recalibrate(key: jax.Array, member: Member, task: Task) -> Member:
   """Replaces the batch-norm statistics by their median over fresh training batches.
 
-  Running averages still remember the activations of an earlier plan. The median, because
-  an image far out in the tail of the polynomials makes the variance of its batch, and the
-  mean over batches, many times that of the others. Where training clips what
-  polynomials take, so does this: then even such a batch has the statistics of the rest.
+  Running averages would still remember the activations of an earlier plan. It is the median
+  because of images far out in the tail of the polynomials: one of them makes the variance of
+  its batch many times that of the others, and a mean over batches with it.
+
+  Where training clips the inputs of polynomials (`range_clip`), so does recalibration. Then
+  even such a batch has statistics like the rest.
   """
   if not member.batch_stats:
     return member  # a network without batch norm

@@ -25,19 +25,21 @@ MOMENTUM_RANGE = (0.5, 0.99)
 class Evolution:
   """How a population evolves.
 
-  population: members, P.
-  iterations: mini-batch iterations of every member between two selections.
+  population: P, the number of members.
+  iterations: mini-batches that every member trains on between two selections.
   threshold: A_t, the least accuracy of a feasible member.
-  literal: select by Eq. 4 alone, without A_t.
-  reduction: R(beta) for degrees (0, 2, 3), from a cost model.
+  literal: select by the score alone (Eq. 4, see `score.score`), without A_t.
+  reduction: for degrees (0, 2, 3) R, the share of a ReLU's cost that the degree
+    saves; from a cost model.
   objective: what feasible members are sorted by, one of `score.OBJECTIVES`.
   degrees: those that plans are drawn from.
-  quantile: share of members that is replaced by copies of the same share; at 0
-    only diverged members are.
-  vary_plans: copies explore their plan, and not only how they are trained.
-  vary_momentum: every member has a momentum of its own, which copies explore.
-  resample: probability that a group's degree is drawn anew.
-  rate_factors: explored factors on the learning rate, and on a member's momentum.
+  quantile: the share of members, from the worst, that become copies of members
+    of the same share from the best. At 0 only diverged members do.
+  vary_plans: copies change their plan, and not only how they are trained.
+  vary_momentum: every member has a momentum of its own, which copies change.
+  resample: probability that a copy draws the degree of a group of layers anew.
+  rate_factors: a copy multiplies its learning rate by one of these, and so its
+    momentum if it has its own.
   strategy: how a device runs its members, see `population.over_members`.
   mesh: devices that members are sharded over, see `population.mesh`.
   """
@@ -63,13 +65,14 @@ class Evolution:
 
 
 class Node(struct.PyTreeNode):
-  """What one PBT run searches, as data: all nodes share one executable.
+  """What one PBT run searches. Its fields are arrays, so that all nodes share one executable.
 
-  group: int32 [T]; layers of one group share their ratio and degree. A group
-    is named by the index of its first layer.
-  active: bool [T]; layers that are searched, the others keep their plan.
-  floor: int32 []; least number of activations replaced in the active layers.
-  enforced: bool []; whether A_t holds.
+  group: int32 [T] for T activation layers; layers of one group share their ratio
+    and degree. A group is named by the index of its first layer.
+  active: bool [T]; the layers that are searched. The others keep their plan.
+  floor: int32 []; the least number of activations that a plan replaces in the
+    active layers.
+  enforced: bool []; whether a member needs an accuracy of A_t to be feasible.
   """
 
   group: jax.Array
@@ -81,12 +84,17 @@ class Node(struct.PyTreeNode):
 class Step(NamedTuple):
   """A node of a search schedule: its name, its layers, how its members start.
 
-  start: 'random' plans; variants of the 'candidate' of the node before, which
-    together must replace at least what it did; variants of the 'winner', the
-    best candidate of all nodes so far; or of the 'first' member of the search.
-  proposed: plans are those of the algorithm's `proposer.Proposer`.
-  floor: least number of activations that plans replace.
-  enforced: A_t holds; else the node's best member wins the search as it is.
+  group, active: as of `Node`.
+  cycles: how many selections there are.
+  start: what the members are made of. 'random': plans are drawn at random.
+    'candidate': they vary the best member of the node before, and each replaces
+    at least as many activations of the active layers as that did. 'winner': they
+    vary the best candidate of all nodes so far. 'first': they vary the member
+    that the search began with.
+  proposed: plans come from the algorithm's `proposer.Proposer` instead.
+  floor: the least number of activations that a plan replaces.
+  enforced: whether a member needs an accuracy of A_t to be feasible. If not, the
+    node's best member becomes the winner without being compared.
   """
 
   name: str
@@ -115,8 +123,8 @@ def schedule(layers: int, cycles: int) -> list[Step]:
 def project(plan: plans.Plan, node: Node, sizes: score.Activations) -> plans.Plan:
   """Raises ratios until the active layers replace at least `node.floor`.
 
-  While they do not, the ratio of the active group with the most activations
-  that is not yet full goes up by one step.
+  One step at a time, it raises the ratio of one group: of those whose ratio is
+  still below 1, the one with the most activations.
   """
   counts = jnp.where(node.active, jnp.asarray(sizes.counts, jnp.int32), 0)
   in_group = jax.ops.segment_sum(counts, node.group, len(sizes.counts))[node.group]
@@ -139,7 +147,7 @@ def project(plan: plans.Plan, node: Node, sizes: score.Activations) -> plans.Pla
 def explore(
   key: jax.Array, plan: plans.Plan, node: Node, sizes: score.Activations, evolution: Evolution
 ) -> plans.Plan:
-  """Perturbs one plan: ratios by 1 or 2 steps either way, degrees now and then."""
+  """Changes one plan a little: ratios by 1 or 2 steps up or down, and some degrees."""
   layers = (len(sizes.counts),)
   key_size, key_sign, key_degree, key_resample = jax.random.split(key, 4)
   # Drawn per layer and read at the group's name, so that a group moves as one.
@@ -168,10 +176,10 @@ def random_plan(
   slots: int,
   degrees: tuple[int, ...] = plans.DEGREES,
 ) -> plans.Plan:
-  """A random plan of the active groups, the first ratio stratified over `slots` members.
+  """A random plan of the active groups; the other layers keep theirs.
 
-  With few members independent draws can all be infeasible; member `slot` of
-  `slots` draws its ratios around its own stratum instead.
+  Member `slot` of `slots` draws its ratios in the slot-th of `slots` equal parts of
+  0..1. If few members drew independently, all of them might be infeasible.
   """
   layers = (len(sizes.counts),)
   key_ratio, key_degree = jax.random.split(key)
@@ -212,7 +220,7 @@ def evolve(
   key_choice, key_explore, key_rate = jax.random.split(key, 3)
   order = jnp.argsort(-keys, stable=True)
   rank = jnp.zeros(count, jnp.int32).at[order].set(jnp.arange(count, dtype=jnp.int32))
-  # A diverged member is never a model, even when a whole quarter diverged.
+  # A diverged member is never copied, even when a whole quarter diverged.
   healthy = jnp.maximum(jnp.isfinite(keys).sum(), 1)
   choice = jax.random.randint(key_choice, (count,), 0, jnp.minimum(max(quarter, 1), healthy))
   loses = (rank >= count - quarter) | jnp.isneginf(keys)

@@ -29,9 +29,9 @@ from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import compute_dtype, Training
 from safenet_jax.workdir import Workdir
 
-# Small batches as they are: right for some thousand small images in a few epochs.
+# Small batches without augmentation: right for a few thousand small images and a few epochs.
 TRAINING = Training(batch_size=64, augment=False)
-# The same, and half of the loss asks for the soft labels of the all-ReLU network.
+# The same, and half of the loss comes from the soft labels of the all-ReLU network.
 DISTILLED = dataclasses.replace(TRAINING, distillation=0.5)
 # A phase's number is part of its key.
 PHASES = ('init', 'pretrain', 'search', 'finetune', 'control')
@@ -58,7 +58,7 @@ class Planned(NamedTuple):
   approximation: the polynomials of every activation layer, as the network and
     `quantize` take them.
   accuracy: share of the validation images that it classifies right.
-  replaced: share of the network's ReLUs that polynomials stand for.
+  replaced: share of the network's ReLUs that the plan replaces.
   """
 
   plan: plans.Plan
@@ -87,13 +87,13 @@ def train(
     network: the one to train.
     images: what it is trained on, and validated on.
     epochs: passes over the training images.
-    learning_rate: the highest, which falls to zero along a cosine.
-    warmup_epochs: over which it rises first.
+    learning_rate: its highest value; from there it falls to zero along a cosine.
+    warmup_epochs: epochs in which it rises to that value first.
     training: the options of a training step.
     teacher: a trained network to learn from, if `training.distillation` is not 0.
     seed: of the first weights and of the order of the images.
-    workdir: a directory for logs and checkpoints; the same call resumes from it. A `Workdir` is
-      taken as it is, the settings of any other directory are checked first.
+    workdir: a directory for logs and checkpoints; the same call resumes from it. In a path, the
+      settings that it was made with are checked first; a `Workdir` is taken as it is.
     progress: called as (steps done, steps in all, last metrics).
 
   Raises:
@@ -147,7 +147,7 @@ def search_plan(
   report: Progress | None = None,
   progress: Progress | None = None,
 ) -> Planned:
-  """Searches the plan that saves most within an accuracy, and trains its network on.
+  """Searches a plan that saves much and loses little accuracy, and trains its network on.
 
   With the defaults, a search of a network with T activation layers trains 6 members for
   (2 T + 4) x 20 batches each.
@@ -157,16 +157,17 @@ def search_plan(
     trained: its weights, of `train` or `load_variables`.
     images: what it is trained on; the search sees training and validation images.
     algorithm: one of `search.algorithms.NAMES`; 'btpbt' is the paper's.
-    accuracy_drop: how far below the all-ReLU network's accuracy a plan may be. The result is
-      trained on afterwards and may be on either side of that.
-    relu_budget: of algorithm 'budget', ReLUs left per image; it has no other limit.
-    population: networks that are trained side by side.
-    iterations: batches of each of them between two selections.
-    node_cycles, joint_cycles: selections in a node of the tree, and in the joint search at its
-      end; other algorithms get as many.
-    validation_images: the search scores on so many of the first ones.
-    epochs: of the training of the plan that was found.
-    learning_rate: in the search, and the highest of the training after it.
+    accuracy_drop: how far below the all-ReLU network's accuracy a plan may be in the search. The
+      result is trained on afterwards, and may then lie above or below that threshold.
+    relu_budget: for algorithm 'budget', how many ReLUs may be left per image. That algorithm
+      ignores accuracy_drop.
+    population: how many networks are trained side by side.
+    iterations: batches that each of them trains on between two selections.
+    node_cycles, joint_cycles: selections in each node of the tree, and in the joint search at its
+      end. Other algorithms get as many in all.
+    validation_images: the search scores on the first so many of them.
+    epochs: how long the network is trained on after the search.
+    learning_rate: of the search, and the highest of the training after it.
     training: the options of a training step. The all-ReLU network is the teacher.
     seed: of everything that is drawn.
     workdir: as of `train`; it may be the same one.
@@ -256,9 +257,9 @@ def finetune(
     plan: for every activation layer, of `make_plan`.
     images: what it is trained on, and validated on.
     epochs: passes over the training images.
-    learning_rate: the highest, which falls to zero along a cosine.
-    warmup_epochs: over which it rises first.
-    anneal_epochs: over which ReLU is blended out of the replaced channels.
+    learning_rate: its highest value; from there it falls to zero along a cosine.
+    warmup_epochs: epochs in which it rises to that value first.
+    anneal_epochs: epochs over which replaced channels go from ReLU to the polynomial.
     training: the options of a training step. The all-ReLU network is the teacher.
     seed: of the order of the images.
     workdir: as of `train`; one in which a plan was searched is taken.
@@ -300,7 +301,7 @@ def finetune(
 
 @contextlib.contextmanager
 def _place(workdir, phase: str, network, images, settings, seed: int) -> Iterator[Workdir]:
-  """Where a phase writes: a directory that goes away with it, if none is given."""
+  """Where a phase writes; without a directory, a temporary one."""
   if isinstance(workdir, Workdir):
     yield workdir
   elif workdir is None:
@@ -346,7 +347,8 @@ class Found(NamedTuple):
   """What a search found.
 
   member: the winner, with its plan, weights, accuracy and score.
-  batches: how many mini-batches it was trained for, with its ancestors, at most.
+  batches: the most mini-batches that its weights can have been trained on, those of its
+    ancestors included.
   """
 
   member: Member
@@ -370,13 +372,13 @@ def search(
   Args:
     key: of the whole search.
     first: the all-ReLU member, its polynomials fitted.
-    task: the shared data; what members are scored on gives A_t as well, the least accuracy
-      of a plan.
+    task: the shared data. Its validation images score members, and also give A_t, the least
+      accuracy of a feasible member.
     workdir: where it is logged and checkpointed.
     build: the algorithm for an evolution, see `algorithms.build`.
-    evolution: its settings but A_t.
-    accuracy_drop: A_t is so much below the accuracy of `first`.
-    learning_rate: that members start with.
+    evolution: the settings of the population; its A_t is set here.
+    accuracy_drop: how far A_t is below the accuracy of `first`.
+    learning_rate: what members start with.
     report: called as (cycles done, cycles in all, the cycle's report).
   """
   baseline = fit.evaluate(first, task, *task.validation)
@@ -411,7 +413,10 @@ def tune(
   phase: str = 'finetune',
   progress: Progress | None = None,
 ) -> Member:
-  """Trains a member on, from its weights but without its momentum; arguments as of `fit.fit`."""
+  """Trains a member on from its weights, its optimiser started anew.
+
+  The arguments are those of `fit.fit`.
+  """
   return fit.fit(
     key,
     members.restart(member, learning_rate, task.network, task.training),

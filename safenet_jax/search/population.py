@@ -19,9 +19,10 @@ from safenet_jax.search.member import Member, Task
 class State(struct.PyTreeNode):
   """A population and the best feasible member its node has seen.
 
-  members: leaves with a leading axis [P].
-  best: one member with its weights; the node's candidate until one is feasible.
-  best_key: float [], its selection key, -inf for the candidate.
+  members: all P members; every leaf has a leading axis [P].
+  best: the best feasible member of the node so far, with its weights. Until there is one
+    it is the node's candidate, the member that the node started from.
+  best_key: float [], the selection key of `best`, -inf for the candidate.
   """
 
   members: Member
@@ -32,10 +33,10 @@ class State(struct.PyTreeNode):
 def over_members(function: Callable, strategy: str) -> Callable:
   """Maps a function of one member over a leading axis.
 
-  'map' is a loop over members whose compile time does not grow with them (the
-  fastest on CPU, together with the canonical convolution), 'unroll' a loop
-  written out. 'vmap' batches the members; their convolutions become batched
-  matrix products (`models.convolution`).
+  'map' is a loop over members. Its compile time does not grow with their number,
+  and it is the fastest on CPU, together with the canonical convolution. 'unroll'
+  is the same loop written out. 'vmap' batches the members, and turns their
+  convolutions into batched matrix products (`models.convolution`).
 
   Raises:
     ValueError: another strategy.
@@ -73,7 +74,7 @@ def mesh(members: int) -> jax.sharding.Mesh | None:
 
 
 def _replicated(tree, mesh: jax.sharding.Mesh | None):
-  """The tree, whole on every device: selection and checkpoints need no collectives then."""
+  """The tree, whole on every device, so that selection and checkpoints need no communication."""
   if mesh is None:
     return tree
   return lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
@@ -91,10 +92,11 @@ def begin(
   random: bool,
   proposed: plans.Plan | None = None,
 ) -> State:
-  """The population at the start of a node: copies of its candidate, plans varied.
+  """The population at the start of a node: copies of its candidate, with other plans.
 
-  Member 0 keeps the candidate's plan unless plans are drawn at random, or
-  `proposed` with leaves [P, T].
+  Member 0 keeps the candidate's plan, and the others vary it. With `random` all plans are
+  drawn at random instead. With `proposed` they are those, with leaves [P, T] for P members
+  and T layers.
   """
   sizes = score.activations(task.network)
   count = evolution.population
@@ -164,9 +166,10 @@ def cycle(
     evolution: static settings.
 
   Returns:
-    The next state, and what every member was before selection, leaves [P, ...]:
-    ratio, degree, accuracy, score, loss, learning_rate, its own momentum where it
-    has one, the key it was sorted by, and parent (whom the member was replaced by).
+    The next state, and a report of what every member was before selection, arrays
+    [P, ...] by name: ratio, degree, accuracy, score, loss, learning_rate, momentum
+    (if members have their own), key (what the member was sorted by), and parent
+    (the index of the member that took its place, its own if it stayed).
   """
   sizes = score.activations(task.network)
   key_members, key_evolve = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""Where the plans of a population come from, when they are not varied at random."""
+"""Where the plans of a population come from, if it is not random variation."""
 
 import abc
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ from safenet_jax.approximation import plan as plans
 class Proposer(abc.ABC):
   """Gives every member its plan at the start of a node, and sees what became of it.
 
-  Its state is a pytree of arrays, which the search checkpoints; there is none
-  unless a subclass says so. `P` is the number of members, `T` of layers.
+  Its state is a pytree of arrays, which the search checkpoints. Without methods
+  `init` and `learn` of its own, a subclass has no state. `P` is the number of
+  members, `T` the number of activation layers.
   """
 
   def init(self, key: jax.Array) -> Any:

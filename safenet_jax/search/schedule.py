@@ -21,12 +21,13 @@ MAX_RESTARTS = 3
 class Progress(NamedTuple):
   """Where a search stands; all of it is checkpointed after every cycle.
 
-  state: the running population.
-  candidate: what the running node started from.
+  state: the population of the running node.
+  candidate: the member that the running node started from.
   winner: the best candidate of all finished nodes.
-  first: what the search started from.
+  first: the member that the search started from.
   agent: state of the algorithm's proposer, () without one.
-  position: int32 [3]: node, cycle within it, restarts of it.
+  position: int32 [3]: index of the node, of the cycle in it, and how often the node
+    was restarted.
   """
 
   state: population.State
@@ -55,7 +56,10 @@ def start(
 
 
 def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
-  """A step's node; children must replace at least what their parent did."""
+  """A step as a `pbt.Node`.
+
+  If it starts from the candidate, its floor is what the candidate replaces in its active layers.
+  """
   sizes = score.activations(task.network)
   active = jnp.asarray(step.active)
   kept = jnp.where(active, score.replaced(candidate.plan, sizes), 0).sum()
@@ -99,9 +103,9 @@ def advance(
 ) -> tuple[Progress, dict[str, Any]]:
   """Runs one cycle of a schedule; deterministic in its arguments.
 
-  When every member diverges the node restarts at half the learning rate, and
-  RuntimeError is raised after MAX_RESTARTS restarts. A node without a feasible
-  member hands on the candidate it was given.
+  If every member diverges, the node is restarted at half the learning rate. After
+  MAX_RESTARTS restarts that raises a RuntimeError. If no member of a node was
+  feasible, the next node gets the candidate that this one was given.
 
   Returns:
     The progress after the cycle, and its report (see `cycle`) as numpy arrays.
@@ -163,12 +167,12 @@ def run(
 
   Args:
     key: of the whole search.
-    first: what it starts from, with its accuracy and score (an all-ReLU member).
+    first: the all-ReLU member that it starts from, with accuracy and score.
     task: the shared data.
     steps: what is searched, in order; see `algorithms.build`.
     evolution: the settings.
     workdir: where to log.
-    proposer: of the plans of steps that are proposed.
+    proposer: gives the plans of steps that are `proposed`.
     phase: name in the log.
     report: called as (cycles done, cycles in all, the cycle's report).
   """
@@ -195,6 +199,6 @@ def run(
     if report:
       report(done, total, cycle_report)
   checkpoints.close()
-  # Off the mesh: what follows trains one member, on every process by itself.
+  # On one device again: what follows trains one member, in every process by itself.
   winner = progress.winner.replace(momentum=None)
   return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), winner)

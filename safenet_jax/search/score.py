@@ -1,4 +1,7 @@
-"""What the search maximises (Eq. 4), and the cost of an activation in it."""
+"""What the search maximises (the paper's Eq. 4), and the cost of an activation in it.
+
+Eq. 4: score = accuracy x (1 + the share of the cost of all activations that the plan saves).
+"""
 
 from collections.abc import Callable
 import json
@@ -24,7 +27,7 @@ class CostModel(NamedTuple):
   degree3: float
 
   def reduction(self) -> tuple[float, float, float]:
-    """R(beta) for degrees (0, 2, 3): the share of a ReLU's time that is saved."""
+    """R for degrees (0, 2, 3): the share of a ReLU's time that a polynomial saves."""
     costs = self.degree0, self.degree2, self.degree3
     degree0, degree2, degree3 = (1.0 - cost / self.relu for cost in costs)
     return degree0, degree2, degree3
@@ -106,16 +109,18 @@ def score(
   sizes: Activations,
   reduction: tuple[float, float, float],
 ) -> jax.Array:
-  """Eq. 4 with the reduced *ratio*: accuracy (1 + sum n_t R(beta_t) / sum n).
+  """Eq. 4: accuracy x (1 + sum over layers t of n_t R(d_t) / number of all activations).
 
-  As printed the sum is not divided by the number of activations, which the
-  text ("the reduced ratio of total latency") asks for.
+  Here n_t activations of layer t are replaced by polynomials of degree d_t, and
+  R(d) is the share of a ReLU's cost that degree d saves. The paper prints Eq. 4
+  without the division, but its text asks for it: "the reduced ratio of total
+  latency".
 
   Args:
     accuracy: float [] in 0..1.
     plan: of one member.
     sizes: of the network.
-    reduction: R for degrees (0, 2, 3), from a cost model.
+    reduction: R of degrees (0, 2, 3), from a cost model.
 
   Returns:
     float [], between accuracy and twice the accuracy.
@@ -124,8 +129,9 @@ def score(
   return accuracy * (1.0 + jnp.sum(replaced(plan, sizes) * saved) / sum(sizes.counts))
 
 
-# 'score' is Eq. 4; 'replaced' the share of activations replaced, then accuracy;
-# 'accuracy' the accuracy of the plans that replace at least a node's floor.
+# What feasible members may be sorted by. 'score': Eq. 4. 'replaced': the share of activations
+# that is replaced, and by accuracy where it is equal. 'accuracy': the accuracy, if the plan
+# replaces at least as much as its node asks for.
 OBJECTIVES = ('score', 'replaced', 'accuracy')
 
 
@@ -136,11 +142,22 @@ def goal(
   replaced_share: jax.Array,
   floor_share: jax.Array,
 ) -> jax.Array:
-  """What feasible members are sorted by, larger is better; ValueError if unknown."""
+  """What feasible members are sorted by, larger is better, float [].
+
+  Args:
+    objective: one of OBJECTIVES.
+    accuracy: of the member, float [].
+    value: its score by Eq. 4.
+    replaced_share: the share of the network's activations that its plan replaces.
+    floor_share: the least share that its node asks for.
+
+  Raises:
+    ValueError: another objective.
+  """
   if objective == 'score':
     return value
   if objective == 'replaced':
-    # A thousandth is less than any whole layer's share, so accuracy breaks ties only.
+    # A thousandth is less than the share of any whole layer, so accuracy only breaks ties.
     return replaced_share + 1e-3 * accuracy
   if objective == 'accuracy':
     return jnp.where(replaced_share >= floor_share, accuracy, -1.0)
@@ -157,10 +174,12 @@ def selection_key(
 ) -> jax.Array:
   """What members are sorted by, largest first.
 
-  Feasible members (accuracy >= threshold) come first, by score or by what
-  `sorted_by` gives (-1 to 2); the others by accuracy; a diverged member, whose
-  score is -inf, last. Eq. 4 alone would prefer 100 % replaced at 76.7 % accuracy
-  to 80 % at 85.1 %; `literal` does so.
+  Feasible members, whose accuracy is at least `threshold`, come first. They are
+  sorted by score, or by `sorted_by` (-1 to 2) where that is given. Then come the
+  others, sorted by accuracy. A diverged member, whose score is -inf, comes last.
+
+  Eq. 4 alone would prefer a plan that replaces 100 % at 76.7 % accuracy to one
+  that replaces 80 % at 85.1 %. With `literal` Eq. 4 alone decides.
   """
   if literal:
     return value

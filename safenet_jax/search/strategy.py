@@ -13,7 +13,7 @@ from safenet_jax.search.member import Member, Task
 from safenet_jax.workdir import Workdir
 
 STRATEGIES = ('map', 'vmap', 'unroll')
-# Code that is written out for every member takes minutes to compile beyond.
+# With more members 'unroll', whose code is written out for each, takes minutes to compile.
 MAX_UNROLLED = 8
 
 

@@ -16,8 +16,8 @@ class Teacher(struct.PyTreeNode):
   variables: its weights and batch-norm statistics.
   network: of any architecture with the student's classes.
   mean, std: statistics that its images were normalised by, one number per channel.
-  by_batch: whether it normalises by the batch as its student does, because its own
-    statistics are not those of augmented images.
+  by_batch: whether its batch norm uses the statistics of the batch, as its student's does in
+    training. That is right where its own statistics are not those of augmented images.
   """
 
   variables: Any

@@ -18,23 +18,28 @@ class Training:
   batch_size: int = 128
   momentum: float = 0.9
   weight_decay: float = 5e-4
-  # Without clipping polynomial networks reached NaN in every run; 0 is off.
+  # The largest norm of a gradient. Without it polynomial networks reached NaN in every run; 0 is
+  # off.
   clip_norm: float = 1.0
-  coefficient_rate: float = 0.1  # learning rate of coefficients over that of weights
-  polynomials: bool = True  # False: all-ReLU, and no polynomial is computed beside it
-  per_channel: bool = False  # a polynomial for every channel, not one for a layer
+  coefficient_rate: float = 0.1  # learning rate of coefficients, as a multiple of the weights'
+  polynomials: bool = True  # False: the network is all-ReLU, and no polynomial is computed
+  per_channel: bool = False  # True: a polynomial for every channel, not one for a layer
   leading_floor: float = activation.LEADING_FLOOR  # least leading coefficient of degree 2
-  range_limit: float = 6.0  # |x| beyond it is penalised: its square must fit 15 bits
+  # Inputs x of polynomials with |x| above range_limit are penalised, because a served square must
+  # fit 15 bits. range_penalty is the weight of that in the loss; 0 is off.
+  range_limit: float = 6.0
   range_penalty: float = 1.0
-  # Polynomials take |x| beyond it for it while they train and while batch norm is recalibrated, or
-  # one image in a batch whose squares compound widens the statistics of all others; 0 is off.
+  # The polynomial sees x clipped to [-range_clip, range_clip] while it trains, and while batch norm
+  # is recalibrated; 0 is off. Otherwise a single image whose squares grow from layer to layer
+  # widens the batch statistics of all the others.
   range_clip: float = 0.0
   label_smoothing: float = 0.0
-  distillation: float = 0.0  # weight of the teacher's soft labels, 0..1
+  distillation: float = 0.0  # weight of the teacher's soft labels in the loss, 0..1
   temperature: float = 4.0
   augment: bool = True
-  ema: float = 0.0  # decay of the average of the weights that is scored and served, 0 is off
-  dtype: str = 'auto'  # of the computation: see compute_dtype
+  # Decay of a moving average of the weights, which is then what is scored and served; 0 is off.
+  ema: float = 0.0
+  dtype: str = 'auto'  # that the network computes in, see compute_dtype
   recalibration_batches: int = 16
   evaluation_batch: int = 250
 
@@ -61,7 +66,10 @@ def compute_dtype(training: Training) -> jnp.dtype:
 
 
 def optimizer(training: Training, momentum=None) -> optax.GradientTransformation:
-  """Clipped SGD with momentum at unit rate, on {'params', 'coefficients'}."""
+  """SGD with clipped gradients and momentum, on {'params', 'coefficients'}.
+
+  Its updates are for learning rate 1, and to be subtracted; the caller multiplies by the rate.
+  """
   momentum = training.momentum if momentum is None else momentum
 
   def labels(trainable):

@@ -1,9 +1,9 @@
 """One ratio for all layers, degree 2, trained without selection.
 
-Hand-crafted channel-wise approximation (CW, section 4.1): the members hold a
-grid of ratios and the best feasible one wins. CONAD's uniform partial
-activations (Shafran et al. 2019): the ratio is given. CONAD leaves the other
-channels linear; degree 2 contains that.
+There are two uses. In hand-crafted channel-wise approximation (CW, section 4.1 of
+the paper) the members hold a grid of ratios, and the best feasible one wins. In
+CONAD's uniform partial activations (Shafran et al. 2019) the ratio is given.
+CONAD makes the replaced channels linear, which a polynomial of degree 2 can be too.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from safenet_jax.search.pbt import Step
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(proposer.Proposer):
-  """Gives member i of P ratio (i + 1) / P to the nearest grid step, or the one given.
+  """Gives all members one ratio, or member i of P the grid step nearest to (i + 1) / P.
 
   layers: activation layers of the network.
   ratio: twentieths for all members, or None for the grid.
