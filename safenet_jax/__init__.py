@@ -47,7 +47,7 @@ if TYPE_CHECKING:
   from safenet_jax.protocol.service.bundle import save as save_bundle
   from safenet_jax.protocol.service.client import Client
   from safenet_jax.protocol.service.description import Expectation
-  from safenet_jax.protocol.service.server import Server
+  from safenet_jax.protocol.service.server import Server, ServerOptions
   from safenet_jax.protocol.simulation.simulator import infer as simulate
   from safenet_jax.search.phases import finetune, Planned, search_plan, train, Trained
   from safenet_jax.search.teacher import Teacher

@@ -73,7 +73,6 @@ def ask(asking: Asking) -> None:
     ValueError: files that are not what they should be, or images that the model does not take.
     ProtocolError: the server cannot be reached, is not trusted, or broke the protocol.
   """
-  images, path = read_images(asking), output_file(asking)
   images, path, ledger = read_images(asking), output_file(asking), ledgers.Ledger()
   with clients.Client(
     asking.host,

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from safenet_jax.search import btpbt, budget, controller, layerwise, pbt, score, uniform
+from safenet_jax.search import btpbt, controller, layerwise, pbt, score, uniform
 from safenet_jax.search.proposer import Proposer
 
 # In section 4.1 of the paper, CW-MP is a ratio per layer with one degree, and CW-MP-MD is the
@@ -105,5 +105,5 @@ def build(
       return Search(steps, unselected, controller.Controller(layers, evolution.threshold))
     case 'budget':
       accurate = change(evolution, objective='accuracy', threshold=0.0)
-      return Search(budget.schedule(sizes, relu_budget, cycles), accurate)
+      return Search(pbt.budget_schedule(sizes, relu_budget, cycles), accurate)
   raise ValueError(f"unknown search algorithm '{name}', want one of {', '.join(NAMES)}")

@@ -120,6 +120,21 @@ def schedule(layers: int, cycles: int) -> list[Step]:
   return [Step.everywhere('pbt', layers, cycles, 'random')]
 
 
+def budget_schedule(sizes: score.Activations, relus: int, cycles: int) -> list[Step]:
+  """Plain PBT among plans that leave at most `relus` ReLUs per image.
+
+  It is CryptoNAS's idea (Ghodsi et al. 2020) on this search space: members are sorted by
+  accuracy alone, and `project` raises ratios until the budget is met, so that every plan
+  that is ever trained meets it.
+
+  ValueError for a budget below 0 or above the ReLUs that the network has.
+  """
+  total, layers = sum(sizes.counts), len(sizes.counts)
+  if not 0 <= relus <= total:
+    raise ValueError(f'a budget of {relus} ReLUs, want 0..{total}')
+  return [Step.everywhere('budget', layers, cycles, 'random', floor=total - relus)]
+
+
 def project(plan: plans.Plan, node: Node, sizes: score.Activations) -> plans.Plan:
   """Raises ratios until the active layers replace at least `node.floor`.
 

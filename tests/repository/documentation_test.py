@@ -10,8 +10,6 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 import safenet_jax
 
 ROOT = pathlib.Path(__file__).parents[2]

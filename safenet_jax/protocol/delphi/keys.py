@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.homomorphic import bfv, residues
 from safenet_jax.crypto.oblivious_transfer import correlated_transfer
 from safenet_jax.crypto.oblivious_transfer.correlated_transfer import (
@@ -26,7 +27,6 @@ from safenet_jax.crypto.oblivious_transfer.correlated_transfer import (
   CorrelatedSender,
 )
 from safenet_jax.crypto.randomness import Randomness
-from safenet_jax.protocol.layers import relu
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import frames
 from safenet_jax.transport.channel import Channel
@@ -104,7 +104,7 @@ def client(
   """Sets the client's side up; `contexts` are those of `parameters`."""
   with channel.scope(phase='setup', layer='session', primitive='keys'):
     secrets = {modulus: bfv.SecretKey(context) for modulus, context in contexts.items()}
-    delta = relu.fresh_delta(randomness)
+    delta = garbling.fresh_delta(randomness)
     labels = CorrelatedReceiver(randomness, extension=_EXTENSION)
     words = CorrelatedSender(delta, extension=_EXTENSION)
     channel.send('keys', *(key.public_key() for key in secrets.values()), labels.announcement)
@@ -123,7 +123,7 @@ def server(
 ) -> ServerKeys:
   """Sets the server's side up."""
   with channel.scope(phase='setup', layer='session', primitive='keys'):
-    delta = relu.fresh_delta(randomness)
+    delta = garbling.fresh_delta(randomness)
     labels = CorrelatedSender(delta, extension=_EXTENSION)
     words = CorrelatedReceiver(randomness, extension=_EXTENSION)
     nonce = randomness.bytes(NONCE_BYTES)

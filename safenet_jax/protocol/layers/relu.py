@@ -121,13 +121,6 @@ def online_client(
   return ring.reduce(colour * block.share + sign * block.product_share + selected, form.select_bits)
 
 
-def fresh_delta(randomness: Randomness) -> np.ndarray:
-  """A garbler's offset of labels, uint64 [2]: uniform but for its low bit, which is 1."""
-  delta = randomness.words(2)
-  delta[0] |= np.uint64(1)
-  return delta
-
-
 def word_key(randomness: Randomness) -> bytes:
   """A fresh public key for one block's select words."""
   return randomness.bytes(32)

@@ -41,7 +41,7 @@ class InsecureDealer:
 
   def __init__(self, randomness: Randomness, ledger: Ledger):
     self.randomness, self.ledger = randomness, ledger
-    self.delta = relu.fresh_delta(randomness)
+    self.delta = garbling.fresh_delta(randomness)
     self._garblers: dict[tuple, garbling.Garbler] = {}
 
   def _give(self, layer: str, primitive: str, values: np.ndarray, bits: int) -> None:

@@ -48,7 +48,7 @@ def draw(pipe, source):
     channel=None, structure=STRUCTURE, keys=types.SimpleNamespace(nonce=b''), randomness=source
   )
   image = client_offline.Image(party, 'logits', 0)
-  delta = relu.fresh_delta(source)
+  delta = garbling.fresh_delta(source)
   _, encoding = garbling.Garbler(relu.circuit(FORM), 64, source, delta).garble()
   labels = encoding.labels('server', np.zeros((17, 8), np.uint8))
   secrets = [
