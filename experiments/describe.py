@@ -15,7 +15,7 @@ import rich.console
 import rich.table
 
 from experiments.lib import from_config, launcher
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.estimate import estimate as estimates

@@ -10,8 +10,8 @@ from absl import flags
 
 from experiments import thin
 from experiments.lib import from_config, launcher, scores
-from safenet_jax.search import member as members
-from safenet_jax.search.member import Task
+from safenet_jax.search import members
+from safenet_jax.search.members import Task
 
 PHASE = flags.DEFINE_enum(
   'phase', 'finetune', ['pretrain', *from_config.TUNED, 'thin'], 'Whose network is scored.'

@@ -17,7 +17,7 @@ import numpy as np
 from experiments.lib import launcher, served_model
 from safenet_jax.approximation import planned_weights
 from safenet_jax.protocol.service import bundle as bundles
-from safenet_jax.search import member as members
+from safenet_jax.search import members
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ it is set, for example
 from absl import flags
 
 from experiments.lib import from_config, launcher
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import network as networks
-from safenet_jax.search import member as members
+from safenet_jax.search import members
 
 PLAN = flags.DEFINE_string('plan', None, 'The plan.json to train.')
 

@@ -17,7 +17,7 @@ from safenet_jax.crypto import randomness
 from safenet_jax.fixed_point import formats, quantize
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.report import runs
-from safenet_jax.search import member as members
+from safenet_jax.search import members
 from safenet_jax.transport import ledger as ledgers
 
 TWO_PROCESSES = flags.DEFINE_bool(

@@ -9,9 +9,8 @@ control is the pretrained network with all its ReLUs, trained for as many more s
 import functools
 
 from experiments.lib import from_config, launcher, search_table
-from safenet_jax.search import algorithms, pbt, phases, population, score
-from safenet_jax.search import member as members
-from safenet_jax.search.member import Task
+from safenet_jax.search import algorithms, members, pbt, phases, population, score
+from safenet_jax.search.members import Task
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from safenet_jax.data import Dataset
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.network import Network
-from safenet_jax.search import member as members
-from safenet_jax.search.member import Task
+from safenet_jax.search import members
+from safenet_jax.search.members import Task
 from safenet_jax.workdir import Workdir
 
 

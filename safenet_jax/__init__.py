@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     initial_coefficients,
   )
   from safenet_jax.approximation.importance import ranks as importance_ranks
-  from safenet_jax.approximation.plan import make as make_plan
-  from safenet_jax.approximation.plan import Plan
   from safenet_jax.approximation.planned_weights import flatten_planned, load_planned
+  from safenet_jax.approximation.plans import make as make_plan
+  from safenet_jax.approximation.plans import Plan
   from safenet_jax.crypto.randomness import SystemRandomness
   from safenet_jax.data import Dataset, Split
   from safenet_jax.data import load as load_data
@@ -82,8 +82,8 @@ _NAMES = {
   'load_variables': ('models.weights', 'load_variables'),
   'flatten_variables': ('models.weights', 'flatten_variables'),
   'convert_torch_resnet': ('models.weights', 'convert_torch_resnet'),
-  'Plan': ('approximation.plan', 'Plan'),
-  'make_plan': ('approximation.plan', 'make'),
+  'Plan': ('approximation.plans', 'Plan'),
+  'make_plan': ('approximation.plans', 'make'),
   'importance_ranks': ('approximation.importance', 'ranks'),
   'initial_coefficients': ('approximation.activation', 'initial_coefficients'),
   'fitted_coefficients': ('approximation.activation', 'fitted_coefficients'),

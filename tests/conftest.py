@@ -20,7 +20,7 @@ LONGEST = (
   'experiments/commands_test.py',
   'search/sharded_test.py',
   'experiments/finetune_test.py',
-  'search/member_test.py',
+  'search/members_test.py',
   'search/btpbt_test.py',
   'search/algorithms_test.py',
   'protocol/delphi/parties_test.py',

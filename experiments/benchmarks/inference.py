@@ -32,8 +32,7 @@ import numpy as np
 from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax import data
-from safenet_jax.approximation import activation, importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.fixed_point import quantize
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures

@@ -20,7 +20,7 @@ import numpy as np
 from experiments import benchmarks
 from experiments.benchmarks import inference, Row
 from experiments.lib import two_processes
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels

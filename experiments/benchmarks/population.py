@@ -27,7 +27,7 @@ from experiments.benchmarks import Row, training
 from experiments.configs import cnn7_cifar10
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import btpbt, member, pbt, strategy
+from safenet_jax.search import btpbt, members, pbt, strategy
 from safenet_jax.workdir import Workdir
 
 POPULATIONS = (1, 2, 4, 8)
@@ -47,7 +47,7 @@ def search_images() -> int:
 def rows() -> Iterator[Row]:
   width, populations = (0.125, (1, 2)) if benchmarks.QUICK.value else (WIDTH, POPULATIONS)
   network = architectures.cnn7(width=width)
-  first, task = training.start(network, member.Training(batch_size=training.BATCH))
+  first, task = training.start(network, members.Training(batch_size=training.BATCH))
   place = f'cnn7 at width {width:g}, batch {task.training.batch_size}, {jax.default_backend()}'
   alone: dict[str, float] = {}  # seconds to compile one member
   speeds: dict[str, float] = {}

@@ -22,8 +22,7 @@ from safenet_jax import data
 from safenet_jax.approximation import importance
 from safenet_jax.models import architectures, layers
 from safenet_jax.models.network import Network
-from safenet_jax.search import fit
-from safenet_jax.search import member as members
+from safenet_jax.search import fit, members
 
 try:
   import torch

@@ -50,13 +50,13 @@ class Measured(NamedTuple):
 def rows() -> Iterator[Row]:
   quick = benchmarks.QUICK.value
   # Imported here, so that the processes that are measured have no JAX in them.
-  from safenet_jax.approximation import plan
+  from safenet_jax.approximation import plans
   from safenet_jax.models import architectures
   from safenet_jax.protocol.estimate import untrained
 
   width = 0.125 if quick else 1.0
   net = architectures.cnn7(width=width)
-  model = untrained.model(net, plan.from_twentieths([10] * 7, [2, 3] * 3 + [2]))
+  model = untrained.model(net, plans.from_twentieths([10] * 7, [2, 3] * 3 + [2]))
   repeated = 1 if quick else 8
   structure = Structure.of(model.public)
   contexts = keys.contexts(structure)
@@ -83,7 +83,7 @@ def rows() -> Iterator[Row]:
     yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
   # Peaks of other plans, only to compare with.
   for name, ratio, degree in () if quick else PEAKS:
-    other = untrained.model(net, plan.from_twentieths([ratio] * 7, [degree] * 7))
+    other = untrained.model(net, plans.from_twentieths([ratio] * 7, [degree] * 7))
     found = measure(other, sessions.DEFAULT, 1)
     for party, peak in found.peaks.items():
       yield Row('units', f'peak/{name}/{party}', 'cnn7, one inference', peak, 'bytes')

@@ -7,12 +7,11 @@ import numpy as np
 
 from experiments.lib import launcher
 from safenet_jax import data
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import architectures, weights
 from safenet_jax.models.network import Network
-from safenet_jax.search import fit, phases, score
-from safenet_jax.search import member as members
-from safenet_jax.search.member import Member, Task, Training
+from safenet_jax.search import fit, members, phases, score
+from safenet_jax.search.members import Member, Task, Training
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 

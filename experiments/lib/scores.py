@@ -5,7 +5,7 @@ from typing import Any
 from safenet_jax.data import Dataset
 from safenet_jax.models.network import Network
 from safenet_jax.search import fit
-from safenet_jax.search.member import Member, Task
+from safenet_jax.search.members import Member, Task
 from safenet_jax.workdir import Workdir
 
 NAME = 'evaluations.json'

@@ -11,7 +11,7 @@ import rich.console
 import rich.live
 import rich.table
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 
 
 def remaining(seconds: float, done: int, total: int) -> str:

@@ -9,8 +9,8 @@ from safenet_jax.data import Dataset
 from safenet_jax.fixed_point import quantize
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models.network import Network
-from safenet_jax.search import member as members
-from safenet_jax.search.member import Member, Task
+from safenet_jax.search import members
+from safenet_jax.search.members import Member, Task
 from safenet_jax.workdir import Workdir
 
 

@@ -8,8 +8,7 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
-from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import importance, plans
 from safenet_jax.models import network as networks
 
 # Least-squares fit of ReLU over N(0, 1): 1/(2 sqrt(2 pi)) + x/2 + x^2/(2 sqrt(2 pi)).

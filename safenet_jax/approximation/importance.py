@@ -8,7 +8,7 @@ ascending order of their channel important factors") is right, and is what is do
 import jax
 import jax.numpy as jnp
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import activation_channels, BATCH_NORM_EPSILON, Network
 

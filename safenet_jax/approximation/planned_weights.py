@@ -13,8 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.approximation import activation
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, plans
 from safenet_jax.approximation.activation import Approximation
 from safenet_jax.models import network as networks
 from safenet_jax.models import weights

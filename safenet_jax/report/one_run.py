@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 import re
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.protocol.estimate import estimate
 from safenet_jax.report import costs, figures, tables
 from safenet_jax.report.document import Block, Heading, NOT_RUN, NOTHING, Picture, Table, Text

@@ -10,7 +10,7 @@ import functools
 import math
 import re
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.report import paper_drawings, published, sweeps

@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Any
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import score
 from safenet_jax.workdir import Workdir
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import score as score_lib
 
 # Student's t at 97.5 %, for 1, 2, ... degrees of freedom.

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import Network
 

@@ -18,7 +18,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import proposer
 from safenet_jax.search.pbt import Step
 

@@ -11,8 +11,8 @@ import optax
 
 from safenet_jax import data
 from safenet_jax.models import compilation
-from safenet_jax.search import member as members
-from safenet_jax.search.member import Member, Task
+from safenet_jax.search import members
+from safenet_jax.search.members import Member, Task
 from safenet_jax.workdir import Workdir
 
 # Steps in one jitted call at most: often enough for a progress bar.

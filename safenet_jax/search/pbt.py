@@ -13,9 +13,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import score
-from safenet_jax.search.member import Member
+from safenet_jax.search.members import Member
 
 # Delphi draws momenta from 0.5 to 1, but at 1 a member never settles.
 MOMENTUM_RANGE = (0.5, 0.99)

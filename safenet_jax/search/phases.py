@@ -18,13 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from safenet_jax.approximation import activation
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, plans
 from safenet_jax.data import Dataset
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import algorithms, fit, pbt, schedule, score, strategy
-from safenet_jax.search import member as members
-from safenet_jax.search.member import Member, Task
+from safenet_jax.search import algorithms, fit, members, pbt, schedule, score, strategy
+from safenet_jax.search.members import Member, Task
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import compute_dtype, Training
 from safenet_jax.workdir import Workdir

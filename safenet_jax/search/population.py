@@ -9,11 +9,11 @@ from jax import lax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import compilation
-from safenet_jax.search import member as members_
+from safenet_jax.search import members as members_
 from safenet_jax.search import pbt, score
-from safenet_jax.search.member import Member, Task
+from safenet_jax.search.members import Member, Task
 
 
 class State(struct.PyTreeNode):

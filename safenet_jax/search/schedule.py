@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import pbt, population, score
 from safenet_jax.search import proposer as proposers
-from safenet_jax.search.member import Member, Task
+from safenet_jax.search.members import Member, Task
 from safenet_jax.workdir import Workdir
 
 MAX_RESTARTS = 3

@@ -7,9 +7,9 @@ from jax.experimental import multihost_utils
 import jax.numpy as jnp
 
 from safenet_jax.models import compilation
-from safenet_jax.search import member as members_
+from safenet_jax.search import members as members_
 from safenet_jax.search import pbt, population
-from safenet_jax.search.member import Member, Task
+from safenet_jax.search.members import Member, Task
 from safenet_jax.workdir import Workdir
 
 STRATEGIES = ('map', 'vmap', 'unroll')

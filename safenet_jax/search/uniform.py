@@ -11,7 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import proposer
 from safenet_jax.search.pbt import Step
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import activation, importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels
 

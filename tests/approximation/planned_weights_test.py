@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import activation, importance, planned_weights
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, importance, planned_weights, plans
 from safenet_jax.fixed_point import quantize
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks

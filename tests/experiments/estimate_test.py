@@ -9,7 +9,7 @@ import pytest
 
 from experiments import benchmarks
 from experiments.benchmarks import units
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import architectures
 from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.estimate import unit_costs, untrained

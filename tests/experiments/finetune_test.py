@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from tests.experiments.commands_test import run, SMALL, SMOKE
 
 # Every option of polynomial training, on the smallest run there is.

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from safenet_jax import data
-from safenet_jax.approximation import plan as plans
-from safenet_jax.approximation import planned_weights
+from safenet_jax.approximation import planned_weights, plans
 from safenet_jax.models import architectures
 from safenet_jax.report import runs
 

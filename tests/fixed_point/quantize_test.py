@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import activation, importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.crypto import randomness
 from safenet_jax.fixed_point import calibration, quantize
 from safenet_jax.models import layers

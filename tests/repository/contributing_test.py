@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.delphi import online

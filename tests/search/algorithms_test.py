@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import plan as plans
-from safenet_jax.search import algorithms, layerwise, schedule, score, uniform
-from safenet_jax.search import member as members
+from safenet_jax.approximation import plans
+from safenet_jax.search import algorithms, layerwise, members, schedule, score, uniform
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from safenet_jax import data
-from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import importance, plans
 from safenet_jax.models import architectures
-from safenet_jax.search import btpbt, population, schedule, score
-from safenet_jax.search import member as members
+from safenet_jax.search import btpbt, members, population, schedule, score
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 

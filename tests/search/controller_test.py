@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import controller, score
 
 SIZES = score.Activations((300, 100), (20, 20))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.search import pbt, score
-from safenet_jax.search.member import Member
+from safenet_jax.search.members import Member
 
 SIZES = score.Activations(counts=(400, 200, 100, 100), channels=(20, 20, 20, 20))
 

@@ -9,8 +9,7 @@ import pytest
 
 import safenet_jax as safenet
 from safenet_jax import data
-from safenet_jax.search import fit, phases, population
-from safenet_jax.search import member as members
+from safenet_jax.search import fit, members, phases, population
 from tests.support import small_search
 
 NETWORK = small_search.NETWORK

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.search import member as members
-from safenet_jax.search import population
+from safenet_jax.search import members, population
 from safenet_jax.search import strategy as strategies
 from safenet_jax.workdir import Workdir
 from tests.support import compilations, small_search

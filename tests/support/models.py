@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 from safenet_jax.approximation import activation as activation_
-from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import importance, plans
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point import formats, quantize
 from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel

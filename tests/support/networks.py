@@ -5,8 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from safenet_jax.approximation import activation, importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.fixed_point import formats, quantize
 from safenet_jax.models import network as networks
 from safenet_jax.models.layers import (

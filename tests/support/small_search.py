@@ -8,8 +8,7 @@ from safenet_jax import data
 from safenet_jax.approximation import importance
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.models.network import Network
-from safenet_jax.search import member as members
-from safenet_jax.search import pbt
+from safenet_jax.search import members, pbt
 
 LAYERS = 3
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from safenet_jax.approximation import activation, importance
-from safenet_jax.approximation.plan import Plan
+from safenet_jax.approximation.plans import Plan
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from safenet_jax.fixed_point import calibration, quantize
 from safenet_jax.fixed_point.formats import Precision

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import inference, networks
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.models import architectures
 from safenet_jax.protocol.estimate import estimate
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import inference
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.crypto import randomness
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks

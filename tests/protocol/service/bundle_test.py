@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import safenet_jax
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import plans
 from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from safenet_jax import data
-from safenet_jax.approximation import activation, importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.fixed_point import quantize
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks

@@ -14,8 +14,7 @@ import numpy as np
 import optax
 
 from safenet_jax import data
-from safenet_jax.approximation import activation, importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.models.network import activation_channels, BATCH_NORM_MOMENTUM, Network
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import compute_dtype as compute_dtype

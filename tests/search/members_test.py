@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import plan as plans
-from safenet_jax.search import fit
-from safenet_jax.search import member as members
+from safenet_jax.approximation import plans
+from safenet_jax.search import fit, members
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 from tests.search.btpbt_test import tiny_task

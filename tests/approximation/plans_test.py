@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.approximation import importance
-from safenet_jax.approximation import plan as plans
+from safenet_jax.approximation import importance, plans
 from safenet_jax.models import layers
 from safenet_jax.models.network import Network
 
