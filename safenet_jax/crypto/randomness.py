@@ -1,7 +1,8 @@
 """Where secrets come from: AES-128 in counter mode, keyed by the system.
 
 Every secret of this package (shares, masks, labels, keys) is drawn through a
-`Randomness` argument. `jax.random` and `numpy.random` never make a secret.
+`Randomness` argument, but for the keys and the noise of BFV: SEAL draws those from
+the system itself. `jax.random` and `numpy.random` never make a secret.
 """
 
 import abc
