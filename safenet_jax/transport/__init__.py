@@ -1,6 +1,4 @@
-"""Bytes between two parties: frames, channels, TLS, links and the ledger.
-
-Nothing here knows of a network's layers.
+"""Bytes between two parties: frames, channels, TLS, links and the ledger. Knows no layer.
 
 - `channel`: one party's end of a connection: sends and receives messages of arrays
 - `frames`: a message as bytes, and the checks before anything of it is used
