@@ -1,4 +1,4 @@
-"""How many bits an activation layer gets, for room above all that calibration saw."""
+"""How many bits an activation layer gets: enough for values above all that calibration saw."""
 
 import dataclasses
 import math
@@ -10,7 +10,8 @@ from safenet_jax.fixed_point.channel_order import Pool
 from safenet_jax.fixed_point.folding import Split
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 
-# Fraction bits to aim for in a leading coefficient that is not folded: it is small.
+# Fraction bits to aim for in a leading coefficient that is not folded into weights.
+# Leading coefficients are small, so that they need many.
 _LEAD_BITS = 16
 
 
@@ -18,10 +19,16 @@ _LEAD_BITS = 16
 class Choice:
   """What an activation layer's format is chosen from.
 
-  inputs, values: float64 [B, ..., C] before and after the activation, in the
-    split's order.
-  fraction, output: fraction bits of both.
-  folded: the inputs' integers are those of a square's argument.
+  name: of the activation layer.
+  precision: the bits to aim for.
+  split: which channels are garbled, and which are polynomials.
+  inputs, values: float64 [B, ..., C] before and after the activation, with channels
+    in the split's order.
+  fraction: fraction bits of the garbled channels' input.
+  output: fraction bits of the output of activation and pool.
+  pool: the pool that is part of this activation, if there is one.
+  folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
+    before. Then the integers of the polynomial channels are those of a y + b.
   """
 
   name: str
@@ -36,7 +43,7 @@ class Choice:
 
   @property
   def window(self) -> int:
-    """Side of the pool behind the activation, 1 without one."""
+    """Side of the pool that follows the activation, 1 without one."""
     return self.pool.window if self.pool else 1
 
   def formats(self) -> tuple[ActivationFormat, np.ndarray | None]:
@@ -48,7 +55,7 @@ class Choice:
     bits = self.precision.ring
     form, integers = self._garbled(), None
     if not form.maximum:
-      ring.window_bits(self.window)  # refuses windows whose mean is no shift
+      ring.window_bits(self.window)  # raises where a shift is not the window's mean
     if self.split.degree:
       form, integers = self._polynomial(form)
     form.rescales(bits)  # raises where they do not fit
@@ -67,7 +74,7 @@ class Choice:
     sign = math.ceil(math.log2(margin * largest + 2.0**dropped)) + 1
     maximum = self.pool is not None and self.pool.maximum
     if maximum:
-      # One more than the circuit's values have, for the offset of the exact truncation.
+      # One bit more than the circuit's values have: the exact truncation adds an offset.
       select = sign - dropped + 1
     else:
       select = math.ceil(math.log2(margin * largest * self.window**2 + 1)) + 2
@@ -97,7 +104,8 @@ class Choice:
     largest = float(np.abs(self.values[..., form.relu :]).max())
     bound = self.precision.margin * largest * self.window**2
 
-    # Field, shift up to which its last truncation is exact, least bits of a leading coefficient.
+    # For each field F_p: p, the largest shift that the exact truncation takes (p is 1 modulo
+    # 2^shift), and the fewest fraction bits of a leading coefficient.
     fields = [(ring.PRIME_41, 37, _LEAD_BITS - 4)] if square else []
     if not folded:
       fields.append((ring.PRIME_50, 32, _LEAD_BITS // 2))

@@ -1,8 +1,8 @@
 """Runs the float network on calibration images, and makes its integers on the way.
 
-Pruned channels are not made and not read; garbled ones come first. Both sides of
-an addition get the same channels and fraction bits by a `Gather`, so that what
-each party adds is its own shares.
+Pruned channels are neither computed nor read. Garbled channels come first. Before an
+addition, a `Gather` gives both sides the same channels and fraction bits. Each party
+can then add by adding its own shares.
 """
 
 import dataclasses
@@ -19,19 +19,27 @@ from safenet_jax.fixed_point.model import LinearWeights, max_pool
 from safenet_jax.models import layers as records
 
 _LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
-# An image is left out whose largest value is so many times that of the median image.
+# An image is left out if its largest value is more than this many times the median image's.
 _OUTLIER = 8.0
 
 
 class _Step(NamedTuple):
-  """A served layer and the step before it: sides of an addition find where they part."""
+  """A served layer, and the step before it.
+
+  Two sides of an addition follow their steps back to find where they part.
+  """
 
   layer: records.Layer
   before: '_Step | None'
 
 
 def layers_since(step: _Step | None, start: _Step | None) -> tuple[records.Layer, ...]:
-  """The served layers after `start`, which is on the way to `step`."""
+  """The served layers after `start`, up to `step` itself.
+
+  Args:
+    step: the last step; None before the first layer.
+    start: a step on the way to `step`; None for the network's input.
+  """
   found: list[records.Layer] = []
   while step is not start and step is not None:
     found.append(step.layer)
@@ -43,12 +51,14 @@ def layers_since(step: _Step | None, start: _Step | None) -> tuple[records.Layer
 class Value:
   """Calibration values float64 [B, ..., C] on their way through the layers.
 
-  channels: the original index of every channel that is there, in its new order;
-    the others are zero.
-  total: how many channels there were.
-  fraction: fraction bits.
+  x: the values, in floats.
+  channels: the original index of every channel that is there, in the new order. The
+    channels that are not there are zero.
+  total: how many channels the original network has here.
+  fraction: fraction bits of the integers that stand for x.
   step: the last served layer.
-  folded: the polynomial channels' integers are those of a square's argument.
+  folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
+    before. Then the integers of the polynomial channels are those of a y + b.
   """
 
   x: np.ndarray
@@ -63,7 +73,7 @@ class Value:
     return dataclasses.replace(self, step=_Step(layer, self.step), **changes)
 
   def arranged(self, channels: np.ndarray, fraction: int | None = None) -> 'Value':
-    """With other channels, or more fraction bits."""
+    """This value with other channels, by original index, or with more fraction bits."""
     shift = 0 if fraction is None else fraction - self.fraction
     if not shift and np.array_equal(channels, self.channels):
       return self
@@ -80,8 +90,9 @@ class Value:
 class Calibration:
   """Operations on a `Value` that choose formats and integers.
 
-  activations: as in `PublicModel`; linear, polynomials: as in `FixedPointModel`.
-  usual: bool [B], images that no layer left out.
+  activations, absorbed: as in `PublicModel`.
+  linear, polynomials: as in `FixedPointModel`.
+  usual: bool [B], the images that no layer has left out.
   """
 
   def __init__(self, network, variables, approximation, precision: Precision):
@@ -104,15 +115,20 @@ class Calibration:
     return Value(normal, np.arange(normal.shape[-1]), normal.shape[-1], fraction)
 
   def _fraction(self, values: np.ndarray, wanted: int) -> int:
-    """The most fraction bits up to `wanted` with which values fit 15 bits."""
+    """The most fraction bits, but not over `wanted`, with which the values fit 15 bits."""
     largest = float(np.abs(values).max(initial=0.0)) or 1.0
     return min(wanted, math.floor(math.log2(_LIMIT / largest)))
 
   def _without_outliers(self, x: np.ndarray) -> np.ndarray:
-    """Values [B, ..., C], those of images far beyond the others replaced by the median one's.
+    """Values [B, ..., C] of a linear layer, in which no image is far beyond the others.
 
-    Polynomials of polynomials may leave all bounds for an image in a hundred. Formats that hold it
-    have no fraction bits for the others, and its class is rarely right in floats.
+    An image is far beyond if its largest value here is more than `_OUTLIER` times that of
+    the median image. It gets the median image's values from this layer on, and is no longer
+    among the `usual` ones.
+
+    The reason: with many polynomials in a row, the values of about one image in a hundred may
+    grow without bound. Formats wide enough for that image would leave no fraction bits to the
+    others, and the float network rarely finds its class either.
     """
     largest = np.abs(x).reshape(len(x), -1).max(-1)
     far = largest > _OUTLIER * np.median(largest)
@@ -121,7 +137,16 @@ class Calibration:
     return x
 
   def _linear(self, name, layer, value, kernel, bias, stride, apply) -> Value:
-    """kernel [..., I, O] has only the input channels that are left."""
+    """What conv and dense share.
+
+    Args:
+      name, layer, value: as of every operation.
+      kernel: float64 [..., I, O], batch norm folded in, with only the input channels that
+        are left.
+      bias: float64 [O].
+      stride: of a convolution, else 1.
+      apply: computes the layer's product of values and a kernel.
+    """
     order = self.channels.order(name, bias.size)
     split = self.channels.folded(name)
     if not order.size:
@@ -160,7 +185,7 @@ class Calibration:
 
   def dense(self, name, layer, value):
     kernel, bias = self.folded[name]
-    # Flattening interleaves channels: row (h W + w) C + c.
+    # After flattening, channel c of the position (h, w) is row (h W + w) C + c.
     positions = kernel.shape[0] // value.total
     rows = np.arange(positions)[:, None] * value.total + value.channels
     return self._linear(name, layer, value, kernel[rows.ravel()], bias, 1, np.matmul)
@@ -203,12 +228,12 @@ class Calibration:
     window = records.window(layer, *value.x.shape[1:3])
     bits = ring.window_bits(window)
     x = ring.sum_pool(value.x, window) / window**2
-    # From here on the record names its window, a whole map's too.
+    # From here on the record has its window as a number, also where it is the whole map.
     layer = dataclasses.replace(layer, window=window)
     return value.then(layer, x=x, fraction=value.fraction + bits)
 
   def max_pool(self, name, layer, value):
-    del name  # `Channels` refuses those that are not part of an activation
+    del name  # it is part of an activation: `Channels` refuses all other max pools
     return value.then(layer)
 
   def flatten(self, name, layer, value):
@@ -221,7 +246,7 @@ class Calibration:
     return value.then(
       kept,
       x=value.x[:, :: layer.stride, :: layer.stride],
-      # The zero channels need not be made before they are added to something.
+      # The channels of zeros need not exist before something is added to them.
       channels=value.channels + (layer.features - value.total) // 2,
       total=layer.features,
     )
@@ -237,7 +262,7 @@ class Calibration:
 
 
 def _parting(branch: _Step | None, shortcut: _Step | None) -> _Step | None:
-  """The last step that both sides of an addition have behind them."""
+  """The last step that both sides of an addition have in common."""
   behind = set()
   while branch is not None:
     behind.add(id(branch))

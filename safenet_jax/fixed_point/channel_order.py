@@ -1,8 +1,8 @@
-"""Which channels everything of a network has to make, and in which order.
+"""Which channels each part of a network has to compute, and in which order.
 
-Activations take their garbled channels first, then polynomials; what they prune
-nobody has to make for them. A layer that one activation alone reads makes its
-channels in that activation's order, all others in their own.
+An activation takes its garbled channels first, then its polynomial ones. Channels that it
+prunes need not be computed for it. A layer whose only reader is one activation makes its
+channels in that activation's order. All other layers make theirs in the original order.
 """
 
 import collections
@@ -16,7 +16,12 @@ from safenet_jax.models import layers as records
 
 
 class Pool(NamedTuple):
-  """A pool that is part of the activation before it: its name, its window, and whose kind."""
+  """A pool that is part of the activation before it.
+
+  name: of the pool.
+  window: its side.
+  maximum: whether it is a max pool, else it takes means.
+  """
 
   name: str
   window: int
@@ -26,17 +31,23 @@ class Pool(NamedTuple):
 class Channels:
   """Orders of channels, and what can be made one with the layer before it.
 
-  splits: of every activation, in walking order.
-  pools: by activation name, pools that alone read an activation.
+  splits: of every activation, in the order in which the network is walked.
+  pools: by activation name, the pool that is the activation's only reader.
   """
 
   def __init__(
     self, layers: tuple[records.Layer, ...], input_shape: tuple[int, ...], splits: Sequence[Split]
   ):
-    """Follows every value to all that reads it.
+    """Follows every value to everything that reads it.
+
+    Args:
+      layers: of the network.
+      input_shape: (H, W, C) of an image.
+      splits: of every activation, in the order in which the network is walked.
 
     Raises:
-      ValueError: a max pool that is not directly behind an activation.
+      ValueError: a max pool that does not directly follow an activation, or is not the
+        only reader of that activation.
     """
     self.splits = list(splits)
     found = self._readers = _Readers()
@@ -58,7 +69,12 @@ class Channels:
         )
 
   def order(self, name: str, total: int) -> np.ndarray:
-    """Original indices of the channels that a linear layer or addition of `total` makes."""
+    """Original indices of the channels that a linear layer or an addition makes.
+
+    Args:
+      name: of the layer or addition.
+      total: how many channels it has in the original network.
+    """
     found = self._readers.readers[name]
     readers = {t for t in found if t is not None}
     if None in found:
@@ -68,7 +84,11 @@ class Channels:
     return np.unique(np.concatenate([self.splits[t].order for t in readers]))
 
   def folded(self, name: str) -> Split | None:
-    """The split of the activation whose input the linear layer `name` alone makes, for it alone."""
+    """The split of the one activation that reads the linear layer `name`.
+
+    None if anything else reads the layer too, or if the activation reads more than this
+    layer. Only without either can the activation's square be folded into the layer.
+    """
     readers = self._readers.readers[name]
     if len(readers) != 1 or readers[0] is None:
       return None
@@ -77,12 +97,16 @@ class Channels:
 
 
 class _Readers:
-  """Operations whose value is the names of what has its channels and adds up to it.
+  """Operations that find who reads what; here a value is a set of names.
 
-  readers: by name of a linear layer, an addition or an activation, the indices
-    of the activations that read its channels, None for all other readers.
+  They are the names of the layers and additions whose channels the value has: the one
+  that made it and, if that is an addition, the layers and additions before it that it
+  sums. An activation that it sums is not among them.
+
+  readers: by name of a linear layer, an addition or an activation, the index of every
+    activation that reads its channels; None stands for any other reader.
   sources: by activation index, the value that it reads.
-  pools: by pool name, the name of the activation behind it, or None.
+  pools: by pool name, the activation whose output it reads, or None.
   """
 
   def __init__(self):
@@ -140,6 +164,6 @@ class _Readers:
 
 
 def _activation(value: frozenset[str]) -> str | None:
-  """The activation whose output a value is."""
+  """The activation whose output a value is, None if it is something else."""
   name = next(iter(value), '')
   return name if name.startswith('activation') else None

@@ -1,7 +1,7 @@
 """Whether the public parts of a model fit each other.
 
-Who reads a model that a peer sent or that a file holds checks it here before anything is
-allocated or computed for it.
+A reader of a model, be it from a peer or from a file, checks it here before it allocates or
+computes anything for it.
 """
 
 import dataclasses
@@ -12,14 +12,14 @@ from safenet_jax.fixed_point.formats import ActivationFormat
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
 
-# The most that a model may make its reader allocate: a feature map of 1024 x 1024 x 16, and
-# all maps of a network (a ResNet-50 on 224 x 224 has 2^25 values).
+# Limits on what a model can make its reader allocate. The first is for one feature map, such as
+# 1024 x 1024 x 16. The second is for all maps together: a ResNet-50 on 224 x 224 has 2^25 values.
 _MAX_VALUES = 1 << 24
 _MAX_TOTAL = 1 << 26
 # SEAL takes plaintexts of 60 bits, and 2^59 is one.
 _MAX_RING = 59
 _MAX_FIELD = 1 << 16
-# An exponent that a float holds.
+# 2^-1000 is still a float.
 _MAX_BITS = 1000
 _MAX_LAYERS = 4096
 
@@ -121,7 +121,7 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
   if form.general and form.degree != 2:
     raise ValueError(f'{name} is of general degree {form.degree}')
   if form.maximum:
-    # The bits of a circuit grow with the window, and nothing else bounds it.
+    # The circuit grows with the window, and nothing else limits the window.
     if form.polynomial or not 0 <= form.dropped < form.sign_bits < bits or form.window > 16:
       raise ValueError(
         f'{name} takes maxima of {form.polynomial} polynomial channels, '

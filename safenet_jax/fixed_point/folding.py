@@ -10,7 +10,7 @@ from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
 
 
 def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Name of a linear layer to its float64 kernel [..., O] and bias [O]."""
+  """By linear layer: its float64 kernel [..., O] and bias [O], with batch norm in them."""
   params, stats = variables['params'], variables.get('batch_stats', {})
   folded = {}
   for shape in records.shapes(network.layers, network.input_shape):
@@ -30,7 +30,14 @@ def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, 
 
 
 class Split:
-  """How one activation layer's channels are divided, by original index."""
+  """How one activation layer's channels are divided, by original index.
+
+  total: how many channels the original network has here.
+  relu, polynomial: the garbled channels and the polynomial ones; the rest is pruned.
+  degree: of the polynomials, 0 where there are none.
+  order: garbled channels first, then polynomial ones.
+  coefficients: float64 [4, polynomial channels], constant term first.
+  """
 
   def __init__(self, layer: activation.Approximation):
     if np.any(np.asarray(layer.blend)):
@@ -41,13 +48,22 @@ class Split:
     self.polynomial = np.flatnonzero(mask) if degree else np.zeros(0, np.int64)
     self.degree = degree if self.polynomial.size else 0
     self.order = np.concatenate([self.relu, self.polynomial])
-    # float64 [4, polynomial channels], constant term first.
+
     used = activation.effective(layer.coefficients, layer.degree, layer.floor)
     coefficients = np.asarray(used, np.float64)
     self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
 
   def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Degree 2 as (a y + b)^2 + K: a and b go into the polynomial channels' weights."""
+    """Puts the scale and the shift of squares into the weights of the layer before.
+
+    A polynomial c2 y^2 + c1 y + c0 equals (a y + b)^2 + K with a = sqrt(c2), b = c1 / (2 a)
+    and K = c0 - b^2. With a and b in the weights, only a square and K are left to compute.
+    Other degrees change nothing.
+
+    Args:
+      kernel: [..., O], with output channels in `order`.
+      bias: [O].
+    """
     if self.degree != 2:
       return kernel, bias
     kernel, bias = kernel.copy(), bias.copy()
@@ -60,16 +76,27 @@ class Split:
 
   @property
   def extra(self) -> int:
-    """More weight bits for folded rows, whose scale is the root of the leading coefficient."""
+    """Additional fraction bits for the weights of polynomial channels after `fold`.
+
+    There the weights are multiplied by a, the root of the leading coefficient. It is usually
+    below 1, so that the weights need more bits after the point to be as precise.
+    """
     if self.degree != 2:
       return 0
     return max(0, math.ceil(-math.log2(np.sqrt(np.median(self.coefficients[2])))))
 
   def integers(self, fraction: int, lead: int, *, folded: bool) -> tuple[np.ndarray, int]:
-    """Coefficients int64 [degree + 1, channels] for inputs of `fraction` bits.
+    """The polynomials in integers.
 
-    Also the fraction bits of the polynomial's value. `lead` is those of the
-    leading coefficient, unless it is `folded` away.
+    Args:
+      fraction: fraction bits of the input.
+      lead: fraction bits of the leading coefficient; without meaning if `folded`.
+      folded: whether the input is a y + b as `fold` has it. Then the leading coefficient
+        is 1, the linear one 0 and the constant K.
+
+    Returns:
+      Coefficients int64 [degree + 1, polynomial channels], constant term first; and the
+      fraction bits of the polynomial's value.
     """
     constant, linear, leading, _ = self.coefficients
     if folded:
@@ -81,7 +108,11 @@ class Split:
     return np.round(used * scales[:, None]).astype(np.int64), value
 
   def evaluate(self, y: np.ndarray) -> np.ndarray:
-    """ReLU and polynomial blocks of values in `order`."""
+    """The activation in floats.
+
+    Args:
+      y: its inputs [..., C], with channels in `order`.
+    """
     relu, z = np.split(y, [self.relu.size], axis=-1)
     value = sum(c * z**j for j, c in enumerate(self.coefficients)) if self.degree else z
     return np.concatenate([np.maximum(relu, 0), value], axis=-1)

@@ -1,8 +1,9 @@
-"""The fixed-point model: what both parties know, and what only the server has.
+"""Public number formats: what both parties know of every layer's integers.
 
-A value with f fraction bits is the integer round(x 2^f). Public formats say for
-every activation layer which channels are garbled or polynomial, and how many
-bits everything has; kernels, biases and coefficients are the server's.
+With f fraction bits, the integer round(x 2^f) stands for a number x. The format of an
+activation layer says which channels are garbled (a ReLU in a garbled circuit) and which are
+polynomials, and how many bits everything has. Kernels, biases and coefficients are not
+here: only the server has them.
 """
 
 import dataclasses
@@ -17,11 +18,11 @@ from safenet_jax.crypto.ring import Array
 class Precision:
   """Bits to aim for; a layer whose values need more room gets fewer of them.
 
-  ring: l, width of the shares of linear layers.
-  select_ring: least width of the ring in which ReLUs select.
+  ring: l, the width in bits of the shares of linear layers: integers modulo 2^l.
+  select_ring: the least width in bits of the ring in which a ReLU's output is selected.
   activation, weight: fraction bits of activations and weights.
   square, cubic: fraction bits of the input of degree 2 and of degree 3.
-  margin: headroom over the largest value seen in calibration.
+  margin: formats have room for values so many times the largest one seen in calibration.
   """
 
   ring: int = 56
@@ -35,11 +36,14 @@ class Precision:
 
 @dataclasses.dataclass(frozen=True)
 class Rescale:
-  """Public constants of one block's truncation.
+  """Public constants of the exact truncation of one block of channels.
+
+  The two parties' shares of a value z add up to z modulo M. From them the truncation makes
+  shares of z / 2^f modulo 2^l; `protocol.layers.truncation` says how.
 
   modulus: M.
-  shift: f, bits to drop.
-  bits: l, width of the linear ring.
+  shift: f, how many low bits are dropped.
+  bits: l, the width of the ring of linear layers.
   """
 
   modulus: int
@@ -49,23 +53,28 @@ class Rescale:
   def __post_init__(self):
     if not 1 <= self.bits <= 64 or self.shift < 0 or self.offset == 0 or self.wrap_bits < 1:
       raise ValueError(f'{self} leaves no room, want a smaller shift or a larger ring')
-    # A wrap is worth M / 2^f, of which `carry` is the floor.
+    # Where the shares' sum wraps around M, the result is off by M / 2^f, and `carry` takes that
+    # back. It is the floor of M / 2^f. If M = 1 modulo 2^f, only 2^-f is missing.
     if self.modulus % 2 and (self.modulus - 1) % (1 << self.shift):
       raise ValueError(f'shift {self.shift} of {self.modulus}, want M = 1 mod 2^shift')
 
   @property
   def offset(self) -> int:
-    """A multiple of 2^f near M / 4: what |z| has to stay below."""
+    """The bound that |z| has to stay below: a multiple of 2^f near M / 4."""
     return (self.modulus // 4 >> self.shift) << self.shift
 
   @property
   def carry(self) -> int:
-    """M >> f: what a wrap is worth after the shift."""
+    """M >> f: what is taken off after the shift if the shares' sum has wrapped around M."""
     return self.modulus >> self.shift
 
   @property
   def wrap_bits(self) -> int:
-    """Width of E and K: the rest is lost in the product with `carry` mod 2^l."""
+    """Bits of the truncation's message E and of its one-time pads K.
+
+    They are multiplied by `carry` modulo 2^l. If `carry` is a multiple of 2^n, the product
+    loses their bits from l - n up, so that these need not be sent.
+    """
     zeros = (self.carry & -self.carry).bit_length() - 1
     return self.bits - zeros
 
@@ -84,21 +93,23 @@ class ActivationFormat:
 
   Channels come in two blocks: first those that are garbled, then polynomials.
 
-  relu, polynomial: channels in each block.
+  relu, polynomial: how many channels each block has.
   degree: of the polynomial block, 2 or 3; 0 where it is empty.
   map_shape: (H, W) or () of the input.
   window: of the pool that follows, else 1.
   input_fraction: fraction bits of the input's garbled block.
-  sign_bits: k, the sign is that of the input mod 2^k.
-  select_bits: width of the ring in which the ReLU selects.
-  shift: g, bits that local truncation drops from the polynomial block's input.
+  sign_bits: k, the bits of the sign test: a ReLU takes the sign of its input modulo 2^k.
+  select_bits: width in bits of the ring in which the ReLU's output is selected.
+  shift: g, the low bits that are dropped from the polynomial block's input by local
+    truncation, in which each party shifts its own share.
   modulus: of the field in which the polynomial is computed.
   value_fraction: fraction bits of the polynomial's value in that field.
   output_fraction: fraction bits of the output of both blocks.
-  general: degree 2 with all of its coefficients, as degree 3 has them: no one
-    layer alone makes the input, into which it could be folded.
-  maximum: the pool takes the largest of a window, inside the circuits. Then
-    there are no polynomials, and select_bits = sign_bits - dropped + 1.
+  general: the polynomial is of degree 2 and keeps all of its coefficients, as degree 3
+    does. This is so where it cannot be folded into a linear layer, since the input is not
+    made by one such layer for this activation alone.
+  maximum: whether the pool takes the largest value of a window, inside the circuits.
+    Then there are no polynomials, and select_bits = sign_bits - dropped + 1.
   """
 
   relu: int
@@ -123,7 +134,7 @@ class ActivationFormat:
 
   @property
   def dropped(self) -> int:
-    """Low bits that the sign test ignores: those the output does not have."""
+    """How many low bits the sign test leaves out: those that the output does not have."""
     return self.input_fraction - self.output_fraction
 
   @property
@@ -133,7 +144,10 @@ class ActivationFormat:
 
   @property
   def summed(self) -> int:
-    """Window of the sums that both parties take of their shares after the activation."""
+    """Side of the window over which each party sums its shares after the activation.
+
+    1 where it sums nothing, as with a max pool.
+    """
     return 1 if self.maximum else self.window
 
   @property
@@ -142,7 +156,10 @@ class ActivationFormat:
     return self.value_fraction - self.output_fraction + ring.window_bits(self.window)
 
   def rescales(self, bits: int) -> list[Rescale]:
-    """Truncations to Z_2^bits of the garbled and of the polynomial block, those that exist."""
+    """The exact truncations to integers modulo 2^bits: of the garbled block, then the polynomial.
+
+    A block without channels has none. ValueError if one leaves no room.
+    """
     found = []
     if self.relu:
       found.append(Rescale(1 << self.select_bits, self.relu_shift, bits))
@@ -152,19 +169,19 @@ class ActivationFormat:
 
   @property
   def monic(self) -> bool:
-    """Degree 2 is folded into a square plus a constant: its leading coefficient is 1."""
+    """Whether the polynomial is a folded square plus a constant: its leading coefficient is 1."""
     return self.degree == 2 and not self.general
 
 
 @dataclasses.dataclass
 class RangeReport:
-  """How images fit the formats; every `FixedPointModel.run` adds its own.
+  """How images fit the formats; every `FixedPointModel.run` adds the images that it is given.
 
-  saturated: values that 15 bits do not hold, by name: those of 'input' are
-    clipped, outputs of activations are not.
-  exceeded: values outside the formats, per activation layer; the protocol would
-    compute garbage from those, silently.
-  failures: expected failures of local truncation, of all images together.
+  saturated: by layer, how many values do not fit 15 bits. The image's ('input') are
+    clipped; the outputs of activations are not.
+  exceeded: by activation layer, or for 'logits', how many values are outside the
+    formats. From those the protocol would compute garbage without noticing.
+  failures: expected failures of local truncation, over all images.
   images: how many there were.
   """
 
@@ -179,7 +196,7 @@ class RangeReport:
     return self.failures / max(self.images, 1)
 
   def count(self, name: str, *, saturated: int = 0, exceeded: int = 0) -> None:
-    """Adds a layer's values."""
+    """Adds the counts of one layer."""
     self.saturated[name] = self.saturated.get(name, 0) + saturated
     if name != 'input':
       self.exceeded[name] = self.exceeded.get(name, 0) + exceeded

@@ -1,4 +1,4 @@
-"""The fixed-point model, and its network in plain integers: the functionality of the protocol."""
+"""The fixed-point model, and its network in plain integers: what the protocol computes."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ _LIMIT = 1 << (ring.FIXED_POINT_BITS - 1)
 
 @dataclasses.dataclass(frozen=True)
 class PublicModel:
-  """What both parties know of a served network: all of it but the weights.
+  """What both parties know of a served network: everything except the weights.
 
   layers: the records of the network, without pruned channels.
   input_shape: (H, W, C) of an image.
@@ -23,10 +23,11 @@ class PublicModel:
   absorbed: names of pools that are part of the activation before them; every
     max pool is.
   input_fraction, output_fraction: fraction bits of the image and of the logits.
-  logit_bits: k, logits are compared mod 2^k where the client gets the class alone;
-    None where nothing is known of their size, and the whole ring is compared.
-  truncation_bits: calibration images expect at most 2^-truncation_bits failures
-    of local truncation each, and none where there are no polynomials.
+  logit_bits: k; where the client gets the class alone, logits are compared modulo 2^k.
+    None where nothing is known of their size. Then they are compared in the whole ring.
+  truncation_bits: an inference has at most 2^-truncation_bits expected failures of local
+    truncation, as calibration images show. A local truncation is one in which each party
+    drops low bits of its own share. Networks without polynomials have none.
   """
 
   layers: tuple[records.Layer, ...]
@@ -52,7 +53,11 @@ class PublicModel:
     return normalise(images, self.mean, self.std)
 
   def encode(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
-    """The client's input: uint8 [B, H, W, C] to int64 fixed point; `report` counts saturation.
+    """The client's input in fixed point, int64 [B, H, W, C].
+
+    Args:
+      images: uint8 [B, H, W, C].
+      report: if given, counts the images and the values that had to be clipped.
 
     Raises:
       ValueError: anything but uint8 [B, H, W, C] of the model's shape.
@@ -91,10 +96,10 @@ RECORDS = (
 class LinearWeights:
   """The server's integers of one linear layer.
 
-  kernel: int64 [k, k, I, O] or [I, O], pruned channels removed.
+  kernel: int64 [side, side, I, O] or [I, O], pruned channels removed.
   bias: int64 [O], at the fraction bits of the output.
-  stride: of a convolution.
-  limb: width of exact float64 limbs, see `ring.multiply`.
+  stride: of a convolution, else 1.
+  limb: bits of a limb in `ring.multiply`, such that products in float64 are exact.
   """
 
   kernel: np.ndarray
@@ -109,7 +114,7 @@ class FixedPointModel:
 
   public: what clients know too.
   linear: the weights of each linear layer, by name.
-  polynomials: coefficients by activation name, int64 [degree + 1, polynomial
+  polynomials: by activation name, the coefficients int64 [degree + 1, polynomial
     channels], constant term first.
   """
 
@@ -120,14 +125,14 @@ class FixedPointModel:
   def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images, in plain integers.
 
-    This is the functionality that the protocol computes, with every truncation
-    rounded to the nearest. The protocol rounds at random to one of the two
-    neighbours, and takes inputs of a ReLU below one unit of its output for zero
-    now and then, which a pool can make one unit more.
+    The protocol computes the same, except for roundings. Here every truncation rounds to
+    the nearest integer. The protocol rounds at random to one of the two neighbours. Now and
+    then it also takes a ReLU's input that is smaller than one unit of the output for zero,
+    and a pool can turn this into one more unit of difference.
 
     Args:
       images: uint8 [B, H, W, C].
-      report: if given, is added to.
+      report: if given, counts these images and how their values fit.
     """
     report = report or RangeReport()
     public = self.public
@@ -138,12 +143,12 @@ class FixedPointModel:
     return logits
 
   def logits(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
-    """As `run`, decoded: float64 [B, classes], what a client of a server gets."""
+    """The logits of `run` as numbers, float64 [B, classes]: what a client gets from a server."""
     return self.public.decode(self.run(images, report))
 
 
 def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-  """Images uint8 [B, H, W, C] as float64, less `mean` and over `std` of each channel."""
+  """(images / 255 - mean) / std for each channel, float64, of images uint8 [B, H, W, C]."""
   return (images / 255.0 - np.asarray(mean)) / np.asarray(std)
 
 

@@ -1,10 +1,11 @@
 """From a trained, planned network to its fixed-point model.
 
-Batch norm is folded into the weights, pruned channels are removed, the rest is
-permuted so that garbled channels come first, and the formats of every layer are
-chosen from calibration images, with room for values larger than those seen.
-An image whose values leave all bounds in a layer sets no format from there on.
-`quantization_report` says what that cost.
+Batch norm is folded into the weights. Pruned channels are removed, and the others are
+permuted so that garbled channels come first. Then calibration images run through the
+network, and each layer's format is chosen from the values they have there, with room for
+larger ones. If an image's values in a linear layer are far larger than those of the other
+images, it no longer counts for the formats from that layer on.
+`quantization_report` says how much accuracy fixed point costs.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicMode
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import activation_channels, Network
 
-# Most of an inference's chances to fail in a local truncation: 2^-20 is usual.
+# The largest probability of a failed local truncation in an inference that is accepted. In a
+# local truncation each party drops low bits of its own share. 2^-20 is usual.
 _TRUNCATION_FAILURE = 2.0**-10
 
 
@@ -41,13 +43,14 @@ def quantize(
   Args:
     network: its layer records.
     variables: trained params and batch_stats.
-    approximation: per activation layer an `Approximation`; None where all are ReLU.
+    approximation: an `Approximation` for each activation layer; None where all are ReLU.
     images: uint8 [B, H, W, C], calibration images that set the formats.
     mean, std: per channel, with which images are normalised.
     precision: bits to aim for.
 
   Raises:
-    ValueError: the values do not fit the rings, or most images leave the range of the others.
+    ValueError: the values do not fit the rings; or more than half of the images have values
+      far beyond the others'; or local truncation would fail too often.
   """
   if approximation is None:
     approximation = activation.all_relu(activation_channels(network))
@@ -68,7 +71,7 @@ def quantize(
     )
   if not report.truncation_failure:
     return model
-  # A power of two, as all that formats say of calibration: clients are told.
+  # Clients are told this. Like all that formats say of calibration, it is a power of two.
   bits = math.floor(-math.log2(report.truncation_failure))
   public = dataclasses.replace(model.public, truncation_bits=bits)
   return dataclasses.replace(model, public=public)
@@ -82,7 +85,17 @@ def build(
   mean: tuple[float, ...],
   std: tuple[float, ...],
 ) -> FixedPointModel:
-  """The model that these operations make of images, not run yet; see `quantize`."""
+  """The model that calibration on images makes, without the checks of `quantize`.
+
+  Args:
+    network: its layer records.
+    operations: the calibration to walk through the network with.
+    images: uint8 [B, H, W, C].
+    mean, std: per channel, with which images are normalised.
+
+  Raises:
+    ValueError: the values do not fit the rings.
+  """
   start = operations.start(normalise(images, mean, std))
   end = records.run(network.layers, operations, start)
   if end.x.shape[-1] == end.channels.size:
@@ -103,7 +116,7 @@ def build(
 
 
 def _logit_bits(logits: calibration.Value, precision: Precision) -> int:
-  """Bits that hold the logits with a sign and the margin, at most the ring's."""
+  """Bits that hold the logits' sign and values up to the margin; at most those of the ring."""
   largest = float(np.abs(logits.x).max(initial=0.0)) * 2.0**logits.fraction
   return min(math.ceil(math.log2(precision.margin * largest + 1)) + 1, precision.ring)
 
@@ -112,9 +125,9 @@ def _logit_bits(logits: calibration.Value, precision: Precision) -> int:
 class QuantizationReport:
   """What fixed point costs on labelled images.
 
-  ranges: how they fit the formats.
-  floating, fixed: images that the float network and the integer model get right.
-  agreement: images of which both say the same class.
+  ranges: how the images fit the formats.
+  floating, fixed: how many images the float network and the integer model get right.
+  agreement: for how many images both give the same class.
   """
 
   ranges: RangeReport
@@ -124,7 +137,7 @@ class QuantizationReport:
 
   @property
   def points_lost(self) -> float:
-    """Accuracy of the float network less that of the integer model, in points of 100."""
+    """Accuracy of the float network less that of the integer model, in percentage points."""
     return 100 * (self.floating - self.fixed) / self.ranges.images
 
   def record(self) -> dict[str, object]:
@@ -135,7 +148,7 @@ class QuantizationReport:
     }
 
   def lines(self) -> Iterator[str]:
-    """For people: accuracy first, then the layers with values that do not fit."""
+    """Lines for people: accuracy first, then the layers with values that do not fit."""
     ranges, count = self.ranges, self.ranges.images
     yield (
       f'fixed point: {self.fixed / count:.2%} of {count} images right, float '
@@ -165,14 +178,14 @@ def quantization_report(
   """Compares a fixed-point model with the network it was made from.
 
   Args:
-    model: of `quantize`, with these three arguments:
-    network, variables, approximation: the float network.
-    images: uint8 [N, H, W, C], best others than those of the calibration.
+    model: what `quantize` made of the network.
+    network, variables, approximation: the float network, as `quantize` got it.
+    images: uint8 [N, H, W, C], preferably not those of the calibration.
     labels: integers [N].
     batch: images at a time; the last batch may be smaller.
 
   Raises:
-    ValueError: no images, or as many labels as there are not.
+    ValueError: there are no images, or not as many labels as images.
   """
   if len(images) != len(labels) or not len(images):
     raise ValueError(f'{len(images)} images with {len(labels)} labels, want as many, and some')

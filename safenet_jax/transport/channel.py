@@ -1,10 +1,10 @@
 """A party's end of a connection: messages with deadlines, every byte counted.
 
-Parties are blocking straight-line code. `send` hands a message to a thread that
-writes while the party computes on or receives, so that two parties that stream
-to each other at once do not wait for each other. The queue is bounded: beyond
-`queue_bytes` unsent bytes `send` waits, and two parties that both wait there
-end with a ProtocolError after their timeout.
+Parties are blocking straight-line code. `send` hands a message to a thread, which writes
+it while the party computes or receives. So two parties that send much to each other at
+the same time do not wait for each other. The queue is bounded: beyond `queue_bytes` unsent
+bytes `send` waits. Two parties that both wait there end with a ProtocolError after their
+timeout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +27,11 @@ _PARTIES = {'client': 'server', 'server': 'client'}
 
 
 class RefusedError(ProtocolError):
-  """The peer said in one line why it does not go on."""
+  """The peer said in one line why it does not continue."""
 
 
 class Scope(NamedTuple):
-  """Where in the ledger a message and a second go."""
+  """Under which keys the ledger counts a message and a second."""
 
   phase: str = 'session'
   layer: str = 'session'
@@ -41,8 +41,9 @@ class Scope(NamedTuple):
 class Channel:
   """Messages to and from the other party over a connected socket, TLS or not.
 
-  The channel owns the socket. Its methods are for one thread, but for `abort`.
-  After a ProtocolError it is dead, and every further call raises that error.
+  The channel owns the socket. Its methods are for one thread; only `abort` may be called
+  by any. After a ProtocolError the channel is dead, and every further call raises that
+  error.
   """
 
   def __init__(
@@ -55,15 +56,16 @@ class Channel:
     slowest: float = 100e3,
     queue_bytes: int = 1 << 28,
   ):
-    """Takes over a connected socket; a TLS one after its handshake.
+    """Takes over a connected socket. With TLS, its handshake has to be done already.
 
     Args:
       sock: of any stream family.
       party: which party this end is, 'client' or 'server'.
       ledger: gets the messages of both directions and this party's seconds.
-      timeout: seconds in which a message has to come, or be taken.
-      slowest: bytes per second; a message gets its size over this on top.
-      queue_bytes: unsent bytes that are held before `send` waits.
+      timeout: seconds in which a message has to arrive, or to be taken by the peer.
+      slowest: bytes per second of the slowest link to expect. A message of n bytes has
+        n / slowest seconds more than `timeout`.
+      queue_bytes: how many unsent bytes are held before `send` waits.
     """
     if party not in _PARTIES:
       raise ValueError(f'party {party!r}, want client or server')
@@ -86,7 +88,7 @@ class Channel:
   def scope(
     self, *, phase: str | None = None, layer: str | None = None, primitive: str | None = None
   ) -> Iterator[None]:
-    """Counts the messages and seconds of a block there; what is not given stays."""
+    """Counts the messages and seconds of a block under these keys; others stay as they were."""
     outer = self._scope
     given = {'phase': phase, 'layer': layer, 'primitive': primitive}
     self._scope = outer._replace(**{k: v for k, v in given.items() if v is not None})
@@ -99,8 +101,7 @@ class Channel:
   def send(self, tag: str, *values: np.ndarray | bytes) -> None:
     """Queues a message of integer arrays and bytes.
 
-    Large arrays are not copied but given away: they may be written to again
-    only after `flush`.
+    Large arrays are not copied. The caller may write to them again only after `flush`.
 
     Raises:
       ProtocolError: the peer is gone, or took nothing for too long.
@@ -122,16 +123,22 @@ class Channel:
       expected: (dtype, shape) of every array; `bytes` has shape (length,).
 
     Raises:
-      ProtocolError: it is another message, found out before its payload is
+      ProtocolError: it is another message, which is found out before its payload is
         read; or the peer refused, vanished, stalled, or sent garbage.
     """
     wanted = frames.expect(tag, expected)
     return self._receive(lambda found: wanted, self._deadline(wanted.size))
 
   def receive_bytes(self, tag: str, limit: int, *, idle: float = 0.0) -> bytes:
-    """One message of bytes, as many as the peer chooses up to `limit`.
+    """The bytes of the next message; the peer chooses how many, up to a limit.
 
-    It may begin `idle` seconds later than others.
+    Args:
+      tag: the message's name.
+      limit: the most bytes.
+      idle: seconds that the peer has for this message, more than for others.
+
+    Raises:
+      ProtocolError: as for `receive`.
     """
 
     def wanted(found):
@@ -140,12 +147,12 @@ class Channel:
     return self._receive(wanted, self._deadline(limit) + idle)[0]
 
   def flush(self) -> None:
-    """Waits until everything sent is with the operating system."""
+    """Waits until the operating system has taken everything that was sent."""
     self._check()
     self._guard(self._outbox.flush)
 
   def refuse(self, reason: str) -> None:
-    """Tells the peer in one line why this party does not go on, and closes."""
+    """Tells the peer in one line why this party does not continue, and closes."""
     with contextlib.suppress(ProtocolError):  # a peer that is gone needs no reason
       self.send(_REFUSAL, frames.printable(reason, _MAX_REASON).encode())
       self._outbox.flush()
@@ -153,11 +160,14 @@ class Channel:
     self.close()
 
   def abort(self, reason: str) -> None:
-    """Ends every operation with a ProtocolError; may be called by any thread."""
+    """Ends every operation with a ProtocolError, those of other threads too.
+
+    Any thread may call this.
+    """
     self._stream.kill(ProtocolError(reason))
 
   def close(self) -> None:
-    """Closes the socket, after what is queued if the peer takes it."""
+    """Sends what is queued if the peer takes it, and closes the socket."""
     if self._stream.error is None:
       with contextlib.suppress(ProtocolError):
         self._outbox.flush()
@@ -191,7 +201,7 @@ class Channel:
     return bytes(raw)
 
   def _sent(self, scope: Scope) -> Callable[[float], None]:
-    """Counts the CPU seconds of the outbox's thread, if the ledger's clock does not."""
+    """What counts the CPU seconds of the outbox's thread, if the ledger's clock does not."""
 
     def count(seconds):
       if self.ledger.cpu_clock is time.thread_time:
@@ -204,7 +214,7 @@ class Channel:
       raise self._stream.error
 
   def _guard(self, function, *args):
-    """Calls; a ProtocolError ends the channel."""
+    """Calls the function. A ProtocolError that it raises ends the channel."""
     try:
       return function(*args)
     except ProtocolError as error:
@@ -227,12 +237,12 @@ def connect(
 
   Args:
     host, port: of the server; its certificate has to be for `host`.
-    context: from `tls.client_context`; None is in the clear.
-    timeout: of the connection and its TLS handshake, and of the channel.
-    **options: of the channel.
+    context: from `tls.client_context`; None means a connection without encryption.
+    timeout: seconds for the connection and its TLS handshake; also the channel's timeout.
+    **options: other arguments of `Channel`.
 
   Raises:
-    ProtocolError: nobody listens there, or the certificate is not trusted.
+    ProtocolError: no server listens there, or its certificate is not trusted.
     ValueError: a context that would trust any server.
   """
   if context is not None and not _verifies(context):
@@ -253,13 +263,21 @@ def connect(
 def shaped(
   rtt: float, bandwidth: float, address: tuple[str, int]
 ) -> contextlib.AbstractContextManager[tuple[str, int]]:
-  """A link of `rtt` seconds and `bandwidth` bits a second to the server at `address`.
+  """A slow link to the server at `address`; gives the host and port to connect to instead.
 
     with shaped(40e-3, 100e6, server.address) as (host, port):
       connect(host, port, ...)
 
-  Bytes really wait, see `emulated_link`. TLS goes through it: the server's certificate has
-  to be for 127.0.0.1, where the link is.
+  Bytes really wait, see `emulated_link`. TLS goes through the link. The server's certificate
+  has to be for 127.0.0.1, since that is where the link is.
+
+  Args:
+    rtt: seconds of a round trip.
+    bandwidth: bits a second, each way.
+    address: host and port of the server.
+
+  Raises:
+    ValueError: a time or a rate that is not finite, or a rate of 0.
   """
   return emulated_link.shaped(rtt, bandwidth, address)
 

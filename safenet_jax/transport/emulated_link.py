@@ -1,16 +1,16 @@
 """A slow link between two parties of one machine, on which bytes really wait.
 
-Whoever connects to the link reaches the server behind it. Each direction sends
-`bandwidth` bits a second, of all connections together, and what was sent arrives
-half of `rtt` later; meanwhile more is under way. A connection takes one `rtt` to
-open. The parties are left as they are: TLS, what the operating system buffers and
-who waits for whom are those of a network. Threads sleep and never spin.
+A party that connects to the link reaches the server behind it. Each direction sends
+`bandwidth` bits a second, of all connections together. What was sent arrives half a round
+trip (`rtt`) later, and meanwhile more can be sent. A connection takes one round trip to
+open. The parties' code is the same as on a network, and so are TLS, what the operating
+system buffers, and who waits for whom. The link's threads sleep and never spin.
 
-Not emulated: lost packets, their headers (5 % of a real link's bytes), TCP's slow start.
+Not emulated: lost packets, packets' headers (5 % of a real link's bytes), TCP's slow start.
 
-The link is a process of its own, for a party's keeps its interpreter lock while it
-encrypts, much longer than a link may be late. This file is its program, and
-imports nothing but the standard library.
+The link is a process of its own. In a party's process it would be late: a party holds its
+interpreter's lock while it encrypts, for much longer than a link may be late. This file is
+the link's program, and imports nothing but the standard library.
 """
 
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ _HOST = '127.0.0.1'
 # Bytes are passed on in pieces of this duration: a late piece delays a message by less.
 _PIECE_SECONDS = 0.5e-3
 _LEAST_PIECE, _MOST_PIECE = 1500, 1 << 20
-# Reading is so far ahead of sending, lest a thread that wakes late leave a gap.
+# Bytes are read so long before they are sent. So a thread that wakes up late leaves no gap.
 _AHEAD_SECONDS = 5e-3
-# For the last bytes of connections that have ended, beside two round trips.
+# Time for the last bytes of connections that have ended, beside two round trips.
 _LAST_SECONDS = 1.0
 
 
 @contextlib.contextmanager
 def shaped(rtt: float, bandwidth: float, address: tuple[str, int]) -> Iterator[tuple[str, int]]:
-  """Host and port at which the server at `address` is that far away.
+  """Starts a link, and gives the host and port at which to connect to it.
 
   Args:
     rtt: seconds of a round trip.
@@ -55,23 +55,31 @@ def shaped(rtt: float, bandwidth: float, address: tuple[str, int]) -> Iterator[t
     stdout=subprocess.PIPE,
     text=True,
   ) as process:
-    # It ends with its standard input, which is closed when this process is gone.
+    # The link ends when its standard input is closed, as it also is when this process is gone.
     yield _HOST, int(cast(IO[str], process.stdout).readline())
 
 
 class _Line:
-  """One direction of the link: known by the time at which it has sent all it was given."""
+  """One direction of the link.
+
+  Its state is the time at which it will have sent everything that it was given.
+  """
 
   def __init__(self, delay: float, rate: float):
-    """Seconds, and bytes a second."""
+    """An idle direction.
+
+    Args:
+      delay: seconds from when bytes are sent until they arrive.
+      rate: bytes a second.
+    """
     self.delay, self.rate = delay, rate
     self.piece = int(min(max(rate * _PIECE_SECONDS, _LEAST_PIECE), _MOST_PIECE))
-    # What may be under way, of a connection whose receiver takes nothing too.
+    # The most bytes under way for a connection, also if its receiver takes none.
     self.window = int(rate * (2 * delay + 2 * _AHEAD_SECONDS)) + 2 * self.piece
     self._lock, self._free = threading.Lock(), 0.0
 
   def send(self, size: int) -> float:
-    """When so many bytes will have been sent; waits while that is far off."""
+    """The time at which so many bytes will have been sent; waits while that is far off."""
     with self._lock:
       now = time.monotonic()
       self._free = sent = max(self._free, now) + size / self.rate
@@ -102,7 +110,7 @@ class _Stream:
         self._changed.wait_for(lambda: self._held < self._line.window)
       try:
         piece = self._source.recv(self._line.piece) if self._alive else b''
-      except OSError:  # reset, which the other end gets to know as an end
+      except OSError:  # a reset; the other end sees it as the end of the stream
         piece = b''
       with self._changed:
         self._held += len(piece)

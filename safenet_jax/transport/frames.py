@@ -4,9 +4,9 @@
   header      msgpack [tag, [[dtype, [dimension, ...]], ...]], in its one shortest form
   payload     the arrays one after another, C order, little-endian
 
-A receiver says beforehand which parts it expects, so that sizes are checked
-before a byte of the payload is read. Types are integers, because the protocol
-computes in nothing else, and bytes.
+A receiver says beforehand which parts it expects. So sizes are checked before a byte of the
+payload is read. An array's type is 'bytes' or an integer type, since the protocol computes
+with nothing else.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,11 +33,14 @@ _DTYPES = {
 
 
 class ProtocolError(Exception):
-  """The peer, or the way to it, did not do what the protocol says: one line."""
+  """The peer, or the connection to it, did not do what the protocol says; one line."""
 
 
 def checked(function: Callable, *args: Any, **options: Any) -> Any:
-  """Calls with what the peer sent: a ValueError is the peer's fault, a ProtocolError."""
+  """Calls a function with what the peer sent.
+
+  A ValueError is the peer's fault then, and is raised as a ProtocolError.
+  """
   try:
     return function(*args, **options)
   except ValueError as error:
@@ -66,7 +69,7 @@ class Part(NamedTuple):
 
 
 class Header(NamedTuple):
-  """What a frame says of itself before its payload."""
+  """What a frame says about its payload, before it."""
 
   tag: str
   parts: tuple[Part, ...]
@@ -128,7 +131,7 @@ def view(array: np.ndarray) -> memoryview:
 
 
 def decode_prefix(raw: bytes) -> tuple[int, int]:
-  """(header length, payload length) that 16 bytes announce, or ProtocolError."""
+  """(header length, payload length) that a frame's first 16 bytes announce, or ProtocolError."""
   magic, version, header, payload = PREFIX.unpack(raw)
   if magic != _MAGIC:
     raise ProtocolError('the peer does not speak this protocol: no frame where one has to begin')
@@ -140,7 +143,15 @@ def decode_prefix(raw: bytes) -> tuple[int, int]:
 
 
 def decode_header(raw: bytes, payload: int) -> Header:
-  """The header that a peer sent, or ProtocolError where it is not one of `payload` bytes."""
+  """The header that a peer sent.
+
+  Args:
+    raw: its bytes.
+    payload: how many bytes of payload the frame's first 16 bytes announced.
+
+  Raises:
+    ProtocolError: it is no header, or its parts do not take that many bytes.
+  """
   try:
     found = msgpack.unpackb(raw, use_list=False)
     tag, parts = found

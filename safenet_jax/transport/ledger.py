@@ -21,26 +21,27 @@ _CLOCKS = {time.process_time: 'process', time.thread_time: 'thread'}
 class Ledger:
   """Counts messages and seconds by (phase, layer, primitive, party).
 
-  A message belongs to the party that sends it, a step to the party that
-  computes it; the simulator's jitted steps hold both parties and are counted
-  as 'both'. A flight is a run of messages in one direction within a phase; two
-  flights are a round. A row has the flights that its messages began.
+  A message belongs to the party that sends it, a step to the party that computes it. The
+  simulator's jitted steps compute both parties, and are counted as 'both'.
 
-  Steps may be nested: what an inner one takes is not counted again in the outer.
+  A flight is a run of messages in one direction within a phase. Two flights are a round.
+  A flight is counted in the row of its first message.
+
+  Steps may be nested. What an inner step takes is not counted again in the outer one.
   Wall seconds include the wait for the peer, CPU seconds do not.
 
   Attributes:
-    truncation_failure: expected failures of local truncation per inference, by the
-      model's own account (`FixedPointModel`); None before a model is known.
+    truncation_failure: expected failures of local truncation per inference, as the model
+      itself says (`PublicModel.truncation_failure`); None before a model is known.
   """
 
   def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
     """Starts empty.
 
     Args:
-      cpu_clock: `time.process_time`, of all threads of the process; a process
-        that serves several sessions takes `time.thread_time`, which leaves out
-        the threads that numerical libraries start.
+      cpu_clock: `time.process_time` counts all threads of the process. A process that
+        serves several sessions takes `time.thread_time` to tell them apart; this leaves
+        out the threads that numerical libraries start.
     """
     if cpu_clock not in _CLOCKS:
       raise ValueError(f'cpu_clock {cpu_clock!r}, want time.process_time or time.thread_time')
@@ -56,7 +57,7 @@ class Ledger:
   def send(
     self, phase: str, layer: str, primitive: str, sender: str, message: Any, bits: int | None = None
   ) -> None:
-    """Counts a message: an array whose elements take `bits` each, or bytes as they are."""
+    """Counts a message: an array whose elements take `bits` each, or its bytes without `bits`."""
     if bits is None:
       size = message.nbytes if hasattr(message, 'nbytes') else len(message)
     else:
@@ -101,9 +102,9 @@ class Ledger:
   def record(self) -> dict[str, Any]:
     """Everything counted, JSON-like.
 
-    `rows` are what was counted, by the four keys; `phases` their sums, the bytes of
-    each sender and rounds; `cpu_clock` says whose CPU seconds these are, and
-    `truncation_failure` is that of every inference.
+    `rows` has what was counted under the four keys. `phases` has the sums of each phase, its
+    rounds, and the bytes of each sender. `cpu_clock` says whether CPU seconds are those of
+    the process or of a thread. `truncation_failure` is that of one inference.
     """
     with self._lock:
       rows: list[dict[str, Any]] = [dict(zip(_KEYS, key)) | row for key, row in self._rows.items()]
@@ -131,10 +132,10 @@ def _record(
 
 
 def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
-  """One record of two parties' own, which count every message on both sides.
+  """One record made of both parties' records.
 
-  Of each party's record its own rows are taken: what it sent and what it spent.
-  Its own rows also say which flights it began, so that rounds stay right.
+  Each party's record has the messages of both. So only its own rows are taken: what it sent
+  and the time it spent. They also have the flights that it began, so that rounds stay right.
   """
   rows = [
     row
@@ -148,5 +149,5 @@ def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]
 
 
 def save(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-  """Writes a record as JSON; the file is either old or new, never half of it."""
+  """Writes a record as JSON. At any time the file is the old or the new one, never a part."""
   atomic_files.write_json(path, record)

@@ -1,4 +1,4 @@
-"""Accepts connections and runs a session for each, which cannot end the server."""
+"""Accepts connections and runs a session for each; no session can end the server."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -16,7 +16,7 @@ from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
 
 _LOGGER = logging.getLogger(__name__)
-# Connections that are no session (yet): in their TLS handshake, or told to come again.
+# The most connections without a session: in their TLS handshake, or being told to come again.
 _MAX_WAITING = 64
 _LAST_SECONDS = 1.0
 
@@ -24,8 +24,8 @@ _LAST_SECONDS = 1.0
 class Listener:
   """One thread per connection, up to a number of sessions.
 
-  Logs are lines of key=value. What a peer sent stands in them quoted, bounded
-  and printable.
+  Log lines consist of key=value. What a peer sent is quoted in them, cut to a bounded length,
+  and made printable.
   """
 
   def __init__(
@@ -43,14 +43,18 @@ class Listener:
     """Starts to accept.
 
     Args:
-      host, port: to bind; port 0 takes a free one, see `address`.
+      host, port: where to listen; port 0 takes a free one, see `address`.
       serve_session: called in a thread of its own with the channel of a client;
         the channel is closed when it returns or raises.
-      context: from `tls.server_context`; None is in the clear.
-      sessions: how many at once; a client beyond them is told so and closed.
-      timeout: of every message of a session.
-      handshake_timeout: of the TLS handshake.
-      session_seconds: after which a session is ended.
+      context: from `tls.server_context`; None means connections without encryption.
+      sessions: the most at once. A client beyond them is told so, and its connection is
+        closed.
+      timeout: seconds that a peer has for every message of a session.
+      handshake_timeout: seconds that a client has for its TLS handshake.
+      session_seconds: seconds after which a session is ended.
+
+    Raises:
+      ValueError: fewer than one session.
     """
     if sessions < 1:
       raise ValueError(f'{sessions} sessions, want at least 1')
@@ -85,14 +89,14 @@ class Listener:
 
   @property
   def running(self) -> int:
-    """Sessions at this moment."""
+    """How many sessions there are at this moment."""
     return len(self._channels)
 
   def close(self, drain_seconds: float = 10.0) -> bool:
-    """Stops accepting, and waits for the sessions; ends those that take too long.
+    """Stops accepting, waits `drain_seconds` for the sessions, and ends those that take longer.
 
     Returns:
-      Whether all of them came to their own end.
+      Whether all sessions ended by themselves.
     """
     if self._closing:
       return self._join(drain_seconds)
@@ -108,7 +112,8 @@ class Listener:
     with self._changed:
       for channel in self._channels.values():
         channel.abort('the server is shutting down')
-    # They end at their next message; one that computes is left to its daemon thread.
+    # An aborted session ends at its next message. One that computes on is left alone: its daemon
+    # thread ends with the process.
     self._join(_LAST_SECONDS)
     _log(logging.INFO, 'closed', drained=drained)
     return drained
@@ -157,7 +162,7 @@ class Listener:
       self._changed.notify_all()
 
   def _run(self, sock: socket.socket, peer: str) -> None:
-    """A connection from its TLS handshake to its end; logs and raises nothing."""
+    """A connection from its TLS handshake to its end. Errors are logged, never raised."""
     try:
       sock = self._secure(sock)
       self._admit(sock, peer)

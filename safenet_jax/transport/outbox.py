@@ -8,7 +8,7 @@ from typing import NamedTuple
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.stream import PeerTimeoutError, Stream
 
-# Of such a size a frame is one buffer, one call and one TLS record.
+# Up to this many bytes a frame is sent as one buffer: one call, and one TLS record.
 SMALL = 1 << 14
 _NO_WAIT = 0.0  # a deadline that is over
 
@@ -20,15 +20,16 @@ class _Frame(NamedTuple):
 
 
 class Outbox:
-  """Writes frames in order while the party computes, or receives."""
+  """Writes frames in order while the party computes or receives."""
 
   def __init__(self, stream: Stream, room: int, deadline: Callable[[int], float]):
     """Starts the thread.
 
     Args:
       stream: to write to.
-      room: bytes that are held; a larger frame is held alone.
-      deadline: until when (`time.monotonic`) so many bytes have to be taken.
+      room: the most bytes that are held. A larger frame is held alone.
+      deadline: of a number of bytes, the time (`time.monotonic`) by which the peer has to
+        have taken them.
     """
     self._stream, self._room, self._deadline = stream, room, deadline
     self._frames: list[_Frame] = []
@@ -42,13 +43,14 @@ class Outbox:
   def put(self, buffers: list[memoryview], size: int, sent: Callable[[float], None]) -> None:
     """Queues a frame; waits while there is no room.
 
-    A small one that goes at once is written here: waking the thread would take
-    longer, and a round trip is made of small ones.
+    A small frame is written here if it can go at once. Waking the thread would take longer,
+    and rounds of small frames are where this delay would add up.
 
     Args:
       buffers: its bytes, referenced until they are written.
-      size: how many they are.
-      sent: called by the thread with the CPU seconds that writing took it.
+      size: how many bytes that are.
+      sent: called by the thread with the CPU seconds that it took to write the frame. It is
+        not called for a frame that is written here.
     """
     if size <= SMALL and not self._held and self._write_now(buffers):
       return
@@ -68,11 +70,11 @@ class Outbox:
     return True
 
   def flush(self) -> None:
-    """Waits until everything is with the operating system."""
+    """Waits until the operating system has taken everything."""
     self._until(lambda: not self._held)
 
   def stop(self) -> None:
-    """Ends the thread; the stream has to be dead, or everything flushed."""
+    """Ends the thread. Before, the stream has to be dead, or everything flushed."""
     with self._changed:
       self._open = False
       self._changed.notify_all()
@@ -106,8 +108,8 @@ class Outbox:
         self._changed.notify_all()
 
   def _fail(self, error: ProtocolError) -> None:
-    # A peer that hung up may have said why: the reader finds that, or the end
-    # of the stream. One that stalls would keep the reader waiting.
+    # A peer that hung up may have said why. The reader is left to find that, or the end of the
+    # stream. A peer that stalls would keep the reader waiting, so that the stream is ended.
     if isinstance(error, PeerTimeoutError):
       self._stream.kill(error)
     with self._changed:

@@ -13,7 +13,12 @@ from safenet_jax.transport.frames import ProtocolError
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-  """A part of a message: uint64 words below 2^bits, or below `modulus`."""
+  """A part of a message: uint64 words, each packed to `bits` bits.
+
+  shape: of the words.
+  bits: that a word takes.
+  modulus: if given, words are below it, else below 2^bits.
+  """
 
   shape: tuple[int, ...]
   bits: int
@@ -39,7 +44,7 @@ class Words:
 
 
 def field(shape: tuple[int, ...], modulus: int) -> Words:
-  """Elements of F_p."""
+  """Elements of F_p, the integers modulo the prime p = `modulus`."""
   return Words(shape, modulus.bit_length(), modulus)
 
 

@@ -1,7 +1,7 @@
 """Frozen records to bytes and back: a whitelist of classes, every field checked.
 
-A record is [class name, {field: value}] in msgpack. What comes back has the
-classes and types that the fields' annotations say, or is refused.
+A record is [class name, {field: value}] in msgpack. Whoever reads it gets the classes and
+types that the fields' annotations say; anything else is refused.
 """
 
 from collections.abc import Iterable
@@ -18,14 +18,22 @@ import msgpack
 from safenet_jax.transport import frames
 from safenet_jax.transport.frames import ProtocolError
 
-# Records in records; only `Residual` holds its own kind.
+# The most records inside each other. Of all, only `Residual` holds records of its own kind.
 _MAX_DEPTH = 16
 _MAX_TEXT = 1000
 _MAX_INTEGER = 1 << 62
 
 
 def encode(record: Any, allowed: Iterable[type]) -> bytes:
-  """A record as bytes; ValueError for a value that is not described by its types."""
+  """A record as bytes.
+
+  Args:
+    record: a dataclass of numbers, text, bytes, tuples, frozensets, dicts and records.
+    allowed: every class of records that may occur in it, its own included.
+
+  Raises:
+    ValueError: a value of any other type.
+  """
   return msgpack.packb(_pack(record, frozenset(allowed)))
 
 
@@ -33,9 +41,9 @@ def decode(raw: bytes, wanted: type, allowed: Iterable[type]) -> Any:
   """The record of class `wanted` that a peer sent, or ProtocolError.
 
   Args:
-    raw: what it sent.
+    raw: what the peer sent.
     wanted: a dataclass.
-    allowed: every class that may be made, `wanted` included.
+    allowed: every class of records that may be made, `wanted` included.
   """
   try:
     value = msgpack.unpackb(raw, use_list=True)
@@ -71,7 +79,7 @@ def _hints(record: type) -> dict[str, Any]:
 
 
 def _unpack(hint: Any, value: Any, allowed: frozenset[type], where: str, depth: int) -> Any:
-  """The value as its annotation says; `where` is for the error."""
+  """The value, checked against its annotation `hint`; `where` names it in an error."""
 
   def bad(wanted: str) -> ProtocolError:
     return ProtocolError(f'{where} is {frames.printable(value, 60)}, want {wanted}')

@@ -12,19 +12,19 @@ from typing import Any
 from safenet_jax.transport import frames
 from safenet_jax.transport.frames import ProtocolError
 
-# Buffers in one call: what POSIX guarantees at least (_XOPEN_IOV_MAX).
+# Buffers in one call: the number that POSIX guarantees (_XOPEN_IOV_MAX).
 _MAX_VECTOR = 16
 
 
 class PeerTimeoutError(ProtocolError):
-  """The peer did not answer, or take what was sent, in time."""
+  """The peer did not answer in time, or did not take in time what was sent."""
 
 
 class Stream:
   """Reads and writes a connected socket, TLS or not, and owns it.
 
-  The socket never blocks. OpenSSL must not be inside one connection with two
-  threads at once: a lock is held around its calls, and nobody waits inside one.
+  The socket never blocks. Two threads must not be in OpenSSL's calls for one connection at
+  the same time. So a lock is held around each call, and no call waits inside it.
   """
 
   def __init__(self, sock: socket.socket):
@@ -37,7 +37,7 @@ class Stream:
     self.error: ProtocolError | None = None
 
   def read(self, left: memoryview, deadline: float) -> None:
-    """Fills a buffer."""
+    """Fills a buffer with bytes from the peer."""
     while left:
       count = self._transfer(self._sock.recv_into, left, select.POLLIN, deadline)
       if not count:
@@ -45,7 +45,7 @@ class Stream:
       left = left[count:]
 
   def write(self, buffers: list[memoryview], deadline: float) -> None:
-    """Hands all of the buffers to the operating system; empties the list."""
+    """Hands all of the buffers to the operating system, and empties the list."""
     while buffers:
       if self._tls:
         count = self._transfer(self._sock.send, buffers[0], select.POLLOUT, deadline)
@@ -58,15 +58,15 @@ class Stream:
         buffers[0] = buffers[0][count:]
 
   def kill(self, error: ProtocolError) -> None:
-    """Ends the reads and writes of all threads with this error; the first one stays."""
+    """Ends the reads and writes of all threads with this error, or with an earlier one."""
     self.error = self.error or error
     shut_down(self._sock, socket.SHUT_RDWR)
 
   def linger(self, seconds: float) -> None:
-    """Says that no more comes, and drops what the peer still sends until it hangs up.
+    """Tells the peer that no more comes, and drops what it still sends until it hangs up.
 
-    A socket that is closed with unread bytes resets the connection, and what
-    was sent last is lost.
+    Without this, closing a socket that has unread bytes would reset the connection. What
+    was sent last would be lost.
     """
     shut_down(self._sock, socket.SHUT_WR)
     deadline = time.monotonic() + seconds
@@ -112,9 +112,9 @@ class Stream:
 
 
 def shut_down(sock: socket.socket, how: int) -> None:
-  """`shutdown` that wakes the threads on a socket, which may be gone already."""
-  # SSLSocket's own would make a plain socket of it, on which another thread
-  # would go on in the clear.
+  """Shuts down a socket, which wakes the threads that wait on it; it may be gone already."""
+  # The `shutdown` of SSLSocket would turn it into a plain socket, on which another thread would
+  # go on without encryption.
   with contextlib.suppress(OSError):
     socket.socket.shutdown(sock, how)
 

@@ -17,7 +17,7 @@ _TEST_DAYS = 7
 
 
 class CertificateFiles(NamedTuple):
-  """PEM files; the certificate is also the authority to trust, for it signs itself."""
+  """PEM files. The certificate signs itself, so that it is also the authority to trust."""
 
   certificate: pathlib.Path
   key: pathlib.Path
@@ -35,7 +35,8 @@ def server_context(certificate: _Path, key: _Path, client_ca: _Path | None = Non
     ValueError: a file that is missing, or is not what it should be.
   """
   context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, key)
-  # A session is one connection; tickets would only be unread bytes at its end.
+  # A session is one connection here, so that nobody needs the tickets with which a second
+  # connection could resume it. They would only be unread bytes at the end.
   context.num_tickets = 0
   if client_ca is not None:
     _trust(context, client_ca)
@@ -49,8 +50,8 @@ def client_context(
   """The client's context, which verifies the server's certificate and host name.
 
   Args:
-    ca: PEM file of the authorities to trust, the system's if None.
-    certificate, key: PEM files, for a server that asks clients for one.
+    ca: PEM file of the authorities to trust; None for those of the system.
+    certificate, key: PEM files, for a server that wants a certificate from its clients.
 
   Raises:
     ValueError: a file that is missing, or is not what it should be.
@@ -70,7 +71,7 @@ def _context(protocol: int, certificate: _Path | None, key: _Path | None) -> ssl
   context.minimum_version = ssl.TLSVersion.TLSv1_3
   if certificate is not None:
     try:
-      # Without a password of its own, an encrypted key would ask the terminal.
+      # Without a password given here, an encrypted key would make OpenSSL ask at the terminal.
       context.load_cert_chain(certificate, key, password='')
     except OSError as error:
       raise ValueError(
@@ -143,7 +144,7 @@ def insecure_test_certificate(
   pem = serialization.Encoding.PEM
   files.certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
   files.key.unlink(missing_ok=True)
-  # Never readable for others, not even until a chmod.
+  # The key is never readable for others: not even for a moment, as it would be before a chmod.
   with open(os.open(files.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'wb') as file:
     file.write(
       key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -1,10 +1,14 @@
 """Bytes, seconds and memory of one private inference, before anyone runs it.
 
-Bytes, messages and rounds are those of the protocol itself (`message_walk`): exactly what a
-ledger will say. Seconds are operations times what each takes on some machine
-(`unit_costs`), one party after the other, on one core each, with homomorphic
-encryption in the server's thread; a link adds its latency for every flight and its
-bandwidth for every byte. Parties overlap in part, so that this is rather too much.
+Bytes, messages and rounds come from the protocol itself (`message_walk`). They are exactly
+what a ledger will say.
+
+Seconds are counts of operations, times what each operation takes on some machine
+(`unit_costs`). Each party has one core, and homomorphic encryption runs in the server's
+thread. A network link adds half its round trip for every flight (messages that go one way
+together), and the time that its bandwidth takes for the bytes. The parties' seconds are
+added up, although the parties compute at the same time in part. So the sum is rather too
+high.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +22,12 @@ from safenet_jax.protocol.service import sessions
 
 
 class Link(NamedTuple):
-  """bits_per_second: each way; round_trip: seconds."""
+  """A network between the parties.
+
+  name: for people.
+  bits_per_second: each way.
+  round_trip: seconds.
+  """
 
   name: str
   bits_per_second: float
@@ -35,18 +44,18 @@ WAN = Link('WAN', 100e6, 40e-3)
 
 
 class Estimate(NamedTuple):
-  """Of one connection with one inference of one image.
+  """What one connection with one inference of one image will cost.
 
-  record: as `Ledger.record` gives it, both parties, CPU seconds only; phase
-    'setup' is once a connection. Handshake and commands, some kB, are left out.
-  memory: the most that each party's process holds, bytes by party.
+  record: as `Ledger.record` gives it, for both parties, with CPU seconds only. Phase
+    'setup' takes place once a connection. Handshake and commands, some kB, are left out.
+  memory: by party, the most bytes that its process holds.
   """
 
   record: dict[str, Any]
   memory: dict[str, int]
 
   def bytes(self, phase: str, party: str | None = None) -> int:
-    """What goes out in a phase, from one party or from both."""
+    """Bytes sent in a phase, by one party or by both."""
     return sum(
       row['bytes']
       for row in self.record['rows']
@@ -54,7 +63,7 @@ class Estimate(NamedTuple):
     )
 
   def seconds(self, phase: str, link: Link | None = None) -> float:
-    """What a client waits for a phase; without a link on the same machine."""
+    """Seconds that a client waits for a phase; without a link, both parties share a machine."""
     rows = [row for row in self.record['rows'] if row['phase'] == phase]
     total = sum(row['cpu_seconds'] for row in rows)
     if link is not None:
@@ -69,9 +78,9 @@ def inference(
   """Estimates an inference of a model.
 
   Args:
-    model: as both parties know it: the `public` part of what `quantize` makes.
+    model: the `public` part of what `quantize` makes.
     mode: how it is served, a name of `sessions.MODES`.
-    costs: of the machine.
+    costs: what operations take on the machine.
 
   Raises:
     ValueError: two parties cannot serve this model, or not in this mode; or an

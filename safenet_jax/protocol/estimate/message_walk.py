@@ -1,8 +1,8 @@
 """Every message and every step of one private inference, known without running it.
 
-Sizes are those that receivers expect, and steps are counted in operations: what
-`estimate` takes bytes and seconds from. Here is what all modes share, in the order in
-which it goes; what a mode has for itself is its `Costs`.
+A message's size is the one that its receiver expects. A step is counted as operations.
+From these `estimate` makes bytes and seconds. This file walks through what all modes share,
+in the order in which it happens. What only one mode does is in that mode's `Costs`.
 """
 
 import math
@@ -45,7 +45,7 @@ class _Walk:
     self._tally, self._structure, self._contexts, self._own = found, structure, contexts, own
 
   def session(self) -> None:
-    """The keys of a session."""
+    """The messages and steps that set up a session's keys."""
     scope = 'setup', 'session', 'keys'
     sizes = keys.message_parts(self._contexts)
     for i, (tag, parts) in enumerate(zip(('keys', 'points', *['corrections'] * 2), sizes)):
@@ -77,7 +77,7 @@ class _Walk:
     self._tally.send(scope, 'server', 'prepared', [(bytes, (message_shapes.ID_BYTES,))])
 
   def _groups(self):
-    """Of each group of layers that share ciphertexts: context, products, values."""
+    """For each group of layers that share ciphertexts: context, products a value, and values."""
     for (modulus, products), layers in self._structure.products().items():
       count = sum(math.prod(layer.polynomial_shape) for layer in layers)
       yield self._contexts[modulus], products, count

@@ -1,4 +1,4 @@
-"""Bytes that each party holds at most at once for one inference."""
+"""The most bytes that each party holds at once during one inference."""
 
 from collections.abc import Mapping
 
@@ -17,16 +17,17 @@ def peaks(
   mode: Mode,
   costs: Mapping[str, float],
 ) -> dict[str, int]:
-  """The most that each party's process holds, by party.
+  """By party, the most bytes that its process holds.
+
+  This is for one client and one image at a time, with homomorphic encryption in the
+  server's thread.
 
   Args:
     structure: of the network.
     contexts: of a session.
     mode: how it is served.
     costs: bytes of a 'process' that has imported everything, of a homomorphic
-      'context', and of what each party works in ('client', 'server').
-
-  One image at a time, one client, homomorphic encryption in the server's thread.
+      'context', and of the working memory of each party ('client', 'server').
   """
   fixed = costs['process'] + costs['context'] * len(contexts)
   held = mode.costs.held(structure)
@@ -34,7 +35,7 @@ def peaks(
     sum(part.size for part in online.Messages(layer, structure.bits, 1).down)
     for layer in structure.activations
   ]
-  # A message is there as bytes and as words.
+  # A message is held twice: as bytes, and as words.
   client = fixed + costs['client'] + held['client'] + 2 * max(messages, default=0)
   weights = 0
   for layer in structure.linear.values():

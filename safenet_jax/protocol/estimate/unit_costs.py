@@ -1,7 +1,7 @@
-"""What operations of a private inference take on one machine.
+"""What the operations of a private inference take on one machine.
 
-`experiments.benchmark --suite=units` measures them: a real inference's ledger says how
-long every row took, `message_walk` how often each operation is done there.
+`experiments.benchmark --suite=units` measures this. The ledger of a real inference says how
+long each of its rows took, and `message_walk` how often each operation is done in that row.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,11 @@ import numpy as np
 
 
 class UnitCosts(NamedTuple):
-  """seconds: of one core, by operation of `message_walk`; memory: bytes, see `estimate`."""
+  """What a machine takes.
+
+  seconds: by operation of `message_walk`, how long one takes on one core.
+  memory: bytes, by the names that `peak_memory.peaks` explains.
+  """
 
   seconds: Mapping[str, float]
   memory: Mapping[str, float]
@@ -23,11 +27,17 @@ class UnitCosts(NamedTuple):
 def fit(
   operations: Mapping[tuple, Mapping[str, float]], seconds: Mapping[tuple, float]
 ) -> dict[str, float]:
-  """Seconds of every operation, none below zero, with which rows' sums are nearest.
+  """How many seconds each operation takes, such that the rows' sums are near the measured ones.
+
+  This is a weighted least-squares fit in which no operation takes less than zero. While one
+  does, the most negative one is set to zero, and the others are fitted again.
 
   Args:
-    operations: by row, how often each is done.
-    seconds: what each row took; rows that are not there took none.
+    operations: by row, how often each operation is done.
+    seconds: by row, what it took; a row that is not there took none.
+
+  Returns:
+    Seconds by operation.
   """
   found: dict[str, float] = {}
   for names in _groups(operations):
@@ -47,7 +57,7 @@ def fit(
 
 
 def _groups(operations: Mapping[tuple, Mapping[str, float]]) -> list[list[str]]:
-  """Operations that share rows, and so have to be found together."""
+  """Groups of operations that share rows, and so have to be fitted together."""
   groups: list[set[str]] = []
   for counts in operations.values():
     names = set(counts)
@@ -61,8 +71,8 @@ def load(path: str | os.PathLike[str]) -> UnitCosts:
   """The costs in a file of `experiments.benchmark --suite=units`.
 
   Raises:
-    FileNotFoundError: there is none.
-    ValueError: it has no such costs.
+    FileNotFoundError: there is no such file.
+    ValueError: the file has no such costs.
   """
   try:
     found = json.loads(pathlib.Path(path).read_text())['unit_costs']
@@ -77,7 +87,8 @@ def load(path: str | os.PathLike[str]) -> UnitCosts:
   return costs
 
 
-# experiments/results/benchmark_units.json: a core of an x86-64 server that was busy elsewhere too.
+# From experiments/results/benchmark_units.json: one core of an x86-64 server that was busy with
+# other work too.
 DEFAULT = UnitCosts(
   seconds={
     'client activation byte': 1.39e-09,

@@ -1,10 +1,10 @@
 """A planned network as it will be served, before anyone trains it.
 
-Its weights are random, normalised as batch norm does on images of noise, and its
-formats have room for values of ten deviations, about what trained networks have:
-so that shapes, sizes and numbers of operations are those of the network to come.
-What a trained one may differ in are a bit or two of a garbled layer's width, and
-which channels go where an addition meets pruned ones.
+Its weights are random, and normalised as batch norm does on images of noise. Its formats
+have room for values of ten standard deviations, about as many as trained networks have.
+So its shapes, sizes and numbers of operations are those of the network to come. A trained
+network may differ in two things: a garbled layer may be a bit or two wider or narrower, and
+other channels may be left at an addition whose readers prune some.
 """
 
 import math
@@ -21,18 +21,19 @@ from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 
 _IMAGES = 2
-# Deviations that noise reaches. Trained networks reach ten and more: twice the usual room.
+# How many standard deviations noise reaches. Trained networks reach ten and more, so that the
+# margin is twice the usual one.
 _NOISE = 5.0
 _PRECISION = Precision(margin=2 * Precision().margin)
 
 
 class _Normalised(calibration.Calibration):
-  """Calibration that keeps values near unit deviation, as training does."""
+  """Calibration that keeps values near a standard deviation of 1, as training does."""
 
   def activation(self, name, layer, value):
     split = self.channels.splits[len(self.activations)]
     if split.degree and not value.folded:
-      # Sums grow with every addition, and powers of them would not fit any field.
+      # Values grow with every addition of the network, and their powers would fit no field.
       powers = max(np.abs(value.x).max() / _NOISE, 1.0) ** np.arange(4)
       split.coefficients = split.coefficients / powers[:, None]
     return super().activation(name, layer, value)

@@ -6,9 +6,10 @@
   checksum    SHA-256 of all that is before it
 
 A server needs nothing else, neither JAX nor the float network. The checksum finds
-damage; that a file is from whom it should be is for its owner to see to. What comes
-from a file is checked as what comes from a peer is: records by a whitelist, sizes
-before they are read, and then every array's values.
+damage. It does not show who wrote the file: that is for the file's owner to see to.
+What is read from a file is checked like what a peer sends. Records are made by a
+whitelist of classes, sizes are checked before that many bytes are read, and then the
+values of every array are checked.
 """
 
 from collections.abc import Iterator
@@ -34,9 +35,9 @@ VERSION = 2
 _PREFIX = struct.Struct('>8sII')
 _MAGIC = b'safenet\x00'
 _DIGEST = hashlib.sha256().digest_size
-# A ResNet's takes 20 kB.
+# A ResNet's header takes 20 kB.
 _MAX_HEADER = 1 << 20
-# The narrowest that holds an array's values is taken.
+# An array is stored in the narrowest of these that holds its values.
 _DTYPES = 'int16', 'int32', 'int64'
 
 
@@ -66,12 +67,12 @@ _RECORDS = (Bundle, Stored, *RECORDS)
 
 
 def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
-  """Writes a model, for its owner's eyes only (mode 0600).
+  """Writes a model to a file that only its owner may read (mode 0600).
 
-  A file that is there is replaced when the new one is complete and on the disk.
+  A file that is there already is replaced once the new one is complete and on the disk.
 
   Raises:
-    ValueError: `load` would refuse it, or it cannot be written there.
+    ValueError: `load` would refuse the model, or the file cannot be written there.
   """
   public = model.public
   consistency.check(public)
@@ -95,8 +96,9 @@ def load(path: str | os.PathLike[str]) -> FixedPointModel:
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is none of `save`, of a later version, damaged, cut short, or
-      describes a model that makes no sense; in one line.
+    ValueError: the file cannot be read, was not written by `save`, has another version
+      of the format, is damaged or cut short, or describes a model that makes no sense.
+      The error is one line.
   """
   try:
     with open(path, 'rb') as file:
@@ -150,7 +152,7 @@ def _arrays(model: FixedPointModel) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _wanted(public: PublicModel) -> dict[str, tuple[int, ...]]:
-  """Shape of every array that a model has, in walking order."""
+  """Shape of every array that a model has, in the order in which its layers are walked."""
   found: dict[str, tuple[int, ...]] = {}
   for shape in records.shapes(public.layers, public.input_shape):
     match shape.layer:
@@ -211,7 +213,8 @@ def _model(
 def _check_values(public: PublicModel, name: str, array: np.ndarray) -> None:
   layer, _, kind = name.partition('/')
   form, bits = public.activations.get(layer), public.precision.ring
-  # Of kernels what `encrypted_convolution.prepare` takes, else what the ring or field holds.
+  # A kernel's limit is that of `encrypted_convolution.prepare`. A bias has to fit the ring of
+  # linear layers, and a coefficient its field.
   limit = form.modulus if form else 1 << (bits - 2 if kind == 'kernel' else bits - 1)
   if max(int(array.max()), -int(array.min())) >= limit:
     raise ValueError(f'{name} from {array.min()} to {array.max()}, want below {limit}')

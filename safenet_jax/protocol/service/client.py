@@ -1,4 +1,4 @@
-"""Gets predictions of a served model for images that the server does not see."""
+"""Gets a served model's predictions for images that the server does not see."""
 
 import contextlib
 import logging
@@ -52,20 +52,24 @@ class Client:
 
     Args:
       host, port: of the server.
-      context: from `tls.client_context`; None is in the clear, which has to be
-        written out.
-      expected: what of the model the client insists on; anything by default.
-      directory: where to keep prepared inferences, else in memory.
-      keep_prepared: inferences that a thread with a connection of its own keeps
-        prepared in the background.
-      output: of `structure.OUTPUTS`: what `prepare`, `infer` and the background are
-        for where they are not told, and what the server has to have. By default
-        the logits, and a server that has none of them is taken too.
+      context: from `tls.client_context`. None means a connection without encryption.
+        There is no default, so that this has to be written out.
+      expected: what the client insists on; by default it takes any model.
+      directory: where to keep prepared inferences; None keeps them in memory.
+      keep_prepared: how many inferences are kept prepared in the background, by a
+        thread with a connection of its own.
+      output: one of `structure.OUTPUTS`. `prepare` and `infer` use it where they are
+        not given one, and the background thread prepares for it. A server that does
+        not offer it is refused. The default is the logits, without refusing a server
+        that does not offer them.
       ledger: gets every byte and second of this connection.
       timeout: seconds until a silent server is given up.
 
     Raises:
-      ProtocolError: nobody listens, refuses, is not trusted, or serves another model.
+      ProtocolError: no server listens there, or it refuses, is not trusted, or serves
+        another model.
+      ValueError: the mode of the server does not keep preparations in a directory, or
+        inferences are to be kept prepared for an output that the server does not offer.
     """
     self.ledger = ledger or Ledger()
     self._connect = lambda ledger: channels.connect(
@@ -91,15 +95,16 @@ class Client:
 
   @property
   def prepared(self) -> int:
-    """Inferences that are prepared and not used yet, for the client's own output."""
+    """How many unused inferences are prepared for the output that the client was made with."""
     return self._store.count(self._output)
 
   @property
   def batch(self) -> int:
-    """Images that are prepared and inferred at once.
+    """How many images are prepared and inferred at once.
 
-    As many as share the flights of their offline phase; more would hardly be faster,
-    and both parties would need more memory. Fewer if the server has no room for them.
+    That many images share the flights of their offline phase: the messages that go one
+    way together. With more, both parties would need more memory, and hardly be faster.
+    It is fewer if the server has no room for so many.
     """
     return min(self._session.lot, self.description.batch, commands.MAX_IMAGES)
 
@@ -108,10 +113,11 @@ class Client:
 
     Args:
       count: of images.
-      output: what they are for; one for logits is never used for a class.
+      output: what the inferences are for. A preparation for logits is never used for a
+        class.
 
     Raises:
-      ValueError: the server does not have this output; nothing was sent.
+      ValueError: the server does not offer this output; nothing was sent.
       ProtocolError: the server did not do its part, or has no room for so many.
     """
     output = self._served(output)
@@ -119,7 +125,7 @@ class Client:
       prepare(self._channel, self._session, count, self._store, output)
 
   def _served(self, output: str | None) -> str:
-    """The output that is meant, if the server has it."""
+    """The output, or the client's own for None; ValueError if the server does not offer it."""
     output = output or self._output
     if output not in self.description.outputs:
       raise ValueError(
@@ -136,15 +142,17 @@ class Client:
   def infer(self, images: np.ndarray, output: str | None = None) -> np.ndarray:
     """Logits float64 [B, classes], or classes int64 [B], of uint8 images [B, H, W, C].
 
-    Prepares what is missing first: `batch` images at a time, or as many as are prepared.
+    Images go in groups of `batch`, or of as many as are prepared if these are more.
+    Preparations that a group lacks are made first.
 
     Args:
       images: to predict.
-      output: 'logits'; or 'class', their argmax, and nothing else of them is learnt.
+      output: 'logits'; or 'class', the index of the largest logit, with which the client
+        learns nothing else about the logits.
 
     Raises:
-      ValueError: images of another type or shape, or the server does not have this
-        output; nothing was used.
+      ValueError: images of another type or shape, or the server does not offer this
+        output; no preparation was used.
       ProtocolError: the server did not do its part.
     """
     output = self._served(output)
@@ -179,7 +187,7 @@ class Client:
       raise
 
   def close(self) -> None:
-    """Says goodbye; what is prepared in a directory stays there."""
+    """Ends the session; preparations that are kept in a directory stay there."""
     if self._pool:
       self._pool.close()
     try:
@@ -238,11 +246,11 @@ class _Pool:
       try:
         self._fill()
       except ProtocolError as error:
-        # Then the client prepares by itself, and the next inference wakes this thread again.
+        # Without this thread the client prepares by itself; its next inference wakes the thread.
         _LOGGER.warning('event=pool_failed reason="%s"', error)
 
   def _fill(self) -> None:
-    """Prepares what is missing, in a connection for this alone."""
+    """Prepares what is missing, over a connection that is for this alone."""
     client = self._client
     if client.prepared >= self._count:
       return
@@ -258,7 +266,7 @@ class _Pool:
 def prepare(
   channel: Channel, session: sessions.ClientSession, count: int, store: ClientStore, output: str
 ) -> None:
-  """Asks for `count` preparations for an output and keeps them."""
+  """Makes `count` preparations for an output with the server, and keeps them in the store."""
   for first in range(0, count, commands.MAX_IMAGES):
     some = min(commands.MAX_IMAGES, count - first)
     commands.send(channel, commands.Command(commands.PREPARE, some, output=output))

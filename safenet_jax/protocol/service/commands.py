@@ -1,4 +1,4 @@
-"""What a client asks of a session: one small frame each."""
+"""The commands that a client sends to its session on the server, one small frame each."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -10,7 +10,7 @@ from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 
 PREPARE, INFER, GOODBYE = b'P', b'I', b'Q'
-# Images of one command: a limit on what both parties hold at once.
+# The most images of one command. This limits what both parties hold at once.
 MAX_IMAGES = 256
 # Kind, output, count.
 _HEAD = struct.Struct('!ccI')
@@ -20,9 +20,12 @@ _NAMES = {letter: name for name, letter in _LETTERS.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """kind: PREPARE, INFER or GOODBYE; identifiers: of the preparations that INFER uses.
+  """What the client asks for.
 
-  output: of `structure.OUTPUTS`.
+  kind: PREPARE, INFER or GOODBYE.
+  count: of images to prepare or infer.
+  identifiers: of the preparations that INFER uses, one for each image.
+  output: what the inferences are for, of `structure.OUTPUTS`.
   """
 
   kind: bytes
@@ -32,14 +35,18 @@ class Command:
 
 
 def send(channel: Channel, command: Command) -> None:
-  """Asks; the answer is the phase that was asked for."""
+  """Sends a command. There is no reply of its own: what was asked for begins."""
   head = _HEAD.pack(command.kind, _LETTERS[command.output], command.count)
   with channel.scope(phase='session', layer='session', primitive='command'):
     channel.send('command', head + b''.join(command.identifiers))
 
 
 def receive(channel: Channel, idle: float) -> Command:
-  """The next command, within `idle` seconds more than a message; ProtocolError if it is none."""
+  """The next command, for which the client has `idle` seconds more than for other messages.
+
+  Raises:
+    ProtocolError: none came in time, or what came is not a command.
+  """
   with channel.scope(phase='session', layer='session', primitive='command'):
     raw = channel.receive_bytes('command', _HEAD.size + ID_BYTES * MAX_IMAGES, idle=idle)
   if len(raw) < _HEAD.size:

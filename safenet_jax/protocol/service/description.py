@@ -1,7 +1,7 @@
-"""What a client learns of the served model, and nothing else of it.
+"""What a server tells its clients about the model it serves.
 
-This is its public part and how it is served. Kernels, biases, coefficients and the limbs
-that follow from their sizes stay with the server.
+This is the model's public part, and how it is served. Kernels, biases and coefficients stay
+with the server. So do the limb sizes of its products, since they follow from the weights.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ _MAX_BATCH = 1 << 16
 class Description:
   """A served model, as its clients see it.
 
-  model_id: 16 random bytes drawn when the server loads the model. A hash of the
-    weights would let clients confirm guesses.
+  model_id: 16 random bytes, drawn when the server loads the model. It is no hash of the
+    weights, with which clients could confirm guesses of them.
   model: the public part.
   mode: how it is served, a name of `sessions.MODES`.
-  outputs: those of `structure.OUTPUTS` that clients get.
-  batch: images that a client is to prepare at once, so that the server has room for
-    those of as many clients as it takes.
+  outputs: those of `structure.OUTPUTS` that clients may have.
+  batch: the most images that a client should prepare at once. The server has room for
+    that many of every client it takes at a time.
   """
 
   model_id: bytes
@@ -51,8 +51,14 @@ def describe(
 ) -> Description:
   """The description of a model that a server has loaded, under a new id.
 
-  Clients may have all outputs that there are, or those of `outputs`. ValueError for
-  modes or outputs that do not exist.
+  Args:
+    model: that is served.
+    randomness: draws the id.
+    mode: how it is served, a name of `sessions.MODES`.
+    outputs: what clients may have; None for all that this model can give.
+
+  Raises:
+    ValueError: a mode or an output that does not exist.
   """
   sessions.mode_of(mode)
   found = outputs_of(model.public) if outputs is None else tuple(outputs)
@@ -71,7 +77,7 @@ def encode(served: Description) -> bytes:
 
 
 def _check_service(found: Description) -> None:
-  """ValueError where what a server says of itself makes no sense."""
+  """ValueError where what a server says about how it serves makes no sense."""
   if found.mode not in sessions.MODES:
     raise ValueError(f'an unknown mode {found.mode[:20]!r}')
   if not _are_outputs(found.outputs):
@@ -94,20 +100,22 @@ def decode(raw: bytes) -> Description:
 
 
 class Expectation(NamedTuple):
-  """What a client insists on before it asks a server for anything; None is anything.
+  """What a client insists on before it asks a server for anything.
+
+  A field that is None accepts anything.
 
     client = Client(host, port, context=context, expected=Expectation(outputs=('class',)))
 
-  model_id: the 16 bytes that the server drew when it loaded its model, and prints. A
-    server that was started again has another id.
-  outputs: those of `structure.OUTPUTS` that have to be served, beside others.
+  model_id: the 16 bytes that the server drew when it loaded its model. The server prints
+    them when it starts, and has others after each start.
+  outputs: those of `structure.OUTPUTS` that the server has to offer; it may offer more.
   """
 
   model_id: bytes | None = None
   outputs: tuple[str, ...] | None = None
 
   def mismatch(self, found: Description) -> str | None:
-    """The first thing that is not as expected, in one line; None if all of it is."""
+    """The first thing that is not as expected, in one line; None if there is nothing."""
     if self.model_id is not None and self.model_id != found.model_id:
       return f'model {found.model_id.hex()}, want {self.model_id.hex()}'
     if self.outputs is not None and not set(self.outputs) <= set(found.outputs):

@@ -6,8 +6,9 @@
   refuses another model
               ------- model id ---------------->        goes on
 
-Who refuses says why in one line, and raises it; the other one raises that line
-too. The client sends nothing of its own; the server only what is public.
+A party that refuses sends the reason in one line, and raises it as an error. The
+other party then raises that line too. The client sends nothing of its own, and the
+server sends only what is public.
 """
 
 import struct
@@ -17,7 +18,7 @@ from safenet_jax.protocol.service.description import Description, Expectation
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 
-# Of the messages that follow; frames have a version of their own.
+# The version of the messages that follow. Frames have a version of their own.
 PROTOCOL_VERSION = 3
 _VERSION = struct.Struct('!I')
 # A ResNet's description takes about 20 kB.
@@ -32,10 +33,11 @@ def client(channel: Channel, expected: Expectation | None = None) -> Description
     expected: what the client insists on; by default it takes any model.
 
   Returns:
-    What is served.
+    The description of what the server serves.
 
   Raises:
-    ProtocolError: the server refused, or serves something else, or nonsense.
+    ProtocolError: the server refused, or serves something else, or its description
+      makes no sense.
   """
   with channel.scope(phase='handshake', layer='session', primitive='handshake'):
     channel.send('hello', _VERSION.pack(PROTOCOL_VERSION))

@@ -24,19 +24,18 @@ class ServerOptions:
   """How a `Server` serves, and how much it gives its clients.
 
   mode: of `sessions.MODES`.
-  outputs: what clients may have of `structure.OUTPUTS`, all by default; with
-    ('class',) no logits ever leave the protocol.
-  workers: processes for homomorphic encryption; 0 computes in the sessions'
-    threads, which share one core.
-  sessions: clients at once.
-  memory_bytes: of prepared inferences, of all clients together; clients are told
-    how many at once would be their part of it.
+  outputs: what clients may have of `structure.OUTPUTS`, by default all that the model
+    can give. With ('class',) no logits ever leave the protocol.
+  workers: processes for homomorphic encryption; with 0, the sessions' threads compute
+    it, which share one core.
+  sessions: the most clients at once.
+  memory_bytes: the most that the prepared inferences of all clients take together.
+    Each client is told how many images fit its equal part of this.
   keep_seconds: for how long a prepared inference is kept.
   timeout: seconds until a client that owes a message is given up.
-  idle_seconds: for how long one that owes none may stay.
-  handshake_timeout: seconds until a client is given up that does not finish its TLS
-    handshake.
-  session_seconds: after which a session is ended.
+  idle_seconds: how many seconds a client that owes no message may stay beyond that.
+  handshake_timeout: seconds that a client has for its TLS handshake.
+  session_seconds: seconds after which a session is ended, whatever it does.
   """
 
   mode: str = DEFAULT
@@ -62,9 +61,9 @@ class Server:
       print(server.address)
       server.wait()
 
-  Sessions are isolated: each has its own thread, keys and ledger, and what a
-  client does wrong ends its session only. Prepared inferences outlive the
-  connection they were made in, and are used once.
+  Sessions are isolated: each has its own thread, keys and ledger. What a client does
+  wrong ends only its own session. A prepared inference outlives the connection it was
+  made in, and is used once.
   """
 
   def __init__(
@@ -81,11 +80,11 @@ class Server:
 
     Args:
       model: the fixed-point model of `quantize`.
-      host, port: to bind; port 0 takes a free one, see `address`.
-      context: from `tls.server_context`; None is in the clear, which has to be
-        written out.
+      host, port: where to listen; port 0 takes a free one, see `address`.
+      context: from `tls.server_context`. None means connections without encryption.
+        There is no default, so that this has to be written out.
       options: how it serves.
-      on_record: called with the server's ledger of every session, at its end.
+      on_record: called at the end of every session with the record of its ledger.
 
     Raises:
       ValueError: the mode does not exist or does not serve this model, or the model
@@ -136,11 +135,15 @@ class Server:
 
   @property
   def prepared(self) -> int:
-    """Inferences that are prepared and not used yet, of all clients."""
+    """How many unused inferences are prepared, of all clients together."""
     return len(self._store)
 
   def wait(self, seconds: float | None = None) -> bool:
-    """Blocks until `close` is called elsewhere, such as by a signal; whether it was."""
+    """Blocks until `stop` or `close` is called elsewhere, or for so many seconds.
+
+    Returns:
+      Whether one of them was called.
+    """
     return self._closed.wait(seconds)
 
   def stop(self) -> None:
@@ -148,7 +151,11 @@ class Server:
     self._closed.set()
 
   def close(self, drain_seconds: float = 30.0) -> bool:
-    """Stops accepting and lets sessions finish; whether all did."""
+    """Stops accepting, and gives running sessions `drain_seconds` to finish.
+
+    Returns:
+      Whether all of them finished in that time.
+    """
     self._closed.set()
     drained = self._listener.close(drain_seconds)
     self._linear.close()
@@ -171,7 +178,7 @@ class Server:
   def _answer(self, channel: Channel) -> None:
     channel.ledger.truncation_failure = self._model.public.truncation_failure
     handshake.server(channel, self.description)
-    # A source for each session: one that is shared would be waited for.
+    # Each session has its own source of randomness: sessions would wait for a shared one.
     party = ServerParty(
       channel, self._structure, self._contexts, SystemRandomness(), self._model, self._linear
     )

@@ -10,7 +10,7 @@ from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.gazelle.mode import GAZELLE
 from safenet_jax.transport.frames import ProtocolError
 
-# The one registry: a mode is a folder beside `delphi`, and its name here.
+# The one registry of modes. A new mode is a folder beside `delphi`, and one more name here.
 MODES = {mode.name: mode for mode in (DELPHI, GAZELLE)}
 DEFAULT = DELPHI.name
 
@@ -30,18 +30,18 @@ class ClientSession:
     self._phases: dict[str, client_offline.ClientOffline] = {}
 
   def prepare(self, count: int, output: str) -> Iterator[ClientMaterial]:
-    """As `ClientOffline.prepare`, once the server is asked to."""
+    """As `ClientOffline.prepare`, after the command that asks the server for it."""
     if output not in self._phases:
       self._phases[output] = self._mode.client_offline(self._party, output)
     return self._phases[output].prepare(count)
 
   def infer(self, materials: Sequence, images, output: str) -> Any:
-    """As `ClientOnline.run`, once the server is asked to."""
+    """As `ClientOnline.run`, after the command that asks the server for it."""
     return self._mode.client_online(self._party, output, materials).run(images)
 
   @property
   def lot(self) -> int:
-    """How many images share the flights of their offline phase."""
+    """How many images share the flights of their offline phase, whatever the output is."""
     party = self._party
     return min(
       message_shapes.lot(party.structure, output, party.contexts[0]) for output in self._outputs

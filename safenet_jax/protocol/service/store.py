@@ -1,4 +1,4 @@
-"""Prepared inferences until they are used: at most once each, even across a crash."""
+"""Keeps prepared inferences until they are used: each at most once, even across a crash."""
 
 from collections.abc import Iterable
 import os
@@ -19,10 +19,10 @@ _SUFFIX = '.prepared'
 class ClientStore:
   """The client's preparations with one model, in memory or in a directory.
 
-  In a directory each is a file. It is renamed, and the renaming is on the disk,
-  before it is given out: whatever happens then, it is not given out again. Files
-  of other models, which this server would not know, are deleted. A directory is
-  for one client at a time.
+  In a directory each preparation is a file. Before a preparation is given out, its file is
+  renamed, and the renaming is on the disk. Whatever happens then, it is not given out
+  again. Preparations with other models are deleted, since this server would not know them.
+  A directory is for one client at a time.
   """
 
   def __init__(self, model_id: bytes, directory: str | os.PathLike[str] | None = None):
@@ -63,10 +63,12 @@ class ClientStore:
       np.savez(file, **arrays)
 
   def take(self, count: int, output: str = 'logits') -> list[ClientMaterial]:
-    """`count` preparations for an output, which are then used, whatever becomes of them.
+    """Gives out `count` preparations for an output.
+
+    They count as used from then on, whatever becomes of them.
 
     Raises:
-      ValueError: there are fewer; none is used.
+      ValueError: there are fewer; then none counts as used.
     """
     with self._lock:
       if self._directory is None:
@@ -101,13 +103,18 @@ class _Kept(NamedTuple):
 
 
 class ServerStore:
-  """The server's side of all clients' preparations: in memory, and limited.
+  """The server's side of all clients' preparations, in memory that is limited.
 
-  A restarted server knows none, and serves under a new model id.
+  A server that is started again knows none of them. It serves under a new model id.
   """
 
   def __init__(self, memory_bytes: int, keep_seconds: float):
-    """Keeps at most so many bytes, each preparation for at most so long."""
+    """Starts empty.
+
+    Args:
+      memory_bytes: the most that all preparations take together.
+      keep_seconds: how long a preparation is kept.
+    """
     self._limit, self._keep = memory_bytes, keep_seconds
     self._lock = threading.Lock()
     self._found: dict[bytes, _Kept] = {}
@@ -129,11 +136,11 @@ class ServerStore:
       self._found[material.identifier] = _Kept(time.monotonic(), material.nbytes, material)
 
   def take(self, identifiers: Iterable[bytes]) -> list[ServerMaterial]:
-    """The preparations of these names, which are then used.
+    """Gives out the preparations of these names, which count as used from then on.
 
     Raises:
-      ProtocolError: one is not known, was used before, or is named twice; those
-        that were are used all the same.
+      ProtocolError: one is not known, was used before, or is named twice. Those that are
+        named before it count as used all the same.
     """
     with self._lock:
       self._expire()
