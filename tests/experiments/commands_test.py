@@ -174,11 +174,8 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path, ema):
     '--config.pretrain.epochs=3',
     f'--config.pretrain.ema={ema}',
   )
-  ordinary = compilations.ordinary()
-  run('pretrain', *flags, f'--workdir={tmp_path / "a"}', environment=ordinary)
-  process = subprocess.Popen(
-    command('pretrain', *flags, f'--workdir={tmp_path / "b"}'), cwd=ROOT, env=ordinary
-  )
+  run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
+  process = subprocess.Popen(command('pretrain', *flags, f'--workdir={tmp_path / "b"}'), cwd=ROOT)
   metrics = tmp_path / 'b/metrics.jsonl'
   deadline = time.monotonic() + 200
   while not (metrics.exists() and metrics.read_text().count('\n') >= 1):
@@ -190,7 +187,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path, ema):
   # Killed after the first line of the log, before or after the checkpoint it belongs to.
   assert re.search('of 3 epochs: run the same|run pretrain first', found.stderr)
   # What it compiles by itself has to give the same, too.
-  alone = compilations.ordinary(folder=False)
+  alone = compilations.without()
   run('pretrain', *flags, f'--workdir={tmp_path / "b"}', environment=alone)
   assert metrics.read_text() == (tmp_path / 'a/metrics.jsonl').read_text()
 

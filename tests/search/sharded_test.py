@@ -1,5 +1,6 @@
 """Members over devices and processes: same digits, clear ends, the same command goes on."""
 
+import os
 import pathlib
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from safenet_jax.search import members, population
 from safenet_jax.search import strategy as strategies
 from safenet_jax.workdir import Workdir
-from tests.support import compilations, small_search
+from tests.support import small_search
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -23,7 +24,7 @@ def launch(path, *arguments, devices=1):
   return subprocess.Popen(
     [sys.executable, '-m', 'tests.support.sharded_run', str(path), *map(str, arguments)],
     cwd=ROOT,
-    env=compilations.ordinary(flags=flags) | {'JAX_PLATFORMS': 'cpu'},
+    env=dict(os.environ, JAX_PLATFORMS='cpu', XLA_FLAGS=flags),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

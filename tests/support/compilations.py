@@ -1,9 +1,6 @@
-"""How the functions of a run of the tests are compiled: once, and without much optimisation.
+"""One folder of compiled functions, for tests, workers and the commands that tests launch.
 
-Tests compile far more than they compute. What one process has compiled, workers, commands and
-later runs find in a folder. LLVM's passes are left out; XLA's own, which decide what is computed,
-are not. Where a test compares digits of different executables, `ordinary` is the environment.
-
+All of them compile the same functions over and over, and the next run of the tests does again.
 A process that is killed in the middle of a write leaves half a file, which JAX warns of and
 compiles again.
 """
@@ -18,37 +15,28 @@ import time
 
 FOLDER = 'JAX_COMPILATION_CACHE_DIR'
 PATH = pathlib.Path(__file__).parents[2] / 'build/compilations'
-UNOPTIMISED = '--xla_backend_optimization_level=0'
 # Code changes: what was compiled so long ago is seldom needed again.
 DAYS = 7
 
 
 def share() -> None:
-  """Makes all of that so for this process and those that it starts, before JAX is imported."""
+  """Names the folder to this process and those that it starts; before JAX is imported."""
   if FOLDER in os.environ:
-    return  # this is a worker, or somebody wants it otherwise
+    return  # this is a worker, or somebody wants another folder
   for path in PATH.glob('*'):
-    with contextlib.suppress(FileNotFoundError):  # another run does the same
+    with contextlib.suppress(FileNotFoundError):  # another run removes the same
       if time.time() - path.stat().st_mtime > DAYS * 86400:
         path.unlink()
   os.environ |= {
     FOLDER: str(PATH),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {UNOPTIMISED}'.strip(),
   }
 
 
-def ordinary(folder: bool = True, flags: str = '') -> dict[str, str]:
-  """Environment of a command that compiles as users have it.
-
-  Args:
-    folder: whether it may use what another process has compiled.
-    flags: more of XLA's flags.
-  """
-  own = os.environ.get('XLA_FLAGS', '').replace(UNOPTIMISED, '')
-  found = os.environ | {'XLA_FLAGS': f'{own} {flags}'.strip()}
-  return {name: value for name, value in found.items() if folder or name != FOLDER}
+def without() -> dict[str, str]:
+  """Environment of a command that compiles everything by itself."""
+  return {name: value for name, value in os.environ.items() if name != FOLDER}
 
 
 def forget() -> None:
