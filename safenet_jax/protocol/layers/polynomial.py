@@ -23,7 +23,8 @@ before c'^j in P(c' + s'), with binomial coefficients binom(i, j):
 So v (client) and rho (server) are shares of the result: v + rho = P(c' + s').
 
 The client sees every delta_j under the one-time pad rho_j. It sees each alpha_j in a
-homomorphic reply, whose mask beta_j hides the product (`crypto.homomorphic.ole`).
+homomorphic reply, whose mask beta_j hides the product (`crypto.homomorphic.ole`). Only the
+sums of the alpha_j and of the beta_j are used, so one reply can carry the sum over j.
 
 j runs over the powers 1 to the degree of P, with one product for each. P is monic where
 its leading coefficient is 1. Then the leading q is 1 as well: that power needs no product,
