@@ -19,7 +19,8 @@ _ROWS = 32
 # they receive would wait for each other. This also limits the memory that images take that are
 # not prepared to the end yet.
 _LOT_BYTES = 1 << 28
-_TRANSFER_BYTES = 16 + 32 + 16  # a label of each party's bit, and an AND's table between them
+# A label of the client's bit, an AND's table, and a label of the server's bit.
+_TRANSFER_BYTES = 16 + 32 + 16
 
 
 class Tag:

@@ -32,9 +32,9 @@ class _Party:
 
 @dataclasses.dataclass(eq=False)
 class ClientParty(_Party):
-  """The client: it has its keys and the public part of the model, and nothing else.
+  """The client: it has its keys, and of the model it knows the public part and nothing else.
 
-  model: the public part, a `PublicModel`.
+  model: that public part.
   """
 
   model: PublicModel
