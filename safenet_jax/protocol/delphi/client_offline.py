@@ -146,8 +146,9 @@ class Image:
   def send_shares(self) -> None:
     """Sends the client's part in the products p c, and keeps the keys of wrap bits.
 
-    p is the server's bit that colour 0 of a sign test stands for (`relu`). The keys K_0 and
-    K_1 hide whether the shares of an output wrap around (`truncation`).
+    p is the server's bit that colour 0 of a sign test stands for (`relu`). From the
+    keys K_0 and K_1 come shares of the bit that says whether an output's shares wrap around
+    (`truncation`).
     """
     for layer in self.structure.activations:
       if layer.selected:
