@@ -7,10 +7,17 @@
              <-- garbled tables, OLE replies, choices -----
              --- products of colours and shares ---------->
 
-Five flights for any number of layers and as many images as a queue holds
-(`message_shapes.lots`): layers do not depend on each other, because the input of each is
-masked afresh. What a message shows is argued where it is made: `linear`, `relu`,
-`polynomial`, `truncation`.
+Enc is encryption under the client's key. r is the client's mask of a linear layer's input,
+W are the layer's weights, and u is the server's mask of its output. c = W r - u is the
+client's share of that output, and c' is c with low bits dropped. An OLE reply gives the
+parties shares of the products of the powers c'^j and factors of the server. A colour is
+the bit of a label that the evaluator of a circuit may see.
+
+These are five flights, that is messages that go one way together, for any number of layers
+and for as many images as a queue holds (`message_shapes.lots`). Layers need not wait for
+each other, because the input of each is masked afresh. What a message shows is argued where
+it is made: `linear`, `relu`, `max_pool`, `polynomial` and `truncation` of `protocol.layers`,
+and `class_output` where the class alone is asked for.
 """
 
 from collections.abc import Callable, Iterator
@@ -84,7 +91,7 @@ class Image:
     self.inputs = walk.inputs
 
   def send_choices(self) -> None:
-    """The bits of c that enter circuits, and the powers of c'."""
+    """Sends the choices of labels by the bits of c that enter circuits, and Enc(c'^j)."""
     if self.transfers:
       with self.channel.scope(phase='offline', layer='all', primitive='labels'):
         message, self.labels = self.party.keys.labels.extend(
@@ -103,7 +110,7 @@ class Image:
         self.channel.send('powers', request)
 
   def _label_choices(self) -> np.ndarray:
-    """Of all label transfers, packed."""
+    """The choice bits of all label transfers, packed."""
     parts = [
       packed.reshape(-1)
       for layer in self.structure.activations
@@ -121,12 +128,12 @@ class Image:
     return powers[: layer.powers]
 
   def _garbled(self, layer: ActivationStructure):
-    """The blocks of a layer with the client's shares in them."""
+    """Each block of a layer, with the client's shares of its instances."""
     flat = self.inputs[layer.name][..., : layer.form.relu].reshape(-1)
     return [(block, flat[block.first : block.end]) for block in layer.blocks]
 
   def receive_tables(self) -> None:
-    """Takes tables, products and the server's choices."""
+    """Receives the garbled tables, the OLE replies and the server's choices."""
     self.garbled = {
       layer.name: [self._receive_tables(layer, block) for block in layer.blocks]
       for layer in self.structure.activations
@@ -137,7 +144,12 @@ class Image:
     self.sender_pads = self._receive_choices() if self.structure.choices else iter(())
 
   def send_shares(self) -> None:
-    """Sends products of the server's colours and its shares; keeps the keys of wrap bits."""
+    """Sends the client's part in the products p c, and keeps the keys of wrap bits.
+
+    p is the server's bit that colour 0 of a sign test stands for (`relu`). From the
+    keys K_0 and K_1 come shares of the bit that says whether an output's shares wrap around
+    (`truncation`).
+    """
     for layer in self.structure.activations:
       if layer.selected:
         self._send_products(layer, self.garbled[layer.name], next(self.sender_pads))
@@ -151,12 +163,12 @@ class Image:
         self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
 
   def finish(self) -> ClientMaterial:
-    """The material, once the server has its part."""
+    """The client's material, once the server says that it has kept its own."""
     with self.channel.scope(phase='offline', layer='session', primitive='identifier'):
       (identifier,) = self.channel.receive('prepared', [(bytes, (message_shapes.ID_BYTES,))])
     if not self.comparison:
       return ClientMaterial(identifier, self.mask, self.share, self.layers)
-    # Its labels stand for the share.
+    # For the class alone, the labels of the logits' share take the place of the share.
     nothing = np.empty(0, np.uint64)
     return ClientMaterial(identifier, self.mask, nothing, self.layers, argmax=self._comparison())
 
@@ -198,7 +210,10 @@ class Image:
           self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
 
   def _receive_choices(self) -> Iterator[word_transfer.Pads]:
-    """Pads of the transfers that the server chooses in, by `message_shapes.choice_parts`."""
+    """The client's pads of the transfers in which the server chooses.
+
+    One for each of `message_shapes.choice_parts`, in their order.
+    """
     keys = self.party.keys
     with self.channel.scope(phase='offline', layer='all', primitive='transfers'):
       parts = message_shapes.choice_parts(self.structure)
@@ -233,7 +248,7 @@ class Image:
 
 
 class ClientOffline:
-  """The client's offline phase in one session."""
+  """The client's offline phase in one session, for any number of images."""
 
   _kind: type[Image] = Image
   _flights: tuple[Callable[[Any], None], ...] = (
@@ -245,7 +260,7 @@ class ClientOffline:
   )
 
   def __init__(self, party: ClientParty, output: str):
-    """For inferences that end in one of `structure.OUTPUTS`."""
+    """Takes what the inferences are to end in, one of `structure.OUTPUTS`."""
     self._party, self._output = party, output
 
   def prepare(self, count: int) -> Iterator[ClientMaterial]:
@@ -255,10 +270,10 @@ class ClientOffline:
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ClientMaterial]:
-    # A number is never taken again, whatever happens below.
+    # A number is taken once, whatever happens below: tags with it are used once with a key.
     numbers = self._party.keys.numbers
     images = [self._kind(self._party, self._output, next(numbers)) for _ in range(count)]
-    # One flight after the other: a round trip is waited for once, not for every image.
+    # Each flight is sent for all images before the next, so that they wait for it together.
     for flight in self._flights:
       for image in images:
         flight(image)

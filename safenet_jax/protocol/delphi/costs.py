@@ -1,7 +1,7 @@
-"""Messages and steps that are counted and not done, and those of Delphi's mode alone.
+"""Counts the messages and steps of an inference without doing them; here Delphi's own.
 
-`protocol.estimate` walks through an inference and counts what all modes share. What a mode
-has for itself it asks the mode's `Costs` for.
+`protocol.estimate.message_walk` walks through an inference, and counts what is the same in
+all modes. For what only one mode does, it calls that mode's `Costs`.
 """
 
 import collections
@@ -27,8 +27,8 @@ _WORD, _LABEL = 8, 16
 class Tally:
   """What one connection with one inference of one image takes.
 
-  ledger: its messages.
-  operations: by row of the ledger, how often each operation is done there.
+  ledger: the messages.
+  operations: for each row of the ledger, how often each operation is done there.
   """
 
   def __init__(self):
@@ -36,17 +36,17 @@ class Tally:
     self.operations: dict[Row, collections.Counter[str]] = {}
 
   def send(self, scope: Scope, sender: str, tag: str, parts: Sequence) -> int:
-    """Counts a message of such parts (see `Channel.receive`); its bytes on the wire."""
+    """Counts a message with these parts (see `Channel.receive`); gives its bytes on the wire."""
     size = frames.wire_size(frames.expect(tag, parts))
     self.ledger.count(*scope, sender, size)
     return size
 
   def words(self, scope: Scope, sender: str, tag: str, words: Sequence[packed_words.Words]) -> int:
-    """Counts a message of packed words; its bytes on the wire."""
+    """Counts a message of packed words; gives its bytes on the wire."""
     return self.send(scope, sender, tag, [(np.uint8, (part.size,)) for part in words])
 
   def work(self, scope: Scope, party: str, **operations: float) -> None:
-    """Counts a party's operations; an underscore stands for a space."""
+    """Counts a party's operations by name; an underscore stands for a space of the name."""
     row = self.operations.setdefault((*scope, party), collections.Counter())
     row.update({f'{party} {name.replace("_", " ")}': n for name, n in operations.items() if n})
 
@@ -57,31 +57,31 @@ class Tally:
 
 
 class Costs:
-  """What a mode has for itself in an inference of one image, here Delphi's.
+  """What only one mode does in an inference of one image; this class is for Delphi's.
 
   Args:
-    tally: gets it.
+    tally: what is counted is added to it.
     structure: of the network.
-    context: of linear layers.
+    context: of the homomorphic encryption of linear layers.
   """
 
   def __init__(self, tally: Tally, structure: Structure, context: bfv.Context):
     self._tally, self._structure, self._context = tally, structure, context
 
   def offline_linear(self) -> None:
-    """All linear layers, before anything else goes offline."""
+    """Messages of all linear layers, the first of the offline phase."""
     for name in self._structure.linear:
       self._request('offline', name, 'masks')
     for name in self._structure.linear:
       self._reply('offline', name)
 
   def drawn_labels(self, layer: ActivationStructure) -> int:
-    """Labels that the garbler draws for the client's bits of one circuit."""
+    """How many labels the garbler draws for the client's bits of one circuit."""
     del layer
     return 0  # they come from the transfers
 
   def offline_products(self, layer: ActivationStructure) -> None:
-    """Products of the server's colours and the client's shares."""
+    """Products p c of a bit of the server and the client's share, see `layers.relu`."""
     scope = 'offline', layer.name, 'products'
     words = packed_words.Words((layer.selected,), layer.form.select_bits)
     parts = [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
@@ -90,21 +90,25 @@ class Costs:
     self._tally.work(scope, 'client', selected_product=layer.selected)
 
   def online_input(self) -> None:
-    """What goes before the first layer."""
+    """The message before the first layer: the masked image."""
     words = packed_words.Words((1, *self._structure.input_shape), self._structure.bits)
     self._tally.words(('online', 'input', 'masked input'), 'client', 'input', [words])
 
   def online_linear(self, name: str) -> None:
-    """A linear layer, without the server's product with what is not encrypted: nothing."""
+    """Messages of a linear layer: none.
+
+    The server's product of weights and masked input is the same in all modes, and is not
+    counted here.
+    """
 
   def online_corrections(self, layer: ActivationStructure) -> None:
-    """What goes before an activation layer's own messages: nothing."""
+    """Messages before those that an activation layer has in all modes: none."""
 
   @staticmethod
   def held(structure: Structure) -> dict[str, int]:
     """Bytes that each party holds of a prepared inference for the logits, by party.
 
-    The server's beside `ServerMaterial.size`.
+    The server's are those that `ServerMaterial.size` leaves out.
     """
     total = _WORD * (math.prod(structure.input_shape) + structure.logits)
     for layer in structure.activations:
@@ -123,7 +127,7 @@ class Costs:
     return {'client': total, 'server': _LABEL * structure.transfers('logits')}
 
   def _request(self, phase: str, name: str, tag: str) -> None:
-    """What a client encrypts for a linear layer, and what both compute for it."""
+    """Counts what a client encrypts for a linear layer, and what both parties compute for it."""
     layer = self._structure.linear[name]
     size = encrypted_convolution.upload_size(self._context, layer)
     self._tally.send((phase, name, 'linear'), 'client', tag, [(bytes, (size,))])

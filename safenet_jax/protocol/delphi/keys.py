@@ -6,11 +6,20 @@
              ---- corrections 1, points 2 --------------->
              <--- corrections 2 --------------------------
 
-In direction 1 the server sends: delta is its garbler's, and the client chooses
-the labels of its bits. In direction 2 the client sends, under a delta of its own:
-the server chooses with its colours and its wrap bits. The two are independent and
-live as long as the session. What these messages show is argued in
-`crypto.oblivious_transfer`; a public key is pseudorandom by ring-LWE.
+The public keys are those under which the client encrypts. Announcements, points and
+corrections belong to the base transfers of correlated oblivious transfer (OT), in the
+directions 1 and 2. The nonce is random bytes that name the session.
+
+In correlated OT, the sender has two labels for each transfer. Their difference is a secret
+of the sender, delta. The receiver gets the one label that it chooses. In direction 1 the
+server is the sender: delta is that of its garbled circuits, and the client chooses the
+labels of its bits. In direction 2 the client is the sender, with a delta of its own. The
+server chooses with the bits that colour 0 of its sign tests stands for (`layers.relu`), and
+with random bits for truncations (`layers.truncation`). The two directions are independent,
+and live as long as the session.
+
+`crypto.oblivious_transfer` argues what these messages show; a public key is pseudorandom
+by ring-LWE.
 """
 
 from collections.abc import Iterator
@@ -38,13 +47,16 @@ _EXTENSION = 'softspoken'
 
 
 def corrections_shape(extension: str = _EXTENSION) -> tuple[int, ...]:
-  """Of the trees of one direction."""
+  """The shape of the corrections of one direction, uint8, as `base_transfer` makes them."""
   bits = correlated_transfer.GROUP_BITS[extension]
   return (128 // bits, bits - 1, 2, 16)
 
 
 def parameters(structure: Structure) -> dict[int, bfv.Parameters]:
-  """Of every kind of ciphertext in a session, by plaintext modulus: 0 is the linear ring."""
+  """Parameters of every kind of ciphertext in a session, by plaintext modulus.
+
+  0 stands for the linear ring; the others are the primes of polynomials.
+  """
   found = {0: bfv.ring_parameters(structure.bits)}
   for modulus in sorted({modulus for modulus, _ in structure.products()}):
     found[modulus] = bfv.slot_parameters(modulus)
@@ -52,12 +64,12 @@ def parameters(structure: Structure) -> dict[int, bfv.Parameters]:
 
 
 def contexts(structure: Structure) -> dict[int, bfv.Context]:
-  """Of `parameters`; they hold no secret."""
+  """The contexts of `parameters`, by the same moduli; they hold no secret."""
   return {modulus: bfv.Context(found) for modulus, found in parameters(structure).items()}
 
 
 def message_parts(contexts: dict[int, bfv.Context]) -> list[list[tuple]]:
-  """Of the four messages in turn, the client's first."""
+  """The parts of each of the four messages, in their order."""
   keys = [residues.size(context.key_moduli, 2 * context.degree) for context in contexts.values()]
   corrections = np.uint8, corrections_shape()
   return [
@@ -71,11 +83,12 @@ def message_parts(contexts: dict[int, bfv.Context]) -> list[list[tuple]]:
 class ClientKeys(NamedTuple):
   """The client's side of a session.
 
-  secrets: by plaintext modulus, 0 for the linear ring.
-  labels: chooses labels of the server's garbler.
-  words: sends words under `delta`, its own.
-  nonce: of the session, in every tag.
-  numbers: of its images, in the tags too: each is given once.
+  secrets: secret keys of encryption, by plaintext modulus, 0 for the linear ring.
+  labels: the receiver of direction 1, for labels of the server's circuits.
+  words: the sender of direction 2.
+  delta: the client's own, of direction 2, uint64 [2].
+  nonce: of the session; a part of every tag.
+  numbers: of the session's images, a part of the offline phase's tags; each is given once.
   """
 
   secrets: dict[int, bfv.SecretKey]
@@ -87,7 +100,15 @@ class ClientKeys(NamedTuple):
 
 
 class ServerKeys(NamedTuple):
-  """The server's side: public keys, and the other end of both transfers."""
+  """The server's side of a session.
+
+  publics: the client's public keys, by plaintext modulus, 0 for the linear ring.
+  raw: the same keys as the bytes that the client sent.
+  labels: the sender of direction 1.
+  words: the receiver of direction 2.
+  delta: the server's own, of direction 1 and of its garbled circuits, uint64 [2].
+  nonce, numbers: as in `ClientKeys`.
+  """
 
   publics: dict[int, bfv.PublicKey]
   raw: dict[int, bytes]
@@ -101,7 +122,7 @@ class ServerKeys(NamedTuple):
 def client(
   channel: Channel, contexts: dict[int, bfv.Context], randomness: Randomness
 ) -> ClientKeys:
-  """Sets the client's side up; `contexts` are those of `parameters`."""
+  """Exchanges the messages above as the client; `contexts` are those of the session."""
   with channel.scope(phase='setup', layer='session', primitive='keys'):
     secrets = {modulus: bfv.SecretKey(context) for modulus, context in contexts.items()}
     delta = garbling.fresh_delta(randomness)
@@ -121,7 +142,7 @@ def client(
 def server(
   channel: Channel, contexts: dict[int, bfv.Context], randomness: Randomness
 ) -> ServerKeys:
-  """Sets the server's side up."""
+  """Exchanges the messages above as the server; `contexts` are those of the session."""
   with channel.scope(phase='setup', layer='session', primitive='keys'):
     delta = garbling.fresh_delta(randomness)
     labels = CorrelatedSender(delta, extension=_EXTENSION)

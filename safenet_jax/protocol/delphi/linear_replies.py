@@ -1,4 +1,9 @@
-"""Who answers Enc(r) of a linear layer with Enc(W r - u): the session itself, or processes."""
+"""Who answers Enc(r) of a linear layer with Enc(W r - u): the session itself, or processes.
+
+Enc is encryption under the client's key. r is the client's mask of the layer's input, W are
+the weights, and u is the server's mask of the layer's output. The mode `gazelle` asks in the
+same way online, with the client's share of the input in the place of r.
+"""
 
 import threading
 from typing import Protocol
@@ -13,15 +18,25 @@ from safenet_jax.protocol.layers.structure import Structure
 
 
 class LinearReplies(Protocol):
-  """Answers in this process, or in others."""
+  """Answers what clients encrypt for linear layers, in this process or in others."""
 
   def reply(
     self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
   ) -> tuple[bytes, np.ndarray]:
-    """The message and u, uint64 [h, w, channels_out]; ValueError for a malformed upload."""
+    """The message to the client, and u, uint64 [h, w, channels_out].
+
+    Args:
+      keys: of the session.
+      name: of the layer.
+      upload: what the client sent, Enc(r).
+      tag: names this use of the keys.
+
+    Raises:
+      ValueError: the upload is malformed.
+    """
 
   def close(self) -> None:
-    """Ends what was started for it."""
+    """Ends the processes that were started, if there are any."""
 
 
 class InSession:
@@ -54,7 +69,7 @@ class InSession:
 
 
 class InProcesses:
-  """Answers in worker processes, which serve one session's layer at a time."""
+  """Answers in worker processes, which work together on one layer of one session at a time."""
 
   def __init__(self, count: int, weights: dict[str, LinearWeights], structure: Structure):
     kernels = _kernels(weights, structure)

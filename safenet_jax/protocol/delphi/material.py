@@ -1,8 +1,11 @@
 """What each party keeps of a prepared inference of one image, to be used once.
 
-A second image under one preparation would show the server how the two differ, and
-give the client two equations in what hides the weights: `spend` refuses it. What is
-read from a file again is new to that check; whoever keeps files marks them as used.
+A second image under the same preparation would show the server how the two images differ,
+and would give the client two equations in what hides the weights. `spend` refuses it. But
+that check knows nothing of a preparation that is read from its file again: who keeps
+preparations in files has to mark them as used.
+
+The symbols are those of `protocol.layers`: `linear`, `relu`, `polynomial` and `truncation`.
 """
 
 import dataclasses
@@ -21,12 +24,13 @@ ServerBlock = relu.ServerBlock | max_pool.ServerBlock
 
 @dataclasses.dataclass
 class ClientLayer:
-  """One activation layer: arrays have a leading axis of one image.
+  """What the client keeps of one activation layer. The axis of size 1 is that of the image.
 
+  mask: r, the mask of what comes after the layer, uint64 [1, ...].
   blocks: of garbled channels.
-  powers, alphas: of polynomial channels, uint64 [degree, 1, ...] and [1, 1, ...].
-  keys: K_0, K_1 of the wrap bits of each output, uint64 [2, 1, ...].
-  mask: r of what comes after the layer, uint64 [1, ...].
+  powers: c', ..., c'^degree of polynomial channels, uint64 [degree, 1, ...].
+  alphas: the sum of the alpha_j of polynomial channels, uint64 [1, 1, ...].
+  keys: K_0 and K_1 for the truncation of each output, uint64 [2, 1, ...].
   """
 
   mask: np.ndarray
@@ -43,14 +47,16 @@ class _Once:
 
   @property
   def output(self) -> str:
-    """What it was made for, one of `structure.OUTPUTS`."""
+    """What the preparation is for, one of `structure.OUTPUTS`."""
     return 'logits' if self.argmax is None else 'class'
 
   def spend(self, output: str) -> None:
-    """Raises ValueError when called again: every pad in here hides one message.
+    """Marks the preparation as used, for an inference that ends in `output`.
 
-    And for another output than it was made for: for a class it has no share of the
-    logits, for logits no comparison of them.
+    Raises:
+      ValueError: it was used before, and every pad in it may hide one message only. Or it
+        is for another output: for a class it has no share of the logits, and for logits it
+        has no comparison of them.
     """
     if self.output != output:
       raise ValueError(f'a preparation for {self.output}, want one for {output}')
@@ -61,9 +67,13 @@ class _Once:
 
 @dataclasses.dataclass
 class ClientMaterial(_Once):
-  """identifier: what both parties call it; mask: of the image; share: of the logits.
+  """What the client keeps of one prepared inference.
 
-  argmax: `class_output.ClientState` where it is for a class; then `share` is empty.
+  identifier: the name of the preparation, the same for both parties.
+  mask: r of the image, uint64 [1, H, W, C].
+  share: the client's share of the logits, uint64 [1, classes]; empty for the class alone.
+  layers: of each activation layer, by name.
+  argmax: `class_output.ClientState` for the class alone, else None.
   """
 
   identifier: bytes
@@ -72,7 +82,7 @@ class ClientMaterial(_Once):
   layers: dict[str, ClientLayer]
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """All of it by name, for a file."""
+    """All of its arrays by name, for a file; the identifier is not among them."""
     found = {'mask': self.mask, 'share': self.share}
     for name, layer in self.layers.items():
       found[f'{name}/mask'] = layer.mask
@@ -162,9 +172,13 @@ def _garbled(arrays: dict[str, np.ndarray]) -> garbled_block.GarbledBlock:
 
 @dataclasses.dataclass
 class ServerLayer:
-  """One activation layer, the counterpart of `ClientLayer`.
+  """What the server keeps of one activation layer, the counterpart of `ClientLayer`.
 
-  choices: beta of the wrap bits of each output; chosen: K_beta.
+  blocks: of garbled channels.
+  pads: rho_j of polynomial channels, uint64 [products, 1, ...].
+  betas: the sum of the beta_j of polynomial channels, uint64 [1, 1, ...].
+  choices: beta for the truncation of each output, uint64 [1, ...].
+  chosen: K_beta of each output, uint64 [1, ...].
   """
 
   blocks: list[ServerBlock] = dataclasses.field(default_factory=list)
@@ -176,9 +190,13 @@ class ServerLayer:
 
 @dataclasses.dataclass
 class ServerMaterial(_Once):
-  """u: by linear layer, uint64 [1, ...]; delta: of the garbler in that session.
+  """What the server keeps of one prepared inference.
 
-  argmax: `class_output.ServerState` where it is for a class.
+  identifier: the name of the preparation, the same for both parties.
+  delta: the difference of the two labels of every wire in that session, uint64 [2].
+  u: the masks of the outputs of linear layers, by name, uint64 [1, ...].
+  layers: of each activation layer, by name.
+  argmax: `class_output.ServerState` for the class alone, else None.
   """
 
   identifier: bytes
@@ -188,7 +206,7 @@ class ServerMaterial(_Once):
 
   @property
   def nbytes(self) -> int:
-    """Memory that it holds, but for small change."""
+    """Bytes of its arrays and labels. Small parts, such as keys, are left out."""
     total = sum(u.nbytes for u in self.u.values())
     total += 0 if self.argmax is None else self.argmax.nbytes
     for layer in self.layers.values():
@@ -201,9 +219,9 @@ class ServerMaterial(_Once):
 
   @classmethod
   def size(cls, structure: Structure, output: str) -> int:
-    """`nbytes` of one image's, for one of `structure.OUTPUTS`, before there is any."""
+    """What `nbytes` of one preparation for `output` will be, known before it is made."""
     words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
-    labels = structure.transfers(output)  # the server's bits are as many as the client's
+    labels = structure.transfers(output)  # the server has as many bits as the client
     for layer in structure.activations:
       if layer.powers:
         words += (layer.powers + 1) * math.prod(layer.polynomial_shape)

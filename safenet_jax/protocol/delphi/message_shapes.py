@@ -12,16 +12,22 @@ from safenet_jax.protocol.layers.blocks import Block
 from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 
 ID_BYTES = 16
-# Words of a message of correlated OT per 128 transfers, with SoftSpoken's k = 4.
+# Rows of a message of correlated OT (oblivious transfer): one for each group of 4 bits of the
+# sender's secret of 128 bits, with SoftSpoken.
 _ROWS = 32
-# What a channel's queue holds: two parties that both send more before they receive would
-# wait for each other. It also limits what is held of images that are not ready yet.
+# What a channel's queue of unsent bytes holds. Two parties that both send more than that before
+# they receive would wait for each other. This also limits the memory that images take that are
+# not prepared to the end yet.
 _LOT_BYTES = 1 << 28
-_TRANSFER_BYTES = 16 + 32 + 16  # labels of both parties' bits, and an AND's table
+# A label of the client's bit, an AND's table, and a label of the server's bit.
+_TRANSFER_BYTES = 16 + 32 + 16
 
 
 class Tag:
-  """Names one use of a session's keys: nonce, number of the image, and place."""
+  """Names one use of a session's keys: by its nonce, the number of the image, and the place.
+
+  The place says which message of the image's offline phase it is.
+  """
 
   def __init__(self, nonce: bytes, number: int):
     self._prefix = nonce + number.to_bytes(8, 'big')
@@ -31,7 +37,9 @@ class Tag:
 
 
 def lot(structure: Structure, output: str, context: bfv.Context) -> int:
-  """How many images at most go in the same flights, the same for both parties.
+  """How many images at most are prepared together, with their messages in the same flights.
+
+  Both parties compute the same number, from public sizes.
 
   Args:
     structure: of the network.
@@ -47,16 +55,17 @@ def lot(structure: Structure, output: str, context: bfv.Context) -> int:
 
 
 def lots(structure: Structure, output: str, context: bfv.Context, count: int) -> Iterator[int]:
-  """How many of `count` images go in the same flights, lot by lot."""
+  """Cuts `count` images into lots that are prepared together; gives the size of each."""
   most = lot(structure, output, context)
   for first in range(0, count, most):
     yield min(most, count - first)
 
 
 def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:
-  """Seed, check and tables of a garbled block.
+  """The parts of the message of a garbled block: seed, check and tables.
 
-  Then the key of its select words; or labels of masks, and what output labels mean.
+  Sign tests have the key of the select words behind them (`relu`). Max pools have the labels
+  of the masks M, and the values that output labels stand for (`max_pool`).
   """
   shape = garbled_block.tables_shape(layer.circuit, block.size)
   sizes = garbled_block.SEED_BYTES, garbled_block.CHECK_BYTES
@@ -68,12 +77,16 @@ def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:
 
 
 def labels_message(transfers: int) -> list[tuple]:
-  """The client's choices of labels, for so many label transfers."""
+  """The parts of the message with the client's choices of labels, for so many transfers."""
   return [(bytes, (messages.BYTES,)), (np.uint64, (_ROWS, -(-transfers // 128) * 2))]
 
 
 def choice_parts(structure: Structure) -> list[int]:
-  """Transfers that the server chooses in: per layer its colours, then each output's wrap bits."""
+  """Sizes of the parts of the transfers in which the server chooses, in their order.
+
+  Each layer has a part for its sign tests, whose choices are the bits p (`relu`), and then
+  one for each output, whose choices are the bits beta (`truncation`).
+  """
   parts = []
   for layer in structure.activations:
     if layer.selected:
@@ -87,7 +100,7 @@ def _key_rows(count: int) -> int:
 
 
 def choice_message(parts: list[int]) -> list[tuple]:
-  """The server's choices, and the hash keys of all parts."""
+  """The parts of the message with the server's choices, and the hash keys of all of them."""
   keys = sum(_key_rows(count) for count in parts)
   return [
     (bytes, (messages.BYTES,)),
@@ -99,7 +112,7 @@ def choice_message(parts: list[int]) -> list[tuple]:
 def split_choices(
   parts: list[int], labels: np.ndarray, keys: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Labels and hash keys of every part."""
+  """Cuts the labels and the hash keys of all transfers into those of each part."""
   row = key = 0
   for count in parts:
     rows = _key_rows(count)

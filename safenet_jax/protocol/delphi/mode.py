@@ -1,4 +1,4 @@
-"""What a mode is, and Delphi's: linear layers are prepared for known masks."""
+"""What a mode is, and Delphi's mode, in which linear layers are prepared for known masks."""
 
 from collections.abc import Callable
 import dataclasses
@@ -14,15 +14,15 @@ def _serves_all(structure: Structure) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-  """How a network is served: both parties' phases, and what others have to know of them.
+  """How a network is served: both parties' phases, and what other modules need to know of them.
 
   name: what `serve --mode` and descriptions call it.
-  client_offline, client_online, server_offline, server_online: the phases. All are made
-    of a party and an output, the online ones of materials too.
-  server_material: what the server keeps of a preparation.
+  client_offline, client_online, server_offline, server_online: classes of the phases. All
+    are made from a party and an output, and the online ones from materials too.
+  server_material: class of what the server keeps of a preparation.
   kept_in_files: whether a client's preparations can be kept in a directory.
-  costs: what the mode has for itself, for estimates.
-  check: ValueError for a structure that this mode does not serve.
+  costs: counts what only this mode does, for estimates.
+  check: raises ValueError for a structure that this mode does not serve.
   """
 
   name: str

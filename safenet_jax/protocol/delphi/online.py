@@ -10,8 +10,13 @@
     or, for the class alone
              <-- labels of s, as in `class_output` ---------------
 
-A batch of images takes one preparation each and the same round trips. What every
-message shows is argued in `linear`, `relu`, `polynomial` and `truncation`.
+x is the image and r the client's mask of it. s is the server's share of a linear layer's
+output. The labels of s and the select words belong to ReLUs (`relu`); max pools have
+labels only (`max_pool`). delta are the differences delta_j of `polynomial`. d, E and B are
+the messages of `truncation`. These modules of `protocol.layers`, and `linear`, say why the
+messages show nothing.
+
+A batch of images takes one preparation each, and no more round trips than one image.
 """
 
 from collections.abc import Sequence
@@ -37,7 +42,13 @@ from safenet_jax.transport import frames, packed_words
 
 
 class Messages:
-  """Parts of one activation layer's two messages, for a batch of images."""
+  """Parts of one activation layer's two messages, for a batch of images.
+
+  labels: how many words of 64 bits the labels of s take.
+  down: the parts of the server's message, in order: labels, select words, delta_j, and d
+    of each output. Those that the layer has no use for are left out.
+  up: the parts of the client's message: E and B of each output.
+  """
 
   def __init__(self, layer: ActivationStructure, bits: int, images: int):
     self.labels = sum(layer.width * block.size * 2 for block in layer.blocks) * images
@@ -59,10 +70,13 @@ class Messages:
 
 
 class ClientOnline(share_walks.Local):
-  """The client's walk: the value that is threaded through is None."""
+  """The client's walk through the network.
+
+  No value goes from layer to layer here: the client's shares are in the materials.
+  """
 
   def __init__(self, party: ClientParty, output: str, materials: Sequence[ClientMaterial]):
-    """For a batch that ends in one of `structure.OUTPUTS`, one material for each image."""
+    """Takes one of `structure.OUTPUTS`, and one material for each image of the batch."""
     super().__init__(party.model)
     self._party, self._channel, self._structure = party, party.channel, party.structure
     self._output, self._materials = output, materials
@@ -70,18 +84,19 @@ class ClientOnline(share_walks.Local):
     self._evaluators: dict[tuple, garbling.Evaluator] = {}
 
   def run(self, images: np.ndarray) -> np.ndarray:
-    """Logits int64 [B, classes] of uint8 images [B, H, W, C], one material each.
+    """Logits int64 [B, classes] of images uint8 [B, H, W, C], each with one material.
 
-    Where the output is the class, classes int64 [B].
+    Where the output is the class, these are classes int64 [B].
 
     Raises:
       ValueError: there are more or fewer images than materials, or a material was
-        used before or is for another output; nothing is sent.
+        used before, or is for another output. Nothing was sent then.
     """
     count, bits = len(self._materials), self.bits
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
       x = ring.from_signed(self.model.encode(images), bits)
-      # One mask would be broadcast to all images, and hide none of them.
+      # NumPy would broadcast a single mask to all images. A mask that is used twice shows
+      # how two images differ.
       if len(x) != count:
         raise ValueError(f'{len(x)} images for {count} preparations, want one for each')
       for material in self._materials:
@@ -165,17 +180,23 @@ class ClientOnline(share_walks.Local):
 
 
 class ServerOnline(share_walks.Local):
-  """The server's walk: m before a linear layer, s after it."""
+  """The server's walk through the network, from layer to layer with its value.
+
+  That is m before a linear layer, its input less the client's mask; and s after it.
+  """
 
   def __init__(self, party: ServerParty, output: str, materials: Sequence[ServerMaterial]):
-    """For a batch that ends in one of `structure.OUTPUTS`, one material for each image."""
+    """Takes one of `structure.OUTPUTS`, and one material for each image of the batch."""
     super().__init__(party.model.public)
     self._party, self._channel, self._structure = party, party.channel, party.structure
     self._output, self._materials = output, materials
     self._layers = {layer.name: layer for layer in party.structure.activations}
 
   def run(self) -> None:
-    """Serves one batch, one material for each image; ValueError if one was used before."""
+    """Serves one batch, one material for each image.
+
+    ValueError if a material was used before, or is for another output.
+    """
     count, bits = len(self._materials), self.bits
     for material in self._materials:
       material.spend(self._output)
@@ -290,7 +311,7 @@ class ServerOnline(share_walks.Local):
 
 
 def _join(arrays) -> np.ndarray:
-  """One batch of the materials' arrays, each of one image."""
+  """Arrays of one image each, as one batch."""
   return np.concatenate(list(arrays))
 
 

@@ -1,4 +1,4 @@
-"""A party in one session: what every phase of it is given."""
+"""A party in one session: what each of its phases is given."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from safenet_jax.transport.channel import Channel
 
 @dataclasses.dataclass(eq=False)
 class _Party:
-  """What both have.
+  """What both parties have.
 
   channel: to the other party.
   structure: of the served model.
@@ -32,15 +32,18 @@ class _Party:
 
 @dataclasses.dataclass(eq=False)
 class ClientParty(_Party):
-  """The client: with its keys, it knows the public part of the model and nothing else."""
+  """The client: it has its keys, and of the model it knows the public part and nothing else.
+
+  model: that public part.
+  """
 
   model: PublicModel
 
   @functools.cached_property
   def keys(self) -> ClientKeys:
-    """The session's keys, from messages with the server when they are first asked for.
+    """The session's keys; the first access exchanges messages with the server.
 
-    A phase that needs them asks for them at its start, as the server's does.
+    So a phase that needs them has to ask for them at its start, as the server's phase does.
     """
     return keys.client(self.channel, self.contexts, self.randomness)
 
@@ -49,6 +52,7 @@ class ClientParty(_Party):
 class ServerParty(_Party):
   """The server: it has the weights too.
 
+  model: the whole model.
   linear: answers what clients encrypt for linear layers.
   """
 
@@ -57,5 +61,5 @@ class ServerParty(_Party):
 
   @functools.cached_property
   def keys(self) -> ServerKeys:
-    """As those of `ClientParty`, from the same messages."""
+    """The session's keys; the first access exchanges the same messages as `ClientParty.keys`."""
     return keys.server(self.channel, self.contexts, self.randomness)

@@ -1,4 +1,4 @@
-"""The server's offline phase; the flights are in `offline_client`."""
+"""The server's offline phase. `client_offline` shows its messages, and defines the symbols."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ class ServerOffline:
   """The server's offline phase in one session."""
 
   def __init__(self, party: ServerParty, output: str):
-    """For inferences that end in one of `structure.OUTPUTS`."""
+    """Takes what the inferences are to end in, one of `structure.OUTPUTS`."""
     self._party, self._channel, self._structure = party, party.channel, party.structure
     self._output = output
     self._transfers = self._structure.transfers(output)
@@ -31,8 +31,8 @@ class ServerOffline:
   def prepare(self, count: int) -> Iterator[ServerMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready.
 
-    What it gives has to be kept before the next is asked for: the client is told
-    of a preparation only then.
+    The caller has to keep what it gets before it asks for the next. Only then is the
+    client told that the preparation exists.
     """
     party = self._party
     for lot in message_shapes.lots(party.structure, self._output, party.contexts[0], count):
@@ -85,7 +85,10 @@ class ServerOffline:
     return message, requests
 
   def _start(self, tag, u, choices) -> Callable[[], ServerMaterial]:
-    """Garbles, multiplies and chooses; the result receives the client's answer."""
+    """Garbles, multiplies and chooses, up to the client's last flight.
+
+    Returns a function that receives that flight, and gives the material.
+    """
     message, requests = choices
     mine = {layer.name: ServerLayer() for layer in self._structure.activations}
     labels = self._zero_labels(tag, message)
@@ -111,16 +114,17 @@ class ServerOffline:
     return finish
 
   def _zero_labels(self, tag: message_shapes.Tag, message: messages.Words | None) -> np.ndarray:
-    """q of all label transfers, uint64 [transfers, 2]."""
+    """The labels of value 0 of all label transfers, uint64 [transfers, 2]."""
     if message is None:
       return np.empty((0, 2), np.uint64)
     with self._channel.scope(phase='offline', layer='all', primitive='labels'):
       return frames.checked(self._party.keys.labels.extend, tag('labels'), message, self._transfers)
 
   def _garble(self, layer: ActivationStructure, labels: np.ndarray):
-    """Garbles and sends a layer's blocks; gives their encodings and word keys, or maxima.
+    """Garbles and sends a layer's blocks; gives what is kept of each.
 
-    The tables are sent as they are made: memory does not grow with them.
+    That is an encoding and the key of the select words, or a `max_pool.ServerBlock`. The
+    tables of a block are sent as soon as they are made, so that they are not held together.
     """
     found, start = [], layer.offset
     for block in layer.blocks:
@@ -135,7 +139,7 @@ class ServerOffline:
     return found
 
   def _compare(self, labels: np.ndarray) -> class_output.ServerState | None:
-    """Garbles and sends the comparison of the logits, if it is for a class."""
+    """Garbles and sends the comparison of the logits; None where the logits are asked for."""
     form = self._structure.comparison_for(self._output)
     if form is None:
       return None
@@ -151,14 +155,14 @@ class ServerOffline:
     return state if given else state._replace(zeros=zeros)
 
   def _keep(self, layer: ActivationStructure, block: Block, encoding: garbling.Encoding):
-    """What is kept of a garbled block, and what goes out with its tables."""
+    """What is kept of a garbled block, followed by what is sent with its tables."""
     if layer.form.maximum:
       return max_pool.offline_server(encoding, self._party.randomness, layer.form, block.count)
     key = relu.word_key(self._party.randomness)
     return (encoding, key), key
 
   def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
-    """Input labels that the circuits are garbled with, in place of fresh ones."""
+    """Input labels of value 0 to garble a circuit with, in the place of fresh ones."""
     return {'client': zeros}
 
   def _garbler(self, layer: ActivationStructure, size: int) -> garbling.Garbler:
@@ -189,9 +193,13 @@ class ServerOffline:
           mine[layer.name].betas = part.reshape(1, 1, *layer.polynomial_shape)
 
   def _choose(self, tag, garbled, mine: dict[str, ServerLayer]):
-    """Sends choices: the colours p of every garbled value, the bits beta of every output.
+    """Sends the server's choices, hidden by correlated transfers.
 
-    Returns iterators over the pads and the packed choices of each part.
+    They are, for every sign test, the bit p that colour 0 stands for (`relu`); and, for
+    every output, a random bit beta (`truncation`).
+
+    Returns iterators over the pads, and over the packed choices, of each of
+    `message_shapes.choice_parts`.
     """
     with self._channel.scope(phase='offline', layer='all', primitive='transfers'):
       parts = message_shapes.choice_parts(self._structure)

@@ -1,9 +1,11 @@
 """Gazelle as a baseline: linear layers under encryption online, circuits prepared offline.
 
-Gazelle (Juvekar et al., eprint 2018/073) as a mode of this protocol: the parties
-share x = x_c + x_s in Z_2^l before a linear layer and y = c + s after it, and the
-client's share c is known online only. What Delphi prepares for a known c is
-prepared for random values here, and corrected once c is there.
+This is Gazelle (Juvekar et al., eprint 2018/073) as a mode of this protocol. The client and
+the server have shares x = x_c + x_s in Z_2^l of a linear layer's input, and shares
+y = c + s of its output y = W x + b. In Delphi the client knows c offline, and the offline
+phase prepares the activation layer behind for that c. Here c is known online only. So the
+offline phase prepares the same things for random values in the place of c, and the online
+phase corrects them.
 
              client                                   server
   offline    rho uniform bits, a_j uniform in F_p     garbles under fresh labels
@@ -26,28 +28,50 @@ prepared for random values here, and corrected once c is there.
              x_c = r                                  x_s = m
     at first x_c is the image and x_s zero; at last the server sends s of the logits
 
-An activation layer is as in `relu`, `polynomial` and `truncation` after three
-corrections. The client's labels are Z xor d delta xor q xor t = Z xor c delta, bit
-by bit. The shares of p c are -w_0 and w_p + p e. With alpha + beta = sum a_j rho_j,
-the server adds g_j rho_j to beta, so that alpha + beta = sum c'^j rho_j.
+The symbols, those of an activation layer as in `relu`, `polynomial` and `truncation` of
+`protocol.layers`:
+ - Enc is encryption under the client's key. u is the server's mask of a linear layer's
+   output, and r the client's mask of the next one's input; m is that input less r.
+ - delta is the difference of the two labels of every wire. Z are the labels of value 0 of
+   the wires that the client's bits of c enter. q and t are the labels that correlated
+   transfers leave with the server and with the client, who chooses with the bits rho.
+ - p is the bit that colour 0 of a sign test's output stands for. w_0 and w_1 are random
+   pads of the client, of which the server gets the one that it chooses with p, w_p.
+ - c' is c truncated, and p in F_p is a prime. a_j are random factors in the place of the
+   powers c'^j. rho_j are the server's random factors. alpha_j and beta_j are shares of the
+   products a_j rho_j.
+ - beta (without an index) are random bits of the server, which choose between the client's
+   keys K_0 and K_1.
+ - d of the client's message corrects labels. delta_j, the d of the server's message, E and
+   B are the messages of `polynomial` and `truncation`.
 
-A linear layer and an activation layer take a round trip each, and the former's
-first message goes with the latter's last. Offline it is one round trip.
+Three corrections make an activation layer ready for c:
+ - The client's labels are Z xor d delta xor q xor t = Z xor c delta, bit by bit.
+ - The shares of p c are -w_0 (client) and w_p + p e (server).
+ - With alpha + beta = sum_j a_j rho_j, the server adds g_j rho_j to beta for each j, so
+   that alpha + beta = sum_j c'^j rho_j.
+
+A linear layer and an activation layer take a round trip each. The first message of a
+linear layer goes together with the last one of the activation layer before it. Offline
+there is one round trip.
 
 What every message shows:
- - Enc(x_c) and Enc(a_j) are BFV under the client's key, the replies are masked
-   (`encrypted_convolution`, `ole`): c and alpha are uniform whatever W and rho_j.
- - d, e and g_j are under one-time pads that the server has seen encrypted or not at
-   all: rho, of which the transfers say nothing; the one of w_0 and w_1 that it has
-   not chosen; a_j. Each is drawn by itself, for every power too: differences of
-   c'^j to powers of one a would be equations in c'.
+ - Enc(x_c) and Enc(a_j) are BFV under the client's key. The replies are masked
+   (`crypto.homomorphic.encrypted_convolution`, `crypto.homomorphic.ole`): c and alpha are
+   uniform whatever W and rho_j are.
+ - d, e and g_j are under one-time pads, which the server has seen encrypted or not at
+   all. d is under rho, of which the transfers say nothing. e is under the one of w_0 and
+   w_1 that the server has not chosen. g_j is under a_j. Each pad is drawn by itself, the
+   a_j of every power too: if all a_j were powers of one a, the differences to the c'^j
+   would be equations in c'.
  - Z xor d delta xor q is under Z, fresh for every bit. With t the client gets one
    label of each wire, and it has no other term in Z or q.
- - The server's other messages meet what they meet in Delphi.
+ - The server's other messages show what they show in Delphi.
 
-In Gazelle itself the garbled circuit masks its output anew, so that the client's
-share of the next layer is known after it only. Here r is the client's choice, as in
-Delphi, and Enc(r) could have gone offline: that difference is what a baseline shows.
+In the paper's Gazelle, the garbled circuit masks its output anew. So the client's share of
+the next layer's input is known only after the circuit is evaluated. Here that share is r,
+which the client draws as in Delphi, and Enc(r) could have gone offline. That it goes online
+is the difference that this baseline shows.
 """
 
 from collections.abc import Sequence
@@ -67,11 +91,15 @@ from safenet_jax.transport import packed_words
 
 @dataclasses.dataclass
 class ClientCorrelations:
-  """One layer's, for values that are not known yet; what does not exist is None or empty.
+  """What the client has prepared of one activation layer, without knowing its input.
 
-  choices: rho, packed, uint8 [transfers / 8]; labels: t, uint64 [transfers, 2].
+  What a layer has no use for is None or empty.
+
+  choices: rho, packed, uint8 [transfers / 8].
+  labels: t, uint64 [transfers, 2].
   tables: garbled blocks and the keys of their select words.
-  offsets: w_0 - w_1 under the transfer's identifier; shares: -w_0, uint64 [instances].
+  offsets: w_0 - w_1 under the transfer's identifier.
+  shares: -w_0, uint64 [instances].
   pads: a_j, uint64 [products, 1, ...].
   """
 
@@ -85,11 +113,12 @@ class ClientCorrelations:
 
 @dataclasses.dataclass
 class ServerCorrelations:
-  """The counterpart of `ClientCorrelations`.
+  """What the server has prepared of one activation layer; see `ClientCorrelations`.
 
   zeros: q, uint64 [transfers, 2].
-  circuits: encodings of the blocks, and the keys of their select words.
-  colours: p, packed; products: pads w_p.
+  circuits: the garbler's labels of each block, and the key of its select words.
+  colours: p, packed.
+  products: the pads w_p.
   """
 
   zeros: np.ndarray
@@ -100,10 +129,12 @@ class ServerCorrelations:
 
 @dataclasses.dataclass
 class ClientMaterial(material.ClientMaterial):
-  """Material whose layers are completed one by one, as their `correlations` are spent.
+  """What the client keeps of one inference; each layer is completed once its input is known.
 
-  `mask` and `share` are empty: the image is not masked, and the share of the logits
-  is not known before.
+  `mask` and `share` are empty: the image is not masked, and the share of the logits is
+  not known offline.
+
+  correlations: of each activation layer, by name; spent when the layer is completed.
   """
 
   correlations: dict[str, ClientCorrelations]
@@ -115,7 +146,12 @@ class ClientMaterial(material.ClientMaterial):
 
 @dataclasses.dataclass
 class ServerMaterial(material.ServerMaterial):
-  """Material whose layers are completed one by one; `u` is empty."""
+  """What the server keeps of one inference; each layer is completed online.
+
+  `u` is empty: the replies of linear layers come online.
+
+  correlations: of each activation layer, by name; spent when the layer is completed.
+  """
 
   correlations: dict[str, ServerCorrelations]
 
@@ -128,24 +164,25 @@ class ServerMaterial(material.ServerMaterial):
 
   @classmethod
   def size(cls, structure: Structure, output: str) -> int:
-    # Labels of the client's bits and q too; u and the shares of products come online.
+    # Here the labels of the client's bits and q are kept too. u, and the server's shares of
+    # products, are made online only.
     later = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
     later += sum(layer.instances for layer in structure.activations)
     return super().size(structure, output) + 32 * structure.transfers(output) - 8 * later
 
 
 def product_words(layer: ActivationStructure) -> packed_words.Words:
-  """e of a layer."""
+  """How e of a layer is packed."""
   return packed_words.Words((layer.instances,), layer.form.select_bits)
 
 
 def power_words(layer: ActivationStructure) -> packed_words.Words:
-  """g of a layer."""
+  """How the g_j of a layer are packed."""
   return packed_words.field((layer.powers, 1, *layer.polynomial_shape), layer.form.modulus)
 
 
 def corrections_message(layer: ActivationStructure) -> list[tuple]:
-  """The client's message: d, e under its identifier, and g."""
+  """The parts of the client's message: d, e with its identifier, and the g_j."""
   parts: list[tuple] = []
   if layer.blocks:
     parts += [
@@ -163,7 +200,8 @@ def correct(
 ) -> list[np.ndarray | bytes]:
   """The client's message, from its share c [1, ...] of the layer's input.
 
-  Spends the layer's correlations, and completes it but for the labels.
+  Spends the layer's correlations. Completes the layer except for its labels, which
+  `take_labels` gets from the server's answer. `bits` is l, the width of the linear ring.
   """
   spent = mine.correlations.pop(layer.name)
   plain, form, values = mine.layers[layer.name], layer.form, []
@@ -198,7 +236,10 @@ def correct(
 
 
 def take_labels(layer: ActivationStructure, mine: ClientMaterial, labels: np.ndarray) -> None:
-  """Completes the client's layer with Z xor d delta xor q, uint64 [transfers, 2]."""
+  """Completes the client's layer with the server's Z xor d delta xor q.
+
+  `labels` are uint64 [transfers, 2].
+  """
   plain, start = mine.layers[layer.name], 0
   for i, block in enumerate(plain.blocks):
     end = start + block.labels[..., 0].size
@@ -211,9 +252,10 @@ def take_labels(layer: ActivationStructure, mine: ClientMaterial, labels: np.nda
 def answer(
   layer: ActivationStructure, mine: ServerMaterial, received: Sequence
 ) -> np.ndarray | None:
-  """The server's labels for a client's corrections, if it has any.
+  """The server's answer to a client's corrections: Z xor d delta xor q, uint64 [transfers, 2].
 
-  Spends the layer's correlations, and completes it.
+  None where the layer has no garbled channels. Spends the layer's correlations, and
+  completes the layer.
 
   Raises:
     ValueError: the corrections are not for this material.

@@ -9,7 +9,7 @@ from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 
 
 class Costs(costs.Costs):
-  """What the mode `gazelle` has for itself in an inference of one image."""
+  """What only the mode `gazelle` does in an inference of one image."""
 
   def offline_linear(self) -> None:
     """Nothing: linear layers come online."""
@@ -43,7 +43,8 @@ class Costs(costs.Costs):
   @staticmethod
   def held(structure: Structure) -> dict[str, int]:
     found = costs.Costs.held(structure)
-    # Circuits are garbled under labels of their own, and the client's are corrected online.
+    # The client keeps its choices. The server keeps two labels for each of the client's bits,
+    # because circuits are garbled under fresh labels, and the client's are corrected online.
     found['client'] += structure.transfers('logits') // 8
     found['server'] *= 2
     return found

@@ -4,7 +4,9 @@
              --- random choices of labels, Enc(a_j) ------>
              <-- garbled tables, OLE replies, choices -----
 
-One round trip for any number of images; `correlations` says what the messages show.
+This is one round trip for all images of a lot (`message_shapes.lots`). Enc is encryption
+under the client's key, and the a_j are random factors. An OLE reply gives the parties shares
+of the products of these factors and the server's. `correlations` says what the messages show.
 """
 
 from collections.abc import Callable
@@ -26,13 +28,16 @@ _NOTHING = np.empty(0, np.uint64)
 
 
 def check(structure: Structure) -> None:
-  """ValueError for a network with max pools: nothing here corrects what enters their circuits."""
+  """Raises ValueError for a network with max pools.
+
+  This mode has no corrections of what enters their circuits.
+  """
   if any(layer.form.maximum for layer in structure.activations):
     raise ValueError('max pools are not served in the mode gazelle, want delphi')
 
 
 class _Image(client_offline.Image):
-  """One image's offline phase: random values stand where Delphi has shares."""
+  """One image's offline phase, with random values in the place of Delphi's shares."""
 
   def __init__(self, *args):
     super().__init__(*args)
@@ -51,9 +56,9 @@ class _Image(client_offline.Image):
     return self.pads[layer.name]
 
   def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
-    """Sends nothing: the products are of shares that are not known yet."""
+    """Sends nothing, because the shares that the products need are not known yet."""
     with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
-      # The message for factors of 0: the factors are added online.
+      # The message for factors of 0, to which the factors are added online.
       zeros, bits = np.zeros(layer.instances, np.uint64), layer.form.select_bits
       offsets, shares = word_transfer.send_products(zeros, pads, bits=bits)
       first, end = layer.offset, layer.offset + layer.transfers
@@ -85,10 +90,10 @@ class ClientOffline(client_offline.ClientOffline):
 
 
 class ServerOffline(server_offline.ServerOffline):
-  """The server's offline phase in one session; linear layers come online only."""
+  """The server's offline phase in one session; linear layers have no part in it."""
 
   def __init__(self, *args):
-    """As Delphi's; ValueError where `check` refuses the network."""
+    """As in Delphi; ValueError where `check` refuses the network."""
     super().__init__(*args)
     check(self._structure)
 

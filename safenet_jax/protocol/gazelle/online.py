@@ -6,16 +6,21 @@
              <-- Enc(W x_c - u) ----------------------------
     for every activation layer
              --- corrections of what was prepared ---------->
-             <-- labels of c; then as in `online` -----------
-             --- as in `online` ----------------------------->
+             <-- labels of c; then as in `delphi.online` ----
+             --- as in `delphi.online` --------------------->
     at last
              <-- share of the logits -----------------------
-    or, for the class alone, corrections and labels as in `class_output`
+    or, for the class alone, corrections and labels as in `layers.class_output`
 
-A client's last message of an activation layer and its first of the linear layer
-behind it are one flight: a linear layer and an activation layer take two round
-trips together, and the linear layer at the end takes one. The share of the logits
-goes with its reply. `correlations` says what the messages show.
+Enc is encryption under the client's key, W are the layer's weights, and u is the server's
+mask of its output. x_c is the client's share of a linear layer's input, and c its share
+of the output.
+
+A linear layer and an activation layer take two round trips together. This is because
+messages that follow each other in one direction go as one flight: the client's last
+message of an activation layer, and its first one of the linear layer behind it. The
+linear layer at the end takes one round trip, and the server's share of the logits goes
+with its reply. `correlations` says what the messages show.
 """
 
 from collections.abc import Sequence
@@ -33,24 +38,28 @@ from safenet_jax.transport import frames
 
 
 def tag(nonce: bytes, identifier: bytes, name: str) -> bytes:
-  """Names one use of a session's key: the preparation that it spends, and the layer."""
+  """Names one use of a session's keys.
+
+  It holds the session's nonce, the identifier of the preparation that is used, and the
+  name of the layer.
+  """
   return nonce + b'online' + identifier + name.encode()
 
 
 class ClientOnline(online.ClientOnline):
-  """The client's walk: the value that is threaded through is its share."""
+  """The client's walk through the network, from layer to layer with its share."""
 
   def __init__(
     self, party: ClientParty, output: str, materials: Sequence[correlations.ClientMaterial]
   ):
-    """As Delphi's, with materials that are completed on the way."""
+    """As in Delphi, with materials that are completed on the way."""
     super().__init__(party, output, materials)
     self._prepared = materials
 
   def run(self, images: np.ndarray) -> np.ndarray:
-    """Logits int64 [B, classes], or classes [B], of uint8 images [B, H, W, C], one material each.
+    """Logits int64 [B, classes], or classes int64 [B], of images uint8 [B, H, W, C].
 
-    ValueError for another number of images.
+    Each image uses one material; ValueError for another number of images.
     """
     if len(images) != len(self._prepared):
       raise ValueError(f'{len(images)} images for {len(self._prepared)} materials')
@@ -103,12 +112,12 @@ class ClientOnline(online.ClientOnline):
 
 
 class ServerOnline(online.ServerOnline):
-  """The server's walk: the value that is threaded through is its share."""
+  """The server's walk through the network, from layer to layer with its share."""
 
   def __init__(
     self, party: ServerParty, output: str, materials: Sequence[correlations.ServerMaterial]
   ):
-    """As Delphi's, with materials that are completed on the way."""
+    """As in Delphi, with materials that are completed on the way."""
     super().__init__(party, output, materials)
     self._prepared = materials
 

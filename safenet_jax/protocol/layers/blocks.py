@@ -1,4 +1,7 @@
-"""Garbled circuits of one layer, cut into blocks that are garbled and evaluated together."""
+"""Garbled circuits of one layer, cut into blocks that are garbled and evaluated together.
+
+An instance is one circuit of the layer: a sign test, or the maximum of a window.
+"""
 
 import dataclasses
 
@@ -34,10 +37,10 @@ def cut(instances: int, most: int) -> tuple[Block, ...]:
 
 
 def pack(words: np.ndarray, width: int, size: int) -> np.ndarray:
-  """The low `width` bits of the words of one block, packed; what is missing is zero.
+  """The low `width` bits of the words of one block, packed; bits of the padding are 0.
 
   Args:
-    words: uint64 [m, n], m words of each of n instances.
+    words: uint64 [m, n], the m words of each of n instances.
     width: bits of a word.
     size: instances of the block with its padding.
 

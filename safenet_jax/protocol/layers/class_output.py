@@ -1,5 +1,8 @@
 """The class alone: the index of the largest logit, by garbled comparisons of shares.
 
+The logits are y = c + s: the client has the share c, the server the share s. This takes
+the place of the server's message with s, which is then never sent.
+
              client (evaluator)                       server (garbler)
   offline                                             garbles argmax(c + s), k bits
                <- tables, decoding of the index -----
@@ -7,18 +10,23 @@
   online       <---- labels of its bits of s --------
              evaluates, decodes: the class
 
-It stands in the place of the share of the logits, which is then never sent. Both
-parties take the low k bits of their shares as they are, so that the class is that
-of the logits y = c + s, exactly, while -2^(k-1) <= y < 2^(k-1): k has the margin
-over calibration's logits that a ReLU's k has, or is the whole ring's. Of equal
-logits the first wins.
+OT is oblivious transfer: the client gets the labels of its own bits, and the server does
+not learn those bits.
 
-Uniform: the labels of s are one of each pair, and those of c come from the same
-transfers as a ReLU's. What tables and decoding show is in `crypto.garbled_circuits.garbled_argmax`:
-the index, and of the logits and of all comparisons nothing.
+Both parties take the low k bits of their shares as they are. So the class is exactly that
+of the logits while -2^(k-1) <= y < 2^(k-1). Calibration chooses k with the same margin
+over the logits that it saw as for a ReLU's sign test. A model without that number has the
+whole linear ring as k. Of equal logits the first wins.
 
-Where c is known online only (the mode `gazelle`) the client first sends its bits
-under the choices that it made offline, and gets labels as `gazelle.correlations` says:
+What the client sees: the labels of s are one of each pair. The labels of c come from the
+same transfers as those of ReLUs. Tables and decoding show the index, and nothing of the
+logits or of any comparison (`crypto.garbled_circuits.garbled_argmax`).
+
+In the mode `gazelle` c is known online only. There the client has made its choices offline
+for uniform bits rho, and holds labels t; the server holds labels q. Z are the circuit's
+labels of value 0 for the client's bits, and delta is the difference of the two labels of
+a wire. The client sends its bits under rho, and the server's answer corrects the labels
+(`gazelle.correlations`):
 
   online       ---- d = bits of c xor rho ----------->
                <- Z xor d delta xor q, labels of s --
@@ -40,9 +48,9 @@ _NOTHING = np.empty(0, np.uint8)
 class ClientState(NamedTuple):
   """What the evaluator keeps of one image; `garbled` is evaluated once.
 
-  labels: of its bits of c, uint64 [k, size, 2]; t in the mode `gazelle`.
-  decoding: values of the index's labels of colour 0, uint8 [index bits].
-  choices: rho, packed, uint8 [k, size / 8], in the mode `gazelle`.
+  labels: of the client's bits of c, uint64 [k, size, 2]; in the mode `gazelle` t.
+  decoding: the values that the index's labels of colour 0 stand for, uint8 [index bits].
+  choices: in the mode `gazelle` rho, packed, uint8 [k, size / 8]; else empty.
   """
 
   garbled: garbling.GarbledBlock
@@ -52,7 +60,11 @@ class ClientState(NamedTuple):
 
 
 class ServerState(NamedTuple):
-  """What the garbler keeps; used once. zeros: q, as `labels`, in the mode `gazelle`."""
+  """What the garbler keeps of one image; used once.
+
+  encoding: the garbler's labels.
+  zeros: in the mode `gazelle` q, uint64 [k, size, 2]; else empty.
+  """
 
   encoding: garbling.Encoding
   zeros: np.ndarray = _NOTHING
@@ -66,7 +78,10 @@ class ServerState(NamedTuple):
 def offline_server(
   channel: Channel, garbler: garbled_argmax.Garbler, given: dict[str, np.ndarray]
 ) -> garbling.Encoding:
-  """Garbles and sends; `given` are labels of value 0 as for `garbled_argmax.Garbler.garble`."""
+  """Garbles the comparison and sends it.
+
+  `given` are input labels of value 0, as for `garbled_argmax.Garbler.garble`.
+  """
   with channel.scope(phase='offline', layer='class', primitive='garbling'):
     garbled, encoding = garbler.garble(given)
     channel.send(
@@ -113,7 +128,7 @@ def online_client(channel: Channel, form: Comparison, states: Sequence[ClientSta
 def correcting_server(
   channel: Channel, form: Comparison, states: Sequence[ServerState], s: np.ndarray
 ) -> None:
-  """As `online_server`, after the client's bits under its choices."""
+  """As `online_server` in the mode `gazelle`: first takes d, and corrects the client's labels."""
   with channel.scope(phase='online', layer='class', primitive='corrections'):
     shape = len(states), form.bits, form.size // 8
     (d,) = channel.receive('class choices', [(np.uint8, shape)])
@@ -125,7 +140,10 @@ def correcting_server(
 def correcting_client(
   channel: Channel, form: Comparison, states: Sequence[ClientState], c: np.ndarray
 ) -> np.ndarray:
-  """As `online_client`, for shares c, uint64 [B, count], that were not known before."""
+  """As `online_client` in the mode `gazelle`, for shares c, uint64 [B, count].
+
+  They were not known offline, so the client's labels are corrected first.
+  """
   with channel.scope(phase='online', layer='class', primitive='corrections'):
     bits = np.stack([form.entering(share) for share in c])
     channel.send('class choices', bits ^ np.stack([state.choices for state in states]))

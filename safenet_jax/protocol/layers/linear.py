@@ -1,5 +1,9 @@
 """A convolution or dense layer on shares (Delphi, eprint 2020/050, section 4).
 
+The server's layer is y = W x + b, with weights W, bias b and an input x. All numbers are
+in Z_2^l, the integers modulo 2^l. Enc is encryption under the client's key. r and u are
+masks: uniform, and used once.
+
              client                                   server
   offline    r uniform in Z_2^l
                ------------------ Enc(r) ------------------>
@@ -9,8 +13,10 @@
   online                                              m = x - r
                                                       s = W m + u + b
 
-c + s = W x + b. The server sees r only encrypted and x only under the one-time
-pad r; c is uniform because u is.
+c and s are the parties' shares of the output: c + s = W x + b = y.
+
+The server sees r only encrypted, and x only under the one-time pad r. The client sees c,
+which is uniform because u is.
 """
 
 from types import ModuleType
@@ -22,7 +28,7 @@ from safenet_jax.crypto.ring import Array
 def product(
   xp: ModuleType, x: Array, kernel: Array, *, stride: int, limb: int | None, bits: int
 ) -> Array:
-  """W x mod 2^bits: x [B, H, W, I] with [k, k, I, O], or [B, I] with [I, O]."""
+  """W x mod 2^bits: x [B, H, W, I] with a kernel [size, size, I, O], or [B, I] with [I, O]."""
   if kernel.ndim == 4:
     return ring.convolve(xp, x, kernel, stride, bits, limb)
   return ring.multiply(xp, x, kernel, bits, limb)

@@ -1,5 +1,10 @@
 """Max pools behind garbled channels: one circuit takes ReLU(max) of a window.
 
+The inputs are y = c + s, of which the client has the shares c and the server the shares
+s. The circuit adds both shares, takes the largest of the n x n values of a window, applies
+ReLU, and adds a mask M that the server draws. It computes on words of w = k - t bits:
+the low k bits of a share, without the lowest t.
+
              client (evaluator)                       server (garbler)
   offline                                             M uniform, garbles ReLU(max(c + s)) + M
                <- tables, labels of M, decoding -----
@@ -7,17 +12,20 @@
   online       <---- labels of its bits of s --------
              evaluates, decodes: v                    rho = -M
 
-Words have the top k - t bits of the shares, each shifted right by t as the sign
-test's; the server adds one for the two halves that the floors lose on average.
-v + rho = ReLU(max) in the ring of k - t + 1 bits, at the output's fraction bits,
-at most one unit from the largest value. It goes on through the exact truncation
-with nothing to drop: that message takes the shares to the linear ring.
+OT is oblivious transfer: the client gets the labels of its own bits, and the server does
+not learn those bits. v (client) and rho (server) are shares of the output:
+v + rho = ReLU(max) in the ring of w + 1 bits, at the output's fraction bits.
 
-Uniform: labels of M and s are one of each pair. `Encoding.decoding` says which
-value each output label stands for, so that the client learns the output word;
-that is v = ReLU(max) + M, which the fresh M makes uniform whatever the values
-are, and nothing else that the client sees depends on M: the other labels of the
-output wires are hidden by the hash, as all inactive labels are.
+Each party shifts its share right by t, as for a sign test. That rounds down, which loses
+half a unit of the result for each party on average. The server adds one for both halves.
+The result is at most one unit from the largest value. The exact truncation follows with
+nothing to drop: its messages only bring the shares to the linear ring.
+
+What the client sees: the labels of M and of s are one of each pair, and uniform.
+`Encoding.decoding` says which value each output label stands for, so the client learns
+the output word v = ReLU(max) + M. It is uniform whatever the values are, because M is
+uniform and fresh. Nothing else that the client sees depends on M: the other labels of
+the output wires are hidden by the hash, as all labels are that the client does not hold.
 """
 
 import functools
@@ -40,9 +48,11 @@ MAX_BLOCK = hashing.MAX_ROWS // 4
 def circuit(form: ActivationFormat) -> circuits.Circuit:
   """ReLU(max) + mask of a window of n^2 values of w = k - t bits.
 
-  Inputs 'client' and 'server' hold the window's words one after another, 'mask'
-  and the output have w + 1 bits. n^2 (w - 1) ANDs for the sums, 2 w for each of
-  n^2 - 1 maxima, w - 1 for the ReLU, w for the mask: 12 w - 5 for n = 2.
+  The inputs 'client' and 'server' hold the window's words one after another. 'mask' and
+  the output have w + 1 bits.
+
+  The sums take n^2 (w - 1) ANDs, each of the n^2 - 1 maxima 2 w, the ReLU w - 1, and the
+  mask w. For n = 2 these are 12 w - 5.
   """
   width = form.sign_bits - form.dropped
   builder = circuits.Builder()
@@ -69,7 +79,10 @@ def cut(instances: int) -> tuple[Block, ...]:
 
 
 def windows(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.ndarray:
-  """The words of a share [B, H, W, C] that enter the circuits: [n^2, windows in order]."""
+  """The words of a share [B, H, W, C] that enter the circuits: [n^2, windows in order].
+
+  `server` says whose share it is: the server's words get the one for both roundings.
+  """
   b, h, w, c = share.shape
   n, width = form.window, form.sign_bits - form.dropped
   words = ring.reduce(share, form.sign_bits) >> np.uint64(form.dropped)
@@ -80,7 +93,12 @@ def windows(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.nd
 
 
 class ServerBlock(NamedTuple):
-  """What the garbler keeps of one block until it is online; used once. mask: M uint64 [n]."""
+  """What the garbler keeps of one block until it is online; used once.
+
+  encoding: the garbler's labels.
+  mask: M, uint64 [count] of so many windows.
+  size: windows of the block with its padding.
+  """
 
   encoding: garbling.Encoding
   mask: np.ndarray
@@ -90,8 +108,10 @@ class ServerBlock(NamedTuple):
 class ClientBlock(NamedTuple):
   """What the evaluator keeps of one block; `garbled` is evaluated once.
 
-  labels: of its bits of c; mask_labels: of M.
-  decoding: values of the output labels of colour 0, uint8 [w + 1, size / 8].
+  labels: of the client's bits of c, uint64 [n^2 w, size, 2].
+  mask_labels: of the bits of M, uint64 [w + 1, size, 2].
+  decoding: the values that the output labels of colour 0 stand for, packed:
+    uint8 [w + 1, size / 8].
   """
 
   garbled: garbling.GarbledBlock
@@ -105,8 +125,8 @@ def offline_server(
 ) -> tuple[ServerBlock, np.ndarray, np.ndarray]:
   """The server's state of a garbled block of `count` windows, and two messages.
 
-  Messages: labels of M uint64 [w + 1, size, 2], and the decoding bits uint8
-  [w + 1, size / 8]. The module says why they tell nothing.
+  The messages are the labels of M, uint64 [w + 1, size, 2], and the decoding bits,
+  uint8 [w + 1, size / 8]. The text at the top of this module says why they tell nothing.
   """
   size = encoding.decoding.shape[-1] * 8
   mask = randomness.ring(form.select_bits, count)
@@ -117,7 +137,9 @@ def offline_server(
 def online_server(
   block: ServerBlock, words: np.ndarray, form: ActivationFormat
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The message, labels [n^2 w, size, 2] of one of each pair; and the server's share rho.
+  """The message and the server's share rho.
+
+  The message has the labels of the bits of s, [n^2 w, size, 2]: one of each pair.
 
   Args:
     block: offline state.

@@ -1,4 +1,8 @@
-"""Polynomial channels on shares, in F_p.
+"""Polynomial channels on shares, in F_p, the integers modulo a prime p.
+
+The input is y = c + s, of which the client has the share c and the server the share s.
+Each party first drops low bits of its own share: c' and s' are c and s truncated. The
+server has a polynomial P(x) = sum_i C_i x^i. The result is P(c' + s').
 
              client                                   server
   offline    c' = c truncated, c'^j mod p             rho_j uniform in F_p
@@ -9,11 +13,22 @@
                <------- delta_j = q_j(s') - rho_j ----------
              v = sum_j alpha_j + c'^j delta_j         rho = q_0(s') + sum_j beta_j
 
-P(c' + s') = sum_j c'^j q_j(s') with q_j(s') = sum_{i >= j} C_i binom(i, j) s'^(i-j),
-so v + rho = P(c' + s'). Every delta_j is under the one-time pad rho_j, and each
-beta_j under the homomorphic reply's mask. There is a product for every power up
-to the degree; where P is monic the leading q is 1, and the client adds that
-power by itself.
+Enc is encryption under the client's key. alpha_j (client) and beta_j (server) are shares
+of the product of the client's c'^j and the server's rho_j. q_j collects what stands
+before c'^j in P(c' + s'), with binomial coefficients binom(i, j):
+
+    P(c' + s') = sum_j c'^j q_j(s')
+    q_j(s')    = sum_{i >= j} C_i binom(i, j) s'^(i - j)
+
+So v (client) and rho (server) are shares of the result: v + rho = P(c' + s').
+
+The client sees every delta_j under the one-time pad rho_j. It sees each alpha_j in a
+homomorphic reply, whose mask beta_j hides the product (`crypto.homomorphic.ole`). Only the
+sums of the alpha_j and of the beta_j are used, so one reply can carry the sum over j.
+
+j runs over the powers 1 to the degree of P, with one product for each. P is monic where
+its leading coefficient is 1. Then the leading q is 1 as well: that power needs no product,
+and the client adds it by itself.
 """
 
 import math
@@ -27,7 +42,7 @@ from safenet_jax.fixed_point.formats import ActivationFormat
 
 
 def products(form: ActivationFormat) -> int:
-  """How many products of the two parties' secrets an element takes."""
+  """How many products of the two parties' secrets each value takes."""
   return form.degree - form.monic
 
 

@@ -1,5 +1,14 @@
 """ReLU channels: a garbled sign test, and a select under its output label.
 
+The input is y = c + s: the client has the share c, the server the share s. The result is
+b y, where the bit b says whether y >= 0. A garbled circuit decides b from the low k bits
+of both shares; the lowest t of them are left out, because the output does not have them.
+
+The server garbles the circuit, so it knows both labels of each wire. The client evaluates
+it, and sees one label of each wire. The label has a colour, a bit that the client may
+read. L_0 and L_1 are the labels of the output wire with colours 0 and 1. Only the server
+knows p, the bit that L_0 stands for. H is a keyed hash of labels.
+
              client (evaluator)                       server (garbler)
   offline                                             garbles sign(c + s), k - t bits
                <------------- tables ----------------
@@ -9,15 +18,21 @@
              evaluates: colour e, label L_e           rho = p s + u' - H(L_0)
              v = e c + (1 - 2e) v' + (e ? word - H(L_e) : H(L_e))
 
-L_0 and L_1 are the output labels by colour and p is the bit that colour 0
-stands for, so b = e xor p says whether y = c + s >= 0. The word is
-(1 - p) s - u' - rho + H(L_1); with it v + rho = b y in the select ring. The
-labels of s are one of each pair and uniform; the client holds L_e alone, so
-that the word is under the one-time pad H(L_1), or, where e = 1, v is under rho,
-which H(L_0) hides.
+OT is oblivious transfer: the client gets the labels of its own bits, and the server does
+not learn those bits. u' (server) and v' (client) are shares of p c. e is the colour that
+the client ends with, so b = e xor p. The word of the server's message is
 
-Instances are the values of a [B, H, W, C] block in order, in blocks of at most
-`hashing.MAX_ROWS`, each with its own keys.
+    word = (1 - p) s - u' - rho + H(L_1)
+
+With it v (client) and rho (server) are shares of the result: v + rho = b y in the select
+ring Z_2^l2, where l2 is the format's `select_bits`.
+
+What the client sees: the labels of s are one of each pair, and uniform. Of L_0 and L_1
+it holds L_e alone. Where e = 0, the word is under the one-time pad H(L_1). Where e = 1,
+the client opens the word, and v is under rho, which H(L_0) hides.
+
+An instance is one sign test. The instances are the values of a [B, H, W, C] array in
+order. They are cut into blocks of at most `hashing.MAX_ROWS`, each with keys of its own.
 """
 
 from typing import NamedTuple
@@ -33,12 +48,12 @@ from safenet_jax.protocol.layers.blocks import Block
 
 
 def circuit(form: ActivationFormat) -> circuits.Circuit:
-  """The sign test of a layer: inputs 'client' and 'server', one output."""
+  """The sign test of a layer: inputs 'client' and 'server' of k - t bits each, one output."""
   return circuits.relu_sign(form.sign_bits, form.dropped)
 
 
 def sign_words(share: np.ndarray, form: ActivationFormat) -> np.ndarray:
-  """The bits of a share that enter the circuit, as words."""
+  """The k - t bits of each share that enter the circuit, as words uint64."""
   return ring.reduce(share, form.sign_bits) >> np.uint64(form.dropped)
 
 
@@ -48,14 +63,25 @@ def cut(instances: int) -> tuple[Block, ...]:
 
 
 def entering(share: np.ndarray, form: ActivationFormat, size: int) -> np.ndarray:
-  """The bits of a block's share, uint64 [n], that enter its circuit: uint8 [width, size / 8]."""
+  """The bits of one block's share that enter its circuit.
+
+  Args:
+    share: uint64 [n], of the n instances of the block.
+    form: of the layer.
+    size: instances of the block with its padding.
+
+  Returns:
+    uint8 [width, size / 8], packed; width is k - t.
+  """
   return blocks.pack(sign_words(share, form)[None], form.sign_bits - form.dropped, size)
 
 
 class ServerBlock(NamedTuple):
   """What the garbler keeps of one block until it is online; used once.
 
-  product_share: u' uint64 [n]; key: of the select words' hash.
+  encoding: the garbler's labels.
+  product_share: u' uint64 [n].
+  key: of the hash H that makes the pads of the select words.
   """
 
   encoding: garbling.Encoding
@@ -66,7 +92,10 @@ class ServerBlock(NamedTuple):
 class ClientBlock(NamedTuple):
   """What the evaluator keeps of one block; `garbled` is evaluated once.
 
-  labels: of its bits of c; share: c uint64 [n]; product_share: v' uint64 [n].
+  labels: of the client's bits of c, uint64 [width, size, 2].
+  share: c uint64 [n].
+  product_share: v' uint64 [n].
+  key: of the hash H, as the garbler's.
   """
 
   garbled: garbling.GarbledBlock
@@ -84,12 +113,12 @@ def colour_zero_bits(encoding: garbling.Encoding) -> np.ndarray:
 def online_server(
   block: ServerBlock, share: np.ndarray, delta: np.ndarray, form: ActivationFormat
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Messages: labels [width, size, 2] and words [n]; and the server's share rho [n].
+  """The messages labels [width, size, 2] and words [n]; and the server's share rho [n].
 
   Args:
     block: offline state.
     share: s of the block's instances, uint64 [n].
-    delta: the garbler's offset uint64 [2].
+    delta: the difference of the two labels of every wire, uint64 [2].
     form: of the layer.
   """
   count, bits = share.size, form.select_bits

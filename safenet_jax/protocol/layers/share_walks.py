@@ -1,8 +1,8 @@
 """What each party does with its share alone, in either phase.
 
-All of it is linear, so that the shares of the result are the results of the
-shares; no message is sent. None stands for a share that is not known yet, and
-stays None.
+All of these operations are linear. So each party applies them to its own share, and gets
+its share of the result; no message is sent. None stands for a share that is not known
+yet, and stays None.
 """
 
 from types import ModuleType
@@ -18,7 +18,7 @@ from safenet_jax.models import layers as records
 class Local:
   """Operations on one party's shares, uint64 [B, ..., C] in the linear ring.
 
-  A party or a phase adds `conv`, `dense` and `activation`.
+  Each party adds its own `conv`, `dense` and `activation` for each phase.
   """
 
   def __init__(self, model: PublicModel, xp: ModuleType = np):
@@ -51,10 +51,13 @@ class Local:
 
 
 class Masks(Local):
-  """The client's first walk: the mask that every linear layer is given.
+  """The client's first walk: the mask of every linear layer's input.
 
-  A mask of an activation does not depend on what comes in, so that all layers'
-  masks are known before any linear layer is computed.
+  After an activation comes a fresh mask, which does not depend on the activation's input.
+  So the masks of all layers are known before any linear layer is computed.
+
+  masks: of what comes after each activation layer, by name.
+  inputs: is filled with the mask of each linear layer's input, by name.
   """
 
   def __init__(self, model: PublicModel, masks: dict[str, Any]):
@@ -78,7 +81,12 @@ class Masks(Local):
 
 
 class Shares(Local):
-  """The client's second walk: its share of every activation's input, and of the logits."""
+  """The client's second walk: its share of every activation's input, and of the logits.
+
+  masks: of what comes after each activation layer, by name.
+  outputs: the client's share of each linear layer's output, by name.
+  inputs: is filled with the share of each activation layer's input, by name.
+  """
 
   def __init__(self, model: PublicModel, masks: dict[str, Any], outputs: dict[str, Any]):
     super().__init__(model)

@@ -23,8 +23,12 @@ OUTPUTS = ('logits', 'class')
 class ActivationStructure:
   """One activation layer of one image.
 
+  A garbled instance is one circuit: the sign test of a value, or the maximum of a window
+  where the layer has a max pool. A label transfer is the oblivious transfer in which the
+  client gets the label of one of its bits.
+
   name, form: of the layer.
-  offset: where its label transfers start among those of the image.
+  offset: where the layer's label transfers start among those of the image.
   """
 
   name: str
@@ -33,23 +37,26 @@ class ActivationStructure:
 
   @functools.cached_property
   def blocks(self) -> tuple[Block, ...]:
-    """Of the garbled channels: of values, or of windows where the pool takes maxima."""
+    """The blocks of the layer's garbled instances."""
     count = math.prod(self.garbled_shape)
     return max_pool.cut(count) if self.form.maximum else relu.cut(count)
 
   @property
   def circuit(self) -> circuits.Circuit:
-    """Of the garbled channels."""
+    """The circuit of one garbled instance."""
     return max_pool.circuit(self.form) if self.form.maximum else relu.circuit(self.form)
 
   @property
   def width(self) -> int:
-    """Bits of the client's shares that enter one circuit."""
+    """Bits of the client's shares that enter one circuit; the server's are as many."""
     words = self.form.window**2 if self.form.maximum else 1
     return words * (self.form.sign_bits - self.form.dropped)
 
   def entering(self, share: np.ndarray) -> list[np.ndarray]:
-    """The client's bits of every block, packed, of its share [1, ..., garbled channels]."""
+    """The client's bits that enter each block, packed: uint8 [width, size / 8] each.
+
+    `share` is the client's share of the garbled channels, uint64 [1, ..., channels].
+    """
     form = self.form
     if form.maximum:
       words = max_pool.windows(share, form, server=False)
@@ -70,12 +77,15 @@ class ActivationStructure:
 
   @property
   def selected(self) -> int:
-    """Instances whose sign selects a share; a maximum comes out of its circuit."""
+    """Instances in which a sign selects shares; none with a max pool.
+
+    A maximum comes out of its circuit as a whole word, so nothing is left to select.
+    """
     return 0 if self.form.maximum else self.instances
 
   @property
   def garbled_shape(self) -> tuple[int, ...]:
-    """Of what the circuits give: maxima are pooled already."""
+    """(H, W, C) or (C,) of what the circuits give; maxima are pooled already."""
     shape = self.pooled_shape if self.form.maximum else self.form.map_shape
     return (*shape, self.form.relu)
 
@@ -86,16 +96,19 @@ class ActivationStructure:
 
   @property
   def powers(self) -> int:
-    """Products of the two parties' secrets per polynomial value."""
+    """How many products of the two parties' secrets each polynomial value takes."""
     return polynomial.products(self.form) if self.form.polynomial else 0
 
   @property
   def pooled_shape(self) -> tuple[int, ...]:
-    """(H, W) behind the pool, or () of a dense layer."""
+    """(H, W) after the pool, or () after a dense layer."""
     return self.form.pooled_shape
 
   def outputs(self, bits: int) -> list[tuple[tuple[int, ...], Rescale]]:
-    """Shape and truncation of the garbled and of the polynomial output that exist."""
+    """Shape and truncation of the garbled output and of the polynomial one, if they exist.
+
+    `bits` is l, the width of the linear ring.
+    """
     widths = [width for width in (self.form.relu, self.form.polynomial) if width]
     return [
       ((*self.pooled_shape, width), rescale)
@@ -107,9 +120,9 @@ class ActivationStructure:
 class Comparison:
   """The garbled comparison of one image's logits, see `class_output`.
 
-  count: of logits.
-  bits: k, of each.
-  offset: where its label transfers start among those of the image.
+  count: how many logits there are.
+  bits: k, how many bits of each logit are compared.
+  offset: where the comparison's label transfers start among those of the image.
   """
 
   count: int
@@ -118,7 +131,7 @@ class Comparison:
 
   @property
   def size(self) -> int:
-    """Words with padding."""
+    """Logits with the padding of their block."""
     return argmax.stages(self.count, self.bits)[0].size
 
   @property
@@ -128,7 +141,7 @@ class Comparison:
 
   @property
   def output_labels(self) -> int:
-    """Labels of the index that the garbler keeps, padding included."""
+    """Output labels that the garbler keeps, those of the index, padding included."""
     last = argmax.stages(self.count, self.bits)[-1]
     return len(last.circuit.outputs) * last.size
 
@@ -144,12 +157,13 @@ class Structure:
   """The public shape of one inference of one image.
 
   bits: l, width of the linear ring.
-  linear: by name, the layers as convolutions.
-  shapes: by name, what each linear layer gives in the network: (H, W, C), or (C,).
-  activations: in walking order.
-  logits: how many.
+  input_shape: (H, W, C) of an image.
+  linear: the linear layers by name; a dense layer is a convolution of one pixel.
+  shapes: the output shape of each linear layer by name: (H, W, C), or (C,).
+  activations: in the order in which an inference reaches them.
+  logits: how many there are.
   comparison: of the logits, for inferences that end in the class alone; None where
-    they have no class.
+    the logits have no class.
   """
 
   bits: int
@@ -223,20 +237,27 @@ class Structure:
     return self.comparison
 
   def transfers(self, output: str) -> int:
-    """Label transfers of an image, for one of `OUTPUTS`."""
+    """Label transfers of one image, for an inference that ends in one of `OUTPUTS`."""
     last = self.comparison_for(output)
     return sum(layer.transfers for layer in self.activations) + (last.transfers if last else 0)
 
   @property
   def choices(self) -> int:
-    """Transfers in the other direction: a sign's colour each, then a wrap bit per output."""
+    """Transfers in the other direction, in which the server chooses.
+
+    It chooses with the bit that colour 0 stands for, one of each sign test (`relu`), and
+    with a random bit for each output value (`truncation`).
+    """
     return sum(
       layer.selected + sum(math.prod(shape) for shape, _ in layer.outputs(self.bits))
       for layer in self.activations
     )
 
   def products(self) -> dict[tuple[int, int], list[ActivationStructure]]:
-    """Activation layers by (modulus, powers): each group shares its ciphertexts."""
+    """Activation layers with polynomials, by (modulus, `powers` of a value).
+
+    The layers of one group share their ciphertexts.
+    """
     groups: dict[tuple[int, int], list[ActivationStructure]] = {}
     for layer in self.activations:
       if layer.powers:
@@ -245,6 +266,9 @@ class Structure:
 
 
 def outputs_of(model: PublicModel) -> tuple[str, ...]:
-  """Those of `OUTPUTS` that a model can give: one logit alone has no class."""
+  """Those of `OUTPUTS` that a model can give.
+
+  A single logit has no class, and more than `hashing.MAX_ROWS` cannot be compared.
+  """
   logits = records.shapes(model.layers, model.input_shape)[-1].output_shape[0]
   return OUTPUTS if 2 <= logits <= hashing.MAX_ROWS else OUTPUTS[:1]

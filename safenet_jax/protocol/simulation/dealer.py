@@ -1,9 +1,9 @@
 """A trusted dealer in place of the offline phase, for the simulator only.
 
-It sees both parties' secrets and hands out what homomorphic encryption and
-oblivious transfer would: that is why it is called insecure. Every value it
-gives to one party is uniform given what that party knows, so that the online
-phase is the real one.
+The dealer hands out what homomorphic encryption and oblivious transfer (OT) would make.
+It is called insecure because it sees both parties' secrets to do so. Every value that it
+gives to one party is uniform given what that party knows, so that the online phase is
+the real one.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,11 @@ _LABEL_BITS = 128
 
 
 class Products(NamedTuple):
-  """Shares of powers times pads: alpha + beta = power * pad in F_p, [products, ...]."""
+  """Shares of c'^j rho_j in F_p (`polynomial`), uint64 [products, ...] each.
+
+  alphas (client) and betas (server) add up to the client's powers times `pads`, which are
+  the server's rho_j.
+  """
 
   alphas: np.ndarray
   betas: np.ndarray
@@ -29,7 +33,12 @@ class Products(NamedTuple):
 
 
 class Transfers(NamedTuple):
-  """Random OTs: keys uint64 [2, ...] of the client; choice and K_choice of the server."""
+  """Random OTs, in which the client has two keys and the server gets one (`truncation`).
+
+  keys: K_0 and K_1 of the client, uint64 [2, ...].
+  choice: the server's random bits, uint64 [...].
+  chosen: the keys that they choose, uint64 [...].
+  """
 
   keys: np.ndarray
   choice: np.ndarray
@@ -50,7 +59,10 @@ class InsecureDealer:
   def relu(
     self, layer: str, share: np.ndarray, form: ActivationFormat
   ) -> tuple[list[relu.ClientBlock], list[relu.ServerBlock]]:
-    """Garbles a layer for client shares c uint64 [n]; labels and products are dealt."""
+    """Garbles a layer for the client's share c, uint64 [n].
+
+    Deals the labels of the bits of c, and the shares of p c (`relu`).
+    """
     circuit = relu.circuit(form)
     client, server = [], []
     for block in relu.cut(share.size):
@@ -71,7 +83,10 @@ class InsecureDealer:
   def max_pool(
     self, layer: str, share: np.ndarray, form: ActivationFormat
   ) -> tuple[list[max_pool.ClientBlock], list[max_pool.ServerBlock]]:
-    """The same for a layer with max pools and the client's share [B, H, W, C]."""
+    """Garbles a layer with max pools for the client's share c, uint64 [B, H, W, C].
+
+    Deals the labels of the bits of c.
+    """
     circuit = max_pool.circuit(form)
     words = max_pool.windows(share, form, server=False)
     client, server = [], []
@@ -102,7 +117,7 @@ class InsecureDealer:
     return self._garblers[key]
 
   def products(self, layer: str, powers: np.ndarray, form: ActivationFormat) -> Products:
-    """Shares of c'^j rho_j for the client's powers uint64 [degree, ...]."""
+    """Shares of c'^j rho_j for the client's powers c'^j, uint64 [degree, ...]."""
     shape = (polynomial.products(form), *powers.shape[1:])
     alphas, pads = (self.randomness.residues(form.modulus, shape) for _ in range(2))
     p = np.uint64(form.modulus)
@@ -111,7 +126,7 @@ class InsecureDealer:
     return Products(alphas, (dealt + p - alphas) % p, pads)
 
   def transfers(self, layer: str, shape: tuple[int, ...], rescale: Rescale) -> Transfers:
-    """Random OTs for the wrap bits of a block of `shape`."""
+    """Random OTs that truncate a block of `shape`, one for each value (`truncation`)."""
     keys = self.randomness.ring(rescale.wrap_bits, (2, *shape))
     choice = self.randomness.bits(shape).astype(np.uint64)
     self._give(layer, 'transfers', choice, 3 * rescale.wrap_bits + 1)

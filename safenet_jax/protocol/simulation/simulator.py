@@ -1,9 +1,14 @@
 """Both parties of an inference in one process.
 
-Linear and polynomial layers hold both parties' shares in one jitted function,
-ReLUs run through real garbled circuits, and the correlated randomness of the
-offline phase comes from an `InsecureDealer`. The online messages, their sizes
-and the arithmetic are those of the protocol.
+The online messages, their sizes and the arithmetic are those of the protocol. What the
+offline phase would make comes from an `InsecureDealer`, which knows the secrets of both
+parties. Linear and polynomial layers compute on both parties' shares in jitted functions.
+ReLUs and max pools run through real garbled circuits.
+
+The symbols are those of `protocol.layers`. r is the client's mask of a linear layer's input
+and u the server's mask of its output. m is the masked input, that is the input less r, which
+the server has. c (client) and s (server) are the shares of the output, v (client) and
+rho (server) those of an activation's output.
 """
 
 import functools
@@ -24,15 +29,18 @@ from safenet_jax.protocol.layers.share_walks import Local
 from safenet_jax.protocol.simulation import dealer as dealers
 from safenet_jax.transport.ledger import Ledger
 
-# What `batch` images take at once; on a CPU more of them are hardly faster.
+# What as many images as `batch` says take at once. On a CPU, more of them are hardly faster.
 _BATCH_BYTES = 1 << 29
-# Of a garbled value by its bits: an AND's table, and both parties' labels. Of a polynomial one:
-# shares, powers and products.
+# A garbled value takes an AND's table and two labels, one of each party, for each of its bits.
+# A polynomial value takes shares, powers and products.
 _BIT_BYTES, _WORD_BYTES = 32 + 2 * 16, 128
 
 
 def batch(model: FixedPointModel) -> int:
-  """How many images to infer at once: what is prepared for all of them stays below half a GiB."""
+  """How many images to infer at once, 1 or more.
+
+  What is prepared for more than one image together stays below half a GiB.
+  """
   size = sum(
     math.prod(form.map_shape)
     * (form.relu * (form.sign_bits - form.dropped) * _BIT_BYTES + form.polynomial * _WORD_BYTES)
@@ -53,8 +61,8 @@ def infer(
   Args:
     model: the served network.
     images: uint8 [B, H, W, C].
-    randomness: of both parties and the dealer.
-    ledger: gets every message and second.
+    randomness: what both parties and the dealer draw their secrets from.
+    ledger: gets every message, and the seconds of every step.
 
   Returns:
     float64 [B, classes].
@@ -72,7 +80,7 @@ def integers(
   *,
   ledger: Ledger | None = None,
 ) -> np.ndarray:
-  """The integers that the two shares of the logits stand for; arguments as of `infer`.
+  """The logits as integers, put together from the two shares; arguments as of `infer`.
 
   Returns:
     int64 [B, classes], the logits times 2^`model.public.output_fraction`.
@@ -95,7 +103,14 @@ def integers(
 
 
 class _ActivationState(NamedTuple):
-  """Offline state of one activation layer, of both parties."""
+  """Offline state of one activation layer, of both parties.
+
+  client, server: blocks of garbled channels; empty without any.
+  powers: c', ..., c'^degree of polynomial channels (`polynomial`), else None.
+  products: shares for the polynomial channels, else None.
+  transfers: random OTs for the truncation of each block of channels.
+  mask: r of what comes after the layer.
+  """
 
   client: list[relu.ClientBlock] | list[max_pool.ClientBlock]
   server: list[relu.ServerBlock] | list[max_pool.ServerBlock]
@@ -131,7 +146,7 @@ def _polynomial_online(powers, products, s, coefficients, *, form, bits):
 
 @functools.partial(jax.jit, static_argnames=('rescale', 'window'))
 def _truncate(v, rho, transfers, mask, *, rescale, window):
-  """Pools both shares, and exchanges the messages that truncate and mask them again."""
+  """Sums both shares over windows, and truncates and masks them with the protocol's messages."""
   modulus = np.uint64(rescale.modulus)
   if window > 1:
     v, rho = (ring.sum_pool(share, window) % modulus for share in (v, rho))
