@@ -165,14 +165,13 @@ def test_the_same_command_changes_nothing_once_a_run_is_finished(workdir):
   assert before == {name: (workdir / name).read_text() for name in names}
 
 
-@pytest.mark.parametrize('ema', [0.0, 0.9])
-def test_a_killed_run_resumes_to_the_same_result(tmp_path, ema):
+def test_a_killed_run_resumes_to_the_same_result(tmp_path):
   flags = (
     SMOKE,
     '--config.model.width=0.125',
     '--config.data.limit=4000',
     '--config.pretrain.epochs=3',
-    f'--config.pretrain.ema={ema}',
+    '--config.pretrain.ema=0.9',
   )
   run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
   process = subprocess.Popen(command('pretrain', *flags, f'--workdir={tmp_path / "b"}'), cwd=ROOT)

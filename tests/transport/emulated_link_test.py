@@ -161,8 +161,10 @@ def test_what_was_sent_last_still_arrives_when_the_link_is_closed():
 
 
 def test_a_link_ends_although_a_connection_does_not():
-  with ends(rtt=0.001, bandwidth=1e9) as (client, _):
+  with ends(rtt=0.001, bandwidth=1e9) as (client, server):
     client.sendall(b'x')
+    # What is closed with bytes that nobody read resets its peer instead of ending it.
+    assert server.recv(1) == b'x'
     duplicate = client.dup()
   with duplicate:
     duplicate.settimeout(20)
