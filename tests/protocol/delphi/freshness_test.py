@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import hashing
+from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.oblivious_transfer import bit_planes, word_transfer
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
 from safenet_jax.protocol.delphi import message_shapes
@@ -148,6 +149,6 @@ def test_both_parties_deltas_are_fresh_odd_and_their_own(monkeypatch):
     assert len({ours, theirs, other, changed}) == 4
 
   check()
-  monkeypatch.setattr(relu, 'fresh_delta', lambda _: np.array([1, 2], np.uint64))
+  monkeypatch.setattr(garbling, 'fresh_delta', lambda _: np.array([1, 2], np.uint64))
   with pytest.raises(AssertionError):
     check()
