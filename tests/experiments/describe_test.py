@@ -53,7 +53,8 @@ def test_every_config_is_the_papers_network_on_its_data(path):
   full, smoke = module.get_config(), module.get_config('smoke')
   name, dataset = path.stem.split('_')
   assert (full.model.name, full.data.name) == (name, dataset) == (smoke.model.name, dataset)
-  assert set(full) == {'seed', 'model', 'data', 'teacher', 'pretrain', 'search', 'finetune', 'secure'}
+  phases = {'pretrain', 'search', 'finetune', 'secure'}
+  assert set(full) == {'seed', 'model', 'data', 'teacher'} | phases
   assert (full.pretrain.batch_size, full.pretrain.augment, full.data.limit) == (128, True, 0)
   assert smoke.model.width < 1 and 0 < smoke.data.limit < 1000
   assert f'configs/{path.name}' in module.__doc__
