@@ -1,6 +1,7 @@
 """What the search maximises (the paper's Eq. 4), and the cost of an activation in it.
 
 Eq. 4: score = accuracy x (1 + the share of the cost of all activations that the plan saves).
+The threshold A_t, below which a plan is not feasible, is set in `phases.search`.
 """
 
 from collections.abc import Callable

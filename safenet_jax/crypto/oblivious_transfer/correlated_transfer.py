@@ -52,7 +52,8 @@ correlation robustness of `hashing` for what is made of the labels.
  - A tag names a part of the streams. Two messages for one tag would reveal the
    sum of their choices, so a session takes a tag once. A tag must hold all that
    makes it unique: the session's nonce, the number of the image
-   (no attempt takes one again), and the place: layer and step.
+   (no attempt takes one again), and the place: layer and step. The protocol chooses
+   its tags in `protocol.delphi.message_shapes.Tag`.
  - A message carries an identifier (`messages`) of its tag, its count and all that
    the session's base transfers sent: a mix-up raises before anything is used.
  - Fork rule: parent and child would send messages for the same tags, so a session
