@@ -41,7 +41,7 @@ class Serving:
   )
   insecure_clear: bool = options.option('instead: no encryption, for measurements only', False)
   mode: str = options.option(
-    'delphi (the default), or gazelle, the baseline',
+    f'{" or ".join(protocol_sessions.MODES)} ({protocol_sessions.DEFAULT})',
     protocol_sessions.DEFAULT,
     metavar='MODE',
     choices=tuple(protocol_sessions.MODES),
