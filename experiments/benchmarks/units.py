@@ -59,7 +59,7 @@ def rows() -> Iterator[Row]:
   model = untrained.model(net, plans.from_twentieths([10] * 7, [2, 3] * 3 + [2]))
   repeated = 1 if quick else 8
   structure = Structure.of(model.public)
-  contexts = keys.contexts(structure)
+  contexts = keys.contexts(structure, b'')
   operations: dict[tuple, Mapping[str, float]] = {}
   seconds: dict[tuple, float] = {}
   for mode in sessions.MODES.values():

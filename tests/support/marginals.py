@@ -90,9 +90,9 @@ def _messages(views):
     if tag == 'keys':
       for secret, value in zip(keys.secrets.values(), values):
         context = secret.context
-        rows = residues.unpack(value, context.key_moduli, (2, context.degree))
-        for k, modulus in enumerate(context.key_moduli):
-          yield f'{seen}: public key', scaled(rows[:, k], int(modulus))
+        rows = residues.unpack(value, context.key_moduli, (context.degree,))
+        for row, modulus in zip(rows, context.key_moduli):
+          yield f'{seen}: public key', scaled(row, int(modulus))
       values = values[len(keys.secrets) :]
     if tag == 'class tables':
       *values, decoding = values

@@ -53,7 +53,7 @@ class Run:
 def set_up(model):
   """The structure of a model and contexts, which both parties have; no secret is in them."""
   structure = Structure.of(model.public)
-  parameters = keys.parameters(structure)
+  parameters = keys.parameters(structure, b'model id')
   return structure, {modulus: context(found) for modulus, found in parameters.items()}
 
 

@@ -236,7 +236,6 @@ _context = functools.lru_cache(8)(bfv.Context)
 _secret_key = functools.lru_cache(8)(bfv.SecretKey)
 
 
-def _contexts(structure):
-  return {
-    modulus: _context(parameters) for modulus, parameters in keys.parameters(structure).items()
-  }
+def _contexts(structure, seed):
+  found = keys.parameters(structure, seed)
+  return {modulus: _context(parameters) for modulus, parameters in found.items()}

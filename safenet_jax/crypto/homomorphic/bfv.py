@@ -2,6 +2,8 @@
 
     client: SecretKey                            server: PublicKey
 
+    pk1 from the server's seed                   pk1 from its own seed
+    public_key: pk0          --------------->    PublicKey
     encrypt: seed, c0        --------------->    Context.load: c1 from the seed
       in NTT form                                combine: sums of products, + Enc(0)
     replies.unmask: alpha    <---------------    replies.mask: beta
@@ -12,7 +14,13 @@ noise. NTT form holds polynomials such that products are taken element by elemen
 and beta are the parties' shares of the result.
 
 What the server sees, a seed and c0, is BFV under the client's key with a uniform
-c1. What the client sees is argued in `replies`. Both parties are semi-honest.
+c1. What the client sees is argued in `replies`.
+
+A public key is (pk0, pk1) with pk0 = -(pk1 s + e) for small noise e. The client sends pk0
+alone. pk1 is what hides the weights from it, so that it must not choose pk1: both expand
+it from a seed that the server draws before it hears of the client. To the server a key is
+ring-LWE in the uniform pk1. Clients of one server have pk1 in common, and each its own s
+and e, so that this holds for all of their keys together.
 
 SEAL draws keys and the randomness of Enc(0) itself. It takes them from the system, anew
 in every call, so that this holds after a fork too. Its bindings hold the interpreter
@@ -41,19 +49,22 @@ class Parameters:
     modulus_bits: the bits of each prime. The last is SEAL's special prime, which keys have
       and ciphertexts lack; q is the product of the others.
     plain_modulus: t, the modulus of plaintexts.
+    seed: public, from the server: pk1 of every public key is expanded from it. The
+      client must not be able to choose it.
   """
 
   degree: int
   modulus_bits: tuple[int, ...]
   plain_modulus: int
+  seed: bytes = b''
 
 
-def ring_parameters(bits: int = 56) -> Parameters:
+def ring_parameters(bits: int = 56, seed: bytes = b'') -> Parameters:
   """Parameters for linear layers in Z_2^bits: q has 93 bits, and 109 with the special prime."""
-  return Parameters(4096, (47, 46, 16), 1 << bits)
+  return Parameters(4096, (47, 46, 16), 1 << bits, seed)
 
 
-def slot_parameters(modulus: int) -> Parameters:
+def slot_parameters(modulus: int, seed: bytes = b'') -> Parameters:
   """Parameters for products in F_p, for a prime p of at most 50 bits that is 1 mod 2^14.
 
   If noise makes one coefficient of a product wrong, all of its N slots are. The
@@ -64,7 +75,7 @@ def slot_parameters(modulus: int) -> Parameters:
   bits = modulus.bit_length()
   if bits > 50 or modulus % (1 << 14) != 1:
     raise ValueError(f'modulus {modulus}, want 1 mod 2^14 and at most 50 bits')
-  return Parameters(8192, (48, 48, 47, 20) if bits <= 41 else (60, 60, 60, 38), modulus)
+  return Parameters(8192, (48, 48, 47, 20) if bits <= 41 else (60, 60, 60, 38), modulus, seed)
 
 
 class Context:
@@ -88,6 +99,9 @@ class Context:
     self.evaluator = seal.Evaluator(self.seal)
     self.key_moduli = _moduli(self.seal.key_context_data())
     self.moduli = _moduli(self.seal.first_context_data())
+    # Every kind of parameters has a pk1 of its own, whatever the seed is.
+    expansion = residues.Expansion(messages.identifier(b'pk1', repr(parameters).encode()))
+    self.second_half = residues.uniform(expansion, self.key_moduli, (self.degree,))
     self._slots: seal.BatchEncoder | None = None
     if self.seal.first_context_data().qualifiers().using_batching:
       self._slots = seal.BatchEncoder(self.seal)
@@ -154,9 +168,14 @@ class Context:
     start = len(data) - 8 * 2 * self.moduli.size * self.degree
     return np.frombuffer(data, np.uint64, offset=start).reshape(shape)
 
-  def public_key(self, polynomials: np.ndarray) -> seal.PublicKey:
-    """[2, key moduli, degree] as a public key."""
+  def public_key(self, first: np.ndarray) -> seal.PublicKey:
+    """A client's pk0, [key moduli, degree], with the pk1 of this context as a public key."""
+    polynomials = np.stack([first, self.second_half])
     return self.seal.from_public_str(self._key_header + polynomials.tobytes())
+
+  def public_key_size(self) -> int:
+    """Bytes of `SecretKey.public_key`."""
+    return residues.size(self.key_moduli, self.degree)
 
   def decrypt(self, decryptor: seal.Decryptor, encrypted: seal.Ciphertext) -> np.ndarray:
     """The plaintext of a ciphertext, uint64 [degree] below t."""
@@ -207,21 +226,24 @@ class SecretKey:
   def __init__(self, context: Context):
     self.context = context
     keys = seal.KeyGenerator(context.seal)
-    words = len(context.key_moduli) * context.degree
-    self._public = np.frombuffer(
-      keys.create_public_key().to_string()[-16 * words :], np.uint64
-    ).reshape(2, -1, context.degree)
+    shape = len(context.key_moduli), context.degree
+    words = shape[0] * shape[1]
+    data = keys.secret_key().to_string()[-8 * words :]
+    secret = np.frombuffer(data, np.uint64).reshape(shape)
+    data = keys.create_public_key().to_string()[-16 * words :]
+    self._public = _with_second_half(
+      np.frombuffer(data, np.uint64).reshape(2, *shape), secret, context
+    )
     self._decryptor = seal.Decryptor(context.seal, keys.secret_key())
     # The key in NTT form as a plaintext, without the special prime's part.
     sample = context.multiplier(np.ones(context.degree, np.uint64)).to_bytes()
-    data = 8 * context.moduli.size * context.degree
-    secret = keys.secret_key().to_string()[-8 * words :][:data]
+    first = secret[: context.moduli.size].tobytes()
     self._secret = seal.Plaintext()
-    self._secret.load_bytes(context.seal, sample[:-data] + secret)
+    self._secret.load_bytes(context.seal, sample[: -len(first)] + first)
     self.fingerprint = messages.identifier(repr(context.parameters).encode(), self.public_key())
 
   def public_key(self) -> bytes:
-    """What the server needs for `PublicKey`."""
+    """pk0, which the server needs for `PublicKey`; pk1 is the context's."""
     return residues.pack(self._public, self.context.key_moduli)
 
   def encrypt(self, coefficients: np.ndarray, randomness: Randomness) -> bytes:
@@ -256,6 +278,27 @@ class SecretKey:
     return self.context.decrypt(self._decryptor, encrypted)
 
 
+def _with_second_half(drawn: np.ndarray, secret: np.ndarray, context: Context) -> np.ndarray:
+  """pk0 for the context's pk1: the bindings cannot make a key for a given one.
+
+  SEAL's key is (k0, k1) with k0 = -(k1 s + e), all in NTT form. So k0 + (k1 - pk1) s is
+  -(pk1 s + e) with SEAL's noise e, which nothing else is made with: k0 is sent to nobody.
+
+  Args:
+    drawn: k0 and k1, [2, key moduli, degree].
+    secret: s, [key moduli, degree].
+    context: has pk1.
+
+  Returns:
+    [key moduli, degree].
+  """
+  # Products of two residues take up to 120 bits: integers of Python.
+  moduli = context.key_moduli.astype(object)[:, None]
+  first, second = drawn.astype(object)
+  change = (second - context.second_half.astype(object)) * secret.astype(object)
+  return ((first + change) % moduli).astype(np.uint64)
+
+
 def _binomial(randomness: Randomness, count: int) -> np.ndarray:
   """Centred binomial noise, int64 [count]: heads of 21 coins minus heads of 21 others."""
   words = randomness.words(count)
@@ -266,14 +309,17 @@ def _binomial(randomness: Randomness, count: int) -> np.ndarray:
 class PublicKey:
   """The server's side: the client's public key and nothing that decrypts.
 
+  The client chooses pk0 as it likes. It adds to c0 of a reply alone, all of which is
+  masked (`replies`).
+
   Raises:
     ValueError: the key's length is wrong, or a residue is not below its modulus.
   """
 
   def __init__(self, context: Context, key: bytes):
     self.context = context
-    polynomials = residues.unpack(key, context.key_moduli, (2, context.degree))
-    self._encryptor = seal.Encryptor(context.seal, context.public_key(polynomials))
+    first = residues.unpack(key, context.key_moduli, (context.degree,))
+    self._encryptor = seal.Encryptor(context.seal, context.public_key(first))
     self.fingerprint = messages.identifier(repr(context.parameters).encode(), key)
 
   def fresh_zero(self) -> seal.Ciphertext:

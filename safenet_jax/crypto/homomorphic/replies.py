@@ -10,12 +10,23 @@ secret key. alpha + beta is the plaintext mod t, unless the noise carries over i
 rounding: a coefficient is off by one with probability E|noise| t / q.
 
 What the client sees: c0 - v is exactly uniform, whatever the plaintext and its
-noise are, because v is uniform over Z_q, fresh and used once. c1 contains the second
-half of a fresh Enc(0). This is pk1 u + e1, where pk1 is the second half of the public
-key, and u and e1 are fresh and small. It is uniform by ring-LWE even to the owner of
-the secret key, because the other equation in u is in c0, which v hides. So alpha is
-independent of the server's inputs. Coefficients of c0 that hold no result are not
-sent. Without Enc(0), c1 would be linear in the server's weights.
+noise are, because v is uniform over Z_q, fresh and used once. So alpha is independent
+of the server's inputs. Coefficients of c0 that hold no result are not sent.
+
+c1 = a W + pk1 u + e1. Here a is the c1 of what the client sent, W stands for the server's
+inputs, and pk1 u + e1 is the second half of a fresh Enc(0): pk1 is the second half of the
+public key, and u and e1 are fresh and small. (pk1, pk1 u + e1) is a sample of ring-LWE with
+the secret u, so that pk1 u + e1 is uniform to the client, and c1 with it, if two things
+hold:
+
+- pk1 is uniform, and not of the client's choice. Both parties expand it from a seed that
+  the server drew before (`bfv`). A client that chose pk1 = 0 or 1 would read a W + small
+  noise, and divide by a: no test of pk1 finds all the keys that do this.
+- The client sees no other equation in u. There is one in c0, pk0 u + e0, and v hides it.
+
+Nothing is assumed of pk0, a and c0, which the client chooses. A client that deviates in
+them gets other results, but c0 - v and c1 stay uniform to it. Replies are many samples
+under one pk1, each with its own u, which is as hard as one of them.
 """
 
 from collections.abc import Sequence

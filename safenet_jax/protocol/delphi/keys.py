@@ -6,9 +6,11 @@
              ---- corrections 1, points 2 --------------->
              <--- corrections 2 --------------------------
 
-The public keys are those under which the client encrypts. Announcements, points and
-corrections belong to the base transfers of correlated oblivious transfer (OT), in the
-directions 1 and 2. The nonce is random bytes that name the session.
+The public keys are those under which the client encrypts. The client sends the first half
+of each. The second is expanded from the model id, which the server drew before it heard of
+the client: `crypto.homomorphic.replies` says why the client must not choose it.
+Announcements, points and corrections belong to the base transfers of correlated oblivious
+transfer (OT), in the directions 1 and 2. The nonce is random bytes that name the session.
 
 In correlated OT, the sender has two labels for each transfer. Their difference is a secret
 of the sender, delta. The receiver gets the one label that it chooses. In direction 1 the
@@ -29,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from safenet_jax.crypto.garbled_circuits import garbling
-from safenet_jax.crypto.homomorphic import bfv, residues
+from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.crypto.oblivious_transfer import correlated_transfer
 from safenet_jax.crypto.oblivious_transfer.correlated_transfer import (
   CorrelatedReceiver,
@@ -52,25 +54,26 @@ def corrections_shape(extension: str = _EXTENSION) -> tuple[int, ...]:
   return (128 // bits, bits - 1, 2, 16)
 
 
-def parameters(structure: Structure) -> dict[int, bfv.Parameters]:
+def parameters(structure: Structure, seed: bytes) -> dict[int, bfv.Parameters]:
   """Parameters of every kind of ciphertext in a session, by plaintext modulus.
 
-  0 stands for the linear ring; the others are the primes of polynomials.
+  0 stands for the linear ring; the others are the primes of polynomials. The seed is the
+  model id of the server's description.
   """
-  found = {0: bfv.ring_parameters(structure.bits)}
+  found = {0: bfv.ring_parameters(structure.bits, seed)}
   for modulus in sorted({modulus for modulus, _ in structure.products()}):
-    found[modulus] = bfv.slot_parameters(modulus)
+    found[modulus] = bfv.slot_parameters(modulus, seed)
   return found
 
 
-def contexts(structure: Structure) -> dict[int, bfv.Context]:
+def contexts(structure: Structure, seed: bytes) -> dict[int, bfv.Context]:
   """The contexts of `parameters`, by the same moduli; they hold no secret."""
-  return {modulus: bfv.Context(found) for modulus, found in parameters(structure).items()}
+  return {modulus: bfv.Context(found) for modulus, found in parameters(structure, seed).items()}
 
 
 def message_parts(contexts: dict[int, bfv.Context]) -> list[list[tuple]]:
   """The parts of each of the four messages, in their order."""
-  keys = [residues.size(context.key_moduli, 2 * context.degree) for context in contexts.values()]
+  keys = [context.public_key_size() for context in contexts.values()]
   corrections = np.uint8, corrections_shape()
   return [
     [(bytes, (size,)) for size in (*keys, _ANNOUNCEMENT)],

@@ -71,12 +71,19 @@ class InSession:
 class InProcesses:
   """Answers in worker processes, which work together on one layer of one session at a time."""
 
-  def __init__(self, count: int, weights: dict[str, LinearWeights], structure: Structure):
+  def __init__(
+    self,
+    count: int,
+    weights: dict[str, LinearWeights],
+    structure: Structure,
+    parameters: bfv.Parameters,
+  ):
+    """Starts `count` processes; `parameters` are those of linear layers."""
     kernels = _kernels(weights, structure)
     self._index = {name: i for i, name in enumerate(kernels)}
     self._workers = workers.Workers(
       count,
-      bfv.ring_parameters(structure.bits),
+      parameters,
       [(structure.linear[name], kernel) for name, kernel in kernels.items()],
     )
     self._key = b''

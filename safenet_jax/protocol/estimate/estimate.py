@@ -89,7 +89,7 @@ def inference(
   served = sessions.mode_of(mode)
   structure = Structure.of(model)
   served.check(structure)
-  contexts = keys.contexts(structure)
+  contexts = keys.contexts(structure, b'')  # no size depends on the seed
   tally = message_walk.tally(model, structure, contexts, served)
   for row, operations in tally.operations.items():
     if missing := sorted(operations.keys() - costs.seconds.keys()):

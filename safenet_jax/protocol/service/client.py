@@ -88,7 +88,7 @@ class Client:
         self._served(None)
       if directory is not None and not self._mode.kept_in_files:
         raise ValueError(f'preparations of mode {self._mode.name} stay in memory')
-      self._contexts = keys.contexts(self._structure)
+      self._contexts = keys.contexts(self._structure, self.description.model_id)
       self._store = ClientStore(self.description.model_id, directory)
     self._session = self._new_session(self._channel)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None

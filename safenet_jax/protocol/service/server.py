@@ -102,10 +102,12 @@ class Server:
     self.description = dataclasses.replace(
       described, batch=max(1, min(part // size, commands.MAX_IMAGES))
     )
-    self._contexts = keys.contexts(self._structure)
+    self._contexts = keys.contexts(self._structure, described.model_id)
     self._linear: linear_replies.LinearReplies
     if options.workers:
-      self._linear = linear_replies.InProcesses(options.workers, model.linear, self._structure)
+      self._linear = linear_replies.InProcesses(
+        options.workers, model.linear, self._structure, self._contexts[0].parameters
+      )
     else:
       self._linear = linear_replies.InSession(
         model.linear, self._structure, self._contexts[0], randomness

@@ -147,6 +147,35 @@ def test_residues_beyond_the_modulus_raise(context):
     context.load(upload, 1)
 
 
+def test_the_second_half_follows_from_the_servers_seed_and_the_parameters():
+  halves = [
+    bfv.Context(parameters).second_half
+    for parameters in (
+      bfv.ring_parameters(56, b'1'),
+      bfv.ring_parameters(56, b'1'),
+      bfv.ring_parameters(56, b'2'),
+      bfv.ring_parameters(40, b'1'),
+    )
+  ]
+  np.testing.assert_array_equal(halves[0], halves[1])
+  assert (halves[0] != halves[2]).mean() > 0.999
+  assert (halves[0] != halves[3]).mean() > 0.999
+
+
+def test_a_key_of_another_seed_does_not_decrypt(context):
+  """The client has made its first half for the second half that the server uses."""
+  other = bfv.Context(bfv.ring_parameters(seed=b'another'))
+  randomness = SystemRandomness()
+  one = np.zeros(context.degree, np.uint64)
+  one[0] = 1
+  for ours, good in ((context, True), (other, False)):
+    secret = bfv.SecretKey(ours)
+    public = bfv.PublicKey(context, secret.public_key())
+    encrypted = context.load(secret.encrypt(one[None], randomness), 1)
+    (total,) = public.combine(encrypted, [[context.multiplier(one)]])
+    assert np.array_equal(secret.decrypt(context.polynomials(total)), one) == good
+
+
 @pytest.mark.parametrize('error', [-1, 1])
 def test_public_keys_of_another_length_raise(context, secret, error):
   key = secret.public_key()

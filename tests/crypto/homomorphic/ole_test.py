@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto.homomorphic import bfv, ole
+from safenet_jax.crypto.homomorphic import bfv, ole, residues
 from safenet_jax.crypto.randomness import SystemRandomness
 
 PRIMES = [2061584302081, 1125844072267777]
@@ -162,3 +162,41 @@ def test_messages_of_another_key_or_tag_and_shuffled_blocks_are_refused(parties)
   alpha = ole.finish(parties.secret, answer, 8193, b'1')
   want = a[0].astype(object) * b[0] % parties.p
   np.testing.assert_array_equal((alpha.astype(object) + beta) % parties.p, want)
+
+
+def spread(context, key, randomness):
+  """How far c1 of a reply is from a b: the largest distance modulo the first prime.
+
+  `a` is the c1 of the request, and the client that sent `key` knows it.
+  """
+  secret, public = bfv.SecretKey(context), bfv.PublicKey(context, key)
+  secret.fingerprint = public.fingerprint  # which names the key that was sent
+  p = context.parameters.plain_modulus
+  a, b = (randomness.residues(p, (1, context.degree)) for _ in range(2))
+  request = ole.request(secret, a, randomness, b'tag')
+  message, _ = ole.reply(public, request, b, randomness, b'tag')
+  start = messages.BYTES + residues.size(context.moduli, context.degree)
+  c1 = residues.unpack(message[start:], context.moduli, (context.degree,))[0]
+  (encrypted,) = context.load(request[messages.BYTES :], 1)
+  context.evaluator.multiply_plain_inplace(
+    encrypted, context.multiplier(context.to_coefficients(b[0]))
+  )
+  context.evaluator.transform_from_ntt_inplace(encrypted)
+  q = int(context.moduli[0])
+  distance = (c1.astype(object) - context.polynomials(encrypted)[1, 0]) % q
+  return np.minimum(distance, q - distance).max() / q
+
+
+@pytest.mark.parametrize('value', [0, 1])
+def test_no_key_that_the_client_sends_opens_the_servers_vector(value):
+  context = bfv.Context(bfv.slot_parameters(PRIMES[0]))
+  key = residues.pack(np.full_like(context.second_half, value), context.key_moduli)
+  assert spread(context, key, SystemRandomness()) > 0.49
+
+
+@pytest.mark.parametrize('second', [0, 1])
+def test_a_second_half_of_the_client_would_open_the_servers_vector(monkeypatch, second):
+  context = bfv.Context(bfv.slot_parameters(PRIMES[0]))
+  monkeypatch.setattr(context, 'second_half', np.full_like(context.second_half, second))
+  key = residues.pack(np.zeros_like(context.second_half), context.key_moduli)
+  assert spread(context, key, SystemRandomness()) < 1e-9

@@ -88,6 +88,61 @@ def test_only_the_fresh_zero_keeps_the_kernel_from_the_client(
     np.testing.assert_array_equal(found, packed[0])
 
 
+def degenerate_keys(context):
+  """First halves pk0 that a client might choose instead of its own, by name."""
+  shape = context.moduli.size + 1, context.degree
+  assert context.second_half.shape == shape
+  sparse = np.zeros(shape, np.uint64)
+  sparse[:, 0] = 1
+  small = np.broadcast_to(np.arange(context.degree, dtype=np.uint64) % 3, shape)
+  other = bfv.Context(bfv.ring_parameters(BITS, b'another session'))
+  return {
+    'zero': np.zeros(shape, np.uint64),
+    'one': np.ones(shape, np.uint64),
+    'sparse': sparse,
+    'small': small,
+    'largest': np.broadcast_to(context.key_moduli[:, None] - np.uint64(1), shape),
+    'second half': context.second_half,
+    'of another session': bfv.SecretKey(other).public_key(),
+  }
+
+
+@pytest.mark.parametrize(
+  'name', ['zero', 'one', 'sparse', 'small', 'largest', 'second half', 'of another session']
+)
+def test_no_key_that_the_client_sends_opens_the_kernel(context, name):
+  """The attack of the next test, which also chooses where it can: pk0, the half that it sends."""
+  key = degenerate_keys(context)[name]
+  if not isinstance(key, bytes):
+    key = residues.pack(key, context.key_moduli)
+  assert chosen_key_attack(bfv.PublicKey(context, key)) < 1e-3
+
+
+@pytest.mark.parametrize('second', [0, 1])
+def test_a_second_half_of_the_client_would_open_the_kernel(monkeypatch, second):
+  context = bfv.Context(bfv.ring_parameters(BITS))
+  monkeypatch.setattr(context, 'second_half', np.full_like(context.second_half, second))
+  key = residues.pack(np.zeros_like(context.second_half), context.key_moduli)
+  assert chosen_key_attack(bfv.PublicKey(context, key)) > 0.999
+
+
+def chosen_key_attack(public):
+  """What part of a packed kernel the client finds in c1 when it sent the key `public`."""
+  context, layer = public.context, Layer(8, 8, 2, 3, 3)
+  kernel = draw_kernel(layer)
+  layout = packing.layout(layer, context.degree)
+  weights = encrypted_convolution.prepare(context, layer, kernel)
+  randomness = SystemRandomness()
+  secret = bfv.SecretKey(context)
+  secret.fingerprint = public.fingerprint  # which names the key that was sent
+  upload = encrypted_convolution.encrypt_map(
+    secret, layer, randomness.ring(BITS, layer.input_shape), randomness, b'tag'
+  )
+  message, _ = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
+  (packed,) = layout.pack_kernel(kernel, range(1))
+  return (recover_kernel(context, layout, upload, message) == packed[0]).mean()
+
+
 def test_every_reply_adds_zeros_of_its_own(context, secret, public, monkeypatch):
   layer = Layer(70, 66, 2, 3, 3)
   zeros, fresh_zero = [], public.fresh_zero
