@@ -5,7 +5,6 @@ the weights, and u is the server's mask of the layer's output. The mode `gazelle
 same way online, with the client's share of the input in the place of r.
 """
 
-import threading
 from typing import Protocol
 
 import numpy as np
@@ -86,18 +85,12 @@ class InProcesses:
       parameters,
       [(structure.linear[name], kernel) for name, kernel in kernels.items()],
     )
-    self._key = b''
-    self._lock = threading.Lock()
 
   def reply(
     self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
   ) -> tuple[bytes, np.ndarray]:
     """As `LinearReplies.reply`."""
-    with self._lock:
-      if self._key != keys.raw[0]:
-        self._workers.use_key(keys.raw[0])
-        self._key = keys.raw[0]
-      return self._workers.reply(self._index[name], upload, tag)
+    return self._workers.reply(keys.raw[0], self._index[name], upload, tag)
 
   def close(self) -> None:
     """Ends the processes."""

@@ -198,3 +198,6 @@ class Server:
       except ProtocolError as error:
         channel.refuse(str(error))
         raise
+      except Exception:  # the listener logs it; what it says may tell of the weights
+        channel.refuse('an error of its own, which is in its log')
+        raise

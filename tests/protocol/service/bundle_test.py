@@ -273,22 +273,21 @@ import safenet_jax
 
 path, images, directory, workers = sys.argv[1:]
 from safenet_jax.transport import tls
-if __name__ == '__main__':
-  files = tls.insecure_test_certificate(directory)
-  model = safenet_jax.load_bundle(path)
-  options = safenet_jax.ServerOptions(workers=int(workers))
-  with safenet_jax.Server(
-      model, context=safenet_jax.server_context(*files), options=options
-  ) as server:
-    with safenet_jax.Client(
-        *server.address, context=safenet_jax.client_context(files.certificate)
-    ) as client:
-      print(*client.infer(numpy.load(images)).argmax(-1))
+files = tls.insecure_test_certificate(directory)
+model = safenet_jax.load_bundle(path)
+options = safenet_jax.ServerOptions(workers=int(workers))
+with safenet_jax.Server(
+    model, context=safenet_jax.server_context(*files), options=options
+) as server:
+  with safenet_jax.Client(
+      *server.address, context=safenet_jax.client_context(files.certificate)
+  ) as client:
+    print(*client.infer(numpy.load(images)).argmax(-1))
 '''
 
 
 @pytest.mark.parametrize('workers', ['0', '1'])
-def test_server_and_client_run_without_jax(tmp_path, workers):
+def test_server_and_client_run_without_jax_and_without_a_main_guard(tmp_path, workers):
   model, images = models.calibrated(), small.IMAGES[:2]
   bundles.save(tmp_path / 'model', model)
   np.save(tmp_path / 'images.npy', images)

@@ -1,6 +1,8 @@
 """A client and a server as users have them: over TLS, prepared or not, several at once."""
 
 from concurrent import futures
+import functools
+import signal
 import time
 
 import numpy as np
@@ -13,6 +15,7 @@ from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import models
+from tests.support import servers as small_servers
 
 
 @pytest.fixture(scope='module')
@@ -186,6 +189,46 @@ def test_workers_answer_as_threads_do(files, model):
     connect(parallel, files) as other,
   ):
     assert close(model, batch, one.infer(batch)) and close(model, batch, other.infer(batch))
+
+
+def test_workers_killed_under_load_end_no_session(files, model):
+  """Each is stopped and killed with a request in it, while two clients ask."""
+  with (
+    serve(model, files, workers=2) as parallel,
+    futures.ThreadPoolExecutor() as threads,
+  ):
+
+    def ask(seed):
+      with connect(parallel, files) as client:
+        return [client.infer(images(model, 1, seed)) for _ in range(3)]
+
+    pool = parallel._linear._workers._workers
+    victims = [worker.process for worker in pool]
+    for victim in victims:
+      victim.send_signal(signal.SIGSTOP)
+    answers = [threads.submit(ask, seed) for seed in (0, 1)]
+    for worker, victim in zip(pool, victims):
+      small_servers.until(functools.partial(getattr, worker, '_owed'))
+      victim.kill()
+    for seed, answer in enumerate(answers):
+      for logits in answer.result():
+        assert close(model, images(model, 1, seed), logits)
+    assert not {victim.pid for victim in victims} & {worker.process.pid for worker in pool}
+
+
+def test_an_error_of_the_server_ends_one_session_and_says_nothing(
+  server, files, model, monkeypatch, caplog
+):
+  def transparent(*args):
+    raise RuntimeError('result ciphertext is transparent')
+
+  with connect(server, files) as other:
+    with monkeypatch.context() as patch, connect(server, files) as client:
+      patch.setattr(server._linear, 'reply', transparent)
+      with pytest.raises(ProtocolError, match='refused: an error of its own, which is in its log$'):
+        client.prepare(1)
+    assert 'result ciphertext is transparent' in caplog.text
+    assert close(model, images(model, 1), other.infer(images(model, 1)))
 
 
 @pytest.mark.parametrize(
