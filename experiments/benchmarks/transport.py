@@ -120,7 +120,8 @@ def _talk(server, client, ours, theirs) -> Callable[[], None]:
   def run() -> None:
     done: futures.Future[None] = futures.Future()
 
-    def serve(channel):
+    def serve(channel, guest):
+      del guest
       try:
         theirs(channel)
         channel.flush()

@@ -41,9 +41,9 @@ class Scope(NamedTuple):
 class Channel:
   """Messages to and from the other party over a connected socket, TLS or not.
 
-  The channel owns the socket. Its methods are for one thread; only `abort` may be called
-  by any. After a ProtocolError the channel is dead, and every further call raises that
-  error.
+  The channel owns the socket. Its methods are for one thread; only `abort` and `dismiss`
+  may be called by any. After a ProtocolError the channel is dead, and every further call
+  raises that error.
   """
 
   def __init__(
@@ -166,6 +166,13 @@ class Channel:
     """
     self._stream.kill(ProtocolError(reason))
 
+  def dismiss(self, reason: str) -> None:
+    """Ends every receive with a ProtocolError; `refuse` can still tell the peer why.
+
+    Any thread may call this.
+    """
+    self._stream.dismiss(ProtocolError(reason))
+
   def close(self) -> None:
     """Sends what is queued if the peer takes it, and closes the socket."""
     if self._stream.error is None:
@@ -221,6 +228,8 @@ class Channel:
       self._fail(error)
 
   def _fail(self, error: ProtocolError) -> NoReturn:
+    if error is self._stream.dismissed:
+      raise error
     self._stream.kill(error)
     raise self._stream.error or error
 
@@ -251,13 +260,22 @@ def connect(
     sock = socket.create_connection((host, port), timeout)
     try:
       if context is not None:
-        sock = context.wrap_socket(sock, server_hostname=host)
+        sock = _secure(sock, host, port, context)
       return Channel(sock, party='client', timeout=timeout, **options)
     except BaseException:
       sock.close()
       raise
   except OSError as error:
     raise ProtocolError(f'{host}:{port}: {stream.describe(error)}') from None
+
+
+def _secure(sock: socket.socket, host: str, port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+  try:
+    return context.wrap_socket(sock, server_hostname=host)
+  except (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError):
+    raise ProtocolError(
+      f'{host}:{port}: the server closed the connection before the TLS handshake: it may be busy'
+    ) from None
 
 
 def shaped(

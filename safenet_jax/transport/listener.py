@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
+import hashlib
 import json
 import logging
 import select
@@ -9,16 +10,26 @@ import socket
 import ssl
 import threading
 import time
+from typing import NamedTuple
 
+from safenet_jax.transport import accounts as visitors
 from safenet_jax.transport import frames, stream
+from safenet_jax.transport.accounts import Accounts, DeniedError, Visitor
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
 
 _LOGGER = logging.getLogger(__name__)
-# The most connections without a session: in their TLS handshake, or being told to come again.
-_MAX_WAITING = 64
 _LAST_SECONDS = 1.0
+# How often a client that waits for a place looks whether a session has become idle enough.
+_LOOK_SECONDS = 0.25
+
+
+class Guest(NamedTuple):
+  """Whose session it is, and the ticket that `Accounts` knows the session by."""
+
+  visitor: Visitor
+  ticket: int
 
 
 class Listener:
@@ -32,10 +43,11 @@ class Listener:
     self,
     host: str,
     port: int,
-    serve_session: Callable[[Channel], None],
+    serve_session: Callable[[Channel, Guest], None],
     *,
     context: ssl.SSLContext | None,
-    sessions: int = 8,
+    accounts: Accounts | None = None,
+    place_seconds: float = 3.0,
     timeout: float = 60.0,
     handshake_timeout: float = 10.0,
     session_seconds: float = 3600.0,
@@ -44,21 +56,21 @@ class Listener:
 
     Args:
       host, port: where to listen; port 0 takes a free one, see `address`.
-      serve_session: called in a thread of its own with the channel of a client;
-        the channel is closed when it returns or raises.
+      serve_session: called in a thread of its own with the channel of a client, and who
+        that is; the channel is closed when it returns or raises.
       context: from `tls.server_context`; None means connections without encryption.
-      sessions: the most at once. A client beyond them is told so, and its connection is
-        closed.
+      accounts: says how many connections and sessions there may be, and which of them are
+        given up for others; by default `accounts.limits()`. A client without a place is told so,
+        and its connection is closed.
+      place_seconds: for how long a client waits for a place before.
       timeout: seconds that a peer has for every message of a session.
       handshake_timeout: seconds that a client has for its TLS handshake.
       session_seconds: seconds after which a session is ended.
-
-    Raises:
-      ValueError: fewer than one session.
     """
-    if sessions < 1:
-      raise ValueError(f'{sessions} sessions, want at least 1')
-    self._serve_session, self._context, self._sessions = serve_session, context, sessions
+    self._serve_session, self._context = serve_session, context
+    self._accounts = accounts or Accounts(visitors.limits())
+    self._accounts.on_evict(self._give_up)
+    self._place_seconds = place_seconds
     self._timeout, self._handshake_timeout = timeout, handshake_timeout
     self._session_seconds = session_seconds
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
@@ -67,8 +79,10 @@ class Listener:
     self.address: tuple[str, int] = self._socket.getsockname()[:2]
     self._wake, self._woken = socket.socketpair()
     self._changed = threading.Condition()
-    self._waiting: dict[threading.Thread, socket.socket] = {}
-    self._channels: dict[threading.Thread, Channel] = {}
+    # By ticket: connections without a session, in their TLS handshake or waiting for a place;
+    # and sessions.
+    self._waiting: dict[int, socket.socket] = {}
+    self._channels: dict[int, Channel] = {}
     self._closing = False
     self._thread = threading.Thread(target=self._accept, name='listener', daemon=True)
     self._thread.start()
@@ -78,7 +92,6 @@ class Listener:
       host=self.address[0],
       port=self.address[1],
       tls=context is not None,
-      sessions=sessions,
     )
 
   def __enter__(self) -> 'Listener':
@@ -136,87 +149,121 @@ class Listener:
         _log(logging.ERROR, 'accept_failed', error=error.strerror or error)
         time.sleep(0.1)
         continue
-      self._start(sock, f'{peer[0]}:{peer[1]}')
+      self._start(sock, *peer[:2])
 
-  def _start(self, sock: socket.socket, peer: str) -> None:
-    thread = threading.Thread(target=self._run, args=(sock, peer), name='session', daemon=True)
-    with self._changed:
-      full = len(self._waiting) >= _MAX_WAITING
-      if not full:
-        self._waiting[thread] = sock
+  def _start(self, sock: socket.socket, host: str, port: int) -> None:
+    visitor, ticket, peer = Visitor.at(host), 0, f'{host}:{port}'
     try:
-      if not full:
-        thread.start()
-        return
-      reason = f'{_MAX_WAITING} connections are waiting'
-    except RuntimeError as error:  # the system has no more threads
-      reason = str(error)
-      self._forget(thread)
-    sock.close()
-    _log(logging.WARNING, 'dropped', peer=peer, reason=reason)
+      # One lock for both, so that a ticket that is given up has its socket here.
+      with self._changed:
+        ticket = self._accounts.reserve(visitors.CONNECTION, visitor, idle=True)
+        self._waiting[ticket] = sock
+      arguments = sock, peer, visitor, ticket
+      threading.Thread(target=self._run, args=arguments, name='session', daemon=True).start()
+    except (DeniedError, RuntimeError) as error:  # RuntimeError: the system has no more threads
+      self._forget(ticket)
+      sock.close()
+      _log(logging.WARNING, 'dropped', peer=peer, reason=error)
 
-  def _forget(self, thread: threading.Thread) -> None:
+  def _forget(self, *tickets: int) -> None:
+    for ticket in tickets:
+      self._accounts.release(ticket)
     with self._changed:
-      self._waiting.pop(thread, None)
-      self._channels.pop(thread, None)
+      for ticket in tickets:
+        self._waiting.pop(ticket, None)
+        self._channels.pop(ticket, None)
       self._changed.notify_all()
 
-  def _run(self, sock: socket.socket, peer: str) -> None:
+  def _give_up(self, ticket: int, reason: str) -> None:
+    """Ends a connection or a session whose place is needed."""
+    with self._changed:
+      sock, channel = self._waiting.pop(ticket, None), self._channels.get(ticket)
+    if sock is not None:
+      stream.shut_down(sock, socket.SHUT_RDWR)
+    if channel is not None:
+      channel.dismiss(reason)
+
+  def _run(self, sock: socket.socket, peer: str, visitor: Visitor, ticket: int) -> None:
     """A connection from its TLS handshake to its end. Errors are logged, never raised."""
     try:
-      sock = self._secure(sock)
-      self._admit(sock, peer)
+      sock = self._secure(sock, ticket)
+      self._admit(sock, peer, visitor._replace(identity=_identity(sock)), ticket)
     except ProtocolError as error:
       _log(logging.WARNING, 'session_failed', peer=peer, error=error)
     except Exception as error:
       _log(logging.ERROR, 'session_error', peer=peer, error=repr(error), trace=True)
     finally:
       sock.close()
-      self._forget(threading.current_thread())
+      self._forget(ticket)
 
-  def _secure(self, sock: socket.socket) -> socket.socket:
+  def _secure(self, sock: socket.socket, ticket: int) -> socket.socket:
     if self._context is None:
       return sock
     sock.settimeout(self._handshake_timeout)
     try:
       secure = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-      with self._changed:
-        self._waiting[threading.current_thread()] = secure
       try:
+        with self._changed:
+          self._still_waiting(ticket)
+          self._waiting[ticket] = secure
         secure.do_handshake()
       except BaseException:
         secure.close()
         raise
       return secure
     except OSError as error:
+      with self._changed:
+        self._still_waiting(ticket)
       raise stream.describe(error) from None
 
-  def _admit(self, sock: socket.socket, peer: str) -> None:
+  def _still_waiting(self, ticket: int) -> None:
+    if ticket not in self._waiting:
+      raise ProtocolError('its TLS handshake took so long that its place was needed')
+
+  def _admit(self, sock: socket.socket, peer: str, visitor: Visitor, waiting: int) -> None:
     # Threads of one process share its clock; each session counts its own.
     ledger = Ledger(cpu_clock=time.thread_time)
     channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout)
-    thread = threading.current_thread()
-    with self._changed:
-      busy = self.running >= self._sessions
-      if not busy and not self._closing:
-        self._channels[thread] = channel
-        del self._waiting[thread]
-    if thread in self._channels:
-      self._session(channel, peer)
+    try:
+      ticket = self._place(channel, visitor, waiting)
+    except DeniedError as error:
+      channel.refuse(str(error))
+      _log(logging.WARNING, 'refused', peer=peer, reason=error)
       return
-    channel.refuse(
-      f'busy with {self._sessions} sessions, try again later'
-      if busy
-      else 'the server is shutting down'
-    )
-    _log(logging.WARNING, 'refused', peer=peer, busy=busy)
+    try:
+      self._session(channel, Guest(visitor, ticket), peer)
+    finally:
+      self._forget(ticket)
 
-  def _session(self, channel: Channel, peer: str) -> None:
+  def _place(self, channel: Channel, visitor: Visitor, waiting: int) -> int:
+    """The ticket of a session, as soon as there is a place."""
+    deadline = time.monotonic() + self._place_seconds
+    with self._changed:
+      while True:
+        if self._closing:
+          raise DeniedError('the server is shutting down')
+        if waiting not in self._waiting:
+          raise DeniedError('too many connections are waiting, try again later')
+        try:
+          ticket = self._accounts.reserve(visitors.SESSION, visitor)
+        except DeniedError:
+          left = deadline - time.monotonic()
+          if left <= 0:
+            raise
+          self._changed.wait(min(left, _LOOK_SECONDS))
+          continue
+        self._channels[ticket] = channel
+        del self._waiting[waiting]
+        break
+    self._accounts.release(waiting)
+    return ticket
+
+  def _session(self, channel: Channel, guest: Guest, peer: str) -> None:
     start = time.monotonic()
-    _log(logging.INFO, 'session_start', peer=peer)
+    _log(logging.INFO, 'session_start', peer=peer, identity=guest.visitor.identity or 'none')
     try:
       with channel, self._limit(channel):
-        self._serve_session(channel)
+        self._serve_session(channel, guest)
     finally:
       sums = channel.ledger.record()['phases'].values()
       _log(
@@ -238,6 +285,11 @@ class Listener:
       yield
     finally:
       timer.cancel()
+
+
+def _identity(sock: socket.socket) -> str | None:
+  certificate = sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+  return hashlib.sha256(certificate).hexdigest() if certificate else None
 
 
 def _log(level: int, event: str, trace: bool = False, **fields) -> None:

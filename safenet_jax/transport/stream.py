@@ -35,6 +35,7 @@ class Stream:
     self._tls = isinstance(sock, ssl.SSLSocket)
     self._lock: Any = threading.Lock() if self._tls else contextlib.nullcontext()
     self.error: ProtocolError | None = None
+    self.dismissed: ProtocolError | None = None
 
   def read(self, left: memoryview, deadline: float) -> None:
     """Fills a buffer with bytes from the peer."""
@@ -62,6 +63,11 @@ class Stream:
     self.error = self.error or error
     shut_down(self._sock, socket.SHUT_RDWR)
 
+  def dismiss(self, error: ProtocolError) -> None:
+    """Ends the reads with this error, whatever the peer still sends. Writes go on."""
+    self.dismissed = error
+    shut_down(self._sock, socket.SHUT_RD)  # wakes a thread that waits
+
   def linger(self, seconds: float) -> None:
     """Tells the peer that no more comes, and drops what it still sends until it hangs up.
 
@@ -87,6 +93,9 @@ class Stream:
     while True:
       if self.error is not None:
         raise self.error
+      # Before the call: OpenSSL writes nothing more once it has read an end of the stream.
+      if self.dismissed is not None and event == select.POLLIN:
+        raise self.dismissed
       try:
         with self._lock:
           return operation(argument)

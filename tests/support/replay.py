@@ -19,8 +19,9 @@ from safenet_jax.protocol.delphi import keys
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import store
+from safenet_jax.transport import accounts, frames
 from safenet_jax.transport import channel as channels
-from safenet_jax.transport import frames
+from safenet_jax.transport import listener as listeners
 from safenet_jax.transport import stream as streams
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
@@ -199,9 +200,12 @@ class Recording:
 
   def _serve(self, channel: Channel) -> None:
     # What earlier sessions left would be under the same names.
-    self._server._store = store.ServerStore(1 << 30, 3600.0)
+    self._server._accounts = accounts.Accounts(accounts.limits())
+    self._server._store = store.ServerStore(self._server._accounts, 3600.0)
+    visitor = accounts.Visitor('127.0.0.1')
+    ticket = self._server._accounts.reserve(accounts.SESSION, visitor)
     with channel:
-      self._server._serve(channel)
+      self._server._serve(channel, listeners.Guest(visitor, ticket))
 
   @contextlib.contextmanager
   def _replayable(self) -> Iterator[None]:

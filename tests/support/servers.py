@@ -6,15 +6,15 @@ import numpy as np
 
 from safenet_jax.crypto import randomness
 from safenet_jax.protocol.service import description, handshake
+from safenet_jax.transport import accounts, tls
 from safenet_jax.transport import channel as channels
 from safenet_jax.transport import listener as listeners
-from safenet_jax.transport import tls
 from tests.support import models
 
 SERVED = description.describe(models.model(), randomness.InsecureSeededRandomness(0))
 
 
-def session(channel):
+def session(channel, guest=None):
   """A handshake, and doubled numbers until the client says goodbye."""
   handshake.server(channel, SERVED)
   while True:
@@ -24,8 +24,9 @@ def session(channel):
     channel.send('doubled', 2 * number)
 
 
-def listening(files, serve_session=session, **options):
-  options = {'timeout': 1.5, 'handshake_timeout': 1.5} | options
+def listening(files, serve_session=session, limits=None, **options):
+  options = {'timeout': 1.5, 'handshake_timeout': 1.5, 'place_seconds': 0.0} | options
+  options['accounts'] = accounts.Accounts(accounts.limits(**(limits or {})))
   return listeners.Listener(
     '127.0.0.1', 0, serve_session, context=tls.server_context(*files), **options
   )

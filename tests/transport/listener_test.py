@@ -44,7 +44,7 @@ def test_a_session_has_an_end_even_if_every_message_comes_in_time(files, caplog)
 
 
 def test_an_error_of_the_server_itself_ends_one_session(files, caplog):
-  def broken(channel):
+  def broken(channel, guest):
     (number,) = channel.receive('number', [('int64', ())])
     channel.send('doubled', np.int64(84 // int(number)))
 
@@ -58,7 +58,7 @@ def test_an_error_of_the_server_itself_ends_one_session(files, caplog):
 
 
 def test_one_client_too_many_is_told_so(files, caplog):
-  with servers.listening(files, sessions=2, timeout=5) as server:
+  with servers.listening(files, limits={'sessions': 2}, timeout=5) as server:
     first, second = servers.connect(server, files), servers.connect(server, files)
     for client in (first, second):
       handshake.client(client)
@@ -79,7 +79,7 @@ def test_one_client_too_many_is_told_so(files, caplog):
 
 
 def test_slow_tls_handshakes_block_nobody(files):
-  with servers.listening(files, sessions=1, handshake_timeout=30) as server:
+  with servers.listening(files, limits={'sessions': 1}, handshake_timeout=30) as server:
     slow = [socket.create_connection(server.address, 5) for _ in range(20)]
     start = time.monotonic()
     assert servers.inference(server, files) == 42
@@ -104,7 +104,7 @@ def test_too_many_waiting_connections_are_dropped(files, caplog):
 def test_sessions_run_at_the_same_time(files):
   barrier = threading.Barrier(3)
 
-  def meet(channel):
+  def meet(channel, guest):
     barrier.wait(5)
     channel.send('doubled', np.int64(1))
 
@@ -190,4 +190,4 @@ def test_ipv6_is_served(files):
 
 def test_no_sessions_at_all_is_refused(files):
   with pytest.raises(ValueError, match='0 sessions, want at least 1'):
-    servers.listening(files, sessions=0)
+    servers.listening(files, limits={'sessions': 0})

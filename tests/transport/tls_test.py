@@ -21,7 +21,7 @@ def others(tmp_path_factory):
   return tls.insecure_test_certificate(tmp_path_factory.mktemp('others'))
 
 
-def echo(channel):
+def echo(channel, guest):
   channel.send('echo', *channel.receive('say', [(bytes, (2,))]))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import ssl
 import threading
 from typing import Any
@@ -12,11 +13,15 @@ from safenet_jax.protocol.delphi import keys, linear_replies
 from safenet_jax.protocol.delphi.party import ServerParty
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import commands, description, handshake
+from safenet_jax.protocol.service.policy import Policy
 from safenet_jax.protocol.service.sessions import DEFAULT, MODES, ServerSession
 from safenet_jax.protocol.service.store import ServerStore
+from safenet_jax.protocol.service.visits import Visit
+from safenet_jax.transport import accounts as visitors
+from safenet_jax.transport.accounts import Accounts
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
-from safenet_jax.transport.listener import Listener
+from safenet_jax.transport.listener import Guest, Listener
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +34,20 @@ class ServerOptions:
   workers: processes for homomorphic encryption; with 0, the sessions' threads compute
     it, which share one core.
   sessions: the most clients at once.
-  memory_bytes: the most that the prepared inferences of all clients take together.
-    Each client is told how many images fit its equal part of this.
+  address_sessions: the most sessions of one visitor, that is of one certificate, or
+    without it of one address. None is half of `sessions`, and two at least. A visitor has
+    the same part of `connections` and `memory_bytes`.
+  connections: the most connections without a session at once.
+  memory_bytes: the most that the prepared inferences of all clients take together. Each
+    client is told how many images fit its session's equal part of this.
   keep_seconds: for how long a prepared inference is kept.
   timeout: seconds until a client that owes a message is given up.
   idle_seconds: how many seconds a client that owes no message may stay beyond that.
   handshake_timeout: seconds that a client has for its TLS handshake.
+  first_command_seconds: seconds until a client has to ask for something, unless there are
+    preparations of it already.
+  place_seconds: for how long a client waits for a place in a full server before it is
+    refused.
   session_seconds: seconds after which a session is ended, whatever it does.
   """
 
@@ -42,12 +55,25 @@ class ServerOptions:
   outputs: Sequence[str] | None = None
   workers: int = 0
   sessions: int = 8
+  address_sessions: int | None = None
+  connections: int = 64
   memory_bytes: int = 4 << 30
   keep_seconds: float = 3600.0
   timeout: float = 60.0
   idle_seconds: float = 600.0
   handshake_timeout: float = 10.0
+  first_command_seconds: float = 10.0
+  place_seconds: float = 3.0
   session_seconds: float = 3600.0
+
+  def limits(self) -> dict[str, visitors.Limit]:
+    """What `Accounts` is made of; ValueError for a number below 1."""
+    return visitors.limits(
+      self.connections,
+      self.sessions,
+      self.memory_bytes,
+      address_sessions=self.address_sessions,
+    )
 
 
 _DEFAULTS = ServerOptions()
@@ -74,6 +100,8 @@ class Server:
     *,
     context: ssl.SSLContext | None,
     options: ServerOptions = _DEFAULTS,
+    policy: Policy | None = None,
+    accounts: Accounts | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
   ):
     """Prepares the weights and starts to listen.
@@ -84,23 +112,28 @@ class Server:
       context: from `tls.server_context`. None means connections without encryption.
         There is no default, so that this has to be written out.
       options: how it serves.
-      on_record: called at the end of every session with the record of its ledger.
+      policy: what is allowed within the limits of the options; by default everything.
+      accounts: who holds what, made of `options.limits()`; by default this server's own.
+      on_record: called at the end of every session with the record of its ledger, if the
+        client asked for anything in it.
 
     Raises:
-      ValueError: the mode does not exist or does not serve this model, or the model
-        does not have these outputs.
+      ValueError: the mode does not exist or does not serve this model, the model does
+        not have these outputs, or a limit is below 1.
     """
+    accounts = accounts or Accounts(options.limits())
     randomness = SystemRandomness()
     described = description.describe(model, randomness, options.mode, options.outputs)
     self._model, self._mode = model, MODES[options.mode]
     self._structure = Structure.of(model.public)
     self._mode.check(self._structure)
-    size = max(
-      self._mode.server_material.size(self._structure, output) for output in described.outputs
-    )
-    part = options.memory_bytes // max(1, options.sessions)  # the listener refuses none
+    self._sizes = {
+      output: self._mode.server_material.size(self._structure, output)
+      for output in described.outputs
+    }
+    fitting = options.memory_bytes // options.sessions // max(self._sizes.values())
     self.description = dataclasses.replace(
-      described, batch=max(1, min(part // size, commands.MAX_IMAGES))
+      described, batch=max(1, min(fitting, commands.MAX_IMAGES))
     )
     self._contexts = keys.contexts(self._structure, described.model_id)
     self._linear: linear_replies.LinearReplies
@@ -112,15 +145,17 @@ class Server:
       self._linear = linear_replies.InSession(
         model.linear, self._structure, self._contexts[0], randomness
       )
-    self._store = ServerStore(options.memory_bytes, options.keep_seconds)
-    self._idle, self._on_record = options.idle_seconds, on_record
+    self._accounts, self._policy = accounts, policy or Policy()
+    self._store = ServerStore(accounts, options.keep_seconds)
+    self._options, self._on_record = options, on_record
     try:
       self._listener = Listener(
         host,
         port,
         self._serve,
         context=context,
-        sessions=options.sessions,
+        accounts=accounts,
+        place_seconds=options.place_seconds,
         timeout=options.timeout,
         handshake_timeout=options.handshake_timeout,
         session_seconds=options.session_seconds,
@@ -169,35 +204,41 @@ class Server:
   def __exit__(self, *unused) -> None:
     self.close()
 
-  def _serve(self, channel: Channel) -> None:
+  def _serve(self, channel: Channel, guest: Guest) -> None:
     """One session, in a thread of its own."""
+    visit = Visit(guest, self._accounts, self._policy, self._store)
     try:
-      self._answer(channel)
+      with visit.strange(channel, self._options.first_command_seconds):
+        self._answer(channel, visit)
+    except ProtocolError as error:
+      channel.refuse(str(error))
+      raise
+    except Exception:  # the listener logs it; what it says may tell of the weights
+      channel.refuse('an error of its own, which is in its log')
+      raise
     finally:
-      if self._on_record:
+      visit.end()
+      if self._on_record and visit.asked:
         self._on_record(channel.ledger.record())
 
-  def _answer(self, channel: Channel) -> None:
+  def _answer(self, channel: Channel, visit: Visit) -> None:
     channel.ledger.truncation_failure = self._model.public.truncation_failure
-    handshake.server(channel, self.description)
+    visit.connect()
+    with visit.idle():
+      handshake.server(channel, self.description)
     # Each session has its own source of randomness: sessions would wait for a shared one.
     party = ServerParty(
       channel, self._structure, self._contexts, SystemRandomness(), self._model, self._linear
     )
     session = ServerSession(self._mode, party, self.description.outputs)
     while True:
-      try:
-        command = commands.receive(channel, self._idle)
-        if command.kind == commands.GOODBYE:
-          return
-        if command.kind == commands.PREPARE:
-          for material in session.prepare(command.count, command.output):
-            self._store.put(material)
-        else:
-          session.infer(self._store.take(command.identifiers), command.output)
-      except ProtocolError as error:
-        channel.refuse(str(error))
-        raise
-      except Exception:  # the listener logs it; what it says may tell of the weights
-        channel.refuse('an error of its own, which is in its log')
-        raise
+      with visit.idle():
+        command = commands.receive(channel, self._options.idle_seconds)
+      if command.kind == commands.GOODBYE:
+        return
+      session.check(command.output)
+      if command.kind == commands.PREPARE:
+        make = functools.partial(session.prepare, output=command.output)
+        visit.prepare(make, command.count, self._sizes[command.output])
+      else:
+        session.infer(visit.take(command.identifiers), command.output)

@@ -57,19 +57,20 @@ class ServerSession:
 
   def prepare(self, count: int, output: str) -> Iterator[ServerMaterial]:
     """As `ServerOffline.prepare`; ProtocolError for an output that is not served."""
-    self._check(output)
+    self.check(output)
     if output not in self._phases:
       self._phases[output] = self._mode.server_offline(self._party, output)
     return self._phases[output].prepare(count)
 
   def infer(self, materials: Sequence, output: str) -> None:
     """As `ServerOnline.run`; ProtocolError for materials that are for another output."""
-    self._check(output)
+    self.check(output)
     for each in materials:
       if each.output != output:
         raise ProtocolError(f'a preparation for {each.output}, want one for {output}')
     self._mode.server_online(self._party, output, materials).run()
 
-  def _check(self, output: str) -> None:
+  def check(self, output: str) -> None:
+    """Refuses an output that is not served: ProtocolError."""
     if output not in self._outputs:
       raise ProtocolError(f'output {output}, want {" or ".join(self._outputs)}')

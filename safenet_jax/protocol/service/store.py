@@ -11,6 +11,7 @@ import numpy as np
 
 from safenet_jax import atomic_files
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.transport.accounts import Accounts
 from safenet_jax.transport.frames import ProtocolError
 
 _SUFFIX = '.prepared'
@@ -98,42 +99,47 @@ def _load(path: pathlib.Path) -> ClientMaterial:
 
 class _Kept(NamedTuple):
   start: float
-  size: int
+  ticket: int
   material: ServerMaterial
 
 
 class ServerStore:
-  """The server's side of all clients' preparations, in memory that is limited.
+  """The server's side of all clients' preparations, in memory.
 
+  Their memory is reserved in the accounts before they are made, and given back as they go.
   A server that is started again knows none of them. It serves under a new model id.
   """
 
-  def __init__(self, memory_bytes: int, keep_seconds: float):
+  def __init__(self, accounts: Accounts, keep_seconds: float):
     """Starts empty.
 
     Args:
-      memory_bytes: the most that all preparations take together.
+      accounts: where their memory is reserved, and which says whose preparations are given up.
       keep_seconds: how long a preparation is kept.
     """
-    self._limit, self._keep = memory_bytes, keep_seconds
+    self._accounts, self._keep = accounts, keep_seconds
     self._lock = threading.Lock()
     self._found: dict[bytes, _Kept] = {}
-    self._bytes = 0
+    accounts.on_evict(lambda ticket, reason: self.give_up(ticket))
 
   def __len__(self) -> int:
     return len(self._found)
 
-  def put(self, material: ServerMaterial) -> None:
-    """Keeps a preparation; ProtocolError if there is no room."""
+  def put(self, material: ServerMaterial, ticket: int) -> None:
+    """Keeps a preparation, whose bytes were reserved under this ticket."""
+    with self._lock:
+      self._found[material.identifier] = _Kept(time.monotonic(), ticket, material)
+
+  def give_up(self, ticket: int) -> None:
+    """Forgets all preparations whose bytes were reserved under this ticket."""
+    with self._lock:
+      for identifier in [name for name, kept in self._found.items() if kept.ticket == ticket]:
+        self._drop(identifier)
+
+  def expire(self) -> None:
+    """Forgets what is too old."""
     with self._lock:
       self._expire()
-      if self._bytes + material.nbytes > self._limit:
-        raise ProtocolError(
-          f'{len(self._found)} prepared inferences hold {self._bytes >> 20} MiB, and '
-          f'{self._limit >> 20} MiB is the limit: use some first'
-        )
-      self._bytes += material.nbytes
-      self._found[material.identifier] = _Kept(time.monotonic(), material.nbytes, material)
 
   def take(self, identifiers: Iterable[bytes]) -> list[ServerMaterial]:
     """Gives out the preparations of these names, which count as used from then on.
@@ -160,5 +166,5 @@ class ServerStore:
 
   def _drop(self, identifier: bytes) -> ServerMaterial:
     kept = self._found.pop(identifier)
-    self._bytes -= kept.size
+    self._accounts.release(kept.ticket, kept.material.nbytes)
     return kept.material

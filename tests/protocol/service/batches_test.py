@@ -10,6 +10,7 @@ from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import commands, description, sessions
 from safenet_jax.protocol.service import server as servers
+from safenet_jax.transport import accounts
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import models
 
@@ -37,8 +38,8 @@ def held(monkeypatch):
   found = []
   put = servers.ServerStore.put
 
-  def record(self, material):
-    put(self, material)
+  def record(self, material, ticket):
+    put(self, material, ticket)
     found.append(len(self))
 
   monkeypatch.setattr(servers.ServerStore, 'put', record)
@@ -50,12 +51,14 @@ def test_the_size_of_a_preparation_is_known_before_there_is_one(mode):
   with serve(MODEL(), mode=mode) as server, connect(server) as client:
     client.prepare(1)
     (kept,) = server._store._found.values()
-  assert kept.size == kept.material.nbytes == size(MODEL(), mode) > 10_000
+    reserved = server._accounts.counts(accounts.Visitor('127.0.0.1')).bytes
+  assert reserved == kept.material.nbytes == size(MODEL(), mode) > 10_000
 
 
 def test_many_images_are_inferred_by_what_the_server_has_room_for(held):
   memory = 3 * 2 * size(MODEL())
-  with serve(MODEL(), sessions=3, memory_bytes=memory) as server, connect(server) as client:
+  options = {'sessions': 3, 'address_sessions': 3, 'memory_bytes': memory}
+  with serve(MODEL(), **options) as server, connect(server) as client:
     assert client.batch == server.description.batch == 2
     found = client.infer(IMAGES)
     assert held == [1, 2, 1, 2, 1]
@@ -63,7 +66,7 @@ def test_many_images_are_inferred_by_what_the_server_has_room_for(held):
     assert np.abs(found - expected).max() < 0.05 < np.ptp(expected)
     # Asked for by name, there are as many as all clients' room takes, and an error beyond.
     client.prepare(6)
-    with pytest.raises(ProtocolError, match='refused: 6 prepared .* is the limit: use some first'):
+    with pytest.raises(ProtocolError, match='refused: prepared .* is the limit: use some first'):
       client.prepare(1)
 
 
@@ -83,7 +86,8 @@ def test_clients_at_once_have_room_for_their_batches(held):
 
 def test_what_is_prepared_already_is_inferred_at_once():
   memory = 6 * size(MODEL())
-  with serve(MODEL(), sessions=6, memory_bytes=memory) as server, connect(server) as client:
+  options = {'sessions': 6, 'address_sessions': 6, 'memory_bytes': memory}
+  with serve(MODEL(), **options) as server, connect(server) as client:
     assert client.batch == 1
     client.prepare(5)
     client.infer(IMAGES)

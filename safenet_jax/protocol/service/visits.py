@@ -1,0 +1,120 @@
+"""One session as the accounts and the policy see it: what is asked, reserved and given back."""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import logging
+import threading
+
+from safenet_jax.protocol.delphi.material import ServerMaterial
+from safenet_jax.protocol.service.policy import Policy
+from safenet_jax.protocol.service.store import ServerStore
+from safenet_jax.transport import accounts as visitors
+from safenet_jax.transport.accounts import Accounts, DeniedError, Visitor
+from safenet_jax.transport.channel import Channel
+from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.listener import Guest
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Visit:
+  """What one session may do, and what it holds until it ends."""
+
+  def __init__(self, guest: Guest, accounts: Accounts, policy: Policy, store: ServerStore):
+    """Begins; asks nobody yet."""
+    self.visitor: Visitor = guest.visitor
+    self.asked = False
+    self._ticket, self._accounts = guest.ticket, accounts
+    self._policy, self._store = policy, store
+    self._prepared: list[int] = []
+
+  def connect(self) -> None:
+    """DeniedError where the policy does not want this visitor."""
+    self._ask(self._policy.connect, self._accounts.counts(self.visitor))
+
+  @contextlib.contextmanager
+  def strange(self, channel: Channel, seconds: float) -> Iterator[None]:
+    """Dismisses a client that has asked for nothing after so many seconds.
+
+    One that has preparations here may wait longer: it has another connection in which it
+    made them, or made them before.
+    """
+
+    def dismiss():
+      if not self.asked and not self._accounts.counts(self.visitor).bytes:
+        channel.dismiss(f'no command in {seconds:g} s')
+
+    timer = threading.Timer(seconds, dismiss)
+    timer.daemon = True
+    timer.start()
+    try:
+      yield
+    finally:
+      timer.cancel()
+
+  @contextlib.contextmanager
+  def idle(self) -> Iterator[None]:
+    """The block waits for a command: the place of this session may go to somebody else."""
+    self._accounts.touch(self._ticket, True)
+    yield
+    if not self._accounts.touch(self._ticket, False):
+      raise DeniedError('this session was idle, and its place was needed')
+
+  def prepare(self, make: Callable[[int], Iterator[ServerMaterial]], count: int, size: int) -> None:
+    """Keeps what `make(count)` gives; its memory is reserved before anything is made.
+
+    Args:
+      make: prepares so many inferences, and gives each as soon as it is ready.
+      count: of inferences.
+      size: bytes of each of them.
+
+    Raises:
+      ProtocolError: the policy refuses it, there is no room, or the client failed.
+    """
+    self.asked = True
+    counts = self._accounts.counts(self.visitor)
+    self._ask(self._policy.prepare, counts, count, count * size)
+    self._store.expire()
+    ticket = self._accounts.reserve(visitors.BYTES, self.visitor, count * size)
+    self._prepared.append(ticket)
+    left = count
+    try:
+      for material in make(count):
+        self._store.put(material, ticket)
+        left -= 1
+    finally:
+      self._accounts.release(ticket, left * size)
+
+  def take(self, identifiers: Sequence[bytes]) -> list[ServerMaterial]:
+    """Preparations for as many predictions, which count from then on.
+
+    Raises:
+      ProtocolError: the policy refuses it; then no preparation is used. Or as for
+        `ServerStore.take`.
+    """
+    self.asked = True
+    count = len(identifiers)
+    # Counted first: of two sessions that ask at once, the second one sees the first one's.
+    made = self._accounts.predictions(self.visitor, count) - count
+    counts = self._accounts.counts(self.visitor)._replace(predictions=made)
+    try:
+      self._ask(self._policy.infer, counts, count)
+      return self._store.take(identifiers)
+    except ProtocolError:
+      self._accounts.predictions(self.visitor, -count)
+      raise
+
+  def end(self) -> None:
+    """Lets memory go to others, if it is for preparations of nobody who is known."""
+    if self.visitor.identity is None:
+      for ticket in self._prepared:
+        self._accounts.touch(ticket, True)
+
+  def _ask(self, method: Callable[..., None], *arguments) -> None:
+    try:
+      method(self.visitor, *arguments)
+    except ProtocolError:
+      raise
+    except Exception:
+      _LOGGER.exception('event=policy_error method=%s', method.__name__)
+      raise DeniedError('an error of the server') from None
