@@ -112,7 +112,10 @@ class Channel:
     if size <= outbox.SMALL:
       buffers = [memoryview(b''.join(buffers))]
     self._check()
-    self._guard(self._outbox.put, buffers, size, self._sent(self._scope))
+    try:
+      self._outbox.put(buffers, size, self._sent(self._scope))
+    except ProtocolError as error:
+      self._hang_up(error)
     self.ledger.count(*self._scope, self.party, size)
 
   def receive(self, tag: str, expected: Sequence[tuple] = ()) -> tuple:
@@ -226,6 +229,16 @@ class Channel:
       return function(*args)
     except ProtocolError as error:
       self._fail(error)
+
+  def _hang_up(self, error: ProtocolError) -> NoReturn:
+    """Raises why the peer takes nothing: what it said before it hung up, if it did."""
+
+    def unexpected(found: frames.Header) -> NoReturn:
+      raise error
+
+    with contextlib.suppress(ProtocolError):  # `_fail` raises it
+      self._receive(unexpected, time.monotonic() + _LINGER)
+    self._fail(error)
 
   def _fail(self, error: ProtocolError) -> NoReturn:
     if error is self._stream.dismissed:

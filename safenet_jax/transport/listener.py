@@ -51,6 +51,7 @@ class Listener:
     timeout: float = 60.0,
     handshake_timeout: float = 10.0,
     session_seconds: float = 3600.0,
+    shared_port: bool = False,
   ):
     """Starts to accept.
 
@@ -66,6 +67,8 @@ class Listener:
       timeout: seconds that a peer has for every message of a session.
       handshake_timeout: seconds that a client has for its TLS handshake.
       session_seconds: seconds after which a session is ended.
+      shared_port: whether other processes of this user may listen at the same port too. Then
+        the system gives each connection to one of them (SO_REUSEPORT).
     """
     self._serve_session, self._context = serve_session, context
     self._accounts = accounts or Accounts(visitors.limits())
@@ -73,8 +76,9 @@ class Listener:
     self._place_seconds = place_seconds
     self._timeout, self._handshake_timeout = timeout, handshake_timeout
     self._session_seconds = session_seconds
-    family = socket.AF_INET6 if ':' in host else socket.AF_INET
-    self._socket = socket.create_server((host, port), family=family, backlog=128)
+    self._socket = socket.create_server(
+      (host, port), family=family(host), backlog=128, reuse_port=shared_port
+    )
     self._socket.setblocking(False)
     self.address: tuple[str, int] = self._socket.getsockname()[:2]
     self._wake, self._woken = socket.socketpair()
@@ -285,6 +289,11 @@ class Listener:
       yield
     finally:
       timer.cancel()
+
+
+def family(host: str) -> socket.AddressFamily:
+  """The family of an address to listen at."""
+  return socket.AF_INET6 if ':' in host else socket.AF_INET
 
 
 def _identity(sock: socket.socket) -> str | None:

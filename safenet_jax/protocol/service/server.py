@@ -103,6 +103,8 @@ class Server:
     policy: Policy | None = None,
     accounts: Accounts | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    model_id: bytes | None = None,
+    shared_port: bool = False,
   ):
     """Prepares the weights and starts to listen.
 
@@ -116,6 +118,8 @@ class Server:
       accounts: who holds what, made of `options.limits()`; by default this server's own.
       on_record: called at the end of every session with the record of its ledger, if the
         client asked for anything in it.
+      model_id: of `description.describe`; by default a new one.
+      shared_port: as for `Listener`.
 
     Raises:
       ValueError: the mode does not exist or does not serve this model, the model does
@@ -123,7 +127,7 @@ class Server:
     """
     accounts = accounts or Accounts(options.limits())
     randomness = SystemRandomness()
-    described = description.describe(model, randomness, options.mode, options.outputs)
+    described = description.describe(model, randomness, options.mode, options.outputs, model_id)
     self._model, self._mode = model, MODES[options.mode]
     self._structure = Structure.of(model.public)
     self._mode.check(self._structure)
@@ -159,6 +163,7 @@ class Server:
         timeout=options.timeout,
         handshake_timeout=options.handshake_timeout,
         session_seconds=options.session_seconds,
+        shared_port=shared_port,
       )
     except BaseException:
       self._linear.close()
