@@ -3,26 +3,25 @@
 import argparse
 from collections.abc import Callable
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
 import signal
-import ssl
 import time
 
 from safenet_jax.console import errors, options, process_memory
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
+from safenet_jax.protocol.service import processes
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions as protocol_sessions
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport import tls
 
 USAGE = '--bundle=FILE [options]'
-DESCRIPTION = (
-  'Serves the model of a bundle until Ctrl-C or SIGTERM. Its log goes to standard error.'
-)
+DESCRIPTION = 'Serves the model of a bundle until Ctrl-C or SIGTERM; logs to standard error.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +48,12 @@ class Serving:
   outputs: tuple[str, ...] = options.option(
     'what clients may ask for (logits,class: both)', (), metavar='A,B', choices=structure.OUTPUTS
   )
-  workers: int = options.option(
-    'processes for encrypted layers (one per core)',
-    os.cpu_count() or 1,
+  processes: int = options.option(
+    'processes that serve, at one port (1)', 1, metavar='N', low=1, high=1024
+  )
+  workers: int | None = options.option(
+    'processes for encrypted layers (one per core, or 0)',
+    kind=int,
     metavar='N',
     low=0,
     high=1024,
@@ -91,54 +93,61 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
     ValueError: options that contradict each other, files that are not what they should be,
       or an address that cannot be listened at.
   """
-  context = _context(serving)
+  files = _files(serving)
   if serving.ledgers:
     pathlib.Path(serving.ledgers).mkdir(parents=True, exist_ok=True)
   # `force`, because logging may be set up already in a way that drops all but warnings.
-  logging.basicConfig(
-    level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s', force=True
-  )
+  logging.basicConfig(level=logging.WARNING, format=processes.LOG_FORMAT, force=True)
   # Only our own information: libraries that read checkpoints log every step of it.
   logging.getLogger('safenet_jax').setLevel(logging.INFO)
-  server = _server(load(), serving, context)
+  server = _server(load(), serving, files)
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())
   host, port = server.address
-  print(f'serve: model {server.description.model_id.hex()} at {host}:{port}', flush=True)
+  print(f'serve: model {server.model_id.hex()} at {host}:{port}', flush=True)
   server.wait()
   drained = server.close(serving.drain_seconds)
   print(f'serve: {"every session ended" if drained else "sessions were cut off"}')
 
 
 def _server(
-  model: FixedPointModel, serving: Serving, context: ssl.SSLContext | None
-) -> servers.Server:
-  def save(record: dict) -> None:
-    memory = process_memory.memory()._asdict()
-    path = pathlib.Path(serving.ledgers or '', f'{time.time_ns()}.json')
-    ledgers.save(record | {'mode': 'server', 'memory': memory}, path)
-
+  model: FixedPointModel, serving: Serving, files: tuple | None
+) -> servers.Server | processes.ServerProcesses:
+  several = serving.processes > 1
+  workers = serving.workers
+  if workers is None:
+    workers = 0 if several else os.cpu_count() or 1
+  chosen = servers.ServerOptions(
+    mode=serving.mode,
+    outputs=serving.outputs or None,
+    workers=workers,
+    sessions=serving.sessions,
+    memory_bytes=int(serving.memory_gib * 2**30),
+  )
+  save = functools.partial(save_ledger, serving.ledgers) if serving.ledgers else None
+  place = model, serving.host, serving.port
   try:
-    return servers.Server(
-      model,
-      serving.host,
-      serving.port,
-      context=context,
-      options=servers.ServerOptions(
-        mode=serving.mode,
-        outputs=serving.outputs or None,
-        workers=serving.workers,
-        sessions=serving.sessions,
-        memory_bytes=int(serving.memory_gib * 2**30),
-      ),
-      on_record=save if serving.ledgers else None,
-    )
+    if several:
+      return processes.ServerProcesses(
+        *place, files=files, count=serving.processes, options=chosen, on_record=save
+      )
+    context = None if files is None else tls.server_context(*files)
+    return servers.Server(*place, context=context, options=chosen, on_record=save)
   except OSError as error:
-    place = f'{serving.host}:{serving.port}'
-    raise ValueError(f'cannot listen at {place}: {errors.line(error)}') from None
+    raise ValueError(
+      f'cannot listen at {serving.host}:{serving.port}: {errors.line(error)}'
+    ) from None
 
 
-def _context(serving: Serving) -> ssl.SSLContext | None:
+def save_ledger(directory: str, record: dict) -> None:
+  """Writes the record of a session's ledger, and what this process has taken, to a file."""
+  memory = process_memory.memory()._asdict()
+  path = pathlib.Path(directory, f'{time.time_ns()}-{os.getpid()}.json')
+  ledgers.save(record | {'mode': 'server', 'memory': memory}, path)
+
+
+def _files(serving: Serving) -> tuple | None:
+  """Arguments of `tls.server_context`, which were checked; None for no encryption."""
   own = serving.certificate is not None or serving.key is not None
   chosen = own + (serving.insecure_test_certificate is not None) + serving.insecure_clear
   if chosen != 1:
@@ -153,8 +162,13 @@ def _context(serving: Serving) -> ssl.SSLContext | None:
   if serving.insecure_test_certificate is not None:
     files = tls.insecure_test_certificate(serving.insecure_test_certificate, (serving.host,))
     print(f'serve: clients trust this server with --ca={files.certificate}', flush=True)
-    return tls.server_context(*files, serving.client_ca)
+    return _checked(*files, serving.client_ca)
   for name in ('certificate', 'key'):
     if getattr(serving, name) is None:
       raise ValueError(f'no --{name}, want --certificate and --key, a PEM file each')
-  return tls.server_context(serving.certificate or '', serving.key or '', serving.client_ca)
+  return _checked(serving.certificate, serving.key, serving.client_ca)
+
+
+def _checked(*files) -> tuple:
+  tls.server_context(*files)
+  return files

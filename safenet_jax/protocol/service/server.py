@@ -176,6 +176,11 @@ class Server:
     return self._listener.address
 
   @property
+  def model_id(self) -> bytes:
+    """What clients know this model by."""
+    return self.description.model_id
+
+  @property
   def prepared(self) -> int:
     """How many unused inferences are prepared, of all clients together."""
     return len(self._store)
