@@ -20,6 +20,7 @@ the ledger's rounds, and for its bytes in the direction that has more of them.
 from collections.abc import Container, Iterator, Mapping
 import contextlib
 import multiprocessing
+import os
 import queue
 import tempfile
 import threading
@@ -40,6 +41,7 @@ from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions
+from safenet_jax.protocol.service.processes import ServerProcesses
 from safenet_jax.report import costs
 from safenet_jax.transport import channel, tls
 from safenet_jax.transport import ledger as ledgers
@@ -56,6 +58,8 @@ PLANS = {
 # Seconds of a round trip, and bits a second.
 LINKS = {'loopback': (0.0, float('inf')), 'lan': (1e-3, 1e9), 'wan': (40e-3, 100e6)}
 _SEED = 0
+# Sessions of a server that gives every client a place.
+_MOST = 64
 _HOST = '127.0.0.1'
 
 
@@ -157,6 +161,7 @@ class Serving(NamedTuple):
   """A server in a process of its own, and what it should answer.
 
   process: that of the server.
+  processes: the ids of those that answer clients; usually its own alone.
   pipe: gives the server's record of every session that has ended.
   files: its certificate.
   address: host and port.
@@ -165,6 +170,7 @@ class Serving(NamedTuple):
   """
 
   process: Any
+  processes: list[int]
   pipe: Any
   files: tls.CertificateFiles
   address: tuple[str, int]
@@ -173,19 +179,28 @@ class Serving(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(mode: str, plan: str, width: float, count: int) -> Iterator[Serving]:
-  """A server of a random model until the end of the block."""
+def serving(
+  mode: str, plan: str, width: float, count: int, *, processes: int = 0
+) -> Iterator[Serving]:
+  """A server of a random model until the end of the block.
+
+  Args:
+    mode, plan, width: of the model.
+    count: of images.
+    processes: with 1 or more, so many processes serve, which have no JAX. They give every
+      client a place, and the pipe gives no records.
+  """
   with tempfile.TemporaryDirectory() as directory:
     files = tls.insecure_test_certificate(directory)
     spawn = multiprocessing.get_context('spawn')
     ours, theirs = spawn.Pipe()
-    arguments = theirs, mode, plan, width, count, files
+    arguments = theirs, mode, plan, width, count, files, processes
     process = spawn.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     theirs.close()
     try:
-      port, shape, classes = ours.recv()
-      yield Serving(process, ours, files, (_HOST, port), _images(count, shape), classes)
+      port, ids, shape, classes = ours.recv()
+      yield Serving(process, ids, ours, files, (_HOST, port), _images(count, shape), classes)
     finally:
       ours.close()
       process.join()
@@ -196,18 +211,35 @@ def _images(count: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _serve(
-  pipe, mode: str, plan: str, width: float, count: int, files: tls.CertificateFiles
+  pipe,
+  mode: str,
+  plan: str,
+  width: float,
+  count: int,
+  files: tls.CertificateFiles,
+  processes: int,
 ) -> None:
   """The server's process: sessions until the other end of the pipe is closed."""
   model = random_model(
     architectures.build(NETWORK, width=width), plans.from_twentieths(*PLANS[plan])
   )
   classes = model.run(_images(count, model.public.input_shape)).argmax(-1).tolist()
+  if processes:
+    several = ServerProcesses(
+      model,
+      files=files,
+      count=processes,
+      options=servers.ServerOptions(mode=mode, sessions=_MOST, address_sessions=_MOST),
+    )
+    with several, contextlib.suppress(EOFError):
+      pipe.send((several.address[1], several.processes, model.public.input_shape, classes))
+      pipe.recv()
+    return
   context = tls.server_context(*files)
   ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
   options = servers.ServerOptions(mode=mode)
   with servers.Server(model, context=context, options=options, on_record=ended.put) as server:
-    pipe.send((server.address[1], model.public.input_shape, classes))
+    pipe.send((server.address[1], [os.getpid()], model.public.input_shape, classes))
     threading.Thread(target=_hand_out, args=(ended, pipe), daemon=True).start()
     try:
       pipe.recv()

@@ -100,7 +100,7 @@ def test_rows_of_a_sustained_load(monkeypatch):
   flags.FLAGS(['test', '--requests=4', '--clients=2'], known_only=True)
 
   class Server:
-    process, files = type('P', (), {'pid': 'self'}), tls.CertificateFiles('c', 'k')
+    processes, files = ['self'], tls.CertificateFiles('c', 'k')
     address, images, classes = ('h', 1), IMAGES, [7, 8]
 
   def run(address, context, images, *, requests, count, done):
@@ -110,13 +110,17 @@ def test_rows_of_a_sustained_load(monkeypatch):
     return load_test.Load(answers, 2.0, [1_000_000])
 
   answers = requests(7, 8, 7, 9)
-  monkeypatch.setattr(inference, 'serving', lambda *args: contextlib.nullcontext(Server))
+  monkeypatch.setattr(inference, 'serving', lambda *args, processes: contextlib.nullcontext(Server))
   monkeypatch.setattr(load_test, 'run', run)
-  rows = {row.name.removeprefix('cnn7/channel_80/sustained_'): row for row in sustained.rows()}
+  prefix = 'cnn7/channel_80/sustained_2_'
+  found = {row.name.removeprefix(prefix): row for row in sustained.rows()}
+  rows = {name.removeprefix('2_'): row for name, row in found.items() if name.startswith('2_')}
+  assert len(found) == 2 * len(rows)
   assert rows['requests_per_s'].value == 2.0 and rows['agree'].value == 0.75
   assert rows['server_peak_mb'].value >= process_memory.memory().resident / 1e6 > 50
   assert rows['server_growth_mb'].value < 100
-  assert '4 requests by 2 clients' in rows['latency_p99_s'].setting
+  assert rows['cpu_s'].value >= 0 and rows['session_mb'].value < 100
+  assert '4 requests by 2 clients, 2 server' in rows['latency_p99_s'].setting
 
 
 WITHOUT_WORK = """
