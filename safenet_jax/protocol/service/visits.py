@@ -96,9 +96,9 @@ class Visit:
     left = count
     try:
       for material in make(count):
-        left -= 1
-        self._in_doubt = not left  # the client has all that it waits for
         self._store.put(material, ticket, self._owner)
+        left -= 1
+      self._in_doubt = True  # the client has all that it waits for
     finally:
       self._accounts.release(ticket, left * size)
 

@@ -109,7 +109,9 @@ def test_only_the_public_part_of_the_model_is_on_the_wire():
   assert record['phases']['handshake']['rounds'] == 2
 
 
-@pytest.mark.parametrize('hello', [HELLO, HELLO._replace(claims=[]), handshake.Hello(bytes(16), None, [])])
+@pytest.mark.parametrize(
+  'hello', [HELLO, HELLO._replace(claims=[]), handshake.Hello(bytes(16), None, [])]
+)
 def test_the_server_answers_every_claim(hello):
   told = []
 
