@@ -20,6 +20,13 @@ class PeerTimeoutError(ProtocolError):
   """The peer did not answer in time, or did not take in time what was sent."""
 
 
+class HungUpError(ProtocolError):
+  """The peer ended the connection: it sends nothing more, and all that it sent was read.
+
+  A system resets a connection where its program has closed it, which counts as that.
+  """
+
+
 class Stream:
   """Reads and writes a connected socket, TLS or not, and owns it.
 
@@ -42,7 +49,7 @@ class Stream:
     while left:
       count = self._transfer(self._sock.recv_into, left, select.POLLIN, deadline)
       if not count:
-        raise self.error or ProtocolError('the peer closed the connection')
+        raise self.error or HungUpError('the peer closed the connection')
       left = left[count:]
 
   def write(self, buffers: list[memoryview], deadline: float) -> None:
@@ -136,4 +143,6 @@ def describe(error: OSError) -> ProtocolError:
     return ProtocolError(f'TLS: {frames.printable(error.reason or str(error))}')
   if isinstance(error, TimeoutError):
     return PeerTimeoutError('timeout: the peer does not answer')
+  if isinstance(error, ConnectionResetError | BrokenPipeError):
+    return HungUpError(f'the connection is gone: {error.strerror}')
   return ProtocolError(f'the connection is gone: {error.strerror or error}')

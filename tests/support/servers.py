@@ -46,7 +46,7 @@ def double(channel, number):
 def inference(server, files):
   """An honest client from its connection to its goodbye."""
   with connect(server, files) as channel:
-    assert handshake.client(channel) == SERVED
+    assert handshake.client(channel).description == SERVED
     result = double(channel, 21)
     channel.send('number', np.int64(-1))
     return result

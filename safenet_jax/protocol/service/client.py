@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto.randomness import SystemRandomness
-from safenet_jax.protocol.delphi import keys
+from safenet_jax.protocol.delphi import keys, message_shapes
 from safenet_jax.protocol.delphi.party import ClientParty
 from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 from safenet_jax.protocol.service import commands, handshake, sessions
@@ -55,7 +55,9 @@ class Client:
       context: from `tls.client_context`. None means a connection without encryption.
         There is no default, so that this has to be written out.
       expected: what the client insists on; by default it takes any model.
-      directory: where to keep prepared inferences; None keeps them in memory.
+      directory: where to keep prepared inferences, for later clients of a server of this
+        host and port; None keeps them in memory, for this one. Those that the server does
+        not have any more are deleted, and a line of the log says so.
       keep_prepared: how many inferences are kept prepared in the background, by a
         thread with a connection of its own.
       output: one of `structure.OUTPUTS`. `prepare` and `infer` use it where they are
@@ -69,9 +71,14 @@ class Client:
       ProtocolError: no server listens there, or it refuses, is not trusted, or serves
         another model.
       ValueError: the mode of the server does not keep preparations in a directory, or
-        inferences are to be kept prepared for an output that the server does not offer.
+        inferences are to be kept prepared for an output that the server does not offer, or
+        the directory's token makes no sense.
+      OSError: the directory cannot be read or written.
     """
     self.ledger = ledger or Ledger()
+    randomness = SystemRandomness()
+    self._store = ClientStore(directory, f'{host}:{port}', randomness)
+    self._hello = self._store.hello(randomness.bytes(message_shapes.ID_BYTES))
     self._connect = lambda ledger: channels.connect(
       host, port, context=context, timeout=timeout, ledger=ledger
     )
@@ -79,7 +86,7 @@ class Client:
     with self._ending_on_error():
       if output is not None:
         expected = (expected or Expectation())._replace(outputs=(output,))
-      self.description = handshake.client(self._channel, expected)
+      self.description, answers = handshake.client(self._channel, expected, self._hello)
       self._model, self._output = self.description.model, output or OUTPUTS[0]
       self.ledger.truncation_failure = self._model.truncation_failure
       self._structure = _structure(self.description)
@@ -89,7 +96,7 @@ class Client:
       if directory is not None and not self._mode.kept_in_files:
         raise ValueError(f'preparations of mode {self._mode.name} stay in memory')
       self._contexts = keys.contexts(self._structure, self.description.model_id)
-      self._store = ClientStore(self.description.model_id, directory)
+      self._store.open(self.description.model_id, answers)
     self._session = self._new_session(self._channel)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None
 
@@ -256,7 +263,9 @@ class _Pool:
       return
     with client._connect(Ledger()) as channel:
       self._channel = channel
-      handshake.client(channel, Expectation(model_id=client.description.model_id))
+      same = Expectation(model_id=client.description.model_id)
+      # Of the same owner: the client uses what is prepared here.
+      handshake.client(channel, same, client._hello._replace(claims=()))
       session = client._new_session(channel)
       while not self._closing and client.prepared < self._count:
         prepare(channel, session, 1, client._store, client._output)

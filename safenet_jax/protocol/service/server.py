@@ -88,8 +88,8 @@ class Server:
       server.wait()
 
   Sessions are isolated: each has its own thread, keys and ledger. What a client does
-  wrong ends only its own session. A prepared inference outlives the connection it was
-  made in, and is used once.
+  wrong ends only its own session. A prepared inference is used once. It outlives the
+  connection it was made in, if the client has a directory to keep its own side.
   """
 
   def __init__(
@@ -235,7 +235,7 @@ class Server:
     channel.ledger.truncation_failure = self._model.public.truncation_failure
     visit.connect()
     with visit.idle():
-      handshake.server(channel, self.description)
+      handshake.server(channel, self.description, visit.welcome)
     # Each session has its own source of randomness: sessions would wait for a shared one.
     party = ServerParty(
       channel, self._structure, self._contexts, SystemRandomness(), self._model, self._linear

@@ -1,67 +1,119 @@
-"""Keeps prepared inferences until they are used: each at most once, even across a crash."""
+"""Keeps prepared inferences until they are used: each at most once.
 
-from collections.abc import Iterable
+A client's masked input x - r may leave it once for each r. Neither a crash nor a copy of a
+directory, be it a restored backup or a second machine, may send another one:
+
+- A client marks a preparation as used, on the disk, before anything is sent under it. So no
+  crash gives it out again.
+- A client sends x - r only under preparations whose *owner* it is. The owner is a random
+  name that a client draws as it starts and never stores: so no copy has it. A client owns
+  what it prepares. What is in its directory it claims with its first message, and the server
+  grants what has no owner. The answer comes with the description, so that no inference waits
+  for it.
+- A server forgets a preparation as it gets the command that names it. It never grants it
+  again.
+- A preparation loses its owner when all connections of the owner have ended, and nothing can
+  be on its way that the server did not read. That is so where the client ended them, since
+  its bytes are read in order up to their end. It is also so where the server ends them while
+  it owes the rest of an answer: a client waits for that before it asks for more. Where the
+  server gives up waiting for a command, one may be on its way. Then it forgets what the owner
+  had.
+
+So two masked inputs under one r never leave clients that follow the protocol, all copies
+together, if the server follows it too, and nobody on the network forges the end of a
+connection; then one of the two is sent into a connection that nobody reads. A server that
+grants what was used would get both: against that helps only the mark on the disk, which a
+copy does not have. Nor does this help a copy of a running process with its memory, such as a
+resumed snapshot of a machine.
+"""
+
+import collections
+from collections.abc import Sequence
+import dataclasses
+import logging
 import os
-import pathlib
 import threading
 import time
-from typing import Any, NamedTuple
 
-import numpy as np
-
-from safenet_jax import atomic_files
+from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.protocol.service import handshake
+from safenet_jax.protocol.service.preparation_files import Name, PreparationFiles
 from safenet_jax.transport.accounts import Accounts
 from safenet_jax.transport.frames import ProtocolError
 
-_SUFFIX = '.prepared'
+_LOGGER = logging.getLogger(__name__)
+# For how long a client that comes again waits until its connection before has ended.
+_HELD_SECONDS = 5.0
 
 
 class ClientStore:
-  """The client's preparations with one model, in memory or in a directory.
+  """The client's preparations with one server, in memory or in a directory.
 
   In a directory each preparation is a file. Before a preparation is given out, its file is
-  renamed, and the renaming is on the disk. Whatever happens then, it is not given out
-  again. Preparations with other models are deleted, since this server would not know them.
-  A directory is for one client at a time.
+  marked as used, on the disk. Whatever happens then, it is not given out again.
   """
 
-  def __init__(self, model_id: bytes, directory: str | os.PathLike[str] | None = None):
+  def __init__(self, directory: str | os.PathLike[str] | None, server: str, randomness: Randomness):
+    """As for `PreparationFiles`; a directory of None means memory."""
+    self._names: dict[bytes, Name] = {}
     self._memory: dict[bytes, ClientMaterial] = {}
     self._lock = threading.Lock()
-    self._directory = None if directory is None else pathlib.Path(directory)
-    self._model = model_id.hex()
-    if self._directory is not None:
-      self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-      for path in self._directory.iterdir():
-        used = path.suffix in ('.used', atomic_files.PARTIAL)
-        if used or (path.suffix == _SUFFIX and not path.name.startswith(self._model)):
-          path.unlink(missing_ok=True)
+    self._model = ''
+    self._files = None if directory is None else PreparationFiles(directory, server, randomness)
+    self._claimed = self._files.names[: handshake.MAX_CLAIMS] if self._files else []
 
   def __len__(self) -> int:
-    return len(self._paths('*')) if self._directory else len(self._memory)
+    return len(self._names)
+
+  def hello(self, owner: bytes) -> handshake.Hello:
+    """What the client says as it connects: it claims what it has, of more the newest."""
+    claims = [bytes.fromhex(name.identifier) for name in self._claimed]
+    return handshake.Hello(owner, self._files.token if self._files else None, claims)
+
+  def open(self, model_id: bytes, answers: bytes) -> None:
+    """Begins, with those that the server granted; the others are not used.
+
+    Those that it does not know are deleted, and one line of the log says so.
+
+    Args:
+      model_id: of the server.
+      answers: of the server to the claims of `hello`.
+    """
+    self._model = model_id.hex()
+    if self._files is None:
+      return
+    self._files.begin()
+    told = list(zip(self._claimed, answers, strict=True))
+    for name, answer in reversed(told):  # the oldest is used first
+      if answer == handshake.GRANTED and name.model == self._model:
+        self._names[bytes.fromhex(name.identifier)] = name
+    gone = [name for name, answer in told if answer == handshake.UNKNOWN]
+    self._files.delete(gone)
+    held = sum(answer == handshake.HELD for answer in answers)
+    if gone:
+      restarted = all(name.model != self._model for name in gone)
+      reason = 'the server was started again' if restarted else 'used before, or too old'
+      _LOGGER.warning('event=preparations_gone count=%d reason="%s"', len(gone), reason)
+    if held:
+      reason = 'another client has them: is this a copy of its directory?'
+      _LOGGER.warning('event=preparations_held count=%d reason="%s"', held, reason)
 
   def count(self, output: str) -> int:
     """Preparations for one of `structure.OUTPUTS`."""
-    return len(self._paths(output)) if self._directory else len(self._names(output))
+    return len(self._found(output))
 
-  def _names(self, output: str) -> list[bytes]:
-    return [name for name, kept in list(self._memory.items()) if kept.output == output]
-
-  def _paths(self, output: str) -> list[pathlib.Path]:
-    pattern = f'{self._model}-{output}-*{_SUFFIX}'
-    return sorted(self._directory.glob(pattern)) if self._directory else []
+  def _found(self, output: str) -> list[bytes]:
+    return [key for key, name in list(self._names.items()) if name.output == output]
 
   def put(self, material: ClientMaterial) -> None:
     """Keeps a preparation."""
-    if self._directory is None:
-      with self._lock:
-        self._memory[material.identifier] = material
-      return
-    name = f'{self._model}-{material.output}-{material.identifier.hex()}{_SUFFIX}'
-    arrays: dict[str, Any] = dict(material.arrays())
-    with atomic_files.writing(self._directory / name, private=True) as file:
-      np.savez(file, **arrays)
+    name = Name(self._model, material.output, material.identifier.hex())
+    if self._files is None:
+      self._memory[material.identifier] = material
+    else:
+      self._files.write(name, material)
+    self._names[material.identifier] = name
 
   def take(self, count: int, output: str = 'logits') -> list[ClientMaterial]:
     """Gives out `count` preparations for an output.
@@ -72,35 +124,30 @@ class ClientStore:
       ValueError: there are fewer; then none counts as used.
     """
     with self._lock:
-      if self._directory is None:
-        names = self._names(output)[:count]
-        self._enough(len(names), count)
-        return [self._memory.pop(name) for name in names]
-      paths = self._paths(output)[:count]
-      self._enough(len(paths), count)
-      used = [path.with_suffix('.used') for path in paths]
-      for path, marked in zip(paths, used):
-        os.rename(path, marked)
-      atomic_files.force_renames(self._directory)
-    return [_load(path) for path in used]
-
-  def _enough(self, found: int, count: int) -> None:
-    if found < count:
-      raise ValueError(f'{found} prepared inferences, want {count}')
+      found = self._found(output)[:count]
+      if len(found) < count:
+        raise ValueError(f'{len(found)} prepared inferences, want {count}')
+      names = [self._names.pop(key) for key in found]
+      if self._files is None:
+        return [self._memory.pop(key) for key in found]
+      self._files.mark(names)
+    return [self._files.load(name) for name in names]
 
 
-def _load(path: pathlib.Path) -> ClientMaterial:
-  identifier = bytes.fromhex(path.stem.split('-')[-1])
-  with np.load(path, allow_pickle=False) as file:
-    material = ClientMaterial.from_arrays(identifier, dict(file))
-  path.unlink()
-  return material
-
-
-class _Kept(NamedTuple):
+@dataclasses.dataclass
+class _Kept:
   start: float
   ticket: int
   material: ServerMaterial
+  owner: bytes | None
+
+
+@dataclasses.dataclass
+class _Owner:
+  """connections: that have not ended; forgets: whether one of them ended in doubt."""
+
+  connections: int = 0
+  forgets: bool = False
 
 
 class ServerStore:
@@ -118,45 +165,104 @@ class ServerStore:
       keep_seconds: how long a preparation is kept.
     """
     self._accounts, self._keep = accounts, keep_seconds
-    self._lock = threading.Lock()
+    self._changed = threading.Condition()
     self._found: dict[bytes, _Kept] = {}
+    self._owners: collections.defaultdict[bytes, _Owner] = collections.defaultdict(_Owner)
     accounts.on_evict(lambda ticket, reason: self.give_up(ticket))
 
   def __len__(self) -> int:
     return len(self._found)
 
-  def put(self, material: ServerMaterial, ticket: int) -> None:
-    """Keeps a preparation, whose bytes were reserved under this ticket."""
-    with self._lock:
-      self._found[material.identifier] = _Kept(time.monotonic(), ticket, material)
+  def enter(self, hello: handshake.Hello) -> bytes:
+    """A connection begins; gives the answers to its claims.
+
+    A client that comes again may be faster than the end of its connection before. So this
+    waits for some seconds while a claim belongs to another owner.
+    """
+    with self._changed:
+      self._expire()
+      self._owners[hello.owner].connections += 1
+      self._changed.wait_for(
+        lambda: all(self._answer(hello.owner, claim) != handshake.HELD for claim in hello.claims),
+        _HELD_SECONDS,
+      )
+      answers = bytes(self._answer(hello.owner, claim) for claim in hello.claims)
+      for claim, answer in zip(hello.claims, answers):
+        if answer == handshake.GRANTED:
+          self._found[claim].owner = hello.owner
+          self._accounts.touch(self._found[claim].ticket, False)
+      return answers
+
+  def _answer(self, owner: bytes, identifier: bytes) -> int:
+    kept = self._found.get(identifier)
+    if kept is None:
+      return handshake.UNKNOWN
+    return handshake.GRANTED if kept.owner in (None, owner) else handshake.HELD
+
+  def leave(self, owner: bytes, *, keep: bool, idle: bool) -> None:
+    """A connection ends.
+
+    Args:
+      owner: of its hello. When this was its last connection, its preparations have no owner.
+      keep: whether they are kept, if all of its other connections say so too. It has to be
+        False where a command may be on its way that was not read.
+      idle: whether their memory may go to others, who need it.
+    """
+    with self._changed:
+      found = self._owners[owner]
+      found.connections -= 1
+      found.forgets |= not keep
+      if not found.connections:
+        del self._owners[owner]
+        for identifier, kept in list(self._found.items()):
+          if kept.owner != owner:
+            continue
+          kept.owner = None
+          if found.forgets:
+            self._drop(identifier)
+          elif idle:
+            self._accounts.touch(kept.ticket, True)
+      self._changed.notify_all()
+
+  def put(self, material: ServerMaterial, ticket: int, owner: bytes) -> None:
+    """Keeps a preparation, whose bytes were reserved under this ticket, for an owner."""
+    with self._changed:
+      self._found[material.identifier] = _Kept(time.monotonic(), ticket, material, owner)
 
   def give_up(self, ticket: int) -> None:
     """Forgets all preparations whose bytes were reserved under this ticket."""
-    with self._lock:
+    with self._changed:
       for identifier in [name for name, kept in self._found.items() if kept.ticket == ticket]:
         self._drop(identifier)
 
   def expire(self) -> None:
     """Forgets what is too old."""
-    with self._lock:
+    with self._changed:
       self._expire()
 
-  def take(self, identifiers: Iterable[bytes]) -> list[ServerMaterial]:
-    """Gives out the preparations of these names, which count as used from then on.
+  def take(self, identifiers: Sequence[bytes], owner: bytes) -> list[ServerMaterial]:
+    """Gives out the owner's preparations of these names.
+
+    All of them count as used from then on, whatever becomes of them: where this raises, the
+    client has sent masked inputs under the others.
 
     Raises:
-      ProtocolError: one is not known, was used before, or is named twice. Those that are
-        named before it count as used all the same.
+      ProtocolError: one is not known, was used before, is named twice, or belongs to somebody
+        else.
     """
-    with self._lock:
+    with self._changed:
       self._expire()
-      found = []
+      found, missing = [], None
       for identifier in identifiers:
-        if identifier not in self._found:
-          raise ProtocolError(
-            f'no preparation {identifier.hex()}: it was used, is too old, or of another server'
-          )
-        found.append(self._drop(identifier))
+        kept = self._found.get(identifier)
+        if kept is not None and kept.owner == owner:
+          found.append(self._drop(identifier))
+        else:
+          missing = missing or identifier
+      if missing is not None:
+        raise ProtocolError(
+          f'no preparation {missing.hex()}: it was used, is too old, or of another server'
+        )
       return found
 
   def _expire(self) -> None:

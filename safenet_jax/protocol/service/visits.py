@@ -6,13 +6,15 @@ import logging
 import threading
 
 from safenet_jax.protocol.delphi.material import ServerMaterial
+from safenet_jax.protocol.service.handshake import Hello
 from safenet_jax.protocol.service.policy import Policy
 from safenet_jax.protocol.service.store import ServerStore
 from safenet_jax.transport import accounts as visitors
 from safenet_jax.transport.accounts import Accounts, DeniedError, Visitor
-from safenet_jax.transport.channel import Channel
+from safenet_jax.transport.channel import Channel, RefusedError
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.listener import Guest
+from safenet_jax.transport.stream import HungUpError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -26,11 +28,19 @@ class Visit:
     self.asked = False
     self._ticket, self._accounts = guest.ticket, accounts
     self._policy, self._store = policy, store
-    self._prepared: list[int] = []
+    self._hello: Hello | None = None
+    # Whether the client may have sent a command that nobody here will read.
+    self._in_doubt = False
 
   def connect(self) -> None:
     """DeniedError where the policy does not want this visitor."""
     self._ask(self._policy.connect, self._accounts.counts(self.visitor))
+
+  def welcome(self, hello: Hello) -> bytes:
+    """Takes what the client says about itself, and gives the answers to its claims."""
+    self._hello = hello
+    self.visitor = self.visitor._replace(token=hello.token.hex() if hello.token else None)
+    return self._store.enter(hello)
 
   @contextlib.contextmanager
   def strange(self, channel: Channel, seconds: float) -> Iterator[None]:
@@ -55,10 +65,17 @@ class Visit:
   @contextlib.contextmanager
   def idle(self) -> Iterator[None]:
     """The block waits for a command: the place of this session may go to somebody else."""
+    # In the handshake a client waits for what it needs before it sends a command.
+    self._in_doubt = self._hello is not None
     self._accounts.touch(self._ticket, True)
-    yield
+    try:
+      yield
+    except (HungUpError, RefusedError):  # then there is no more than what was read
+      self._in_doubt = False
+      raise
     if not self._accounts.touch(self._ticket, False):
       raise DeniedError('this session was idle, and its place was needed')
+    self._in_doubt = False
 
   def prepare(self, make: Callable[[int], Iterator[ServerMaterial]], count: int, size: int) -> None:
     """Keeps what `make(count)` gives; its memory is reserved before anything is made.
@@ -76,12 +93,12 @@ class Visit:
     self._ask(self._policy.prepare, counts, count, count * size)
     self._store.expire()
     ticket = self._accounts.reserve(visitors.BYTES, self.visitor, count * size)
-    self._prepared.append(ticket)
     left = count
     try:
       for material in make(count):
-        self._store.put(material, ticket)
+        self._store.put(material, ticket, self._owner)
         left -= 1
+      self._in_doubt = True  # the client has all that it waits for
     finally:
       self._accounts.release(ticket, left * size)
 
@@ -89,26 +106,35 @@ class Visit:
     """Preparations for as many predictions, which count from then on.
 
     Raises:
-      ProtocolError: the policy refuses it; then no preparation is used. Or as for
-        `ServerStore.take`.
+      ProtocolError: the policy refuses it, or as for `ServerStore.take`. The preparations
+        count as used all the same: their masked inputs are on the way.
     """
     self.asked = True
     count = len(identifiers)
+    found = self._store.take(identifiers, self._owner)
     # Counted first: of two sessions that ask at once, the second one sees the first one's.
     made = self._accounts.predictions(self.visitor, count) - count
     counts = self._accounts.counts(self.visitor)._replace(predictions=made)
     try:
       self._ask(self._policy.infer, counts, count)
-      return self._store.take(identifiers)
+      return found
     except ProtocolError:
       self._accounts.predictions(self.visitor, -count)
       raise
 
   def end(self) -> None:
-    """Lets memory go to others, if it is for preparations of nobody who is known."""
-    if self.visitor.identity is None:
-      for ticket in self._prepared:
-        self._accounts.touch(ticket, True)
+    """Gives up what this session holds.
+
+    Preparations are kept for a client that has a directory. Their memory may go to others,
+    unless the client is known by a certificate.
+    """
+    if self._hello is not None:
+      keep = self._hello.token is not None and not self._in_doubt
+      self._store.leave(self._owner, keep=keep, idle=self.visitor.identity is None)
+
+  @property
+  def _owner(self) -> bytes:
+    return self._hello.owner if self._hello else b''
 
   def _ask(self, method: Callable[..., None], *arguments) -> None:
     try:

@@ -38,8 +38,8 @@ def held(monkeypatch):
   found = []
   put = servers.ServerStore.put
 
-  def record(self, material, ticket):
-    put(self, material, ticket)
+  def record(self, material, ticket, owner):
+    put(self, material, ticket, owner)
     found.append(len(self))
 
   monkeypatch.setattr(servers.ServerStore, 'put', record)

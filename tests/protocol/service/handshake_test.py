@@ -11,6 +11,7 @@ from safenet_jax.transport.channel import RefusedError
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import models, peers
 
+HELLO = handshake.Hello(b'owner' + bytes(11), b'token' + bytes(11), [bytes(16), bytes([1] * 16)])
 SERVED = description.describe(models.model(), randomness.InsecureSeededRandomness(0))
 
 
@@ -23,14 +24,14 @@ def shake(expected=None, served=SERVED):
 
 
 def test_the_client_learns_what_is_served():
-  assert shake() == [SERVED, None]
+  assert shake() == [(SERVED, b''), None]
 
 
 def test_a_client_gets_what_it_insists_on():
   wanted = {name: getattr(SERVED, name) for name in Expectation._fields}
-  assert shake(Expectation(**wanted)) == [SERVED, None]
+  assert shake(Expectation(**wanted)) == [(SERVED, b''), None]
   for name, value in wanted.items():
-    assert shake(Expectation(**{name: value})) == [SERVED, None]
+    assert shake(Expectation(**{name: value})) == [(SERVED, b''), None]
 
 
 @pytest.mark.parametrize(
@@ -46,17 +47,28 @@ def test_a_mismatch_is_the_same_line_on_both_sides(expected, reason):
   assert isinstance(server, RefusedError) and str(server) == f'the client refused: {reason}'
 
 
-def test_another_version_is_refused_on_both_sides(monkeypatch):
+def test_an_older_client_is_refused_on_both_sides():
   with peers.channels(timeout=5) as (client, server):
 
     def old_client():
-      client.send('hello', (7).to_bytes(4, 'big'))
+      client.send('hello', (3).to_bytes(4, 'big'))
       return client.receive_bytes('description', 1 << 20)
 
     ours, theirs = peers.both(old_client, lambda: handshake.server(server, SERVED))
-  reason = f'protocol version 7, want {handshake.PROTOCOL_VERSION}'
+  reason = f'protocol version 3, want {handshake.PROTOCOL_VERSION}'
   assert str(ours) == f'the server refused: {reason}'
   assert str(theirs) == f'the client has {reason}'
+
+
+def test_an_older_server_refuses_in_the_same_line():
+  with peers.channels(timeout=5) as (client, server):
+
+    def old_server():
+      (hello,) = server.receive('hello', [(bytes, (4,))])
+      server.refuse(f'protocol version {int.from_bytes(hello, "big")}, want 3')
+
+    ours, theirs = peers.both(lambda: handshake.client(client, None, HELLO), old_server)
+  assert str(ours) == 'the server refused: protocol version 4, want 3' and theirs is None
 
 
 def test_a_nonsensical_description_is_refused_on_both_sides():
@@ -76,6 +88,7 @@ def test_an_endless_description_is_not_read():
 def test_a_client_that_accepts_another_model_is_not_served():
   with peers.channels(timeout=5) as (client, server):
     client.send('hello', handshake.PROTOCOL_VERSION.to_bytes(4, 'big'))
+    client.send('claims', bytes(16))
     client.send('accept', bytes(16))
     with pytest.raises(ProtocolError, match='accepted another model'):
       handshake.server(server, SERVED)
@@ -94,3 +107,50 @@ def test_only_the_public_part_of_the_model_is_on_the_wire():
   assert len(down) == 1 and down[0]['messages'] == 1
   assert down[0]['bytes'] - len(sent[0][1]) in range(16, 60)
   assert record['phases']['handshake']['rounds'] == 2
+
+
+@pytest.mark.parametrize(
+  'hello', [HELLO, HELLO._replace(claims=[]), handshake.Hello(bytes(16), None, [])]
+)
+def test_the_server_answers_every_claim(hello):
+  told = []
+
+  def claim(found):
+    told.append(found)
+    return bytes([handshake.HELD, handshake.GRANTED][: len(found.claims)])
+
+  with peers.channels(timeout=5) as (client, server):
+    ours, theirs = peers.both(
+      lambda: handshake.client(client, None, hello),
+      lambda: handshake.server(server, SERVED, claim),
+    )
+  assert theirs is None and told == [hello]
+  assert ours == (SERVED, bytes([2, 1][: len(hello.claims)]))
+
+
+def test_a_server_without_preparations_knows_none():
+  with peers.channels(timeout=5) as (client, server):
+    ours, _ = peers.both(
+      lambda: handshake.client(client, None, HELLO), lambda: handshake.server(server, SERVED)
+    )
+  assert ours.answers == bytes([handshake.UNKNOWN] * 2)
+
+
+@pytest.mark.parametrize('answers', [b'', b'\1', b'\1\3', b'\1\1\1'])
+def test_answers_that_are_none_are_refused_on_both_sides(answers):
+  with peers.channels(timeout=5) as (client, server):
+    ours, theirs = peers.both(
+      lambda: handshake.client(client, None, HELLO),
+      lambda: handshake.server(server, SERVED, lambda hello: answers),
+    )
+  assert isinstance(ours, ProtocolError)
+  assert str(theirs) == f'the client refused: {ours}'
+
+
+@pytest.mark.parametrize('raw', [b'', bytes(15), bytes(40), bytes(16 * (3 + handshake.MAX_CLAIMS))])
+def test_a_nonsensical_hello_is_a_protocol_error(raw):
+  with peers.channels(timeout=5) as (client, server):
+    client.send('hello', handshake.PROTOCOL_VERSION.to_bytes(4, 'big'))
+    client.send('claims', raw)
+    with pytest.raises(ProtocolError, match='a hello of|want bytes'):
+      handshake.server(server, SERVED)

@@ -10,7 +10,7 @@ import pytest
 
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.service import client as clients
-from safenet_jax.protocol.service import commands, description, store
+from safenet_jax.protocol.service import commands, description, preparation_files
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
@@ -70,14 +70,14 @@ def test_gazelle_is_served_as_delphi_is(files, model):
   with (
     serve(model, files, mode='gazelle') as baseline,
     connect(baseline, files) as first,
-    connect(baseline, files) as second,
   ):
     first.prepare(1)
     assert close(model, batch, first.infer(batch))
-    # Prepared in one connection, used in another one.
-    first.prepare(2)
-    second._store = first._store
-    assert close(model, batch, second.infer(batch))
+    # Prepared in one connection, used in another one of the same client.
+    with connect(baseline, files, keep_prepared=1) as pooled:
+      until(lambda: pooled.prepared == 1)
+      assert close(model, batch[:1], pooled.infer(batch[:1]))
+      assert 'offline' not in pooled.ledger.record()['phases']
     with pytest.raises(ValueError, match='gazelle stay in memory'):
       connect(baseline, files, directory='somewhere')
   with pytest.raises(ValueError, match="mode 'other', want one of delphi, gazelle"):
@@ -103,7 +103,7 @@ def test_preparations_in_a_directory_survive_their_client(server, files, model, 
     before = client.ledger.record()['phases']
     assert close(model, batch, client.infer(batch))
     assert 'offline' not in client.ledger.record()['phases'] and 'offline' not in before
-  assert not list(tmp_path.iterdir())
+  assert [path.suffix for path in tmp_path.iterdir()] == ['.token']
 
 
 def test_a_preparation_serves_once(server, files, model):
@@ -123,17 +123,17 @@ def test_a_directory_gives_nothing_out_twice(server, files, model, tmp_path, mon
   with connect(server, files, directory=tmp_path) as client:
     client.prepare(1)
 
-    def crash(path):
+    def crash(files, name):
       raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, '_load', crash)
+    monkeypatch.setattr(preparation_files.PreparationFiles, 'load', crash)
     with pytest.raises(KeyboardInterrupt):
       client.infer(images(model, 1))
   monkeypatch.undo()
-  assert [path.suffix for path in tmp_path.iterdir()] == ['.used']
+  assert sorted(path.suffix for path in tmp_path.iterdir()) == ['.token', '.used']
   with connect(server, files, directory=tmp_path) as client:
     assert client.prepared == 0
-  assert not list(tmp_path.iterdir())
+  assert [path.suffix for path in tmp_path.iterdir()] == ['.token']
 
 
 def test_preparations_with_another_model_are_not_used(files, model, tmp_path):

@@ -1,0 +1,120 @@
+"""A client's prepared inferences as files: written whole, and marked before they are used."""
+
+from collections.abc import Iterable, Sequence
+import hashlib
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from safenet_jax import atomic_files
+from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.protocol.delphi.material import ClientMaterial
+from safenet_jax.protocol.delphi.message_shapes import ID_BYTES
+from safenet_jax.protocol.layers.structure import OUTPUTS
+
+_PREPARED, _USED = '.prepared', '.used'
+
+
+class Name(NamedTuple):
+  """What a file's name says of the preparation in it.
+
+  model: the model id of the server's start, in hex.
+  output: what it is for, of `structure.OUTPUTS`.
+  identifier: of the preparation, in hex.
+  """
+
+  model: str
+  output: str
+  identifier: str
+
+
+class PreparationFiles:
+  """The files that clients of one server make in a directory.
+
+  Several servers may share a directory, clients at the same time may not. Files that were
+  not made here, or with another server, stay as they are.
+  """
+
+  def __init__(self, directory: str | os.PathLike[str], server: str, randomness: Randomness):
+    """Reads what there is, and changes nothing yet.
+
+    Args:
+      directory: where the files are; it need not exist.
+      server: its name, by which the files of several servers are told apart.
+      randomness: draws the token, if there is none.
+
+    Raises:
+      OSError: the directory cannot be read.
+      ValueError: the file of the token holds something else.
+    """
+    self._directory = pathlib.Path(directory)
+    self._server = hashlib.sha256(server.encode()).hexdigest()[:16]
+    own = rf'{self._server}-([0-9a-f]{{32}})-({"|".join(OUTPUTS)})-([0-9a-f]{{{2 * ID_BYTES}}})'
+    self._prepared = re.compile(own + re.escape(_PREPARED))
+    self._left = re.compile(
+      rf'{own}{re.escape(_USED)}|\.{own}{re.escape(_PREPARED)}\.[0-9a-f]{{8}}'
+      + re.escape(atomic_files.PARTIAL)
+    )
+    self._token = self._directory / f'{self._server}.token'
+    self.token = self._read_token() or randomness.bytes(ID_BYTES)
+    # Those that are there, the newest first.
+    self.names = [Name(*match.groups()) for match in self._matches(self._prepared)]
+
+  def _read_token(self) -> bytes | None:
+    if not self._token.exists():
+      return None
+    text = self._token.read_text().strip()
+    if not re.fullmatch(rf'[0-9a-f]{{{2 * ID_BYTES}}}', text):
+      raise ValueError(
+        f'{self._token}: {len(text)} characters, want {2 * ID_BYTES} hexadecimal digits'
+      )
+    return bytes.fromhex(text)
+
+  def _matches(self, pattern: re.Pattern) -> list[re.Match]:
+    """Names of files, the newest first."""
+    if not self._directory.exists():
+      return []
+    with os.scandir(self._directory) as found:
+      ages = {entry.name: entry.stat().st_mtime_ns for entry in found if entry.is_file()}
+    matches = (pattern.fullmatch(name) for name in sorted(ages, key=lambda n: (-ages[n], n)))
+    return [match for match in matches if match]
+
+  def begin(self) -> None:
+    """Makes the directory and its token, and deletes what clients left that were killed."""
+    self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not self._token.exists():
+      with atomic_files.writing(self._token, private=True) as file:
+        file.write(self.token.hex().encode())
+    for match in self._matches(self._left):
+      (self._directory / match.string).unlink(missing_ok=True)
+
+  def write(self, name: Name, material: ClientMaterial) -> None:
+    """Keeps a preparation."""
+    arrays: dict[str, Any] = dict(material.arrays())
+    with atomic_files.writing(self._path(name, _PREPARED), private=True) as file:
+      np.savez(file, **arrays)
+
+  def mark(self, names: Sequence[Name]) -> None:
+    """Marks preparations as used; when this returns, the disk has it."""
+    for name in names:
+      os.rename(self._path(name, _PREPARED), self._path(name, _USED))
+    atomic_files.force_renames(self._directory)
+
+  def load(self, name: Name) -> ClientMaterial:
+    """A preparation that is marked as used, whose file goes."""
+    path = self._path(name, _USED)
+    with np.load(path, allow_pickle=False) as file:
+      material = ClientMaterial.from_arrays(bytes.fromhex(name.identifier), dict(file))
+    path.unlink()
+    return material
+
+  def delete(self, names: Iterable[Name]) -> None:
+    """Deletes preparations that nobody can use any more."""
+    for name in names:
+      self._path(name, _PREPARED).unlink(missing_ok=True)
+
+  def _path(self, name: Name, suffix: str) -> pathlib.Path:
+    return self._directory / ('-'.join((self._server, *name)) + suffix)
