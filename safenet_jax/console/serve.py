@@ -114,7 +114,10 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())
   host, port = server.address
-  print(f'serve: model {server.model_id.hex()} at {host}:{port}', flush=True)
+  what = f'{serving.processes} processes'
+  if isinstance(server, servers.Server):
+    what = f'model {server.description.model_id.hex()}'
+  print(f'serve: {what} at {host}:{port}', flush=True)
   server.wait()
   drained = server.close(serving.drain_seconds)
   print(f'serve: {"every session ended" if drained else "sessions were cut off"}')

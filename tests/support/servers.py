@@ -58,7 +58,7 @@ def lines(caplog, event):
 
 def until(condition):
   """Waits for what happens in another thread."""
-  end = time.monotonic() + 5
+  end = time.monotonic() + 60
   while not condition():
     assert time.monotonic() < end
     time.sleep(0.01)

@@ -21,6 +21,9 @@ from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
 
+# A server of several processes gives a second connection to any of them. Only the one that has the
+# client's first can prepare for it: of two processes, one try in 256 meets the other all the time.
+_POOL_TRIES = 8
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -261,15 +264,22 @@ class _Pool:
     client = self._client
     if client.prepared >= self._count:
       return
-    with client._connect(Ledger()) as channel:
-      self._channel = channel
-      same = Expectation(model_id=client.description.model_id)
-      # Of the same owner: the client uses what is prepared here.
-      handshake.client(channel, same, client._hello._replace(claims=()))
-      session = client._new_session(channel)
-      while not self._closing and client.prepared < self._count:
-        prepare(channel, session, 1, client._store, client._output)
-      commands.send(channel, commands.Command(commands.GOODBYE))
+    same = Expectation(model_id=client.description.model_id)
+    for tries in range(1, _POOL_TRIES + 1):
+      with client._connect(Ledger()) as channel:
+        self._channel = channel
+        try:
+          # Of the same owner: the client uses what is prepared here.
+          handshake.client(channel, same, client._hello._replace(claims=()))
+        except handshake.OtherModelError:
+          if tries == _POOL_TRIES:
+            raise
+          continue
+        session = client._new_session(channel)
+        while not self._closing and client.prepared < self._count:
+          prepare(channel, session, 1, client._store, client._output)
+        commands.send(channel, commands.Command(commands.GOODBYE))
+        return
 
 
 def prepare(

@@ -48,7 +48,6 @@ def describe(
   randomness: Randomness,
   mode: str = sessions.DEFAULT,
   outputs: Sequence[str] | None = None,
-  model_id: bytes | None = None,
 ) -> Description:
   """The description of a model that a server has loaded, under a new id.
 
@@ -57,7 +56,6 @@ def describe(
     randomness: draws the id.
     mode: how it is served, a name of `sessions.MODES`.
     outputs: what clients may have; None for all that this model can give.
-    model_id: of a description that another process made of this model; None draws one.
 
   Raises:
     ValueError: a mode or an output that does not exist.
@@ -66,8 +64,7 @@ def describe(
   found = outputs_of(model.public) if outputs is None else tuple(outputs)
   if not _are_outputs(found):
     raise ValueError(f'outputs {found}, want some of {", ".join(OUTPUTS)}')
-  model_id = randomness.bytes(_ID_BYTES) if model_id is None else model_id
-  return Description(model_id, model.public, mode, found, batch=1)
+  return Description(randomness.bytes(_ID_BYTES), model.public, mode, found, batch=1)
 
 
 def _are_outputs(found: tuple[str, ...]) -> bool:

@@ -34,11 +34,15 @@ PROTOCOL_VERSION = 4
 MAX_CLAIMS = 4096
 # What the server says to a claim, one byte each. It knows no such preparation: it was used, is
 # too old, or was made before a restart. It may be used in this connection. It is there, but now
-# for somebody else.
-UNKNOWN, GRANTED, HELD = 0, 1, 2
+# for somebody else. This process does not know it, and another one at the same port may.
+UNKNOWN, GRANTED, HELD, ELSEWHERE = range(4)
 _VERSION = struct.Struct('!I')
 # A ResNet's description takes about 20 kB.
 _MAX_DESCRIPTION = 1 << 20
+
+
+class OtherModelError(ProtocolError):
+  """The server serves something else than the client insists on."""
 
 
 class Hello(NamedTuple):
@@ -70,7 +74,7 @@ class Hello(NamedTuple):
 
 
 class Welcome(NamedTuple):
-  """What a client is told: what is served, and UNKNOWN, GRANTED or HELD for each claim."""
+  """What a client is told: what is served, and one of the answers above for each claim."""
 
   description: Description
   answers: bytes
@@ -99,7 +103,7 @@ def client(
     end = len(raw) - count
     answers = raw[max(0, end) :]
     try:
-      if end < 0 or not set(answers) <= {UNKNOWN, GRANTED, HELD}:
+      if end < 0 or not set(answers) <= {UNKNOWN, GRANTED, HELD, ELSEWHERE}:
         raise ProtocolError(f'no answers to {count} claims')
       found = description.decode(raw[:end])
     except ProtocolError as error:
@@ -108,7 +112,7 @@ def client(
     reason = expected.mismatch(found) if expected is not None else None
     if reason is not None:
       channel.refuse(reason)
-      raise ProtocolError(f'the server has {reason}')
+      raise OtherModelError(f'the server has {reason}')
     channel.send('accept', found.model_id)
     return Welcome(found, answers)
 

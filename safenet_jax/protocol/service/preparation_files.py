@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import re
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,11 @@ class PreparationFiles:
     """Deletes preparations that nobody can use any more."""
     for name in names:
       self._path(name, _PREPARED).unlink(missing_ok=True)
+
+  def age(self, name: Name) -> float:
+    """Seconds since a preparation was made; 0 where its file is gone."""
+    path = self._path(name, _PREPARED)
+    return max(0.0, time.time() - path.stat().st_mtime) if path.exists() else 0.0
 
   def _path(self, name: Name, suffix: str) -> pathlib.Path:
     return self._directory / ('-'.join((self._server, *name)) + suffix)

@@ -8,9 +8,10 @@
 
 Each process uses one core: the interpreter lock lets no process use more. All of them
 listen at the same port (SO_REUSEPORT), and the system gives each new connection to one of
-them. They have one model id, and one set of accounts, which the parent keeps. A
-preparation is in the memory of the process that made it. A process that has ended is
-replaced; its sessions and its preparations are gone.
+them. They have one set of accounts, which the parent keeps. A preparation is in the memory
+of the process that made it: so each process has a model id of its own, and tells a client
+that another one may have what it asks for. A process that has ended is replaced; its
+sessions and its preparations are gone.
 
 A child is an interpreter that imports this module, and nothing of the program that made the
 parent. So that program needs no `if __name__ == '__main__'`.
@@ -57,7 +58,6 @@ class Work(NamedTuple):
   """
 
   model: FixedPointModel
-  model_id: bytes
   host: str
   port: int
   files: tuple[Any, ...] | None
@@ -107,18 +107,18 @@ class ServerProcesses:
     """
     if count < 1:
       raise ValueError(f'{count} processes, want 1 or more')
-    described = description.describe(model, SystemRandomness(), options.mode, options.outputs)
+    # These raise here, rather than in every child.
+    description.describe(model, SystemRandomness(), options.mode, options.outputs)
     if files is not None:
-      tls.server_context(*files)  # raises here, rather than in every child
+      tls.server_context(*files)
     self._shared = SharedAccounts(Accounts(options.limits()))
     self._closed = threading.Event()
     self._stopping = False
     # Not listening, it gets no connections; it keeps the port while no process has it.
     self._place = _reserved(host, port)
     self.address: tuple[str, int] = self._place.getsockname()[:2]
-    self.model_id = described.model_id
     host, port = self.address
-    work = Work(model, described.model_id, host, port, files, options, policy, on_record)
+    work = Work(model, host, port, files, options, policy, on_record)
     self._children = [_Child(work) for _ in range(count)]
     self._wake, self._woken = connection.Pipe()
     self._changed = threading.Condition()
@@ -273,7 +273,6 @@ def main() -> None:
     policy=work.policy,
     accounts=accounts,
     on_record=work.on_record,
-    model_id=work.model_id,
     shared_port=True,
   )
   pipe.send(_READY)

@@ -103,7 +103,6 @@ class Server:
     policy: Policy | None = None,
     accounts: Accounts | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
-    model_id: bytes | None = None,
     shared_port: bool = False,
   ):
     """Prepares the weights and starts to listen.
@@ -118,7 +117,6 @@ class Server:
       accounts: who holds what, made of `options.limits()`; by default this server's own.
       on_record: called at the end of every session with the record of its ledger, if the
         client asked for anything in it.
-      model_id: of `description.describe`; by default a new one.
       shared_port: as for `Listener`.
 
     Raises:
@@ -127,7 +125,7 @@ class Server:
     """
     accounts = accounts or Accounts(options.limits())
     randomness = SystemRandomness()
-    described = description.describe(model, randomness, options.mode, options.outputs, model_id)
+    described = description.describe(model, randomness, options.mode, options.outputs)
     self._model, self._mode = model, MODES[options.mode]
     self._structure = Structure.of(model.public)
     self._mode.check(self._structure)
@@ -150,7 +148,7 @@ class Server:
         model.linear, self._structure, self._contexts[0], randomness
       )
     self._accounts, self._policy = accounts, policy or Policy()
-    self._store = ServerStore(accounts, options.keep_seconds)
+    self._store = ServerStore(accounts, options.keep_seconds, alone=not shared_port)
     self._options, self._on_record = options, on_record
     try:
       self._listener = Listener(
@@ -174,11 +172,6 @@ class Server:
   def address(self) -> tuple[str, int]:
     """Host and port that clients connect to."""
     return self._listener.address
-
-  @property
-  def model_id(self) -> bytes:
-    """What clients know this model by."""
-    return self.description.model_id
 
   @property
   def prepared(self) -> int:

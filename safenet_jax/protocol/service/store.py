@@ -45,6 +45,8 @@ from safenet_jax.transport.frames import ProtocolError
 _LOGGER = logging.getLogger(__name__)
 # For how long a client that comes again waits until its connection before has ended.
 _HELD_SECONDS = 5.0
+# For how long a client keeps what another process of the server may have.
+_KEEP_SECONDS = 86400.0
 
 
 class ClientStore:
@@ -74,7 +76,8 @@ class ClientStore:
   def open(self, model_id: bytes, answers: bytes) -> None:
     """Begins, with those that the server granted; the others are not used.
 
-    Those that it does not know are deleted, and one line of the log says so.
+    Those that it does not know are deleted, and one line of the log says so. Those that
+    another process of the server may know stay for a day.
 
     Args:
       model_id: of the server.
@@ -90,11 +93,16 @@ class ClientStore:
         self._names[bytes.fromhex(name.identifier)] = name
     gone = [name for name, answer in told if answer == handshake.UNKNOWN]
     self._files.delete(gone)
+    elsewhere = [name for name, answer in told if answer == handshake.ELSEWHERE]
+    self._files.delete(name for name in elsewhere if self._files.age(name) > _KEEP_SECONDS)
     held = sum(answer == handshake.HELD for answer in answers)
     if gone:
       restarted = all(name.model != self._model for name in gone)
       reason = 'the server was started again' if restarted else 'used before, or too old'
       _LOGGER.warning('event=preparations_gone count=%d reason="%s"', len(gone), reason)
+    if elsewhere:
+      reason = 'another process of the server may have them, or they were used, or are too old'
+      _LOGGER.warning('event=preparations_elsewhere count=%d reason="%s"', len(elsewhere), reason)
     if held:
       reason = 'another client has them: is this a copy of its directory?'
       _LOGGER.warning('event=preparations_held count=%d reason="%s"', held, reason)
@@ -157,13 +165,15 @@ class ServerStore:
   A server that is started again knows none of them. It serves under a new model id.
   """
 
-  def __init__(self, accounts: Accounts, keep_seconds: float):
+  def __init__(self, accounts: Accounts, keep_seconds: float, *, alone: bool = True):
     """Starts empty.
 
     Args:
       accounts: where their memory is reserved, and which says whose preparations are given up.
       keep_seconds: how long a preparation is kept.
+      alone: whether no other process serves at the same port.
     """
+    self._unknown = handshake.UNKNOWN if alone else handshake.ELSEWHERE
     self._accounts, self._keep = accounts, keep_seconds
     self._changed = threading.Condition()
     self._found: dict[bytes, _Kept] = {}
@@ -196,7 +206,7 @@ class ServerStore:
   def _answer(self, owner: bytes, identifier: bytes) -> int:
     kept = self._found.get(identifier)
     if kept is None:
-      return handshake.UNKNOWN
+      return self._unknown
     return handshake.GRANTED if kept.owner in (None, owner) else handshake.HELD
 
   def leave(self, owner: bytes, *, keep: bool, idle: bool) -> None:

@@ -70,21 +70,23 @@ def reached(running, client):
   return process
 
 
-def reach(running, files, process):
+def reach(running, files, process, **options):
   """A client of that process."""
   while True:  # the system chooses by the client's port
-    client = connect(running, files)
+    client = connect(running, files, **options)
     if reached(running, client) == process:
       return client
     client.close()
 
 
-def test_each_process_serves_the_same_model(running, files, model):
+def test_each_process_serves_the_model_as_its_own(running, files, model):
+  found = set()
   for process in running.processes:
     with reach(running, files, process) as client:
-      assert client.description.model_id == running.model_id
+      found.add(client.description.model_id)
       logits = client.infer(images(model, 1))
       assert np.abs(logits - model.logits(images(model, 1))).max() < 0.05
+  assert len(found) == 2
 
 
 def test_limits_are_for_all_processes_together(running, files):
@@ -112,6 +114,28 @@ def test_predictions_are_counted_over_processes(model, files):
         reach(running, files, process).infer(images(model, 1))
 
 
+def test_preparations_are_those_of_the_process_that_made_them(
+  running, files, model, tmp_path, caplog
+):
+  first, second = running.processes
+  with reach(running, files, first, directory=tmp_path) as client:
+    client.prepare(2)
+  # What another process may have stays in the directory.
+  with reach(running, files, second, directory=tmp_path) as client:
+    assert client.prepared == 0
+    assert 'count=2 reason="another process of the server may have them' in caplog.text
+  with reach(running, files, first, directory=tmp_path) as client:
+    assert client.prepared == 2
+    client.infer(images(model, 2))
+
+
+def test_a_pool_finds_the_process_of_its_client(running, files, model):
+  for process in running.processes:
+    with reach(running, files, process, keep_prepared=2) as client:
+      servers.until(lambda client=client: client.prepared == 2)
+      client.infer(images(model, 2))
+
+
 def test_a_killed_process_is_replaced_and_the_other_serves_on(model, files):
   with serve(model, files, sessions=2, address_sessions=2) as running:
     process, other = running.processes
@@ -127,6 +151,7 @@ def test_a_killed_process_is_replaced_and_the_other_serves_on(model, files):
       pass
     with reach(running, files, running.processes[1]) as client:
       assert client.infer(images(model, 1)).shape == (1, 3)
+    assert running.close(60.0)  # nothing was cut off
 
 
 def test_a_port_where_somebody_listens_is_refused(running, model, files):
@@ -141,10 +166,3 @@ def test_what_cannot_be_served_is_refused_before_a_process_starts(model, files):
     processes.ServerProcesses(model, files=files, count=0)
   with pytest.raises(ValueError, match="mode 'no', want one of"):
     serve(model, files, mode='no')
-
-
-def test_a_session_may_end_after_a_stop(model, files):
-  with serve(model, files) as running:
-    with connect(running, files) as client:
-      client.prepare(1)
-    assert running.close(10.0)
