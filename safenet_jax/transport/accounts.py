@@ -271,7 +271,7 @@ class Accounts:
         if tickets and (each == owner or (not own and held[each] > held[owner]))
       ]
       if not fair:
-        raise DeniedError(_refusal(kind, limit, own, held[owner] if own else total))
+        raise DeniedError(_refusal(kind, limit, own, held[owner] if own else total, amount))
       # Of several who hold most, the newcomer gives up one of its own.
       loser = max(fair, key=lambda each: (held[each], each == owner))
       ticket = idle[loser].popleft()
@@ -305,13 +305,13 @@ def _network(address: str) -> str:
   return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-def _refusal(kind: str, limit: Limit, own: bool, held: int) -> str:
+def _refusal(kind: str, limit: Limit, own: bool, held: int, amount: int) -> str:
   """Why there is no place, in one line."""
   whose = ' of this client' if own and limit.each < limit.total else ''
   most = limit.each if own else limit.total
   if kind == BYTES:
     return (
-      f'prepared inferences{whose} hold {held >> 20} MiB, and {most >> 20} MiB is the limit: '
-      'use some first'
+      f'prepared inferences{whose} hold {held >> 20} MiB, {amount >> 20} MiB more are asked '
+      f'for, and {most >> 20} MiB is the limit: use some first'
     )
   return f'busy with {most} {kind}s{whose}, try again later'
