@@ -148,7 +148,7 @@ class Accounts:
     """
     self._limits, self._clock, self._now = dict(limits), clock, now
     self._lock = threading.Lock()
-    self._evict: list[Callable[[int, str], None]] = []
+    self._evict: dict[str, list[Callable[[int, str], None]]] = {kind: [] for kind in limits}
     self._holders: dict[str, dict[int, _Holder]] = {kind: {} for kind in limits}
     self._held: dict[str, collections.Counter[str]] = {
       kind: collections.Counter() for kind in limits
@@ -158,12 +158,13 @@ class Accounts:
     self._day = -1
     self._predictions: collections.Counter[str] = collections.Counter()
 
-  def on_evict(self, callback: Callable[[int, str], None]) -> None:
+  def on_evict(self, callback: Callable[[int, str], None], *kinds: str) -> None:
     """Has a function called with the ticket and a reason where a holder was given up.
 
-    It is called in the thread that needed the place, for every kind.
+    It is called in the thread that needed the place, for holders of these kinds.
     """
-    self._evict.append(callback)
+    for kind in kinds:
+      self._evict[kind].append(callback)
 
   def reserve(self, kind: str, visitor: Visitor, amount: int = 1, *, idle: bool = False) -> int:
     """Takes so much for a visitor, and gives the ticket of it.
@@ -190,7 +191,7 @@ class Accounts:
       self._held[kind][owner] += amount
     # Without the lock: a callback may release other tickets.
     for victim, reason in found:
-      for callback in self._evict:
+      for callback in self._evict[kind]:
         callback(victim, reason)
     return ticket
 

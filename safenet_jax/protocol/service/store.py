@@ -11,7 +11,7 @@ import numpy as np
 
 from safenet_jax import atomic_files
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
-from safenet_jax.transport.accounts import Accounts
+from safenet_jax.transport.accounts import Accounts, BYTES
 from safenet_jax.transport.frames import ProtocolError
 
 _SUFFIX = '.prepared'
@@ -120,7 +120,7 @@ class ServerStore:
     self._accounts, self._keep = accounts, keep_seconds
     self._lock = threading.Lock()
     self._found: dict[bytes, _Kept] = {}
-    accounts.on_evict(lambda ticket, reason: self.give_up(ticket))
+    accounts.on_evict(lambda ticket, reason: self.give_up(ticket), BYTES)
 
   def __len__(self) -> int:
     return len(self._found)
