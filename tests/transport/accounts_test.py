@@ -7,6 +7,7 @@ import pytest
 from safenet_jax.transport import accounts
 from safenet_jax.transport.accounts import BYTES, CONNECTION, Counts, DeniedError, SESSION, Visitor
 
+KINDS = CONNECTION, SESSION, BYTES
 ALICE, BOB, MALLORY = (Visitor(f'10.0.0.{n}') for n in (1, 2, 3))
 MEMBER = Visitor('10.0.0.3', identity='ab' * 32)
 
@@ -36,7 +37,7 @@ def made(clock, evicted):
   def make(**options):
     options = {'connections': 4, 'sessions': 4, 'memory_bytes': 100} | options
     found = accounts.Accounts(accounts.limits(**options), clock, clock)
-    found.on_evict(lambda ticket, reason: evicted.append((ticket, reason)))
+    found.on_evict(lambda ticket, reason: evicted.append((ticket, reason)), *KINDS)
     return found
 
   return make

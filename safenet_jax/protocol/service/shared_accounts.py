@@ -3,17 +3,19 @@
     child: RemoteAccounts                     parent: SharedAccounts
       (number, method, arguments)  ------->     calls its `Accounts`
       (number, answer)             <-------     or the reason of a refusal
-      (ticket, reason)             <-------     a ticket of this child that was given up
+      (kind, ticket, reason)       <-------     a ticket of this child that was given up
 
 The pipes are between processes of one program, so that what comes through them is trusted.
 """
 
 import contextlib
+import functools
 from multiprocessing import connection
 import queue
 import threading
 from typing import Any
 
+from safenet_jax.transport import accounts
 from safenet_jax.transport.accounts import Accounts, Counts, DeniedError, Visitor
 
 # Instead of a question's number: a ticket was given up.
@@ -24,10 +26,11 @@ _ASKED = 'reserve', 'touch', 'release', 'predictions', 'counts'
 class SharedAccounts:
   """The parent's side. All of it runs in one thread, so that no two children interleave."""
 
-  def __init__(self, accounts: Accounts):
-    self._accounts = accounts
+  def __init__(self, own: Accounts):
+    self._accounts = own
     self._holders: dict[int, connection.Connection] = {}
-    accounts.on_evict(self._give_up)
+    for kind in own.kinds:
+      own.on_evict(functools.partial(self._give_up, kind), kind)
 
   def answer(self, pipe: connection.Connection, question: tuple) -> None:
     """Answers a child's question; OSError if the child has ended."""
@@ -48,11 +51,11 @@ class SharedAccounts:
       del self._holders[ticket]
       self._accounts.release(ticket)
 
-  def _give_up(self, ticket: int, reason: str) -> None:
+  def _give_up(self, kind: str, ticket: int, reason: str) -> None:
     pipe = self._holders.pop(ticket, None)
     if pipe is not None:
       with contextlib.suppress(OSError):  # it has ended, which its end of the pipe will tell
-        pipe.send((_GIVEN_UP, ticket, reason))
+        pipe.send((_GIVEN_UP, (kind, ticket), reason))
 
 
 class RemoteAccounts(Accounts):
@@ -62,11 +65,11 @@ class RemoteAccounts(Accounts):
   """
 
   def __init__(self, pipe: connection.Connection):
-    super().__init__({})
+    super().__init__(accounts.limits())  # of which only the kinds count
     self._pipe = pipe
     self._sending, self._number = threading.Lock(), 0
     self._asked: dict[int, queue.SimpleQueue[tuple[Any, str | None]]] = {}
-    self._given_up: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+    self._given_up: queue.SimpleQueue[tuple[tuple[str, int], str]] = queue.SimpleQueue()
     # A thread of its own: what it calls may ask in its turn, or wait for one who asks.
     threading.Thread(target=self._give_up, name='given up', daemon=True).start()
 
@@ -79,9 +82,9 @@ class RemoteAccounts(Accounts):
 
   def _give_up(self) -> None:
     while True:
-      victim = self._given_up.get()
-      for callback in self._evict:
-        callback(*victim)
+      (kind, ticket), reason = self._given_up.get()
+      for callback in self._evict[kind]:
+        callback(ticket, reason)
 
   def _ask(self, method: str, *arguments, **options) -> Any:
     answer: queue.SimpleQueue[tuple[Any, str | None]] = queue.SimpleQueue()
