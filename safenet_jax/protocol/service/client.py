@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi import keys
 from safenet_jax.protocol.delphi.party import ClientParty
@@ -71,6 +72,7 @@ class Client:
       ValueError: the mode of the server does not keep preparations in a directory, or
         inferences are to be kept prepared for an output that the server does not offer.
     """
+    ranges.check({'timeout': timeout, 'keep_prepared': keep_prepared})
     self.ledger = ledger or Ledger()
     self._connect = lambda ledger: channels.connect(
       host, port, context=context, timeout=timeout, ledger=ledger
@@ -155,7 +157,7 @@ class Client:
         output; no preparation was used.
       ProtocolError: the server did not do its part.
     """
-    output = self._served(output)
+    output, images = self._served(output), np.asarray(images)
     self._model.encode(images[:1])  # raises before anything is used
     alone, first = output == 'class', 0
     found = [np.empty(0, np.int64) if alone else np.empty((0, self._structure.logits))]

@@ -6,6 +6,7 @@ import ssl
 import threading
 from typing import Any
 
+from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.delphi import keys, linear_replies
@@ -48,6 +49,10 @@ class ServerOptions:
   idle_seconds: float = 600.0
   handshake_timeout: float = 10.0
   session_seconds: float = 3600.0
+
+  def __post_init__(self):
+    """ValueError for numbers out of their ranges; it names all of them."""
+    ranges.check(dataclasses.asdict(self))
 
 
 _DEFAULTS = ServerOptions()
