@@ -144,9 +144,17 @@ def test_bad_arguments_are_refused_before_anything_is_written(images, tmp_path):
   with pytest.raises(ValueError, match='distillation 0.5 and no teacher'):
     safenet.train(NETWORK, images, training=OPTIONS, **given)
   with pytest.raises(ValueError, match="unknown search algorithm 'best'"):
-    safenet.search_plan(NETWORK, variables, images, algorithm='best', **given)
+    safenet.search_plan(NETWORK, variables, images, algorithm='best', training=OPTIONS, **given)
   with pytest.raises(ValueError, match='a budget of 1000 ReLUs'):
-    safenet.search_plan(NETWORK, variables, images, algorithm='budget', relu_budget=1000, **given)
+    safenet.search_plan(
+      NETWORK,
+      variables,
+      images,
+      algorithm='budget',
+      relu_budget=1000,
+      training=OPTIONS,
+      **given,
+    )
   with pytest.raises(ValueError, match=r'^epochs 0, want .*; warmup_epochs 0.5, want'):
     safenet.train(NETWORK, images, epochs=0, warmup_epochs=0.5, **given)
   with pytest.raises(ValueError, match='^population 0, want .*; seed -1, want an integer in 0'):

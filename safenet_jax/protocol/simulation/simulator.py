@@ -87,6 +87,9 @@ def integers(
 
   Returns:
     int64 [B, classes], the logits times 2^`model.public.output_fraction`.
+
+  Raises:
+    ValueError: as `infer`.
   """
   ranges.check_type('randomness', randomness, Randomness)
   if not len(images):
