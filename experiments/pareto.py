@@ -22,6 +22,7 @@ import rich.console
 import rich.table
 
 from experiments.lib import launcher
+from experiments.lib import settings as checks
 from safenet_jax.report import figures, sweeps
 from safenet_jax.workdir import Workdir
 
@@ -38,6 +39,16 @@ def settings(config_path: str) -> list[dict[str, Any]]:
   if not found:
     raise ValueError(f'sweep(add) of {config_path} adds nothing')
   return found
+
+
+def _check(overrides: dict[str, Any]) -> None:
+  """ValueError for a setting of the sweep that its own run would refuse, hours later."""
+  config = launcher.CONFIG.value.copy_and_resolve_references()
+  try:
+    config.update_from_flattened_dict(overrides)
+    checks.check(config)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise ValueError(f'sweep(add) with {overrides}: {error}') from None
 
 
 def name(overrides: dict[str, Any]) -> str:
@@ -87,6 +98,8 @@ def main() -> None:
   root = Workdir(launcher.WORKDIR.value or '.')
   config_path = launcher.config_path()
   everything = settings(config_path)
+  for overrides in everything:
+    _check(overrides)
   root.claim({'sweep': {'settings': everything} | {'config': launcher.CONFIG.value.to_dict()}})
   runs = [(overrides, _searched(root, overrides)) for overrides in everything]
   results = [(overrides, run.read_json('plan.json', 'search')) for overrides, run in runs]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax import archives, image_files
+from safenet_jax import archives, image_files, ranges
 
 # Where the images that come with the package are: inside of an installed package, or at the
 # root of a checkout.
@@ -69,6 +69,27 @@ class Dataset:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   class_names: tuple[str, ...]
+
+  def __post_init__(self):
+    """ValueError for images or labels of another type or shape, and wrong statistics."""
+    shape = np.shape(self.train.images)[1:]
+    for name in ('train', 'validation', 'test'):
+      images, labels = map(np.asarray, getattr(self, name))
+      if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+        raise ValueError(
+          f'{name} images {images.dtype} {images.shape}, want uint8 [N, H, W, C] of one shape'
+        )
+      whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
+      if not whole or not len(labels) or not 0 <= labels.min() <= labels.max() < self.classes:
+        raise ValueError(
+          f'{name} labels {labels.dtype} {labels.shape} of {len(images)} images, want as many '
+          f'integers in 0..{self.classes - 1}, and some'
+        )
+    for name in ('mean', 'std'):
+      values = getattr(self, name)
+      ranges.check({name: values})
+      if np.shape(values) != shape[-1:]:
+        raise ValueError(f'{name} {values}, want one number for each of {shape[-1]} channels')
 
 
 def load(

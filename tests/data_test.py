@@ -263,3 +263,37 @@ def test_constant_channels_do_not_divide_by_zero(tmp_path):
   np.savez(tmp_path / 'own.npz', images=np.full((10, 2, 2), 51, np.uint8), labels=np.zeros(10, int))
   loaded = data.load(tmp_path / 'own.npz')
   np.testing.assert_allclose((*loaded.mean, *loaded.std), (0.2, 1.0))
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'train': ('float32', (8, 4, 4, 1), [0])}, r'train images float32 \(8, 4, 4, 1\), want uint8'),
+    ({'train': ('uint8', (8, 4, 4), [0])}, r'train images uint8 \(8, 4, 4\), want uint8 \[N, H, W'),
+    ({'test': ('uint8', (8, 1, 4, 4), [0])}, r'test images uint8 \(8, 1, 4, 4\), .* of one shape'),
+    ({'validation': ('uint8', (8, 4, 4, 1), [3])}, 'validation labels .* integers in 0..2'),
+    ({'validation': ('uint8', (8, 4, 4, 1), [-1])}, 'validation labels .* integers in 0..2'),
+    ({'test': ('uint8', (8, 4, 4, 1), [0.5])}, 'test labels float64'),
+    ({'test': ('uint8', (0, 4, 4, 1), [])}, 'test labels .* and some'),
+    ({'mean': (0.5, 0.5)}, 'mean .* want one number for each of 1 channels'),
+    ({'std': (0.0,)}, 'std .* want a number above 0'),
+  ],
+)
+def test_a_data_set_of_ones_own_is_checked_when_it_is_made(changes, message):
+  def split(kind='uint8', shape=(8, 4, 4, 1), labels=(2,)):
+    return data.Split(np.zeros(shape, kind), np.resize(labels, shape[0]))
+
+  def made(**given):
+    given = {k: split(*v) if isinstance(v[0], str) else v for k, v in given.items()}
+    whole = {
+      'train': split(),
+      'validation': split(),
+      'test': split(),
+      'mean': (0.5,),
+      'std': (0.2,),
+    }
+    return data.Dataset(name='mine', classes=3, class_names=('a', 'b', 'c'), **whole | given)
+
+  made()
+  with pytest.raises(ValueError, match=message):
+    made(**changes)

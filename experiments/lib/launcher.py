@@ -194,6 +194,10 @@ def _parse(needs_config, needs_workdir, argv):
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise ValueError(f"argument '{rest[1]}', want flags only: --name=value")
+    if CONFIG.value is not None:
+      from experiments.lib import settings
+
+      settings.check(CONFIG.value)
     if needs_workdir and not WORKDIR.value:
       raise ValueError('no --workdir, want a directory for this run')
     logging.set_verbosity(

@@ -42,7 +42,9 @@ class Approximation(struct.PyTreeNode):
   bound: float | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """where(mask, P(x), relu(x)) for x [..., C]."""
+    """where(mask, P(x), relu(x)) for x [..., C]; ValueError for another C."""
+    if self.mask.shape != x.shape[-1:]:
+      raise ValueError(f'a mask of shape {self.mask.shape}, want {x.shape[-1:]}: one per channel')
     relu = jax.nn.relu(x)
     # Unmasked entries are zeroed first: inf * 0 in an unused polynomial would
     # turn every gradient into NaN.
@@ -135,7 +137,15 @@ def approximate(
   floor: jax.Array | float = LEADING_FLOOR,
   bound: float | None = None,
 ) -> tuple[Approximation, ...]:
-  """A plan as the argument `approximation` of the network; all arguments may be traced."""
+  """A plan as the argument `approximation` of the network; all arguments may be traced.
+
+  ValueError unless plan, ranks and coefficients are of equally many layers.
+  """
+  if not len(plan.ratio) == len(plan.degree_index) == len(channel_ranks) == len(coefficients):
+    raise ValueError(
+      f'{len(plan.ratio)} ratios and {len(plan.degree_index)} degrees for ranks of '
+      f'{len(channel_ranks)} layers and coefficients of {len(coefficients)}, want one per layer'
+    )
   masks = importance.masks(plan, channel_ranks)
   return tuple(
     Approximation(mask, degree, c, blend, floor, bound)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
+from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, BATCH_NORM_EPSILON, Network
 
 
@@ -48,7 +49,11 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
 
 
 def ranks(network: Network, variables) -> tuple[jax.Array, ...]:
-  """Per activation layer, int32 [C]: rank of each channel, 0 the least important."""
+  """Per activation layer, int32 [C]: rank of each channel, 0 the least important.
+
+  ValueError for weights that are not the network's, or not finite.
+  """
+  weights.check(network, variables)
 
   def rank(values):
     order = jnp.argsort(values, stable=True)

@@ -7,7 +7,7 @@ Beside the arrays of `models.weights`, every activation layer has
     activation0/coefficients float32 [4] or [C, 4], constant term first, as they are used
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -53,14 +53,7 @@ def load_planned(
     if missing:
       raise ValueError(f'missing {", ".join(missing)}: no planned network of this architecture')
     mask, degree, coefficients = (np.asarray(others.pop(name)) for name in names)
-    if mask.shape != (channels,) or mask.dtype != bool:
-      raise ValueError(f'{names[0]} {mask.dtype} {mask.shape}, want bool ({channels},)')
-    if degree.shape or degree not in plans.DEGREES:
-      raise ValueError(f'{names[1]} {degree}, want one of {plans.DEGREES}')
-    if coefficients.shape not in ((4,), (channels, 4)) or not np.isfinite(coefficients).all():
-      raise ValueError(
-        f'{names[2]} of shape {coefficients.shape}, want finite (4,) or ({channels}, 4)'
-      )
+    _check_layer(f'activation{t}', channels, mask, degree, coefficients)
     layers.append(
       Approximation(
         jnp.asarray(mask),
@@ -70,3 +63,30 @@ def load_planned(
       )
     )
   return weights.load_variables(network, others), tuple(layers)
+
+
+def check(network: networks.Network, approximation: Sequence[Approximation]) -> None:
+  """ValueError unless these are the approximations of the network's activation layers."""
+  channels = networks.activation_channels(network)
+  if len(approximation) != len(channels):
+    raise ValueError(
+      f'approximations of {len(approximation)} layers, want one for each of the {len(channels)}'
+    )
+  for t, (count, layer) in enumerate(zip(channels, approximation)):
+    if not isinstance(layer, Approximation):
+      raise ValueError(f'activation{t}: {type(layer).__name__}, want an Approximation')
+    parts = map(np.asarray, (layer.mask, layer.degree, layer.coefficients))
+    _check_layer(f'activation{t}', count, *parts)
+
+
+def _check_layer(
+  name: str, channels: int, mask: np.ndarray, degree: np.ndarray, coefficients: np.ndarray
+) -> None:
+  if mask.shape != (channels,) or mask.dtype != bool:
+    raise ValueError(f'{name}/mask {mask.dtype} {mask.shape}, want bool ({channels},)')
+  if degree.shape or degree not in plans.DEGREES:
+    raise ValueError(f'{name}/degree {degree}, want one of {plans.DEGREES}')
+  if coefficients.shape not in ((4,), (channels, 4)) or not np.isfinite(coefficients).all():
+    raise ValueError(
+      f'{name}/coefficients of shape {coefficients.shape}, want finite (4,) or ({channels}, 4)'
+    )

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 import json
+import math
+import numbers
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -10,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from safenet_jax import ranges
+
 GRID = 20  # ratios are multiples of 1/20 (Algorithm 1's search space: 21 options)
+_STEPS = range(GRID + 1)
 DEGREES = (0, 2, 3)  # Section 3, "Multiple-degree approximation"
 
 
@@ -55,8 +60,8 @@ def twentieths(ratio: float) -> int:
 
   Raises a ValueError unless the ratio is a multiple of 1/GRID in 0..1; it names the nearest.
   """
-  if isinstance(ratio, bool) or not np.isfinite(ratio):
-    raise ValueError(f'ratio {ratio}, want a number in 0..1')
+  if not isinstance(ratio, numbers.Real) or isinstance(ratio, bool) or not math.isfinite(ratio):
+    raise ValueError(f'ratio {ratio!r}, want a number in 0..1')
   nearest = round(min(max(ratio, 0), 1) * GRID)
   # A ratio that was computed, such as 0.1 + 0.2, may be off by a rounding error.
   if abs(ratio * GRID - nearest) > 1e-6:
@@ -76,14 +81,27 @@ def from_twentieths(ratios: Iterable[int], degrees: Iterable[int]) -> Plan:
   if len(ratios) != len(degrees):
     raise ValueError(f'{len(ratios)} ratios and {len(degrees)} degrees, want as many of each')
   for t, (ratio, degree) in enumerate(zip(ratios, degrees)):
-    if isinstance(ratio, bool) or int(ratio) != ratio or not 0 <= ratio <= GRID:
-      raise ValueError(f'activation{t}: ratio {ratio}, want an integer in 0..{GRID}')
-    if degree not in DEGREES:
-      raise ValueError(f'activation{t}: degree {degree}, want one of {DEGREES}')
+    if not isinstance(ratio, numbers.Real) or isinstance(ratio, bool) or ratio not in _STEPS:
+      raise ValueError(f'activation{t}: ratio {ratio!r}, want an integer in 0..{GRID}')
+    if not isinstance(degree, numbers.Real) or isinstance(degree, bool) or degree not in DEGREES:
+      raise ValueError(f'activation{t}: degree {degree!r}, want one of {DEGREES}')
   return Plan(
     jnp.asarray(ratios, jnp.int32),
     jnp.asarray([DEGREES.index(d) for d in degrees], jnp.int32),
   )
+
+
+def check(plan: Plan, layers: int) -> None:
+  """ValueError unless it is a plan for a network of so many activation layers."""
+  ranges.check_type('plan', plan, Plan)
+  ratio, index = map(np.asarray, plan)
+  if ratio.shape != (layers,):
+    raise ValueError(f'a plan of {ratio.size} layers, want {layers}: one for each activation')
+  if index.shape != ratio.shape:
+    raise ValueError(f'{ratio.size} ratios and {index.size} degrees, want as many of each')
+  if not np.isin(index, range(len(DEGREES))).all():
+    raise ValueError(f'degree indices {index.tolist()}, want numbers in 0..{len(DEGREES) - 1}')
+  from_twentieths(ratio.tolist(), [DEGREES[i] for i in index])
 
 
 def all_relu(layers: int) -> Plan:
@@ -132,4 +150,7 @@ def load(path: str | os.PathLike[str], network: str, layers: int) -> Plan:
     raise ValueError(f'{path} is a plan for {found}, want one for {network}')
   if len(ratio) != layers:
     raise ValueError(f'{path} plans {len(ratio)} layers, want {layers}')
-  return from_twentieths(ratio, degree)
+  try:
+    return from_twentieths(ratio, degree)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from safenet_jax import ranges
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision, RangeReport
 from safenet_jax.models import layers as records
@@ -62,8 +63,12 @@ class PublicModel:
     Raises:
       ValueError: anything but uint8 [B, H, W, C] of the model's shape.
     """
+    images = np.asarray(images)
     if images.shape[1:] != self.input_shape or images.dtype != np.uint8:
-      raise ValueError(f'images {images.dtype} {images.shape}, want uint8 [B, {self.input_shape}]')
+      height, width, channels = self.input_shape
+      raise ValueError(
+        f'images {images.dtype} {images.shape}, want uint8 [B, {height}, {width}, {channels}]'
+      )
     values, saturated = ring.encode(np, self.normalise(images), self.input_fraction)
     if report is not None:
       report.images += len(images)
@@ -133,7 +138,12 @@ class FixedPointModel:
     Args:
       images: uint8 [B, H, W, C].
       report: if given, counts these images and how their values fit.
+
+    Raises:
+      ValueError: no images, or images of another shape or type.
     """
+    if not len(images):
+      raise ValueError('no images, want at least one')
     report = report or RangeReport()
     public = self.public
     logits = records.run(public.layers, Plain(self, report), public.encode(images, report))
@@ -145,6 +155,11 @@ class FixedPointModel:
   def logits(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """The logits of `run` as numbers, float64 [B, classes]: what a client gets from a server."""
     return self.public.decode(self.run(images, report))
+
+
+def check(model: object) -> None:
+  """ValueError unless it is a fixed-point model."""
+  ranges.check_type('model', model, FixedPointModel)
 
 
 def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

@@ -16,11 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax.approximation import activation
+from safenet_jax import ranges
+from safenet_jax.approximation import activation, planned_weights
 from safenet_jax.fixed_point import calibration
+from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.formats import Precision, RangeReport
 from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
 from safenet_jax.models import layers as records
+from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 
 # The largest probability of a failed local truncation in an inference that is accepted. In a
@@ -49,12 +52,20 @@ def quantize(
     precision: bits to aim for.
 
   Raises:
-    ValueError: the values do not fit the rings; or more than half of the images have values
-      far beyond the others'; or local truncation would fail too often.
+    ValueError: weights, approximations, images or statistics that are not the network's, or
+      not finite; no images; the values do not fit the rings; or more than half of the images
+      have values far beyond the others'; or local truncation would fail too often.
   """
+  ranges.check_type('network', network, Network)
+  precision = precision or Precision()
+  ranges.check_type('precision', precision, Precision)
+  ranges.check(dataclasses.asdict(precision))
   if approximation is None:
     approximation = activation.all_relu(activation_channels(network))
-  operations = calibration.Calibration(network, variables, approximation, precision or Precision())
+  weights.check(network, variables)
+  planned_weights.check(network, approximation)
+  images = _checked(network, images, mean, std)
+  operations = calibration.Calibration(network, variables, approximation, precision)
   model = build(network, operations, images, mean=mean, std=std)
   usual = images[operations.usual]
   if 2 * len(usual) < len(images):
@@ -75,6 +86,22 @@ def quantize(
   bits = math.floor(-math.log2(report.truncation_failure))
   public = dataclasses.replace(model.public, truncation_bits=bits)
   return dataclasses.replace(model, public=public)
+
+
+def _checked(network: Network, images, mean, std) -> np.ndarray:
+  """The calibration images as an array; ValueError for wrong ones, or for wrong statistics."""
+  images, shape = np.asarray(images), network.input_shape
+  if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+    height, width, channels = shape
+    raise ValueError(
+      f'calibration images {images.dtype} {images.shape}, '
+      f'want uint8 [B, {height}, {width}, {channels}] and at least one'
+    )
+  for name, values in (('mean', mean), ('std', std)):
+    ranges.check({name: values})
+    if np.shape(values) != shape[-1:]:
+      raise ValueError(f'{name} {values}, want one number for each of {shape[-1]} channels')
+  return images
 
 
 def build(
@@ -185,19 +212,22 @@ def quantization_report(
     batch: images at a time; the last batch may be smaller.
 
   Raises:
-    ValueError: there are no images, or not as many labels as images.
+    ValueError: there are no images, or not as many labels as images; or images that the
+      network does not take.
   """
+  models.check(model)
+  ranges.check({'batch': batch})
   if len(images) != len(labels) or not len(images):
     raise ValueError(f'{len(images)} images with {len(labels)} labels, want as many, and some')
   forward = jax.jit(lambda x: network.apply(variables, x, approximation))
-  ranges = RangeReport()
+  found = RangeReport()
   floating = fixed = agreement = 0
   for first in range(0, len(images), batch):
     part, wanted = (np.asarray(a[first : first + batch]) for a in (images, labels))
     normal = jnp.asarray(model.public.normalise(part), jnp.float32)
     ours = np.asarray(forward(normal)).argmax(-1)
-    theirs = model.run(part, ranges).argmax(-1)
+    theirs = model.run(part, found).argmax(-1)
     floating += int((ours == wanted).sum())
     fixed += int((theirs == wanted).sum())
     agreement += int((ours == theirs).sum())
-  return QuantizationReport(ranges, floating, fixed, agreement)
+  return QuantizationReport(found, floating, fixed, agreement)

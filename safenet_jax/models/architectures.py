@@ -6,6 +6,7 @@ Every function takes the class count, a width multiplier and the input shape
 
 from collections.abc import Callable
 
+from safenet_jax import ranges
 from safenet_jax.models.layers import (
   Activation,
   AveragePool,
@@ -21,6 +22,7 @@ from safenet_jax.models.network import Network, relu_counts
 
 
 def _scaled(features: int, width: float) -> int:
+  ranges.check({'width': width})
   scaled = round(features * width)
   if scaled < 1:
     raise ValueError(f'width {width} leaves no channel of {features}, want a larger width')
@@ -152,18 +154,25 @@ def register(name: str, architecture: Callable[..., Network]) -> None:
     architecture: function of `classes`, `input_shape` and options, as in this module.
 
   Raises:
-    ValueError: the name is one of this module's.
+    ValueError: the name is one of this module's, or no function is given.
   """
+  if not callable(architecture):
+    raise ValueError(f'network {name!r} as {architecture!r}, want a function that returns it')
   if name in ARCHITECTURES:
     raise ValueError(f"network '{name}' is ready-made, want another name")
   _OWN[name] = architecture
+
+
+def names() -> tuple[str, ...]:
+  """What `build` knows, in alphabetical order."""
+  return tuple(sorted(ARCHITECTURES | _OWN))
 
 
 def build(name: str, **options) -> Network:
   """The network of that name; ValueError for an unknown name or option."""
   known = ARCHITECTURES | _OWN
   if name not in known:
-    raise ValueError(f"unknown network '{name}', want one of {', '.join(sorted(known))}")
+    raise ValueError(f"unknown network '{name}', want one of {', '.join(names())}")
   try:
     return known[name](**options)
   except TypeError as error:

@@ -5,9 +5,25 @@ the same tuple with `run`, each with its own operations. Nothing here needs JAX.
 """
 
 import collections
+from collections.abc import Iterable
 import dataclasses
 import math
+import numbers
 from typing import Any, NamedTuple
+
+# Far above any network's number of channels, kernel, stride or window.
+_MOST = 1 << 20
+
+
+def _check(record: Any, *names: str) -> None:
+  """ValueError unless each of these fields is an integer of at least 1."""
+  for name in names:
+    value = getattr(record, name)
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= _MOST:
+      raise ValueError(
+        f'{type(record).__name__} with {name} {value!r}, want an integer in 1..{_MOST}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +38,9 @@ class Conv:
   stride: int = 1
   batch_norm: bool = True
 
+  def __post_init__(self):
+    _check(self, 'features', 'kernel', 'stride')
+
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
@@ -29,6 +48,9 @@ class Dense:
 
   features: int
   batch_norm: bool = False
+
+  def __post_init__(self):
+    _check(self, 'features')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +64,19 @@ class AveragePool:
 
   window: int | None = 2
 
+  def __post_init__(self):
+    if self.window is not None:
+      _check(self, 'window')
+
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
   """Maximum over non-overlapping windows; `window` must divide the map."""
 
   window: int = 2
+
+  def __post_init__(self):
+    _check(self, 'window')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +95,9 @@ class PadShortcut:
   features: int
   stride: int = 1
 
+  def __post_init__(self):
+    _check(self, 'features', 'stride')
+
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
@@ -76,8 +108,8 @@ class Residual:
 
   def __post_init__(self):
     # Networks are hashed; a list would not be.
-    object.__setattr__(self, 'branch', tuple(self.branch))
-    object.__setattr__(self, 'shortcut', tuple(self.shortcut))
+    object.__setattr__(self, 'branch', sequence(self.branch))
+    object.__setattr__(self, 'shortcut', sequence(self.shortcut))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +123,19 @@ class Gather:
   channels: tuple[int, ...]
   stride: int = 1
   shift: int = 0
+
+
+def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
+  """The layers as a tuple; ValueError if one of them is no record."""
+  try:
+    found = tuple(layers)
+  except TypeError:
+    raise ValueError(f'layers {layers!r}, want a tuple of records') from None
+  for layer in found:
+    if type(layer) not in _KINDS:
+      names = ', '.join(record.__name__ for record in _KINDS)
+      raise ValueError(f'unknown layer {layer!r}, want one of {names}')
+  return found
 
 
 Pool = AveragePool | MaxPool
@@ -131,10 +176,7 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
 
   def walk(layers, value):
     for layer in layers:
-      kind = _KINDS.get(type(layer))
-      if kind is None:
-        names = ', '.join(record.__name__ for record in _KINDS)
-        raise ValueError(f'unknown layer {layer!r}, want one of {names}')
+      kind = _KINDS[type(layer)]
       method = getattr(operations, kind, None)
       if method is None:
         raise ValueError(f'{type(layer).__name__} is not served yet')
@@ -145,7 +187,7 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
       counts[kind] += 1
     return value
 
-  return walk(layers, value)
+  return walk(sequence(layers), value)
 
 
 def window(layer: Pool, height: int, width: int) -> int:
@@ -155,7 +197,7 @@ def window(layer: Pool, height: int, width: int) -> int:
     if height != width:
       raise ValueError(f'a pool over a {height} x {width} map, want a square map')
     return height
-  if size < 1 or height % size or width % size:
+  if height % size or width % size:
     raise ValueError(f'a pool of window {size} does not divide a {height} x {width} map')
   return size
 

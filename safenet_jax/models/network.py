@@ -9,7 +9,8 @@ there is no batch norm, `dense0/kernel` [I, O], `dense0/bias` [O],
 and `conv0_bn/var`). One such tree serves every plan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+import numbers
 from typing import Any
 
 import flax.linen as nn
@@ -30,6 +31,9 @@ class Network(nn.Module):
     layers: the records.
     input_shape: (H, W, C) of one image.
     dtype: type of the computation; parameters and statistics stay float32.
+
+  Raises:
+    ValueError: something is no record, or layers that do not fit each other or the input.
   """
 
   layers: tuple[records.Layer, ...]
@@ -38,9 +42,16 @@ class Network(nn.Module):
 
   def __post_init__(self):
     # jit hashes a network; lists would not be hashable.
-    object.__setattr__(self, 'layers', tuple(self.layers))
-    object.__setattr__(self, 'input_shape', tuple(self.input_shape))
+    object.__setattr__(self, 'layers', records.sequence(self.layers))
+    object.__setattr__(self, 'input_shape', _map_shape(self.input_shape))
+    records.shapes(self.layers, self.input_shape)  # raises where layers do not fit
     super().__post_init__()
+
+  @property
+  def output_shape(self) -> tuple[int, ...]:
+    """Of one image; (classes,) in a network that classifies."""
+    found = records.shapes(self.layers, self.input_shape)
+    return found[-1].output_shape if found else self.input_shape
 
   def init(self, key: jax.Array, *args, **kwargs):  # type: ignore[override]
     """Variables from a key; images default to one image of zeros."""
@@ -66,11 +77,28 @@ class Network(nn.Module):
 
     The inputs of the activations are sown in Flax's collection `preactivations`.
     """
-    if images.shape[1:] != self.input_shape:
-      raise ValueError(f'images of shape {images.shape}, want [B, {self.input_shape}]')
+    activations = len(activation_channels(self))
+    if approximation is not None and len(approximation) != activations:
+      raise ValueError(
+        f'approximations of {len(approximation)} layers, want one for each of the {activations}'
+      )
+    if images.shape[1:] != self.input_shape or not jnp.issubdtype(images.dtype, jnp.floating):
+      height, width, channels = self.input_shape
+      raise ValueError(
+        f'images {images.dtype} {images.shape}, '
+        f'want normalised ones, float [B, {height}, {width}, {channels}]'
+      )
     operations = _Forward(self, approximation, train)
     logits = records.run(self.layers, operations, images.astype(self.dtype))
     return logits.astype(jnp.float32)
+
+
+def _map_shape(shape) -> tuple[int, int, int]:
+  found = tuple(shape) if isinstance(shape, Iterable) else ()
+  if len(found) != 3 or not all(isinstance(n, numbers.Integral) and int(n) >= 1 for n in found):
+    raise ValueError(f'input_shape {shape}, want three positive integers (H, W, C)')
+  height, width, channels = map(int, found)
+  return height, width, channels
 
 
 class _Forward:

@@ -16,12 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from safenet_jax.models import layers as records
 from safenet_jax.models.network import Network
 
 
 def flatten_variables(variables) -> dict[str, np.ndarray]:
-  """The inverse of `load_variables`: numpy arrays by name."""
-  return {name: np.asarray(array) for name, array in _leaves(variables).items()}
+  """The inverse of `load_variables`: numpy arrays by name; ValueError for what is no such tree."""
+  try:
+    return {name: np.asarray(array) for name, array in _leaves(variables).items()}
+  except (AttributeError, TypeError):
+    raise ValueError(
+      f'variables of type {type(variables).__name__}, want those of network.init or load_variables'
+    ) from None
 
 
 def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,14 +45,31 @@ def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any
     ValueError: weights that do not fit. It names every array that is missing, unknown,
       of another shape or not finite.
   """
-  wanted = jax.eval_shape(network.init, jax.random.key(0))
-  shapes = {name: array.shape for name, array in _leaves(wanted).items()}
-  given, wrong = {}, []
+  given, twice = {}, []
   for full in arrays:
     name = re.sub('^(params|batch_stats)/', '', full)
     if name in given:
-      wrong.append(f'{name} twice')
+      twice.append(f'{name} twice')
     given[name] = np.asarray(arrays[full])
+  _check(network, given, twice)
+  wanted = jax.eval_shape(network.init, jax.random.key(0))
+  return {
+    collection: {
+      layer: {name: jnp.asarray(given[f'{layer}/{name}'], jnp.float32) for name in names}
+      for layer, names in layers.items()
+    }
+    for collection, layers in wanted.items()
+  }
+
+
+def check(network: Network, variables) -> None:
+  """ValueError unless these are finite variables of the network, as it takes them."""
+  _check(network, flatten_variables(variables), [])
+
+
+def _check(network: Network, given: Mapping[str, np.ndarray], wrong: list[str]) -> None:
+  """ValueError if something is `wrong` already, or for arrays that do not fit; it names all."""
+  shapes = array_shapes(network)
   wrong += [f'missing {name} {shape}' for name, shape in shapes.items() if name not in given]
   wrong += [f'unknown {name}' for name in given if name not in shapes]
   for name in shapes.keys() & given.keys():
@@ -55,15 +78,27 @@ def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any
       wrong.append(f'{name} of shape {array.shape}, want {shapes[name]}')
     elif array.dtype.kind not in 'fiu' or not np.isfinite(array).all():
       wrong.append(f'{name} of {array.dtype}, want finite numbers')
+    elif name.endswith('/var') and (array < 0).any():
+      wrong.append(f'{name} of negative numbers, want variances')
   if wrong:
     raise ValueError(f'weights do not fit the network: {"; ".join(sorted(wrong))}')
-  return {
-    collection: {
-      layer: {name: jnp.asarray(given[f'{layer}/{name}'], jnp.float32) for name in names}
-      for layer, names in layers.items()
-    }
-    for collection, layers in wanted.items()
-  }
+
+
+def array_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+  """The shape of every array of a network's variables, by the names of this module."""
+  found: dict[str, tuple[int, ...]] = {}
+  for shape in records.shapes(network.layers, network.input_shape):
+    layer, inputs = shape.layer, shape.input_shape[-1]
+    if isinstance(layer, records.Conv):
+      found[f'{shape.name}/kernel'] = layer.kernel, layer.kernel, inputs, layer.features
+    elif isinstance(layer, records.Dense):
+      found[f'{shape.name}/kernel'] = inputs, layer.features
+    else:
+      continue
+    kinds = ('scale', 'bias', 'mean', 'var') if layer.batch_norm else ('bias',)
+    owner = f'{shape.name}_bn' if layer.batch_norm else shape.name
+    found |= {f'{owner}/{kind}': (layer.features,) for kind in kinds}
+  return found
 
 
 def untrained_variables(network: Network) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def fit(
   """Trains for `epochs` epochs on a cosine schedule, then recalibrates batch norm.
 
   The same call on the same workdir resumes after the last epoch that was finished.
-  Its result is that of a call that was never interrupted.
+  Its result is that of a call that was never interrupted. With no epochs the weights stay as
+  they are; batch norm is recalibrated, and the member is scored.
 
   Args:
     key: all batches and augmentations are drawn with it.
@@ -65,7 +66,7 @@ def fit(
     task: the shared data.
     workdir: gets one line and one checkpoint per epoch under `phase`.
     phase: name of this training.
-    epochs: passes over the training set.
+    epochs: passes over the training set, 0 or more.
     warmup_epochs: linear warm-up before the cosine decay to zero.
     anneal_epochs: epochs over which replaced channels go from ReLU to the polynomial.
     progress: called as (steps done, steps in all, last metrics) after a chunk of
@@ -88,7 +89,8 @@ def fit(
   schedule = optax.warmup_cosine_decay_schedule(
     0.0 if warmup_epochs else 1.0,
     1.0,
-    max(1, round(warmup_epochs * epoch_steps)),
+    # Of epochs with few steps, a warm-up that is shorter may be rounded to all of them.
+    min(max(1, round(warmup_epochs * epoch_steps)), max(total, 2) - 1),
     max(total, 2),
     0.0,
   )
@@ -99,7 +101,7 @@ def fit(
   done, member = (found[0], found[1]['member']) if found else (0, member)
   # Donated below, and a restored array may still belong to the caller.
   member = jax.tree.map(jnp.copy, member)
-  workdir.rewind(phase, done + 1)
+  workdir.rewind(phase, done + 1 if found else 0)
 
   metrics: dict[str, float] = {}
   speed: dict[str, float] = {}
@@ -149,5 +151,10 @@ def fit(
     checkpoints.save(int(steps[-1]) + 1, {'member': member})
     if progress:
       progress(int(steps[-1]) + 1, total, metrics | speed)
+  if not epochs and not found:
+    finished, accuracy = _finish(key, member, task)
+    member = members.averaged(finished).replace(accuracy=accuracy)
+    workdir.log(phase, 0, epoch=0, validation_accuracy=float(accuracy))
+    checkpoints.save(0, {'member': member})
   checkpoints.close()
   return member

@@ -24,6 +24,18 @@ from safenet_jax.search.training import optimizer, Training
 FIT_IMAGES = 256
 
 
+def check_images(network: Network, images: data.Dataset) -> None:
+  """ValueError unless the network takes images of this shape and tells as many classes apart."""
+  shape = tuple(images.train.images.shape[1:])
+  if network.input_shape != shape:
+    raise ValueError(f'images of shape {shape}, want {network.input_shape} as the network')
+  if network.output_shape != (images.classes,):
+    raise ValueError(
+      f'a network with output {network.output_shape} for images of {images.classes} classes, '
+      f'want ({images.classes},)'
+    )
+
+
 class Task(struct.PyTreeNode, kw_only=True):
   """Everything members share: the network, the data, the channels' ranks.
 

@@ -13,6 +13,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from safenet_jax import ranges
 from safenet_jax.approximation import plans
 from safenet_jax.search import score
 from safenet_jax.search.members import Member
@@ -60,6 +61,7 @@ class Evolution:
   mesh: jax.sharding.Mesh | None = None
 
   def __post_init__(self):
+    ranges.check({'population': self.population, 'iterations': self.iterations})
     if not self.degrees or not set(self.degrees) <= set(plans.DEGREES):
       raise ValueError(f'degrees {self.degrees}, want some of {plans.DEGREES}')
 

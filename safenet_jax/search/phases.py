@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from safenet_jax import ranges
 from safenet_jax.approximation import activation, plans
 from safenet_jax.data import Dataset
+from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.search import algorithms, fit, members, pbt, schedule, score, strategy
 from safenet_jax.search.members import Member, Task
 from safenet_jax.search.teacher import Teacher
-from safenet_jax.search.training import compute_dtype, Training
+from safenet_jax.search.training import compute_dtype, record, Training
 from safenet_jax.workdir import Workdir
 
 # Small batches without augmentation: right for a few thousand small images and a few epochs.
@@ -95,19 +97,19 @@ def train(
     progress: called as (steps done, steps in all, last metrics).
 
   Raises:
-    ValueError: a batch larger than the training set, distillation without a teacher, or a
-      directory of other settings.
+    ValueError: a setting out of its range (`ranges.RANGES`), images that the network does not
+      take, distillation without a teacher, or a directory of other settings.
     FloatingPointError: the loss became NaN or infinite; names the step.
   """
-  if training.distillation and teacher is None:
-    raise ValueError(f'distillation {training.distillation} and no teacher, want one')
   settings = {
     'epochs': epochs,
     'learning_rate': learning_rate,
     'warmup_epochs': warmup_epochs,
-    'training': dataclasses.asdict(training),
+    'training': record(training),
   }
-  fit.steps_per_epoch(len(images.train.labels), training.batch_size)
+  _check(network, images, settings, training, seed, 'pretrain')
+  if training.distillation and teacher is None:
+    raise ValueError(f'distillation {training.distillation} and no teacher, want one')
   with _place(workdir, 'train', network, images, settings, seed) as place:
     member = members.untrained(key(seed, 'init'), learning_rate, network, training)
     task = Task.of(network, images, members.variables(member), training, teacher=teacher)
@@ -163,8 +165,10 @@ def search_plan(
     iterations: batches that each of them trains on between two selections.
     node_cycles, joint_cycles: selections in each node of the tree, and in the joint search at its
       end. Other algorithms get as many in all.
-    validation_images: the search scores on the first so many of them.
-    epochs: how long the network is trained on after the search.
+    validation_images: the search scores on the first so many of them, or on all if these are
+      fewer.
+    epochs: how long the network is trained on after the search; with 0 its weights are those
+      that the search left.
     learning_rate: of the search, and the highest of the training after it.
     training: the options of a training step. The all-ReLU network is the teacher.
     seed: of everything that is drawn.
@@ -173,7 +177,8 @@ def search_plan(
     progress: called as (steps done, steps in all, last metrics) while it trains after that.
 
   Raises:
-    ValueError: an argument out of range, or a directory of other settings.
+    ValueError: an argument out of its range, weights or images that are not the network's, or
+      a directory of other settings.
     RuntimeError: all members diverged, again and again.
   """
   settings = {
@@ -187,7 +192,7 @@ def search_plan(
     'validation_images': validation_images,
     'epochs': epochs,
     'learning_rate': learning_rate,
-    'training': dataclasses.asdict(training),
+    'training': record(training),
   }
 
   def build(evolution: pbt.Evolution) -> algorithms.Search:
@@ -200,8 +205,10 @@ def search_plan(
       relu_budget=relu_budget,
     )
 
+  _check(network, images, settings, training, seed)
   evolution = pbt.Evolution(population, iterations)
   build(evolution)  # refuses bad arguments first
+  weights.check(network, trained)
   taught = own_teacher(network, trained, images, training)
   with _place(workdir, 'search_plan', network, images, settings, seed) as place:
     first = members.all_relu(trained, learning_rate, network, training)
@@ -254,7 +261,7 @@ def finetune(
     trained: its weights, of `train` or `load_variables`.
     plan: for every activation layer, of `make_plan`.
     images: what it is trained on, and validated on.
-    epochs: passes over the training images.
+    epochs: passes over the training images; with 0 the weights stay as they are.
     learning_rate: its highest value; from there it falls to zero along a cosine.
     warmup_epochs: epochs in which it rises to that value first.
     anneal_epochs: epochs over which replaced channels go from ReLU to the polynomial.
@@ -264,21 +271,21 @@ def finetune(
     progress: called as (steps done, steps in all, last metrics).
 
   Raises:
-    ValueError: a plan of another number of layers, a batch larger than the training set, or a
-      directory of other settings.
+    ValueError: a plan, weights or images that are not the network's, a setting out of its
+      range, or a directory of other settings.
     FloatingPointError: the loss became NaN or infinite; names the step.
   """
-  layers = len(activation_channels(network))
-  if len(plan.ratio) != layers:
-    raise ValueError(f'a plan of {len(plan.ratio)} layers, want {layers}')
+  plans.check(plan, len(activation_channels(network)))
   settings = {
     'plan': [np.asarray(plan.ratio).tolist(), np.asarray(plan.degree).tolist()],
     'epochs': epochs,
     'learning_rate': learning_rate,
     'warmup_epochs': warmup_epochs,
     'anneal_epochs': anneal_epochs,
-    'training': dataclasses.asdict(training),
+    'training': record(training),
   }
+  _check(network, images, settings, training, seed)
+  weights.check(network, trained)
   with _place(workdir, 'finetune', network, images, settings, seed) as place:
     taught = own_teacher(network, trained, images, training)
     task = Task.of(network, images, trained, training, teacher=taught)
@@ -295,6 +302,15 @@ def finetune(
       progress=progress,
     )
   return _planned(member, task)
+
+
+def _check(network, images: Dataset, settings, training: Training, seed, section: str = '') -> None:
+  """ValueError for what a phase cannot work with, before it writes anything."""
+  ranges.check_type('network', network, Network)
+  ranges.check_type('images', images, Dataset)
+  ranges.check(settings | {'seed': seed}, section)
+  members.check_images(network, images)
+  fit.steps_per_epoch(len(images.train.labels), training.batch_size)
 
 
 @contextlib.contextmanager
@@ -328,8 +344,12 @@ def _planned(member: Member, task: Task) -> Planned:
 
 
 def key(seed: int, phase: str) -> jax.Array:
-  """The key of one phase of PHASES in a run with this seed."""
-  return jax.random.fold_in(jax.random.key(seed), PHASES.index(phase))
+  """The key of one phase of PHASES in a run with this seed; all 64 bits of a seed count."""
+  # JAX itself would take the low 32 bits alone.
+  start = jax.random.key(seed % 2**32)
+  if high := seed >> 32:
+    start = jax.random.fold_in(start, high)
+  return jax.random.fold_in(start, PHASES.index(phase))
 
 
 def own_teacher(

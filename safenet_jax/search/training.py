@@ -1,11 +1,13 @@
 """How a member is trained: the options of its steps, and their optimiser."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from safenet_jax import ranges
 from safenet_jax.approximation import activation
 
 DTYPES = ('auto', 'float32', 'bfloat16')
@@ -44,15 +46,15 @@ class Training:
   evaluation_batch: int = 250
 
   def __post_init__(self):
-    if not 0 <= self.ema < 1:
-      raise ValueError(f'ema {self.ema}, want a decay of at least 0 and below 1')
+    ranges.check(dataclasses.asdict(self))
     if self.dtype not in DTYPES:
       raise ValueError(f"dtype '{self.dtype}', want one of {', '.join(DTYPES)}")
-    if not 0 <= self.distillation <= 1:
-      raise ValueError(f'distillation {self.distillation}, want a weight in 0..1')
-    for name in ('clip_norm', 'leading_floor', 'range_clip'):
-      if getattr(self, name) < 0:
-        raise ValueError(f'{name} {getattr(self, name)}, want at least 0')
+
+
+def record(training: Training) -> dict[str, Any]:
+  """The options by name; ValueError for anything but a `Training`."""
+  ranges.check_type('training', training, Training)
+  return dataclasses.asdict(training)
 
 
 def compute_dtype(training: Training) -> jnp.dtype:

@@ -26,6 +26,21 @@ def test_values_are_relu_or_the_polynomial(degree):
   np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_mask_of_another_width_is_refused():
+  with pytest.raises(ValueError, match=r'a mask of shape \(3,\), want \(8,\): one per channel'):
+    layer(2)(jnp.zeros((1, 4, 4, 8)))
+
+
+@pytest.mark.parametrize('layers', [1, 7])
+def test_a_plan_has_as_many_layers_as_the_network(layers):
+  plan = plans.make([0.5] * layers, [2] * layers)
+  ranks = (jnp.arange(4),) * 3
+  with pytest.raises(
+    ValueError, match=f'{layers} ratios and {layers} degrees .* want one per layer'
+  ):
+    activation.approximate(plan, ranks, activation.initial_coefficients((4, 4, 4)))
+
+
 @pytest.mark.parametrize('blend', [0.0, 0.4])
 @pytest.mark.parametrize('degree', [0, 2, 3])
 def test_gradients_equal_finite_differences(degree, blend):

@@ -78,6 +78,9 @@ def test_replaced_channels_round_to_the_nearest():
     ([1], [1], 'degree 1'),
     ([1, 1], [2, 4], 'activation1: degree 4'),
     ([1, 2], [2], '2 ratios and 1 degrees'),
+    ([float('nan')], [2], 'activation0: ratio nan, want an integer in 0..20'),
+    (['ten'], [2], "activation0: ratio 'ten', want an integer"),
+    ([10], [None], 'activation0: degree None, want one of'),
   ],
 )
 def test_bad_plans_are_refused(ratios, degrees, message):
@@ -102,6 +105,7 @@ def test_a_plan_is_made_of_shares_of_the_channels():
     ([-0.05], [2], 'ratio -0.05.*nearest is 0.0'),
     ([float('nan')], [2], 'ratio nan, want a number'),
     ([True], [2], 'ratio True'),
+    ([None], [2], 'activation0: ratio None, want a number in 0..1'),
     ([0.5], [1], 'activation0: degree 1, want one of'),
     ([0.5, 0.5], [2], '2 ratios and 1 degrees'),
   ],
@@ -109,6 +113,23 @@ def test_a_plan_is_made_of_shares_of_the_channels():
 def test_a_share_beside_the_grid_is_refused_and_the_nearest_named(ratios, degrees, message):
   with pytest.raises(ValueError, match=message):
     plans.make(ratios, degrees)
+
+
+@pytest.mark.parametrize(
+  'plan, message',
+  [
+    (plans.make([0.5], [2]), r'a plan of 1 layers, want 3: one for each activation'),
+    (plans.make([0.5] * 7, [2] * 7), r'a plan of 7 layers, want 3'),
+    (plans.Plan(np.asarray([0, 1, 21]), np.asarray([0, 1, 2])), 'activation2: ratio 21'),
+    (plans.Plan(np.asarray([0, 1, 2]), np.asarray([0, 1, 3])), r'degree indices \[0, 1, 3\]'),
+    (plans.Plan(np.asarray([0, 1, 2]), np.asarray([0])), '3 ratios and 1 degrees'),
+    ([0.5, 0.5, 0.5], 'plan of type list, want a Plan'),
+  ],
+)
+def test_a_plan_of_another_network_is_refused(plan, message):
+  with pytest.raises(ValueError, match=message):
+    plans.check(plan, 3)
+  plans.check(plans.make([0.5] * 3, [0, 2, 3]), 3)
 
 
 def test_plans_survive_the_disk_and_know_their_network(tmp_path):
@@ -122,6 +143,9 @@ def test_plans_survive_the_disk_and_know_their_network(tmp_path):
     plans.load(path, 'vgg16', 3)
   with pytest.raises(ValueError, match='plans 3 layers, want 7'):
     plans.load(path, 'cnn7', 7)
+  path.write_text('{"network": "cnn7", "ratio": [0, NaN, 3], "degree": [2, 2, 2]}')
+  with pytest.raises(ValueError, match='plan.json: activation1: ratio nan, want an integer'):
+    plans.load(path, 'cnn7', 3)
   path.write_text('{"network": "cnn7"}')
   with pytest.raises(ValueError, match='not a plan'):
     plans.load(path, 'cnn7', 3)

@@ -60,7 +60,7 @@ def test_classes_alone_and_only_the_first_images(server, tmp_path, capsys):
 def test_images_of_another_shape_cost_nothing_and_are_one_line(server, tmp_path, capsys):
   images = tmp_path / 'images.npy'
   for wrong, message in (
-    (IMAGES[:, :4], 'images uint8 (0, 4, 8, 2), want uint8 [B, (8, 8, 2)]'),
+    (IMAGES[:, :4], 'images uint8 (0, 4, 8, 2), want uint8 [B, 8, 8, 2]'),
     (IMAGES / 255.0, 'holds float64 (5, 8, 8, 2), want uint8 [N, H, W, C]'),
     (IMAGES[0], 'holds uint8 (8, 8, 2), want uint8 [N, H, W, C]'),
     (IMAGES[:0], 'holds uint8 (0, 8, 8, 2), want uint8 [N, H, W, C]'),

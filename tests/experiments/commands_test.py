@@ -201,7 +201,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path):
       'unknown config key search.populaton, want one of: .*population',
     ),
     ((SMOKE, '--config.search.population=many'), 'many'),
-    ((SMOKE, '--config.model.name=cnn9'), "unknown network 'cnn9', want one of cnn7"),
+    ((SMOKE, '--config.model.name=cnn9'), "model.name 'cnn9', want one of cnn7"),
     ((SMOKE, '--config.data.name=mnits'), 'mnits'),
     ((SMOKE, '--wrokdir=x'), 'wrokdir'),
     ((SMOKE, 'stray'), "argument 'stray'"),

@@ -7,6 +7,7 @@ import types
 import pytest
 
 from experiments import pareto
+from experiments.configs import cnn7_fashion
 from safenet_jax.workdir import Workdir
 
 SETTINGS = [
@@ -14,6 +15,24 @@ SETTINGS = [
   for algorithm in ('btpbt', 'pbt')
   for seed in range(2)
 ]
+
+
+@pytest.mark.parametrize(
+  'overrides, message',
+  [
+    ({'seed': -1}, r"sweep\(add\) with {'seed': -1}: seed -1, want an integer"),
+    ({'search.algorithm': 'annealing'}, 'search.algorithm .annealing., want one of btpbt'),
+    ({'search.populaton': 3}, 'populaton'),
+  ],
+)
+def test_a_setting_that_its_run_would_refuse_is_refused_before_any_run(
+  sweep, monkeypatch, overrides, message
+):
+  root, calls, run = sweep
+  monkeypatch.setattr(pareto, 'settings', lambda path: [*SETTINGS, overrides])
+  with pytest.raises(ValueError, match=message):
+    run()
+  assert calls == [] and not root.exists()
 
 
 @pytest.fixture
@@ -47,7 +66,7 @@ def sweep(tmp_path, monkeypatch):
       )
 
   root = tmp_path / 'root'
-  config = types.SimpleNamespace(to_dict=dict)
+  config = cnn7_fashion.get_config('smoke')
   monkeypatch.setattr(pareto, '_command', command)
   monkeypatch.setattr(pareto, 'settings', lambda path: SETTINGS)
   monkeypatch.setattr(pareto.launcher, 'WORKDIR', types.SimpleNamespace(value=root))

@@ -6,8 +6,8 @@ import pytest
 
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point import calibration, quantize
-from safenet_jax.models import layers
+from safenet_jax.fixed_point import calibration, formats, quantize
+from safenet_jax.models import layers, weights
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.simulation import simulator
 
@@ -103,6 +103,76 @@ def test_a_network_without_an_approximation_is_served_as_all_relu():
     models[0], net, variables, None, IMAGES, np.zeros(20, np.int32)
   )
   assert report.agreement >= 18
+
+
+NETWORK = networks.Network(
+  (layers.Conv(4), layers.Activation(), layers.Flatten(), layers.Dense(3)), (8, 8, 2)
+)
+VARIABLES = weights.untrained_variables(NETWORK)
+
+
+def with_value(name, value):
+  """The variables with this value somewhere in one array."""
+  arrays = weights.flatten_variables(VARIABLES)
+  arrays[name] = np.array(arrays[name])
+  arrays[name].flat[1] = value
+  tree = {'params': {}, 'batch_stats': {}}
+  for full, array in arrays.items():
+    layer, kind = full.split('/')
+    tree['batch_stats' if kind in ('mean', 'var') else 'params'].setdefault(layer, {})[kind] = array
+  return tree
+
+
+@pytest.mark.parametrize(
+  'given, message',
+  [
+    ({'variables': with_value('conv0/kernel', np.nan)}, 'conv0/kernel of float32, want finite'),
+    ({'variables': with_value('dense0/bias', np.inf)}, 'dense0/bias of float32, want finite'),
+    ({'variables': with_value('conv0_bn/var', -1)}, 'conv0_bn/var of negative numbers'),
+    ({'variables': {'params': VARIABLES['params']}}, r'missing conv0_bn/mean \(4,\)'),
+    ({'variables': None}, 'variables of type NoneType, want those of network.init'),
+    ({'images': IMAGES[:0]}, r'calibration images uint8 \(0, 8, 8, 2\), want .* at least one'),
+    ({'images': IMAGES.transpose(0, 3, 1, 2)}, r'uint8 \(20, 2, 8, 8\), want uint8 \[B, 8, 8, 2'),
+    ({'images': IMAGES / 255}, r'calibration images float64 \(20, 8, 8, 2\), want uint8'),
+    ({'images': IMAGES[0]}, r'calibration images uint8 \(8, 8, 2\), want uint8'),
+    ({'std': (0.3, 0.0)}, r'std \(0.3, 0.0\), want a number above 0'),
+    ({'mean': (0.5,)}, r'mean \(0.5,\), want one number for each of 2 channels'),
+    ({'mean': 0.5}, 'mean 0.5, want one number for each of 2 channels'),
+    ({'approximation': ()}, 'approximations of 0 layers, want one for each of the 1'),
+    ({'approximation': activation.all_relu((8,))}, r'activation0/mask bool \(8,\), want bool \(4,'),
+    ({'approximation': [np.tanh]}, 'activation0: ufunc, want an Approximation'),
+    ({'precision': formats.Precision(margin=np.nan)}, 'margin nan, want a number of at least 1'),
+    ({'network': 'cnn7'}, 'network of type str, want a Network'),
+  ],
+)
+def test_what_is_given_is_checked_before_anything_is_computed(given, message):
+  with pytest.raises(ValueError, match=message):
+    quantize.quantize(
+      **{'network': NETWORK, 'variables': VARIABLES, 'approximation': None, 'images': IMAGES}
+      | STATISTICS
+      | given
+    )
+
+
+def test_a_model_takes_images_of_its_shape_and_some():
+  model = quantize.quantize(NETWORK, VARIABLES, None, IMAGES, **STATISTICS)
+  source = randomness.InsecureSeededRandomness(0)
+  for images, message in (
+    (IMAGES[:0], 'no images, want at least one'),
+    (IMAGES / 255, r'images float64 \(20, 8, 8, 2\), want uint8 \[B, 8, 8, 2\]'),
+    (IMAGES.tolist()[0], r'images int64 \(8, 8, 2\), want uint8'),
+  ):
+    for call in (model.run, lambda x: simulator.infer(model, x, source)):
+      with pytest.raises(ValueError, match=message):
+        call(images)
+  with pytest.raises(ValueError, match='model of type Network, want a FixedPointModel'):
+    simulator.infer(NETWORK, IMAGES, source)
+  with pytest.raises(ValueError, match='randomness of type ABCMeta, want a Randomness'):
+    simulator.infer(model, IMAGES, randomness.SystemRandomness)
+  with pytest.raises(ValueError, match='batch 0, want an integer'):
+    quantize.quantization_report(
+      model, NETWORK, VARIABLES, None, IMAGES, np.zeros(20, np.int32), batch=0
+    )
 
 
 def test_an_image_far_beyond_the_others_sets_no_format():

@@ -83,6 +83,36 @@ def test_macs_count_every_product():
 
 
 @pytest.mark.parametrize(
+  'record, given, field',
+  [
+    (layers.Conv, {'features': 0}, 'features'),
+    (layers.Conv, {'features': '64'}, 'features'),
+    (layers.Conv, {'features': 4, 'kernel': (3, 1)}, 'kernel'),
+    (layers.Conv, {'features': 4, 'kernel': -3}, 'kernel'),
+    (layers.Conv, {'features': 4, 'stride': 0}, 'stride'),
+    (layers.Dense, {'features': 2.5}, 'features'),
+    (layers.Dense, {'features': 2**40}, 'features'),
+    (layers.AveragePool, {'window': 0}, 'window'),
+    (layers.MaxPool, {'window': None}, 'window'),
+    (layers.MaxPool, {'window': True}, 'window'),
+    (layers.PadShortcut, {'features': 4, 'stride': -1}, 'stride'),
+  ],
+)
+def test_a_record_is_refused_where_it_is_made(record, given, field):
+  with pytest.raises(ValueError) as found:
+    record(**given)
+  wanted = f'{record.__name__} with {field} {given[field]!r}, want an integer in 1..1048576'
+  assert str(found.value) == wanted
+
+
+def test_what_is_no_record_is_refused_in_a_block_and_alone():
+  with pytest.raises(ValueError, match="^unknown layer 'conv', want one of Conv, Dense"):
+    layers.Residual((layers.Conv(3),), ('conv',))
+  with pytest.raises(ValueError, match=r'^layers Flatten\(\), want a tuple of records'):
+    layers.shapes(layers.Flatten(), (8, 8, 3))
+
+
+@pytest.mark.parametrize(
   'records, message',
   [
     ((layers.Dense(3),), 'Flatten'),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from safenet_jax.models import architectures, layers
 from safenet_jax.models import network as networks
@@ -71,3 +72,26 @@ def test_lists_of_records_make_the_same_network():
   net = networks.Network([layers.Conv(3), block], [5, 5, 3])
   same = networks.Network((layers.Conv(3), layers.Residual((layers.Conv(3),))), (5, 5, 3))
   assert net == same and hash(net) == hash(same)
+
+
+@pytest.mark.parametrize(
+  'records, shape, message',
+  [
+    ((layers.Conv(4), layers.Dense(3)), (8, 8, 1), r'dense0 got shape \(8, 8, 4\)'),
+    ((layers.Conv(4), layers.AveragePool(3)), (8, 8, 1), 'a pool of window 3 does not divide'),
+    ((layers.Conv(4),), (8, 8), r'input_shape \(8, 8\), want three positive integers'),
+    ((layers.Conv(4),), (8, 0, 1), r'input_shape \(8, 0, 1\), want three'),
+    ((layers.Conv(4),), 8, 'input_shape 8, want three'),
+    (('conv',), (8, 8, 1), "unknown layer 'conv'"),
+  ],
+)
+def test_a_network_that_cannot_be_is_refused_when_it_is_made(records, shape, message):
+  with pytest.raises(ValueError, match=message):
+    networks.Network(records, shape)
+
+
+def test_approximations_are_one_for_each_activation():
+  net = networks.Network((layers.Activation(), layers.Activation()), (4, 4, 1))
+  for given in ((jnp.tanh,), (jnp.tanh,) * 3):
+    with pytest.raises(ValueError, match=f'approximations of {len(given)} layers, want .* the 2$'):
+      net.apply({}, jnp.zeros((1, 4, 4, 1)), given)

@@ -9,6 +9,7 @@ import pytest
 
 import safenet_jax as safenet
 from safenet_jax import data
+from safenet_jax.models import weights
 from safenet_jax.search import fit, members, phases, population
 from tests.support import small_search
 
@@ -143,10 +144,73 @@ def test_bad_arguments_are_refused_before_anything_is_written(images, tmp_path):
   with pytest.raises(ValueError, match='distillation 0.5 and no teacher'):
     safenet.train(NETWORK, images, training=OPTIONS, **given)
   with pytest.raises(ValueError, match="unknown search algorithm 'best'"):
-    safenet.search_plan(NETWORK, variables, images, algorithm='best', **given)
+    safenet.search_plan(NETWORK, variables, images, algorithm='best', training=OPTIONS, **given)
   with pytest.raises(ValueError, match='a budget of 1000 ReLUs'):
-    safenet.search_plan(NETWORK, variables, images, algorithm='budget', relu_budget=1000, **given)
+    safenet.search_plan(
+      NETWORK,
+      variables,
+      images,
+      algorithm='budget',
+      relu_budget=1000,
+      training=OPTIONS,
+      **given,
+    )
+  with pytest.raises(ValueError, match=r'^epochs 0, want .*; warmup_epochs 0.5, want'):
+    safenet.train(NETWORK, images, epochs=0, warmup_epochs=0.5, **given)
+  with pytest.raises(ValueError, match='^population 0, want .*; seed -1, want an integer in 0'):
+    safenet.search_plan(NETWORK, variables, images, population=0, seed=-1, **given)
+  with pytest.raises(ValueError, match='^images of type str, want a Dataset'):
+    safenet.train(NETWORK, 'fashion_mnist', **given)
+  with pytest.raises(ValueError, match='^training of type dict, want a Training'):
+    safenet.train(NETWORK, images, training={'batch_size': 8}, **given)
+  with pytest.raises(ValueError, match=r'images of shape \(8, 8, 1\), want \(32, 32, 3\)'):
+    safenet.train(safenet.cnn7(), images, **given)
+  wide = safenet.Network((*NETWORK.layers[:-1], safenet.Dense(5)), NETWORK.input_shape)
+  with pytest.raises(ValueError, match=r'output \(5,\) for images of 3 classes, want \(3,\)'):
+    safenet.train(wide, images, training=RELU['training'], **given)
+  other = weights.untrained_variables(wide)
+  plan = safenet.make_plan([0.5] * LAYERS, [2] * LAYERS)
+  for call in (
+    lambda: safenet.finetune(NETWORK, other, plan, images, training=OPTIONS, **given),
+    lambda: safenet.search_plan(NETWORK, other, images, training=OPTIONS, **given),
+  ):
+    with pytest.raises(ValueError, match=r'dense1/bias of shape \(5,\), want \(3,\)'):
+      call()
   assert not (tmp_path / 'run').exists()
+
+
+def test_without_epochs_of_fine_tuning_the_weights_stay(images, found, tmp_path, monkeypatch):
+  trained, _ = found
+  plan = safenet.make_plan([0.5] * LAYERS, [2] * LAYERS)
+
+  def call():
+    return safenet.finetune(
+      NETWORK, trained.variables, plan, images, epochs=0, training=OPTIONS, workdir=tmp_path / 'run'
+    )
+
+  planned = call()
+  same(planned.variables['params'], trained.variables['params'])
+  assert planned.accuracy == pytest.approx(
+    accuracy(images, planned.variables, planned.approximation)
+  )
+  lines = safenet.Workdir(tmp_path / 'run').metrics('finetune')
+  assert [(line['step'], line['epoch']) for line in lines] == [(0, 0)]
+  assert lines[0]['validation_accuracy'] == planned.accuracy
+  # Once more, it comes from the checkpoint, as in the phases that follow.
+  monkeypatch.setattr(fit, '_finish', None)
+  same(planned, call())
+  assert safenet.Workdir(tmp_path / 'run').metrics('finetune') == lines
+
+
+def test_every_bit_of_a_seed_counts_and_small_seeds_are_those_of_jax():
+  seeds = 0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**40, 2**63, 2**64 - 1
+  drawn = {tuple(jax.random.key_data(phases.key(seed, 'init')).tolist()) for seed in seeds}
+  assert len(drawn) == len(seeds)
+  for seed in seeds[:3]:
+    same(
+      jax.random.key_data(phases.key(seed, 'search')),
+      jax.random.key_data(jax.random.fold_in(jax.random.key(seed), 2)),
+    )
 
 
 def test_phases_draw_from_keys_of_their_own():

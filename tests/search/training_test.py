@@ -121,9 +121,9 @@ def test_channels_start_from_the_polynomial_of_their_layer_and_never_go_back():
 @pytest.mark.parametrize(
   'option, value, message',
   [
-    ('distillation', 1.5, r'distillation 1\.5, want a weight in 0\.\.1'),
-    ('clip_norm', -1.0, r'clip_norm -1\.0, want at least 0'),
-    ('leading_floor', -0.1, r'leading_floor -0\.1, want at least 0'),
+    ('distillation', 1.5, r'distillation 1\.5, want a number of at least 0 and at most 1$'),
+    ('clip_norm', -1.0, r'clip_norm -1\.0, want a number of at least 0'),
+    ('leading_floor', -0.1, r'leading_floor -0\.1, want a number of at least 0'),
   ],
 )
 def test_options_out_of_range_are_refused(option, value, message):

@@ -13,6 +13,7 @@ high.
 
 from typing import Any, NamedTuple
 
+from safenet_jax import ranges
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.protocol.delphi import keys
 from safenet_jax.protocol.estimate import message_walk, peak_memory, unit_costs
@@ -86,6 +87,7 @@ def inference(
     ValueError: two parties cannot serve this model, or not in this mode; or an
       operation has no cost.
   """
+  ranges.check_type('model', model, PublicModel)
   served = sessions.mode_of(mode)
   structure = Structure.of(model)
   served.check(structure)

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from safenet_jax.approximation import activation, importance
+from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.approximation.plans import Plan
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from safenet_jax.fixed_point import calibration, quantize
@@ -53,6 +53,7 @@ def model(network: Network, plan: Plan) -> FixedPointModel:
   Raises:
     ValueError: the network cannot be served under this plan.
   """
+  plans.check(plan, len(activation_channels(network)))
   variables = weights.untrained_variables(network)
   approximation = activation.approximate(
     plan,

@@ -25,6 +25,7 @@ import numpy as np
 from safenet_jax import atomic_files
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point import consistency
+from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel, RECORDS
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.layers.structure import Structure
@@ -74,6 +75,7 @@ def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
   Raises:
     ValueError: `load` would refuse the model, or the file cannot be written there.
   """
+  models.check(model)
   public = model.public
   consistency.check(public)
   found, wanted = dict(_arrays(model)), _wanted(public)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi import keys, message_shapes
 from safenet_jax.protocol.delphi.party import ClientParty
@@ -78,6 +79,7 @@ class Client:
         the directory's token makes no sense.
       OSError: the directory cannot be read or written.
     """
+    ranges.check({'timeout': timeout, 'keep_prepared': keep_prepared})
     self.ledger = ledger or Ledger()
     randomness = SystemRandomness()
     self._store = ClientStore(directory, f'{host}:{port}', randomness)
@@ -165,7 +167,7 @@ class Client:
         output; no preparation was used.
       ProtocolError: the server did not do its part.
     """
-    output = self._served(output)
+    output, images = self._served(output), np.asarray(images)
     self._model.encode(images[:1])  # raises before anything is used
     alone, first = output == 'class', 0
     found = [np.empty(0, np.int64) if alone else np.empty((0, self._structure.logits))]

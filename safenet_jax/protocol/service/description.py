@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.fixed_point import consistency
+from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.model import FixedPointModel, PublicModel, RECORDS
 from safenet_jax.protocol.layers.structure import OUTPUTS, outputs_of
 from safenet_jax.protocol.service import sessions
@@ -60,6 +61,7 @@ def describe(
   Raises:
     ValueError: a mode or an output that does not exist.
   """
+  models.check(model)
   sessions.mode_of(mode)
   found = outputs_of(model.public) if outputs is None else tuple(outputs)
   if not _are_outputs(found):

@@ -7,6 +7,7 @@ import ssl
 import threading
 from typing import Any
 
+from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.delphi import keys, linear_replies
@@ -65,6 +66,10 @@ class ServerOptions:
   first_command_seconds: float = 10.0
   place_seconds: float = 3.0
   session_seconds: float = 3600.0
+
+  def __post_init__(self):
+    """ValueError for numbers out of their ranges; it names all of them."""
+    ranges.check(dataclasses.asdict(self))
 
   def limits(self) -> dict[str, visitors.Limit]:
     """What `Accounts` is made of; ValueError for a number below 1."""

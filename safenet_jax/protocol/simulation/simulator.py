@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from safenet_jax import ranges
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.layers import linear, max_pool, polynomial, relu, truncation
@@ -68,8 +70,9 @@ def infer(
     float64 [B, classes].
 
   Raises:
-    ValueError: images of another shape or type.
+    ValueError: no images, or some of another shape or type; no model, or no randomness.
   """
+  models.check(model)
   return model.public.decode(integers(model, images, randomness, ledger=ledger))
 
 
@@ -84,7 +87,13 @@ def integers(
 
   Returns:
     int64 [B, classes], the logits times 2^`model.public.output_fraction`.
+
+  Raises:
+    ValueError: as `infer`.
   """
+  ranges.check_type('randomness', randomness, Randomness)
+  if not len(images):
+    raise ValueError('no images, want at least one')
   ledger = ledger or Ledger()
   ledger.truncation_failure = model.public.truncation_failure
   bits = model.public.precision.ring
