@@ -36,7 +36,7 @@ COLUMNS = {
   'report': 2,
 }
 _BOX, _COLUMN, _ROW, _HEIGHT, _MARGIN = 232, 258, 128, 90, 24
-_LINE, _CHARACTERS = 15, 33
+_LINE, _CHARACTERS, _BAR = 15, 33, 50
 _STYLE = """
   text { font-family: Helvetica, Arial, sans-serif; font-size: 12px; fill: #333; }
   .name { font-size: 15px; font-weight: bold; fill: #000; }
@@ -133,13 +133,15 @@ def picture() -> str:
     return _MARGIN + COLUMNS[name] * _COLUMN, 100 + (top - ranks[name]) * _ROW
 
   ground = 100 + (top + 1) * _ROW
+  note = ground + _BAR * len(anywhere) + 30
+  height = note + 20
   parts = [
-    f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{ground + 100}" '
-    f'viewBox="0 0 {width} {ground + 100}">',
+    f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+    f'viewBox="0 0 {width} {height}">',
     f'<style>{_STYLE}</style>',
     '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" '
     'markerHeight="8" orient="auto"><path d="M0 0L10 5L0 10z" fill="#345"/></marker></defs>',
-    f'<rect width="{width}" height="{ground + 100}" fill="#fff"/>',
+    f'<rect width="{width}" height="{height}" fill="#fff"/>',
     *_bar(
       30, width, 'experiments/', 'The commands that people launch. They may import everything.'
     ),
@@ -156,10 +158,11 @@ def picture() -> str:
     )
   for name in edges:
     parts += _box(*place(name), name, sorted(edges[name]))
-  for name in anywhere:
-    parts += _bar(ground, width, f'{name}.py', _docstring(name) + ' Every floor may import it.')
+  for number, name in enumerate(anywhere):
+    text = _docstring(name) + ' Every floor may import it.'
+    parts += _bar(ground + _BAR * number, width, f'{name}.py', text)
   parts.append(
-    f'<text x="{_MARGIN}" y="{ground + 80}">An arrow points from a folder to one that it '
+    f'<text x="{_MARGIN}" y="{note}">An arrow points from a folder to one that it '
     'imports. Arrows that follow from others are left out; floors.toml has all that are '
     'allowed.</text>'
   )

@@ -14,8 +14,6 @@ requests. The file of the suite `activations` also holds the costs that a search
 
 from collections.abc import Sequence
 import importlib
-import json
-import pathlib
 import pkgutil
 
 from absl import flags
@@ -24,6 +22,7 @@ import rich.table
 
 from experiments import benchmarks
 from experiments.lib import launcher, load_test, machine
+from safenet_jax import atomic_files
 
 KNOWN = tuple(sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__)))
 SUITE = flags.DEFINE_list('suite', None, f'Suites to run, of: {", ".join(KNOWN)}; or all.')
@@ -43,26 +42,20 @@ def main() -> None:
   suites = chosen(SUITE.value or ())
   if load_test.REQUESTS.value and 'sustained' not in suites:
     suites.append('sustained')
-  if not launcher.OUT.value:
-    raise ValueError('no --out, want --out=FILE')
-  try:
-    # A bad path is an error now, and not after minutes of measuring.
-    pathlib.Path(launcher.OUT.value).open('a').close()
-  except OSError as error:
-    raise ValueError(f'--out={launcher.OUT.value}: {error.strerror}') from error
+  path = launcher.output_file()
   rows: list[benchmarks.Row] = []
   for suite in suites:
     for row in importlib.import_module(f'experiments.benchmarks.{suite}').rows():
       print(f'{row.name}: {row.setting}', flush=True)
       rows.append(row)
     # Written after every suite, so that an interruption loses only the one that was running.
-    pathlib.Path(launcher.OUT.value).write_text(json.dumps(_record(rows), indent=2) + '\n')
+    atomic_files.write_json(path, _record(rows))
   table = rich.table.Table('name', 'value', 'unit', 'floor', 'ratio')
   for row in rows:
     floor, ratio = ('' if n is None else f'{n:.4g}' for n in (row.floor, row.ratio))
     table.add_row(row.name, f'{row.value:.4g}', row.unit, floor, ratio)
   rich.console.Console().print(table)
-  print(f'benchmark: {len(rows)} rows in {launcher.OUT.value}')
+  print(f'benchmark: {len(rows)} rows in {path}')
 
 
 def _record(rows: Sequence[benchmarks.Row]) -> dict:

@@ -9,36 +9,33 @@ many bits each layer has is chosen from validation images, as `experiments.serve
 --out=model.npz the file holds the network in float32, for `safenet_jax.load_planned`.
 """
 
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from experiments.lib import launcher, served_model
+from safenet_jax import atomic_files
 from safenet_jax.approximation import planned_weights
 from safenet_jax.protocol.service import bundle as bundles
 from safenet_jax.search import members
 
 
 def main() -> None:
-  if not launcher.OUT.value:
-    raise ValueError('no --out, want a file for the model')
-  if not pathlib.Path(launcher.OUT.value).parent.is_dir():
-    # An error now, and not after calibration.
-    raise ValueError(f'--out={launcher.OUT.value}: no such directory')
+  path = launcher.output_file()
   run = served_model.served(launcher.CONFIG.value)
-  if launcher.OUT.value.endswith('.npz'):
+  if path.suffix == '.npz':
     arrays: dict[str, Any] = planned_weights.flatten_planned(
       members.variables(run.planned), members.approximation(run.planned, run.task)
     )
-    np.savez(launcher.OUT.value, **arrays)
+    with atomic_files.writing(path, private=True) as file:
+      np.savez(file, **arrays)
   else:
-    bundles.save(launcher.OUT.value, run.model)
-    bundles.load(launcher.OUT.value)
-  size = pathlib.Path(launcher.OUT.value).stat().st_size
+    bundles.save(path, run.model)
+    bundles.load(path)
+  size = path.stat().st_size
   print(
     f'export: {len(run.model.linear)} linear and {len(run.model.public.activations)} activation '
-    f'layers, {size / 1e6:.2f} MB in {launcher.OUT.value}'
+    f'layers, {size / 1e6:.2f} MB in {path}'
   )
 
 

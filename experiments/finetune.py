@@ -19,14 +19,12 @@ it is set, for example
   --config.finetune.range_clip=8
 """
 
-from absl import flags
-
 from experiments.lib import from_config, launcher
 from safenet_jax.approximation import plans
 from safenet_jax.models import network as networks
 from safenet_jax.search import members
 
-PLAN = flags.DEFINE_string('plan', None, 'The plan.json to train.')
+PLAN = launcher.define_path('plan', None, 'The plan.json to train.')
 
 
 def main() -> None:

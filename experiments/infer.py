@@ -33,7 +33,7 @@ BATCH = flags.DEFINE_integer(
 
 def main() -> None:
   config = launcher.CONFIG.value
-  model, net, images, workdir, planned, task = planned_.served(config)
+  model, net, images, workdir, planned, task = planned_.served(config, writes=True)
   # On the last validation images: the first ones chose the formats, and the test set is only for
   # the one score below.
   report = quantize.quantization_report(

@@ -8,7 +8,7 @@ written into the directory --out, by default the first workdir. --benchmark name
 `experiments.benchmark` wrote, by default those in experiments/results.
 """
 
-import json
+import os
 import pathlib
 
 from absl import flags
@@ -16,6 +16,7 @@ import rich.console
 import rich.table
 
 from experiments.lib import launcher
+from safenet_jax import json_files
 from safenet_jax.report import measurements, page, tables
 from safenet_jax.report import runs as runs_lib
 from safenet_jax.workdir import Workdir
@@ -27,17 +28,18 @@ RESULTS = pathlib.Path(__file__).parent / 'results'
 def workdirs(values: list[str]) -> list[str]:
   """The directories that --workdir names: several with commas between, or in several flags."""
   found: list[str] = []
-  for value in values:
+  for value in map(os.path.expanduser, values):
     # The folders of a sweep have commas in their names.
-    found += [value] if pathlib.Path(value).is_dir() else value.split(',')
+    found += [value] if pathlib.Path(value).is_dir() else map(os.path.expanduser, value.split(','))
   return list(dict.fromkeys(filter(None, found)))
 
 
 def benchmarks(names: list[str] | None) -> dict[str, dict]:
   """The benchmark files to show, by name."""
   if names is not None:
-    return {pathlib.Path(name).name: measurements.load(pathlib.Path(name)) for name in names}
-  files = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob('*.json'))}
+    paths = [pathlib.Path(name).expanduser() for name in names]
+    return {path.name: measurements.load(path) for path in paths}
+  files = {path.name: json_files.read(path) for path in sorted(RESULTS.glob('*.json'))}
   return {name: file for name, file in files.items() if 'rows' in file}
 
 
@@ -64,7 +66,7 @@ def _check(config, workdir: Workdir) -> None:
   """Refuses a config that the run was not made with; writes nothing."""
   recorded = workdir.read_json('config.json', 'pretrain')
   sections = ('model', 'data', 'teacher', 'pretrain', 'search', 'finetune', 'secure')
-  workdir.claim({name: config[name].to_dict() for name in sections if name in recorded})
+  workdir.check({name: config[name].to_dict() for name in sections if name in recorded})
 
 
 def _print(console: rich.console.Console, title: str, header, rows) -> None:

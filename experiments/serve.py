@@ -10,16 +10,12 @@ alone, and never the logits, the scores behind a class. Logs are lines of key=va
 error.
 """
 
-import os
-
-from absl import flags
-
 from experiments.lib import launcher, party_flags
 from safenet_jax.console import serve
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.service import bundle as bundles
 
-BUNDLE = flags.DEFINE_string(
+BUNDLE = launcher.define_path(
   'bundle', None, 'File of experiments.export to serve, instead of a run.'
 )
 party_flags.define(serve.Serving)
@@ -27,7 +23,7 @@ party_flags.define(serve.Serving)
 
 def _model() -> FixedPointModel:
   if BUNDLE.value:
-    return bundles.load(os.path.expanduser(BUNDLE.value))
+    return bundles.load(BUNDLE.value)
   # Imported here, because it imports JAX, which a bundle is served without.
   from experiments.lib import served_model
 

@@ -15,7 +15,7 @@ from safenet_jax.data import Dataset
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.network import Network
-from safenet_jax.search import members
+from safenet_jax.search import fit, members
 from safenet_jax.search.members import Task
 from safenet_jax.workdir import Workdir
 
@@ -51,7 +51,8 @@ def main() -> None:
   first = from_config.trained(config, full, workdir, 'pretrain')
   thin, net, folder, budget = of(config, images, workdir)
   # The control was trained for as many steps as the plan: its length is not in the config.
-  epochs = workdir.metrics('control')[-1]['epoch']
+  batch = from_config.training(config.finetune).batch_size
+  epochs = workdir.steps('control') // fit.steps_per_epoch(len(images.train.labels), batch)
   folder.claim(
     {'seed': {'seed': thin.seed}, 'thin': {'budget': budget, 'epochs': epochs}}
     | {name: thin[name].to_dict() for name in from_config.SECTIONS}
@@ -74,7 +75,7 @@ def main() -> None:
       'budget': budget,
       'activations': counts,
       'channels': networks.activation_channels(net),
-      'steps': {phase: folder.metrics(phase)[-1]['step'] for phase in ('pretrain', 'control')},
+      'steps': {phase: folder.steps(phase) for phase in ('pretrain', 'control')},
       'validation_accuracy': float(member.accuracy),
     },
   )

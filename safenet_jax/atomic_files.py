@@ -8,6 +8,7 @@ is killed leaves its `.partial` file behind.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -22,21 +23,54 @@ def writing(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[
   """A binary file to write to, which takes its place at the end of the block.
 
   Args:
-    path: the file's place, in a directory that exists.
+    path: the file's place, in a directory that exists. What is there and is neither file nor
+      directory, such as /dev/null, is written to as it is.
     private: whether only its owner may read it (mode 0600, whatever the umask is).
 
   Raises:
-    OSError: it cannot be written. Whatever the block raises passes through.
+    OSError: it cannot be written; names `path`. Whatever the block raises passes through.
   """
   path = pathlib.Path(path)
-  partial = path.with_name(f'.{path.name}.{secrets.token_hex(4)}{PARTIAL}')
-  descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
-  try:
-    with os.fdopen(descriptor, 'wb') as file:
+  if path.is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+  if path.exists() and not path.is_file():
+    with open(path, 'wb') as file:
       yield file
-    replace(partial, path)
-  except BaseException:
-    partial.unlink(missing_ok=True)
+    return
+  partial = path.with_name(f'.{path.name}.{secrets.token_hex(4)}{PARTIAL}')
+  mode = 0o600 if private else 0o666
+  with naming(path, instead=partial):
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+      with os.fdopen(descriptor, 'wb') as file:
+        yield file
+      replace(partial, path)
+    except BaseException:
+      partial.unlink(missing_ok=True)
+      raise
+
+
+def check(path: str | os.PathLike[str]) -> None:
+  """Raises the OSError of `writing` where a file cannot be written; changes nothing.
+
+  It is for the start of hours of work whose result goes there.
+  """
+  with contextlib.suppress(_CheckedError), writing(path):
+    raise _CheckedError
+
+
+class _CheckedError(Exception):
+  """Ends the check of `check` before a file takes its place."""
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str], instead: pathlib.Path | None = None) -> Iterator[None]:
+  """Lets an OSError that names no file, or names the file `instead`, name `path`."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno and (error.filename is None or str(error.filename) == str(instead)):
+      error.filename = os.fspath(path)
     raise
 
 

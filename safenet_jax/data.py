@@ -117,13 +117,13 @@ def load(
   """
   name = os.fspath(name)
   if name.endswith('.npz'):
-    return _npz(pathlib.Path(name))
+    return _npz(pathlib.Path(name).expanduser())
   if name not in archives.SOURCES:
     raise ValueError(
       f'no data set {name!r}, want one of {", ".join(archives.SOURCES)} or the path of an .npz file'
     )
   given = os.environ.get('SAFENET_DATA_DIR') if directory is None else directory
-  root = pathlib.Path(given) if given else None
+  root = pathlib.Path(given).expanduser() if given else None
   read = _fashion_mnist if name == 'fashion_mnist' else _cifar
   try:
     return read(name, root)

@@ -1,6 +1,7 @@
 """From a config to the library's arguments: config objects stop here."""
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
@@ -89,10 +90,9 @@ def teacher(config, images: data.Dataset, options: Training, own=None) -> Teache
   net = architectures.build(
     settings.network, classes=images.classes, input_shape=images.train.images.shape[1:]
   )
-  with np.load(settings.weights) as arrays:
-    torch = any(name.endswith('running_mean') for name in arrays)
-    found = weights.convert_torch_resnet(arrays) if torch else arrays
-    trained = weights.load_variables(net, found)
+  arrays = weights.read(os.path.expanduser(settings.weights))
+  torch = any(name.endswith('running_mean') for name in arrays)
+  trained = weights.load_variables(net, weights.convert_torch_resnet(arrays) if torch else arrays)
   # A network from elsewhere keeps the statistics of the augmented images it was trained on.
   return Teacher(
     trained,
@@ -111,18 +111,22 @@ def start(config, net: Network, options: Training) -> Member:
 
 def trained(config, net: Network, workdir: Workdir, phase: str) -> Member:
   """The member that a finished phase left behind; FileNotFoundError if there is none."""
-  lines = workdir.metrics(phase)
+  lines, steps = workdir.metrics(phase), workdir.steps(phase)
+  if not steps:
+    raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
   epochs = section(config, phase).epochs
-  if lines and lines[-1]['epoch'] < epochs:
+  # By the checkpoint: the last line of a log may have been cut off.
+  done = steps * lines[0]['epoch'] // lines[0]['step'] if lines else epochs
+  if done < epochs:
     raise ValueError(
-      f'{phase} in {workdir.path} stopped after {lines[-1]["epoch"]} of {epochs} epochs: '
+      f'{phase} in {workdir.path} stopped after {done} of {epochs} epochs: '
       'run the same command again to finish it'
     )
   like = jax.eval_shape(lambda: start(config, net, training(section(config, phase))))
   checkpoints = workdir.checkpoints(phase)
   found = checkpoints.restore({'member': like})
   checkpoints.close()
-  if found is None:
+  if found is None:  # removed meanwhile
     raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
   return found[1]['member']
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import contextlib
 import datetime
 import functools
-import json
 import os
 import pathlib
 import runpy
 import shlex
 import sys
 import time
+import traceback
 from typing import Any, TYPE_CHECKING
 
 from absl import app, flags, logging
@@ -25,6 +25,7 @@ import rich.progress
 import rich.table
 
 from experiments.lib import machine
+from safenet_jax import atomic_files, json_files
 from safenet_jax.console import errors
 
 if TYPE_CHECKING:
@@ -33,8 +34,24 @@ if TYPE_CHECKING:
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment config: path.py or path.py:preset.', lock_config=True
 )
-WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
-OUT = flags.DEFINE_string(
+
+
+class _Path(flags.ArgumentParser):
+  """A path; ~ at its beginning is the home directory, which no shell makes of --name=~/x."""
+
+  syntactic_help = 'a path'
+
+  def parse(self, argument: str) -> str:
+    return os.path.expanduser(argument)
+
+
+def define_path(name: str, default: str | None, help: str) -> flags.FlagHolder[str | None]:
+  """Defines a flag that names a file or a directory."""
+  return flags.DEFINE(_Path(), name, default, help)
+
+
+WORKDIR = define_path('workdir', None, 'Directory of the run; the same one resumes it.')
+OUT = define_path(
   'out',
   None,
   'Where to write; a file that is there is replaced. benchmark: JSON file; export: bundle; '
@@ -93,7 +110,7 @@ def given(name: str) -> list[str]:
 
 def config_path() -> str:
   """The config file, without its preset."""
-  return (given('config') or [''])[-1].partition(':')[0]
+  return os.path.expanduser((given('config') or [''])[-1].partition(':')[0])
 
 
 def config_arguments() -> list[str]:
@@ -130,10 +147,32 @@ def connect(place: str) -> None:
   jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT, **options)
 
 
-def workdir(config, *sections: str) -> 'Workdir':
+def output_file() -> pathlib.Path:
+  """The file that --out names.
+
+  Raises:
+    ValueError: there is none, or no file can be written there: an error now, and not after hours.
+  """
+  if not OUT.value:
+    raise ValueError('no --out, want --out=FILE')
+  path = pathlib.Path(OUT.value)
+  try:
+    atomic_files.check(path)
+  except OSError as error:
+    raise ValueError(f'--out={path}: {error.strerror}, want a file that can be written') from None
+  return path
+
+
+def workdir(config, *sections: str, writes: bool = True) -> 'Workdir':
   """The run's workdir, claimed for these sections of the config and the seed.
 
   When the process ends, commands.jsonl there gets the command, its seconds and the machine.
+
+  Args:
+    config: of the run.
+    sections: names of those that the command uses.
+    writes: whether it writes into the workdir. If not, the settings are only compared with those
+      recorded, and another command may write meanwhile.
   """
   import jax
   from jax.experimental import multihost_utils
@@ -141,9 +180,13 @@ def workdir(config, *sections: str) -> 'Workdir':
   from safenet_jax.workdir import Workdir
 
   directory = Workdir(WORKDIR.value or '.')
+  settings = {'seed': {'seed': config.seed}} | {s: config[s].to_dict() for s in sections}
+  if not writes:
+    directory.check(settings)
+    return directory
   if jax.process_index():  # process 0 writes the claim that the others check
     multihost_utils.sync_global_devices('claim')
-  directory.claim({'seed': {'seed': config.seed}} | {s: config[s].to_dict() for s in sections})
+  directory.claim(settings)
   if jax.process_count() > 1 and not jax.process_index():
     multihost_utils.sync_global_devices('claim')
   if not jax.process_index():
@@ -152,15 +195,18 @@ def workdir(config, *sections: str) -> 'Workdir':
       'command': shlex.join(['python', '-m', module, *sys.argv[1:]]),
       'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     } | machine.record()
+    atexit.register(directory.release)  # after the line of the log, as the last is done first
     atexit.register(_log_command, directory.path, line, time.perf_counter())
   return directory
 
 
 def _log_command(path: pathlib.Path, line: dict[str, Any], begun: float) -> None:
   """Appends a line to commands.jsonl; a command that is killed leaves none."""
-  if path.is_dir():
-    with open(path / 'commands.jsonl', 'a') as file:
-      file.write(json.dumps(line | {'seconds': round(time.perf_counter() - begun, 1)}) + '\n')
+  seconds = {'seconds': round(time.perf_counter() - begun, 1)}
+  try:
+    json_files.append_line(path / 'commands.jsonl', line | seconds)
+  except OSError as error:  # it is too late to fail
+    logging.warning('this command is not in the log: %s', errors.line(error))
 
 
 def _fail(message: str) -> None:
@@ -191,7 +237,7 @@ def _parse(needs_config, needs_workdir, argv):
   try:
     if needs_config and not any(map(given, ('help', 'helpfull', 'helpshort'))):
       _check_config()
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS([argv[0], *map(_expanded, argv[1:])])
     if len(rest) > 1:
       raise ValueError(f"argument '{rest[1]}', want flags only: --name=value")
     if CONFIG.value is not None:
@@ -208,17 +254,20 @@ def _parse(needs_config, needs_workdir, argv):
     _fail(str(error))
 
 
+def _expanded(argument: str) -> str:
+  """--config=~/x.py with the home directory; ml_collections reads that flag."""
+  name, equals, value = argument.partition('=')
+  return name + equals + os.path.expanduser(value) if name in ('--config', '-config') else argument
+
+
 def _check_config() -> None:
   """Loads the config and checks every override, before ml_collections does with long errors."""
-  path, _, preset = (given('config') or [''])[-1].partition(':')
+  path, preset = config_path(), (given('config') or [''])[-1].partition(':')[2]
   if not path:
     raise ValueError('no --config, want --config=experiments/configs/<name>.py')
   if not pathlib.Path(path).is_file():
     raise ValueError(f'no config file {path}')
-  get_config = runpy.run_path(path).get('get_config')
-  if get_config is None:
-    raise ValueError(f'{path} has no get_config(preset)')
-  config = get_config(preset)
+  config = _config(path, preset)
   for name, _ in _command_line():
     section = config
     for key in name.split('.')[1:] if name.startswith('config.') else ():
@@ -226,6 +275,23 @@ def _check_config() -> None:
         known = ', '.join(section.keys()) if hasattr(section, 'keys') else 'nothing below it'
         raise ValueError(f'unknown config key {name.removeprefix("config.")}, want one of: {known}')
       section = section[key]
+
+
+def _config(path: str, preset: str):
+  """What get_config of a file returns; ValueError names file and line of what is wrong in it."""
+  try:
+    get_config = runpy.run_path(path).get('get_config')
+    if get_config is None:
+      raise ValueError(f'{path} has no get_config(preset)')
+    return get_config(preset)
+  except (ValueError, OSError):
+    raise  # what a config says of its values
+  except Exception as error:
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 1
+    raise ValueError(
+      f'{path}, line {line}: {type(error).__name__}: {error}, want a config in Python'
+    ) from error
 
 
 def preset(name: str, known: tuple[str, ...]) -> str:

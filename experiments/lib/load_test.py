@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 import functools
 import multiprocessing
 from multiprocessing import connection
-import os
 import ssl
 import time
 from typing import Any, NamedTuple
@@ -166,7 +165,7 @@ def show(asking: asks.Asking, *, requests: int, count: int, labels: str | None) 
 
 
 def _labels(path: str, count: int) -> list[int]:
-  labels = asks.read_array(os.path.expanduser(path))[:count]
+  labels = asks.read_array(path)[:count]
   if labels.dtype.kind not in 'iu' or labels.shape != (count,):
     raise ValueError(f'{path} holds {labels.dtype} {labels.shape}, want one integer per image')
   return labels.tolist()

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from absl import flags
 
+from experiments.lib import launcher
 from safenet_jax.console import options
 
 # Then --help shows these flags as those of the command that calls `define`.
@@ -27,6 +28,8 @@ def define(record: type) -> None:
       flags.DEFINE_list(found.name, list(found.default), found.help)
     elif found.choices:
       flags.DEFINE_enum(found.name, found.default, found.choices, found.help)
+    elif found.path:
+      launcher.define_path(*arguments)
     elif found.kind is bool:
       flags.DEFINE_bool(*arguments)
     elif found.kind is int:

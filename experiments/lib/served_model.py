@@ -25,11 +25,14 @@ class Served(NamedTuple):
   task: Task
 
 
-def served(config) -> Served:
-  """The fixed-point model of a finished run. Validation images choose the bits of each layer."""
+def served(config, *, writes: bool = False) -> Served:
+  """The fixed-point model of a finished run. Validation images choose the bits of each layer.
+
+  `writes` says whether the command writes into the workdir.
+  """
   images = from_config.dataset(config)
   net = from_config.network(config, images)
-  workdir = launcher.workdir(config, *from_config.SECTIONS, 'secure')
+  workdir = launcher.workdir(config, *from_config.SECTIONS, 'secure', writes=writes)
   pretrained = from_config.trained(config, net, workdir, 'pretrain')
   planned = from_config.trained(config, net, workdir, 'finetune')
   task = Task.of(net, images, members.variables(pretrained), from_config.training(config.finetune))

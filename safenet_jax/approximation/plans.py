@@ -1,18 +1,16 @@
 """A plan: for every activation layer a ratio on a 5 % grid and a degree."""
 
 from collections.abc import Iterable
-import json
 import math
 import numbers
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax import ranges
+from safenet_jax import json_files, ranges
 
 GRID = 20  # ratios are multiples of 1/20 (Algorithm 1's search space: 21 options)
 _STEPS = range(GRID + 1)
@@ -137,11 +135,11 @@ def load(path: str | os.PathLike[str], network: str, layers: int) -> Plan:
     FileNotFoundError: there is no such file.
   """
   try:
-    loaded = json.loads(pathlib.Path(path).read_text())
+    loaded = json_files.read(path, mend='write it again')
     found, ratio, degree = loaded['network'], loaded['ratio'], loaded['degree']
   except (FileNotFoundError, IsADirectoryError):
     raise FileNotFoundError(f'no plan at {path}: run the search first') from None
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
+  except (KeyError, TypeError) as error:
     raise ValueError(f'{path} is not a plan with network, ratio and degree: {error!r}') from None
   for name, values in (('ratio', ratio), ('degree', degree)):
     if not isinstance(values, list) or not all(isinstance(v, (int, float)) for v in values):

@@ -9,6 +9,7 @@ numpy.savez writes can hold a trained network:
 """
 
 from collections.abc import Mapping
+import os
 import re
 from typing import Any
 
@@ -28,6 +29,22 @@ def flatten_variables(variables) -> dict[str, np.ndarray]:
     raise ValueError(
       f'variables of type {type(variables).__name__}, want those of network.init or load_variables'
     ) from None
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """The arrays of an .npz file by name.
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it is no .npz file, or a damaged one.
+  """
+  with open(path, 'rb') as file:
+    try:
+      with np.load(file, allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+    # zipfile and numpy.format raise a dozen unrelated types on damaged input.
+    except Exception as error:
+      raise ValueError(f'{path}: {error}, want an .npz file of plain arrays') from None
 
 
 def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any]:

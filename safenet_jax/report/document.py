@@ -5,7 +5,6 @@ The page needs no network: pictures and csv files are in it as data URIs.
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-import csv
 import html
 import importlib.resources
 import itertools
@@ -13,6 +12,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+from safenet_jax import atomic_files
 from safenet_jax.report import figures, tables
 
 # Pictures and csv files are in this folder beside the report.
@@ -87,10 +87,9 @@ def write(directory: pathlib.Path, title: str, blocks: Sequence[Block]) -> None:
     if isinstance(block, Picture):
       figures.save(folder / block.name, block.draw, figure_size=block.size)
     elif isinstance(block, Table):
-      with open(folder / f'{block.name}.csv', 'w', newline='') as file:
-        csv.writer(file).writerows([block.header, *block.rows])
-  (directory / 'report.md').write_text(markdown(title, blocks))
-  (directory / 'report.html').write_text(page(title, blocks, folder))
+      figures.write_csv(folder / f'{block.name}.csv', [block.header, *block.rows])
+  atomic_files.write_text(directory / 'report.md', markdown(title, blocks))
+  atomic_files.write_text(directory / 'report.html', page(title, blocks, folder))
 
 
 def markdown(title: str, blocks: Sequence[Block]) -> str:

@@ -1,8 +1,10 @@
 """Figures as functions of arrays and an Axes; `save` writes PNG and csv together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import csv
+import io
 import pathlib
+from typing import Any
 
 import matplotlib
 
@@ -10,6 +12,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
+from safenet_jax import atomic_files  # noqa: E402
 from safenet_jax.report.sweeps import Curve, Point  # noqa: E402
 
 # Degree 0 is a cross, degree 2 a triangle, degree 3 a square, as in Figure 5.
@@ -31,12 +34,17 @@ def save(
     figure, axes = plt.subplots(figsize=figure_size, layout='constrained')
     columns = draw(axes)
     axes.spines[['top', 'right']].set_visible(False)
-    figure.savefig(path.with_suffix('.png'), dpi=150)
+    with atomic_files.writing(path.with_suffix('.png')) as file:
+      figure.savefig(file, format='png', dpi=150)
   plt.close(figure)
-  with open(path.with_suffix('.csv'), 'w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+  write_csv(path.with_suffix('.csv'), [columns, *zip(*columns.values(), strict=True)])
+
+
+def write_csv(path: pathlib.Path, rows: Iterable[Iterable[Any]]) -> None:
+  """Writes rows, the header first."""
+  text = io.StringIO(newline='')
+  csv.writer(text).writerows(rows)
+  atomic_files.write_text(path, text.getvalue())
 
 
 def learning_curve(axes: plt.Axes, curves: Mapping[str, Sequence[tuple[float, float]]]):

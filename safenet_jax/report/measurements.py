@@ -4,10 +4,10 @@ A row of it may have a floor: a limit of the machine, or a peer measured in the 
 """
 
 from collections.abc import Mapping, Sequence
-import json
 import pathlib
 from typing import Any
 
+from safenet_jax import json_files
 from safenet_jax.report.document import Block, Heading, NOTHING, Table, Text
 
 # Columns of the table of private inference, by the quantity that a row's name ends with.
@@ -29,10 +29,7 @@ INFERENCE = {
 
 def load(path: pathlib.Path) -> dict[str, Any]:
   """A file of `experiments.benchmark`; ValueError if it is none."""
-  try:
-    found = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is not JSON: {error}') from None
+  found = json_files.read(path, mend='run experiments.benchmark again')
   if not isinstance(found, dict) or not {'machine', 'versions', 'rows'} <= found.keys():
     raise ValueError(f'{path} has no machine, versions and rows, want a file of the benchmark')
   return found

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -158,7 +157,7 @@ def _children(workdir: Workdir, settings: Sequence[dict[str, Any]]):
   """For each setting of a sweep, the folder whose recorded settings agree with it."""
   for overrides in settings:
     for path in sorted(workdir.path.glob('*/config.json')):
-      config = json.loads(path.read_text())
+      config = Workdir(path.parent).read_json('config.json', 'pretrain')
       flat = {'seed': config.get('seed', {}).get('seed')} | {
         f'{section}.{key}': value
         for section, values in config.items()
@@ -170,18 +169,23 @@ def _children(workdir: Workdir, settings: Sequence[dict[str, Any]]):
 
 
 def _load(workdir: Workdir, config: dict[str, Any]) -> Run:
-  def read(name: str) -> Any:
-    path = workdir / name
-    return json.loads(path.read_text()) if path.exists() else None
+  if missing := [name for name in ('model', 'data') if not config.get(name, {}).get('name')]:
+    raise ValueError(
+      f'{workdir / "config.json"} has no {" and no ".join(missing)}, want the workdir of '
+      'experiments.pretrain'
+    )
+
+  def read(name: str, phase: str) -> Any:
+    return workdir.read_json(name, phase) if (workdir / name).exists() else None
 
   run = Run(
     workdir.path.name,
     config,
-    read('plan.json'),
-    read('ledger.json'),
-    read(CLIENT_LEDGER),
-    read('thin/thin.json'),
-    read('evaluations.json') or (),
+    read('plan.json', 'search or finetune'),
+    read('ledger.json', 'infer'),
+    read(CLIENT_LEDGER, 'infer --two_processes'),
+    read('thin/thin.json', 'thin'),
+    read('evaluations.json', 'evaluate') or (),
     workdir.metrics(),
   )
   if run.plan is None and not run.metrics:

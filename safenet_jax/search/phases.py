@@ -93,7 +93,8 @@ def train(
     teacher: a trained network to learn from, if `training.distillation` is not 0.
     seed: of the first weights and of the order of the images.
     workdir: a directory for logs and checkpoints; the same call resumes from it. In a path, the
-      settings that it was made with are checked first; a `Workdir` is taken as it is.
+      settings that it was made with are checked first, and no other process may write there
+      meanwhile; a `Workdir` is taken as it is.
     progress: called as (steps done, steps in all, last metrics).
 
   Raises:
@@ -329,7 +330,10 @@ def _place(workdir, phase: str, network, images, settings, seed: int) -> Iterato
       'seed': seed,
     }
     place.claim({phase: given | settings})
-    yield place
+    try:
+      yield place
+    finally:
+      place.release()
 
 
 def _planned(member: Member, task: Task) -> Planned:

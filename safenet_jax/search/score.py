@@ -63,7 +63,7 @@ def cost_model(
   elif source == 'measured':
     if not ledger:
       raise ValueError('cost model measured without a ledger, want the path of one')
-    name, costs = f'measured {ledger}', _measured(pathlib.Path(ledger))
+    name, costs = f'measured {ledger}', _measured(pathlib.Path(ledger).expanduser())
   else:
     raise ValueError(f"unknown cost model '{source}', want published, measured or a function")
   for kind, cost in costs.items():
