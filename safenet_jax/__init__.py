@@ -47,11 +47,13 @@ if TYPE_CHECKING:
   from safenet_jax.protocol.service.bundle import save as save_bundle
   from safenet_jax.protocol.service.client import Client
   from safenet_jax.protocol.service.description import Expectation
+  from safenet_jax.protocol.service.policy import Policy
   from safenet_jax.protocol.service.server import Server, ServerOptions
   from safenet_jax.protocol.simulation.simulator import infer as simulate
   from safenet_jax.search.phases import finetune, Planned, search_plan, train, Trained
   from safenet_jax.search.teacher import Teacher
   from safenet_jax.search.training import Training
+  from safenet_jax.transport.accounts import DeniedError
   from safenet_jax.transport.frames import ProtocolError
   from safenet_jax.transport.ledger import Ledger
   from safenet_jax.transport.tls import client_context, server_context
@@ -107,6 +109,8 @@ _NAMES = {
   'simulate': ('protocol.simulation.simulator', 'infer'),
   'Server': ('protocol.service.server', 'Server'),
   'ServerOptions': ('protocol.service.server', 'ServerOptions'),
+  'Policy': ('protocol.service.policy', 'Policy'),
+  'DeniedError': ('transport.accounts', 'DeniedError'),
   'Client': ('protocol.service.client', 'Client'),
   'Expectation': ('protocol.service.description', 'Expectation'),
   'ProtocolError': ('transport.frames', 'ProtocolError'),

@@ -71,7 +71,7 @@ def _run(arguments: list[str]) -> None:
     description=command.DESCRIPTION,
     allow_abbrev=False,
     # The same width on every terminal, and without one.
-    formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=80),
+    formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=35, width=80),
   )
   command.add_options(parser)
   command.run(parser.parse_args([_dashed(argument) for argument in rest]))

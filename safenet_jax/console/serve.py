@@ -1,6 +1,7 @@
 """`safenet serve`: makes a `Server` of a model, and runs it until SIGTERM or Ctrl-C."""
 
 import argparse
+import collections
 from collections.abc import Callable
 import dataclasses
 import logging
@@ -8,21 +9,23 @@ import os
 import pathlib
 import signal
 import ssl
+import threading
 import time
 
 from safenet_jax.console import errors, options, process_memory
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
+from safenet_jax.protocol.service import policy as policies
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions as protocol_sessions
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport import tls
 
+# Of one session each, some kilobytes long.
+_MAX_RECORDS = 10_000
 USAGE = '--bundle=FILE [options]'
-DESCRIPTION = (
-  'Serves the model of a bundle until Ctrl-C or SIGTERM. Its log goes to standard error.'
-)
+DESCRIPTION = 'Serves a model until Ctrl-C or SIGTERM. Its log goes to standard error.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +60,17 @@ class Serving:
     high=1024,
   )
   sessions: int = options.option('clients at once (8)', 8, metavar='N', low=1, high=65535)
+  address_sessions: int | None = options.option(
+    'clients of one address at once (half)', kind=int, metavar='N', low=1, high=65535
+  )
+  predictions_per_day: int | None = options.option(
+    'predictions of one address in a day (any)', kind=int, metavar='N', low=0, high=2**31
+  )
   memory_gib: float = options.option(
     'memory for prepared inferences (4)', 4.0, metavar='GIB', low=0, high=1e6
   )
   ledgers: str | None = options.option(
-    "directory for every session's bytes and seconds", metavar='DIR', path=True
+    'directory for bytes and seconds of sessions', metavar='DIR', path=True
   )
   drain_seconds: float = options.option(
     'how long clients may go on after a stop (30)', 30.0, metavar='S', low=0, high=1e6
@@ -113,11 +122,6 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
 def _server(
   model: FixedPointModel, serving: Serving, context: ssl.SSLContext | None
 ) -> servers.Server:
-  def save(record: dict) -> None:
-    memory = process_memory.memory()._asdict()
-    path = pathlib.Path(serving.ledgers or '', f'{time.time_ns()}.json')
-    ledgers.save(record | {'mode': 'server', 'memory': memory}, path)
-
   try:
     return servers.Server(
       model,
@@ -129,13 +133,34 @@ def _server(
         outputs=serving.outputs or None,
         workers=serving.workers,
         sessions=serving.sessions,
+        address_sessions=serving.address_sessions,
         memory_bytes=int(serving.memory_gib * 2**30),
       ),
-      on_record=save if serving.ledgers else None,
+      policy=policies.Policy(serving.predictions_per_day),
+      on_record=_Records(serving.ledgers).save if serving.ledgers else None,
     )
   except OSError as error:
     place = f'{serving.host}:{serving.port}'
     raise ValueError(f'cannot listen at {place}: {errors.line(error)}') from None
+
+
+class _Records:
+  """The records of sessions as files in a directory: of the last ones, since anybody makes them."""
+
+  def __init__(self, directory: str):
+    self._directory, self._lock = pathlib.Path(directory), threading.Lock()
+    # Their names are times, so that the order of names is theirs.
+    self._paths = collections.deque(sorted(self._directory.glob('[0-9]*.json')))
+
+  def save(self, record: dict) -> None:
+    """Writes a record; removes those that are too many, oldest first."""
+    memory = process_memory.memory()._asdict()
+    path = self._directory / f'{time.time_ns()}.json'
+    ledgers.save(record | {'mode': 'server', 'memory': memory}, path)
+    with self._lock:
+      self._paths.append(path)
+      while len(self._paths) > _MAX_RECORDS:
+        self._paths.popleft().unlink(missing_ok=True)
 
 
 def _context(serving: Serving) -> ssl.SSLContext | None:

@@ -7,7 +7,8 @@
 - `stream`: reads and writes a socket, with deadlines
 - `outbox`: the thread that sends while its party goes on computing
 - `tls`: certificates and contexts
-- `listener`: accepts connections, and limits how many there are and how long they last
+- `listener`: accepts connections, and limits how long they last
+- `accounts`: limits how many there are, of whom, and what else visitors hold of a server
 - `emulated_link`: a socket with the delay and the rate of a slower network
 - `ledger`: counts bytes, messages and seconds
 """

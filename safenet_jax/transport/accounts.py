@@ -148,7 +148,7 @@ class Accounts:
     """
     self._limits, self._clock, self._now = dict(limits), clock, now
     self._lock = threading.Lock()
-    self._evict: list[Callable[[int, str], None]] = []
+    self._evict: dict[str, list[Callable[[int, str], None]]] = {kind: [] for kind in limits}
     self._holders: dict[str, dict[int, _Holder]] = {kind: {} for kind in limits}
     self._held: dict[str, collections.Counter[str]] = {
       kind: collections.Counter() for kind in limits
@@ -158,12 +158,13 @@ class Accounts:
     self._day = -1
     self._predictions: collections.Counter[str] = collections.Counter()
 
-  def on_evict(self, callback: Callable[[int, str], None]) -> None:
+  def on_evict(self, callback: Callable[[int, str], None], *kinds: str) -> None:
     """Has a function called with the ticket and a reason where a holder was given up.
 
-    It is called in the thread that needed the place, for every kind.
+    It is called in the thread that needed the place, for holders of these kinds.
     """
-    self._evict.append(callback)
+    for kind in kinds:
+      self._evict[kind].append(callback)
 
   def reserve(self, kind: str, visitor: Visitor, amount: int = 1, *, idle: bool = False) -> int:
     """Takes so much for a visitor, and gives the ticket of it.
@@ -190,7 +191,7 @@ class Accounts:
       self._held[kind][owner] += amount
     # Without the lock: a callback may release other tickets.
     for victim, reason in found:
-      for callback in self._evict:
+      for callback in self._evict[kind]:
         callback(victim, reason)
     return ticket
 
@@ -271,7 +272,7 @@ class Accounts:
         if tickets and (each == owner or (not own and held[each] > held[owner]))
       ]
       if not fair:
-        raise DeniedError(_refusal(kind, limit, own, held[owner] if own else total))
+        raise DeniedError(_refusal(kind, limit, own, held[owner] if own else total, amount))
       # Of several who hold most, the newcomer gives up one of its own.
       loser = max(fair, key=lambda each: (held[each], each == owner))
       ticket = idle[loser].popleft()
@@ -305,13 +306,13 @@ def _network(address: str) -> str:
   return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-def _refusal(kind: str, limit: Limit, own: bool, held: int) -> str:
+def _refusal(kind: str, limit: Limit, own: bool, held: int, amount: int) -> str:
   """Why there is no place, in one line."""
   whose = ' of this client' if own and limit.each < limit.total else ''
   most = limit.each if own else limit.total
   if kind == BYTES:
     return (
-      f'prepared inferences{whose} hold {held >> 20} MiB, and {most >> 20} MiB is the limit: '
-      'use some first'
+      f'prepared inferences{whose} hold {held >> 20} MiB, {amount >> 20} MiB more are asked '
+      f'for, and {most >> 20} MiB is the limit: use some first'
     )
   return f'busy with {most} {kind}s{whose}, try again later'

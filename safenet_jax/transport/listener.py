@@ -69,7 +69,7 @@ class Listener:
     """
     self._serve_session, self._context = serve_session, context
     self._accounts = accounts or Accounts(visitors.limits())
-    self._accounts.on_evict(self._give_up)
+    self._accounts.on_evict(self._give_up, visitors.CONNECTION, visitors.SESSION)
     self._place_seconds = place_seconds
     self._timeout, self._handshake_timeout = timeout, handshake_timeout
     self._session_seconds = session_seconds

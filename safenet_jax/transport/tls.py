@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _Path = str | os.PathLike[str]
 _TEST_DAYS = 7
+_REVOCATION_LIST = b'-----BEGIN X509 CRL-----'
 
 
 class CertificateFiles(NamedTuple):
@@ -29,7 +30,8 @@ def server_context(certificate: _Path, key: _Path, client_ca: _Path | None = Non
   Args:
     certificate, key: PEM files of its certificate chain and private key.
     client_ca: PEM file of authorities; if given, a client needs a certificate
-      that one of them signed.
+      that one of them signed. With their revocation lists in the same file it has to be
+      on none of them; then every authority needs a list that is up to date.
 
   Raises:
     ValueError: a file that is missing, or is not what it should be.
@@ -50,7 +52,8 @@ def client_context(
   """The client's context, which verifies the server's certificate and host name.
 
   Args:
-    ca: PEM file of the authorities to trust; None for those of the system.
+    ca: PEM file of the authorities to trust, and of their revocation lists as for
+      `server_context`; None for those of the system.
     certificate, key: PEM files, for a server that wants a certificate from its clients.
 
   Raises:
@@ -83,6 +86,9 @@ def _context(protocol: int, certificate: _Path | None, key: _Path | None) -> ssl
 def _trust(context: ssl.SSLContext, ca: _Path) -> None:
   try:
     context.load_verify_locations(ca)
+    if _REVOCATION_LIST in pathlib.Path(ca).read_bytes():
+      # Without this flag OpenSSL reads the lists and never looks at them.
+      context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
   except OSError as error:
     raise ValueError(f'authorities {ca}: {error.strerror or error}') from None
 

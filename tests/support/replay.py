@@ -67,6 +67,7 @@ class Tape:
 
   def __init__(self, messages: Sequence[Message]):
     self.error: ProtocolError | None = None
+    self.dismissed = None
     self.ends = list(itertools.accumulate(len(message.frame) for message in messages))
     self.position = 0
     self._data = memoryview(b''.join(message.frame for message in messages))

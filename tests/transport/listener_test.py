@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import struct
 import threading
 import time
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from safenet_jax.protocol.service import description, handshake
+from safenet_jax.transport import accounts, tls
+from safenet_jax.transport import channel as channels
 from safenet_jax.transport import listener as listeners
-from safenet_jax.transport import tls
 from safenet_jax.transport.channel import RefusedError
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import servers
@@ -88,17 +90,111 @@ def test_slow_tls_handshakes_block_nobody(files):
       sock.close()
 
 
-def test_too_many_waiting_connections_are_dropped(files, caplog):
+def silent(server, count, address='127.0.0.2'):
+  return [
+    socket.create_connection(server.address, 5, source_address=(address, 0)) for _ in range(count)
+  ]
+
+
+@pytest.mark.parametrize('address', ['127.0.0.2', '127.0.0.1'])
+def test_silent_connections_make_room(files, address):
+  """From another address, and from the client's own."""
   with servers.listening(files, handshake_timeout=30) as server:
-    slow = [socket.create_connection(server.address, 5) for _ in range(64)]
-    servers.until(lambda: len(server._waiting) == 64)
-    with pytest.raises(ProtocolError):
-      servers.inference(server, files)
+    slow = silent(server, 100, address)
+    servers.until(lambda: len(server._waiting) == 32)
+    assert servers.inference(server, files) == 42
     for sock in slow:
       sock.close()
     servers.until(lambda: not server._waiting)
     assert servers.inference(server, files) == 42
-  assert servers.lines(caplog, 'dropped')
+
+
+def test_a_handshake_goes_on_while_another_address_opens_connections(files):
+  """The oldest connection of who has most goes, and that is not the only one of a client."""
+  with servers.listening(files, handshake_timeout=30) as server:
+    with socket.create_connection(server.address, 5) as sock:
+      servers.until(lambda: len(server._waiting) == 1)
+      slow = silent(server, 100) + silent(server, 100, '127.0.0.3')
+      servers.until(lambda: len(server._waiting) == 64)
+      context = tls.client_context(files.certificate)
+      with context.wrap_socket(sock, server_hostname='127.0.0.1') as secure:
+        assert secure.version() == 'TLSv1.3'
+    for each in slow:
+      each.close()
+
+
+def test_a_client_waits_for_a_place(files):
+  with servers.listening(files, limits={'sessions': 1}, place_seconds=30, timeout=30) as server:
+    first = servers.connect(server, files)
+    handshake.client(first)
+    found = []
+    second = threading.Thread(target=lambda: found.append(servers.inference(server, files)))
+    second.start()
+    servers.until(lambda: server._waiting)
+    assert servers.double(first, 3) == 6
+    first.send('number', np.int64(-1))
+    second.join(20)
+    assert found == [42]
+    first.close()
+
+
+def test_who_waits_for_a_place_is_told_when_the_server_closes(files):
+  server = servers.listening(files, limits={'sessions': 1}, place_seconds=30, timeout=30)
+  with server, servers.connect(server, files) as first, servers.connect(server, files) as second:
+    handshake.client(first)
+    servers.until(lambda: server._waiting)
+    closing = threading.Thread(target=server.close, args=(0.5,))
+    closing.start()
+    with pytest.raises(ProtocolError):
+      handshake.client(second)
+    closing.join(20)
+    assert not closing.is_alive()
+
+
+def test_a_session_that_is_given_up_is_told_why(files):
+  book = accounts.Accounts(accounts.limits())
+  tickets = []
+
+  def idle(channel, guest):
+    tickets.append(guest.ticket)
+    try:
+      channel.receive('anything')
+    except ProtocolError as error:
+      channel.refuse(str(error))
+
+  with listeners.Listener(
+    '127.0.0.1', 0, idle, context=tls.server_context(*files), accounts=book
+  ) as server:
+    with servers.connect(server, files) as client:
+      servers.until(lambda: tickets)
+      server._give_up(tickets[0], 'its place was needed')
+      with pytest.raises(RefusedError, match='^the server refused: its place was needed$'):
+        client.receive('anything')
+    servers.until(lambda: not server.running)
+    assert book.counts(accounts.Visitor('127.0.0.1')) == accounts.Counts()
+
+
+def test_a_connection_that_is_closed_before_its_handshake_is_one_line(files):
+  with socket.create_server(('127.0.0.1', 0)) as busy:
+    port = busy.getsockname()[1]
+
+    def drop():
+      for linger in (0, 1):  # an end of the stream, and a reset
+        sock, _ = busy.accept()
+        sock.recv(1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', linger, 0))
+        sock.close()
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    for _ in range(2):
+      with pytest.raises(ProtocolError) as caught:
+        channels.connect('127.0.0.1', port, context=tls.client_context(files.certificate))
+      assert str(caught.value) == (
+        f'127.0.0.1:{port}: the server closed the connection before the TLS handshake: '
+        'it may be busy'
+      )
+    thread.join()
 
 
 def test_sessions_run_at_the_same_time(files):

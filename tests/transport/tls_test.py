@@ -1,18 +1,21 @@
 """Who may talk to whom over TLS."""
 
 from concurrent import futures
+import hashlib
 import os
 import socket
 import ssl
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 import pytest
 
 from safenet_jax.transport import channel as channels
 from safenet_jax.transport import listener as listeners
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
+from tests.support import certificates, servers
 
 
 @pytest.fixture(scope='module')
@@ -73,6 +76,118 @@ def test_a_server_that_wants_client_certificates_gets_them(files, others):
       with pytest.raises(ProtocolError):
         ask(server.address, refused)
     assert ask(server.address, trusted) == b'hi'
+
+
+@pytest.fixture(scope='module')
+def authority(tmp_path_factory):
+  return certificates.Authority(tmp_path_factory.mktemp('authority'))
+
+
+BAD = {
+  'expired': ({'start': -2, 'end': -1}, 'certificate has expired'),
+  'not yet valid': ({'start': 1, 'end': 2}, 'certificate is not yet valid'),
+  'another use': ({'usages': [ExtendedKeyUsageOID.EMAIL_PROTECTION]}, 'unsuitable certificate'),
+}
+
+
+@pytest.mark.parametrize('kind', BAD)
+def test_a_bad_certificate_of_the_server_is_refused(authority, kind):
+  options, reason = BAD[kind]
+  bad = authority.issue(**options)
+  with (
+    listeners.Listener('127.0.0.1', 0, echo, context=tls.server_context(*bad)) as server,
+    pytest.raises(ProtocolError, match=f'not trusted: {reason}'),
+  ):
+    ask(server.address, tls.client_context(authority.file))
+
+
+@pytest.mark.parametrize('kind', BAD)
+def test_a_bad_certificate_of_a_client_is_refused(authority, kind, caplog):
+  options, reason = BAD[kind]
+  context = tls.server_context(*authority.issue(), client_ca=authority.file)
+  with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
+    with pytest.raises(ProtocolError):
+      ask(server.address, tls.client_context(authority.file, *authority.issue(**options)))
+    assert ask(server.address, tls.client_context(authority.file, *authority.issue())) == b'hi'
+  (line,) = servers.lines(caplog, 'session_failed')
+  assert f'not trusted: {reason}' in line
+
+
+def test_certificates_for_the_other_party_are_refused(authority, caplog):
+  """A client's stolen certificate makes no server, and a server's no client."""
+  client = authority.issue(usages=[ExtendedKeyUsageOID.CLIENT_AUTH])
+  server = authority.issue(usages=[ExtendedKeyUsageOID.SERVER_AUTH])
+  trusted = tls.client_context(authority.file, *client)
+  context = tls.server_context(*client)
+  with (
+    listeners.Listener('127.0.0.1', 0, echo, context=context) as listening,
+    pytest.raises(ProtocolError, match='not trusted: unsuitable certificate purpose'),
+  ):
+    ask(listening.address, trusted)
+  caplog.clear()
+  context = tls.server_context(*server, client_ca=authority.file)
+  with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as listening:
+    assert ask(listening.address, trusted) == b'hi'
+    with pytest.raises(ProtocolError):
+      ask(listening.address, tls.client_context(authority.file, *server))
+  assert 'unsuitable certificate purpose' in servers.lines(caplog, 'session_failed')[0]
+
+
+def test_revoked_certificates_are_refused_on_both_sides(authority, caplog):
+  good, bad = authority.issue(), authority.issue()
+  listed = authority.revoking(bad)
+  with (
+    listeners.Listener('127.0.0.1', 0, echo, context=tls.server_context(*bad)) as server,
+    pytest.raises(ProtocolError, match='not trusted: certificate revoked'),
+  ):
+    ask(server.address, tls.client_context(listed))
+  caplog.clear()
+  context = tls.server_context(*good, client_ca=listed)
+  with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
+    assert ask(server.address, tls.client_context(listed, *good)) == b'hi'
+    with pytest.raises(ProtocolError):
+      ask(server.address, tls.client_context(listed, *bad))
+  assert 'certificate revoked' in servers.lines(caplog, 'session_failed')[0]
+
+
+def test_a_list_that_is_out_of_date_lets_nobody_pass(authority):
+  with (
+    listeners.Listener('127.0.0.1', 0, echo, context=tls.server_context(*authority.issue())) as s,
+    pytest.raises(ProtocolError, match='not trusted: CRL has expired'),
+  ):
+    ask(s.address, tls.client_context(authority.revoking(end=-1)))
+
+
+def test_another_authority_of_the_same_name_is_refused(authority, tmp_path, caplog):
+  other = certificates.Authority(tmp_path)
+  context = tls.server_context(*authority.issue(), client_ca=authority.file)
+  with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
+    with pytest.raises(ProtocolError, match='the certificate is not trusted'):
+      ask(server.address, tls.client_context(other.file, *authority.issue()))
+    caplog.clear()
+    with pytest.raises(ProtocolError):
+      ask(server.address, tls.client_context(authority.file, *other.issue()))
+  assert 'the certificate is not trusted' in servers.lines(caplog, 'session_failed')[0]
+
+
+def test_a_client_is_known_by_its_certificate(authority):
+  seen = []
+
+  def note(channel, guest):
+    seen.append(guest.visitor)
+    echo(channel, guest)
+
+  client = authority.issue()
+  context = tls.server_context(*authority.issue(), client_ca=authority.file)
+  with listeners.Listener('127.0.0.1', 0, note, context=context, timeout=5) as server:
+    assert ask(server.address, tls.client_context(authority.file, *client)) == b'hi'
+  context = tls.server_context(*authority.issue())
+  with listeners.Listener('127.0.0.1', 0, note, context=context, timeout=5) as server:
+    # A server without authorities for clients does not ask for their certificates.
+    assert ask(server.address, tls.client_context(authority.file, *client)) == b'hi'
+  raw = ssl.PEM_cert_to_DER_cert(client.certificate.read_text())
+  assert seen[0] == ('127.0.0.1', hashlib.sha256(raw).hexdigest(), None)
+  assert seen[1] == ('127.0.0.1', None, None)
 
 
 def test_a_client_in_the_clear_is_not_served(server, files):

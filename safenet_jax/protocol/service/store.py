@@ -39,7 +39,7 @@ from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.service import handshake
 from safenet_jax.protocol.service.preparation_files import Name, PreparationFiles
-from safenet_jax.transport.accounts import Accounts
+from safenet_jax.transport.accounts import Accounts, BYTES
 from safenet_jax.transport.frames import ProtocolError
 
 _LOGGER = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class ServerStore:
     self._changed = threading.Condition()
     self._found: dict[bytes, _Kept] = {}
     self._owners: collections.defaultdict[bytes, _Owner] = collections.defaultdict(_Owner)
-    accounts.on_evict(lambda ticket, reason: self.give_up(ticket))
+    accounts.on_evict(lambda ticket, reason: self.give_up(ticket), BYTES)
 
   def __len__(self) -> int:
     return len(self._found)
