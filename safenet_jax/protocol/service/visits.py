@@ -64,7 +64,11 @@ class Visit:
 
   @contextlib.contextmanager
   def idle(self) -> Iterator[None]:
-    """The block waits for a command: the place of this session may go to somebody else."""
+    """The block waits for a command: the place of this session may go to somebody else.
+
+    Raises:
+      DeniedError: it went. Or what the block raises.
+    """
     # In the handshake a client waits for what it needs before it sends a command.
     self._in_doubt = self._hello is not None
     self._accounts.touch(self._ticket, True)
@@ -125,8 +129,8 @@ class Visit:
   def end(self) -> None:
     """Gives up what this session holds.
 
-    Preparations are kept for a client that has a directory. Their memory may go to others,
-    unless the client is known by a certificate.
+    Preparations are kept for a client that has a directory, unless a command is in doubt: see
+    `store`. Their memory may go to others if the client has no certificate.
     """
     if self._hello is not None:
       keep = self._hello.token is not None and not self._in_doubt

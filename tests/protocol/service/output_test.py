@@ -104,7 +104,7 @@ def test_both_kinds_are_kept_in_one_directory(tmp_path):
       # Nothing is there for a class: it is prepared, and the others stay.
       assert client.infer(IMAGES[:1]).shape == (1,)
       assert 'offline' in client.ledger.record()['phases']
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob('*.prepared'))) == 2
 
 
 def test_the_ledger_has_the_comparison(server):
