@@ -32,7 +32,7 @@ def writing(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
   if path.exists() and not path.is_file():
     with open(path, 'wb') as file:
       yield file

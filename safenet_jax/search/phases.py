@@ -92,9 +92,8 @@ def train(
     training: the options of a training step.
     teacher: a trained network to learn from, if `training.distillation` is not 0.
     seed: of the first weights and of the order of the images.
-    workdir: a directory for logs and checkpoints; the same call resumes from it. In a path, the
-      settings that it was made with are checked first, and no other process may write there
-      meanwhile; a `Workdir` is taken as it is.
+    workdir: a directory for logs and checkpoints; the same call resumes from it. A path is
+      checked and locked first; a `Workdir` is taken as it is.
     progress: called as (steps done, steps in all, last metrics).
 
   Raises:
@@ -166,8 +165,7 @@ def search_plan(
     iterations: batches that each of them trains on between two selections.
     node_cycles, joint_cycles: selections in each node of the tree, and in the joint search at its
       end. Other algorithms get as many in all.
-    validation_images: the search scores on the first so many of them, or on all if these are
-      fewer.
+    validation_images: the search scores on the first so many of them, or on all.
     epochs: how long the network is trained on after the search; with 0 its weights are those
       that the search left.
     learning_rate: of the search, and the highest of the training after it.

@@ -91,8 +91,8 @@ def client(
     hello: what it says about itself; by default it is a new owner without claims.
 
   Raises:
-    ProtocolError: the server refused, or serves something else, or its description
-      makes no sense.
+    ProtocolError: the server refused, or its description makes no sense.
+    OtherModelError: it serves something else than what was expected.
   """
   hello = hello or Hello(SystemRandomness().bytes(ID_BYTES))
   with channel.scope(phase='handshake', layer='session', primitive='handshake'):

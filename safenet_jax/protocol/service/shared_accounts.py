@@ -33,7 +33,12 @@ class SharedAccounts:
       own.on_evict(functools.partial(self._give_up, kind), kind)
 
   def answer(self, pipe: connection.Connection, question: tuple) -> None:
-    """Answers a child's question; OSError if the child has ended."""
+    """Answers a child's question.
+
+    Raises:
+      ValueError: no such question.
+      OSError: the child has ended.
+    """
     number, method, arguments, options = question
     if method not in _ASKED:
       raise ValueError(f'method {method!r} of accounts, want one of {", ".join(_ASKED)}')
