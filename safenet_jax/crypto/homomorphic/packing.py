@@ -236,6 +236,12 @@ class Layout:
     first = self._first_place(np.arange(self.channels_per_output))
     return (tile * self.degree + pixel)[..., None] + first
 
+  def output_count(self, group: int) -> int:
+    """How many outputs a group has, which are the places in `output_places`."""
+    height, width, channels = self.convolution.output_shape
+    left = channels - group * self.channels_per_output
+    return height * width * min(left, self.channels_per_output)
+
   def output_places(self, group: int) -> np.ndarray:
     """Where a group's outputs [h, w, channels] lie: indices into [tiles, degree], flattened."""
     left = self.convolution.channels_out - group * self.channels_per_output

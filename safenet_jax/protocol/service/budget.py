@@ -23,13 +23,11 @@ _WORD, _LABEL = 8, 16
 # What a process takes that has imported everything, and what a context of SEAL takes: those of
 # `estimate.unit_costs`, with some room.
 _PROCESS, _CONTEXT = 80 << 20, 10 << 20
-# A message is held as bytes and as words, in the sender's queue or from the receiver's socket.
-_COPIES = 2
-# Bytes of a transfer that is expanded, transposed, and cut into blocks.
-_TRANSFER = 3 * _LABEL
-# Bytes of a value: its mask and shares in each walk through the layers, and one more word to
+# Bytes of a transfer that is expanded, and then transposed.
+_TRANSFER = 2 * _LABEL
+# Bytes of a value: its mask and its share in the walks through the layers, and one more word to
 # compute with.
-_VALUE = 5 * _WORD
+_VALUE = 3 * _WORD
 # How many of a channel's timeouts the work on one image may take.
 _TIMEOUTS = 10
 
@@ -145,7 +143,8 @@ def needs(found: Description, structure: Structure, contexts: Mapping[int, bfv.C
     transfers += last.transfers
   shapes = records.shapes(model.layers, model.input_shape)
   values = math.prod(model.input_shape) + sum(math.prod(shape.output_shape) for shape in shapes)
-  working = _COPIES * traffic + _TRANSFER * (transfers + structure.choices) + _VALUE * values
+  # Messages are held as bytes, beside the words that are made of them.
+  working = traffic + _TRANSFER * (transfers + structure.choices) + _VALUE * values
   return Needs(fixed, held, working, traffic)
 
 

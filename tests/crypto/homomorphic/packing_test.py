@@ -124,6 +124,14 @@ def test_taps_are_those_that_some_output_reads():
     assert sorted(axis.taps[axis.taps < kernel]) == wanted.tolist()
 
 
+@settings(deadline=None, max_examples=100)
+@given(shapes)
+def test_outputs_are_counted_without_their_places(layer):
+  layout = packing.layout(layer, DEGREE)
+  for group in range(layout.outputs):
+    assert layout.output_count(group) == layout.output_places(group).size
+
+
 def test_axes_are_cut_into_all_equal_parts():
   for whole, most in itertools.product(range(1, 60), (1, 7, 60)):
     wanted = {-(-whole // n) for n in range(1, whole + 1)}
