@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.delphi import costs, keys
-from safenet_jax.protocol.estimate import message_walk, peak_memory, unit_costs
+from safenet_jax.protocol.delphi import costs, keys, message_walk
+from safenet_jax.protocol.estimate import peak_memory, unit_costs
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import bundle, sessions
 from safenet_jax.protocol.service import client as clients

@@ -50,6 +50,12 @@ class Asking:
   batch: int = options.option(
     'images at once, which share round trips (16)', 16, metavar='N', low=1, high=1 << 20
   )
+  max_memory_gib: float = options.option(
+    'the most memory of this process, in GiB (4)', 4.0, metavar='N', low=0, high=1 << 20
+  )
+  max_bytes_gib: float = options.option(
+    'the most bytes of messages for an image, in GiB (4)', 4.0, metavar='N', low=0, high=1 << 20
+  )
   prepared: str | None = options.option(
     'directory where prepared inferences are kept', metavar='DIR', path=True
   )
@@ -81,6 +87,8 @@ def ask(asking: Asking) -> None:
     directory=asking.prepared,
     ledger=ledger,
     output=asking.output,
+    max_memory=int(asking.max_memory_gib * (1 << 30)),
+    max_bytes=int(asking.max_bytes_gib * (1 << 30)),
   ) as client:
     client.infer(images[:0])  # refuses images of a wrong shape before anything is prepared
     for label in _classes(client, images, asking):

@@ -21,7 +21,13 @@ _MAX_RING = 59
 _MAX_FIELD = 1 << 16
 # 2^-1000 is still a float.
 _MAX_BITS = 1000
-_MAX_LAYERS = 4096
+_MAX_LAYERS = 1024
+# A kernel or stride of any map. Larger ones are limited by the map: beyond twice its side a
+# kernel reads nothing but padding.
+_MAX_SIDE = 15
+# Bits that enter one circuit of each kind of max pool, all kinds together. A circuit is made
+# gate by gate, which takes 1.5 s for so many; 2 x 2 maxima of 12 bits have 48.
+_MAX_POOL_BITS = 1 << 12
 
 
 def check(found: PublicModel) -> None:
@@ -38,10 +44,11 @@ def check(found: PublicModel) -> None:
   need(bits is None or 1 <= bits <= found.precision.ring, f'logits of {bits} bits')
   _check_records(found.layers, 0)
   shapes = records.shapes(found.layers, found.input_shape)
-  for shape in shapes:
-    size = math.prod(shape.output_shape)
-    need(0 < size <= _MAX_VALUES, f'{shape.name} has {size} values, want 1 to {_MAX_VALUES}')
-  total = sum(math.prod(shape.output_shape) for shape in shapes)
+  sizes = {'the image': math.prod(found.input_shape)}
+  sizes |= {shape.name: math.prod(shape.output_shape) for shape in shapes}
+  for name, size in sizes.items():
+    need(0 < size <= _MAX_VALUES, f'{name} has {size} values, want 1 to {_MAX_VALUES}')
+  total = sum(sizes.values())
   need(total <= _MAX_TOTAL, f'{total} values in all, want at most {_MAX_TOTAL}')
   need(bool(shapes) and len(shapes[-1].output_shape) == 1, 'no vector of logits at the end')
   for statistics in (found.mean, found.std):
@@ -55,9 +62,26 @@ def check(found: PublicModel) -> None:
   need(maxima <= found.absorbed, 'max pools that no activation has absorbed')
   activations = {s.name: s for s in shapes if isinstance(s.layer, records.Activation)}
   need(activations.keys() == found.activations.keys(), 'formats of other activations')
+  _check_sides(shapes)
   for name, form in found.activations.items():
     _check_format(name, form, activations[name].input_shape, found.precision.ring)
+  kinds = {
+    (form.window, form.sign_bits - form.dropped)
+    for form in found.activations.values()
+    if form.maximum
+  }
+  bits = sum(window**2 * width for window, width in kinds)
+  need(bits <= _MAX_POOL_BITS, f'maxima of {bits} bits, want at most {_MAX_POOL_BITS}')
   _check_pools(found, shapes)
+
+
+def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
+  for shape in shapes:
+    most = max(2 * max(shape.input_shape[:2]), _MAX_SIDE)
+    for field in ('kernel', 'stride'):
+      side = getattr(shape.layer, field, 1)
+      if side > most:
+        raise ValueError(f'{shape.name} has {field} {side}, want at most {most} on its map')
 
 
 def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> None:
@@ -85,6 +109,8 @@ def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
     if count > _MAX_LAYERS:
       raise ValueError(f'more than {_MAX_LAYERS} layers')
     if isinstance(layer, records.Residual):
+      if not layer.branch:
+        raise ValueError('a residual without a branch')
       count = _check_records(layer.branch + layer.shortcut, count)
       continue
     if isinstance(layer, records.Gather):
@@ -118,6 +144,8 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
   )
   if not all(-128 <= value <= 128 for value in fractions):
     raise ValueError(f'{name} has {fractions} fraction bits')
+  if not (0 <= form.sign_bits <= 64 and 0 <= form.select_bits <= 64):
+    raise ValueError(f'{name} has {form.sign_bits} and {form.select_bits} bits, want up to 64')
   if form.general and form.degree != 2:
     raise ValueError(f'{name} is of general degree {form.degree}')
   if form.maximum:

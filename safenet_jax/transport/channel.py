@@ -9,6 +9,7 @@ timeout.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import math
 import socket
 import ssl
 import time
@@ -72,6 +73,7 @@ class Channel:
     self.party, self.peer = party, _PARTIES[party]
     self.ledger = ledger or Ledger()
     self._timeout, self._slowest = timeout, slowest
+    self._end = math.inf
     self._scope = Scope()
     self._stream = stream.Stream(sock)
     self._outbox = outbox.Outbox(self._stream, queue_bytes, self._deadline)
@@ -97,6 +99,20 @@ class Channel:
         yield
     finally:
       self._scope = outer
+
+  @contextlib.contextmanager
+  def within(self, timeouts: float, size: int) -> Iterator[None]:
+    """Limits how long all messages of a block may take together.
+
+    Each message has a deadline of its own, so that a peer that sends each one late could go on
+    for days. The block ends with a ProtocolError after `timeouts` times the channel's timeout,
+    and what `size` bytes take on the slowest link.
+    """
+    self._end = time.monotonic() + timeouts * self._timeout + size / self._slowest
+    try:
+      yield
+    finally:
+      self._end = math.inf
 
   def send(self, tag: str, *values: np.ndarray | bytes) -> None:
     """Queues a message of integer arrays and bytes.
@@ -186,7 +202,7 @@ class Channel:
     self._stream.close()
 
   def _deadline(self, size: int) -> float:
-    return time.monotonic() + self._timeout + size / self._slowest
+    return min(self._end, time.monotonic() + self._timeout + size / self._slowest)
 
   def _receive(self, wanted: Callable[[frames.Header], frames.Header], deadline: float) -> tuple:
     self._check()

@@ -50,7 +50,7 @@ def index_bits(count: int) -> int:
   return (count - 1).bit_length()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def stages(count: int, bits: int) -> tuple[Stage, ...]:
   """The sums of `count` words of so many bits, then every round.
 

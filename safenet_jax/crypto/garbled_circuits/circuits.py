@@ -8,6 +8,7 @@ from the operands of a XOR to its output.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -220,7 +221,12 @@ def relu_sign(bits: int, dropped: int = 0) -> Circuit:
   """
   if not 0 <= dropped < bits <= 64:
     raise ValueError(f'{bits} bits, {dropped} dropped, want 0 <= dropped < bits <= 64')
+  return _relu_sign(bits - dropped)
+
+
+@functools.cache
+def _relu_sign(width: int) -> Circuit:
   builder = Builder()
-  client = builder.input('client', bits - dropped)
-  server = builder.input('server', bits - dropped)
+  client = builder.input('client', width)
+  server = builder.input('server', width)
   return builder.build([builder.not_(sum_sign(builder, client, server))])

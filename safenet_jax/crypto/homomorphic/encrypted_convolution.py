@@ -55,12 +55,13 @@ def upload_size(context: bfv.Context, layer: packing.Convolution) -> int:
 def reply_size(context: bfv.Context, layer: packing.Convolution) -> int:
   """Bytes of `reply`."""
   layout = packing.layout(layer, context.degree)
-  return sum(_group_size(context, layout, group) for group in range(layout.outputs))
+  # All groups but the last are full.
+  last = layout.outputs - 1
+  return last * _group_size(context, layout, 0) + _group_size(context, layout, last)
 
 
 def _group_size(context: bfv.Context, layout: packing.Layout, group: int) -> int:
-  places = layout.output_places(group).size
-  return messages.BYTES + replies.size(context, layout.tiles, places)
+  return messages.BYTES + replies.size(context, layout.tiles, layout.output_count(group))
 
 
 def _upload_identifier(key: bytes, layer: packing.Convolution, tag: bytes) -> bytes:

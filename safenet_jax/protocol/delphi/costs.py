@@ -1,6 +1,6 @@
 """Counts the messages and steps of an inference without doing them; here Delphi's own.
 
-`protocol.estimate.message_walk` walks through an inference, and counts what is the same in
+`protocol.delphi.message_walk` walks through an inference, and counts what is the same in
 all modes. For what only one mode does, it calls that mode's `Costs`.
 """
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from safenet_jax import ranges
 from safenet_jax.fixed_point.model import PublicModel
-from safenet_jax.protocol.delphi import keys
-from safenet_jax.protocol.estimate import message_walk, peak_memory, unit_costs
+from safenet_jax.protocol.delphi import keys, message_walk
+from safenet_jax.protocol.estimate import peak_memory, unit_costs
 from safenet_jax.protocol.estimate.unit_costs import UnitCosts
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import sessions

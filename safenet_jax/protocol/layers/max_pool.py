@@ -44,7 +44,6 @@ from safenet_jax.protocol.layers.blocks import Block
 MAX_BLOCK = hashing.MAX_ROWS // 4
 
 
-@functools.cache
 def circuit(form: ActivationFormat) -> circuits.Circuit:
   """ReLU(max) + mask of a window of n^2 values of w = k - t bits.
 
@@ -54,11 +53,15 @@ def circuit(form: ActivationFormat) -> circuits.Circuit:
   The sums take n^2 (w - 1) ANDs, each of the n^2 - 1 maxima 2 w, the ReLU w - 1, and the
   mask w. For n = 2 these are 12 w - 5.
   """
-  width = form.sign_bits - form.dropped
+  return _circuit(form.window**2, form.sign_bits - form.dropped, form.select_bits)
+
+
+@functools.lru_cache(maxsize=64)
+def _circuit(words: int, width: int, select_bits: int) -> circuits.Circuit:
   builder = circuits.Builder()
-  client = builder.input('client', form.window**2 * width)
-  server = builder.input('server', form.window**2 * width)
-  mask = builder.input('mask', form.select_bits)
+  client = builder.input('client', words * width)
+  server = builder.input('server', words * width)
+  mask = builder.input('mask', select_bits)
   values = [
     circuits.add(builder, client[first : first + width], server[first : first + width])
     for first in range(0, len(client), width)
@@ -69,7 +72,7 @@ def circuit(form: ActivationFormat) -> circuits.Circuit:
     values = [circuits.maximum(builder, *pair) for pair in pairs] + rest
   *bits, sign = values[0]
   rectified = [builder.and_(bit, builder.not_(sign)) for bit in bits]
-  rectified += circuits.constant(0, form.select_bits - len(bits))
+  rectified += circuits.constant(0, select_bits - len(bits))
   return builder.build(circuits.add(builder, mask, rectified))
 
 

@@ -50,6 +50,37 @@ class Local:
     return ring.reduce(branch + shortcut, self.bits)
 
 
+class Order:
+  """Whether the client knows its share of a value before any linear layer is computed.
+
+  Values are True or False. A client that reads a stranger's description walks here first,
+  without any array.
+  """
+
+  def conv(self, name: str, layer, known: bool) -> bool:
+    del layer
+    if not known:
+      raise ValueError(
+        f'{name} reads what a linear layer made: two parties serve it behind an activation only'
+      )
+    return False
+
+  dense = conv
+
+  def activation(self, name: str, layer, known: bool) -> bool:
+    del name, layer, known
+    return True
+
+  def average_pool(self, name: str, layer, known: bool) -> bool:
+    del name, layer
+    return known
+
+  max_pool = flatten = gather = average_pool
+
+  def add(self, branch: bool, shortcut: bool) -> bool:
+    return branch and shortcut
+
+
 class Masks(Local):
   """The client's first walk: the mask of every linear layer's input.
 
@@ -67,10 +98,6 @@ class Masks(Local):
 
   def conv(self, name, layer, mask):
     del layer
-    if mask is None:
-      raise ValueError(
-        f'{name} reads what a linear layer made: two parties serve it behind an activation only'
-      )
     self.inputs[name] = mask
 
   dense = conv

@@ -181,13 +181,7 @@ class Structure:
     Raises:
       ValueError: a linear layer reads another one's output, or a sum of them.
     """
-    # Raises where a linear layer's mask would depend on another linear layer.
-    mask = np.zeros((1, *model.input_shape), np.uint64)
-    masks = {
-      name: np.zeros((1, *form.pooled_shape, form.relu + form.polynomial), np.uint64)
-      for name, form in model.activations.items()
-    }
-    records.run(model.layers, share_walks.Masks(model, masks), mask)
+    records.run(model.layers, share_walks.Order(), True)
     linear: dict[str, packing.Convolution] = {}
     found: dict[str, tuple[int, ...]] = {}
     activations = []

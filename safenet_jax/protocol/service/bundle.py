@@ -29,7 +29,7 @@ from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel, RECORDS
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.layers.structure import Structure
-from safenet_jax.transport import record_codec
+from safenet_jax.transport import frames, record_codec
 from safenet_jax.transport.frames import ProtocolError
 
 VERSION = 2
@@ -38,6 +38,8 @@ _MAGIC = b'safenet\x00'
 _DIGEST = hashlib.sha256().digest_size
 # A ResNet's header takes 20 kB.
 _MAX_HEADER = 1 << 20
+# They take 2 GiB as int64. A VGG-16 for 224 x 224 has half as many.
+_MAX_WEIGHTS = 1 << 28
 # An array is stored in the narrowest of these that holds its values.
 _DTYPES = 'int16', 'int32', 'int64'
 
@@ -110,7 +112,7 @@ def load(path: str | os.PathLike[str]) -> FixedPointModel:
   except OSError as error:
     raise ValueError(f'{path} cannot be read: {error.strerror}') from None
   except (ValueError, ProtocolError) as error:
-    raise ValueError(f'{path} is no model to serve: {error}') from None
+    raise ValueError(f'{path} is no model to serve: {frames.printable(str(error))}') from None
 
 
 def _read(file: BinaryIO) -> FixedPointModel:
@@ -173,6 +175,9 @@ def _wanted(public: PublicModel) -> dict[str, tuple[int, ...]]:
         form = public.activations[shape.name]
         if form.polynomial:
           found[f'{shape.name}/coefficients'] = (form.degree + 1, form.polynomial)
+  weights = sum(math.prod(shape) for shape in found.values())
+  if weights > _MAX_WEIGHTS:
+    raise ValueError(f'{weights} weights, want at most {_MAX_WEIGHTS}')
   return found
 
 

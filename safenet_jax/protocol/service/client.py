@@ -14,6 +14,7 @@ from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi import keys, message_shapes
 from safenet_jax.protocol.delphi.party import ClientParty
 from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
+from safenet_jax.protocol.service import budget as budgets
 from safenet_jax.protocol.service import commands, handshake, sessions
 from safenet_jax.protocol.service.description import Description, Expectation
 from safenet_jax.protocol.service.store import ClientStore
@@ -51,6 +52,8 @@ class Client:
     output: str | None = None,
     ledger: Ledger | None = None,
     timeout: float = 60.0,
+    max_memory: int = 4 << 30,
+    max_bytes: int = 4 << 30,
   ):
     """Connects and agrees on the model.
 
@@ -69,11 +72,16 @@ class Client:
         not offer it is refused. The default is the logits, without refusing a server
         that does not offer them.
       ledger: gets every byte and second of this connection.
-      timeout: seconds until a silent server is given up.
+      timeout: seconds until a silent server is given up. What is done for one image may
+        take ten of these, and what its bytes take at 100 kB a second.
+      max_memory: bytes that this process may take. Fewer images are worked on at once
+        where this is little, and a model for which one is too many is refused.
+      max_bytes: both ways, of one image's prediction with its preparation; a model that
+        takes more is refused.
 
     Raises:
       ProtocolError: no server listens there, or it refuses, is not trusted, or serves
-        another model.
+        another model, or one that needs too much.
       ValueError: the mode of the server does not keep preparations in a directory, or
         inferences are to be kept prepared for an output that the server does not offer, or
         the directory's token makes no sense.
@@ -101,6 +109,16 @@ class Client:
       if directory is not None and not self._mode.kept_in_files:
         raise ValueError(f'preparations of mode {self._mode.name} stay in memory')
       self._contexts = keys.contexts(self._structure, self.description.model_id)
+      self._in_memory = directory is None
+      self._budget = budgets.budget(
+        self.description,
+        self._structure,
+        self._contexts,
+        max_memory=max_memory,
+        max_bytes=max_bytes,
+        kept=keep_prepared if self._in_memory else 0,
+        background=1 if keep_prepared else 0,
+      )
       self._store.open(self.description.model_id, answers)
     self._session = self._new_session(self._channel)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None
@@ -116,9 +134,14 @@ class Client:
 
     That many images share the flights of their offline phase: the messages that go one
     way together. With more, both parties would need more memory, and hardly be faster.
-    It is fewer if the server has no room for so many.
+    It is fewer if the server or this process has no room for so many.
     """
-    return min(self._session.lot, self.description.batch, commands.MAX_IMAGES)
+    return min(self._session.lot, self.description.batch, self._most)
+
+  @property
+  def _most(self) -> int:
+    """The most images of one command."""
+    return min(self._budget.images, commands.MAX_IMAGES)
 
   def prepare(self, count: int, output: str | None = None) -> None:
     """Runs the offline phase for `count` inferences.
@@ -129,12 +152,26 @@ class Client:
         class.
 
     Raises:
-      ValueError: the server does not offer this output; nothing was sent.
+      ValueError: the server does not offer this output, or this process has no room for so
+        many; nothing was sent.
       ProtocolError: the server did not do its part, or has no room for so many.
     """
     output = self._served(output)
+    if self._in_memory:
+      self._budget.check_kept(len(self._store) + count)
     with self._ending_on_error():
-      prepare(self._channel, self._session, count, self._store, output)
+      self._prepare(self._channel, self._session, count, output)
+
+  def _prepare(
+    self, channel: Channel, session: sessions.ClientSession, count: int, output: str
+  ) -> None:
+    """Makes preparations over a connection, and keeps them in the store."""
+    for first in range(0, count, self._most):
+      some = min(self._most, count - first)
+      with channel.within(*self._budget.time(some)):
+        commands.send(channel, commands.Command(commands.PREPARE, some, output=output))
+        for material in session.prepare(some, output):
+          self._store.put(material)
 
   def _served(self, output: str | None) -> str:
     """The output, or the client's own for None; ValueError if the server does not offer it."""
@@ -172,7 +209,7 @@ class Client:
     alone, first = output == 'class', 0
     found = [np.empty(0, np.int64) if alone else np.empty((0, self._structure.logits))]
     while first < len(images):
-      count = min(max(self.batch, self._store.count(output)), commands.MAX_IMAGES)
+      count = min(max(self.batch, self._store.count(output)), self._most)
       found.append(self._infer(images[first : first + count], output))
       first += count
     result = np.concatenate(found)
@@ -182,13 +219,14 @@ class Client:
     with self._ending_on_error():
       missing = len(images) - self._store.count(output)
       if missing > 0:
-        prepare(self._channel, self._session, missing, self._store, output)
+        self._prepare(self._channel, self._session, missing, output)
       materials = self._store.take(len(images), output)
       if self._pool:
         self._pool.wake()
       names = [material.identifier for material in materials]
-      commands.send(self._channel, commands.Command(commands.INFER, len(names), names, output))
-      return self._session.infer(materials, images, output)
+      with self._channel.within(*self._budget.time(len(names))):
+        commands.send(self._channel, commands.Command(commands.INFER, len(names), names, output))
+        return self._session.infer(materials, images, output)
 
   @contextlib.contextmanager
   def _ending_on_error(self):
@@ -279,17 +317,6 @@ class _Pool:
           continue
         session = client._new_session(channel)
         while not self._closing and client.prepared < self._count:
-          prepare(channel, session, 1, client._store, client._output)
+          client._prepare(channel, session, 1, client._output)
         commands.send(channel, commands.Command(commands.GOODBYE))
         return
-
-
-def prepare(
-  channel: Channel, session: sessions.ClientSession, count: int, store: ClientStore, output: str
-) -> None:
-  """Makes `count` preparations for an output with the server, and keeps them in the store."""
-  for first in range(0, count, commands.MAX_IMAGES):
-    some = min(commands.MAX_IMAGES, count - first)
-    commands.send(channel, commands.Command(commands.PREPARE, some, output=output))
-    for material in session.prepare(some, output):
-      store.put(material)

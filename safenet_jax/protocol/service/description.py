@@ -14,7 +14,7 @@ from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.model import FixedPointModel, PublicModel, RECORDS
 from safenet_jax.protocol.layers.structure import OUTPUTS, outputs_of
 from safenet_jax.protocol.service import sessions
-from safenet_jax.transport import record_codec
+from safenet_jax.transport import frames, record_codec
 from safenet_jax.transport.frames import ProtocolError
 
 _ID_BYTES = 16
@@ -97,7 +97,8 @@ def decode(raw: bytes) -> Description:
     _check_service(found)
     consistency.check(found.model)
   except ValueError as error:
-    raise ProtocolError(f'the description of the model: {error}') from None
+    reason = frames.printable(str(error))
+    raise ProtocolError(f'the description of the model: {reason}') from None
   return found
 
 

@@ -1,3 +1,7 @@
+import contextlib
+import itertools
+import tracemalloc
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -108,3 +112,47 @@ def test_a_kernel_beyond_the_degree_raises():
 def test_an_empty_shape_raises():
   with pytest.raises(ValueError, match='from 1'):
     packing.Convolution(8, 8, 0, 4, 3)
+
+
+def test_taps_are_those_that_some_output_reads():
+  """Against the definition, for every small axis."""
+  for size, kernel, stride in itertools.product(range(1, 8), range(1, 20), range(1, 9)):
+    before = (kernel - 1) // 2
+    pixels = np.arange(-(-size // stride))[:, None] * stride + np.arange(kernel) - before
+    wanted = np.flatnonzero(((pixels >= 0) & (pixels < size)).any(axis=0))
+    axis, *_ = packing._axes(size, kernel, stride)
+    assert sorted(axis.taps[axis.taps < kernel]) == wanted.tolist()
+
+
+@settings(deadline=None, max_examples=100)
+@given(shapes)
+def test_outputs_are_counted_without_their_places(layer):
+  layout = packing.layout(layer, DEGREE)
+  for group in range(layout.outputs):
+    assert layout.output_count(group) == layout.output_places(group).size
+
+
+def test_axes_are_cut_into_all_equal_parts():
+  for whole, most in itertools.product(range(1, 60), (1, 7, 60)):
+    wanted = {-(-whole // n) for n in range(1, whole + 1)}
+    assert packing._parts(whole, most) == sorted(part for part in wanted if part <= most)
+
+
+@pytest.mark.parametrize(
+  'shape',
+  [
+    (65536, 16, 16, 16, 65536, 1),
+    (65536, 16, 16, 16, 65536, 65536),
+    (4096, 4096, 1, 1, 61, 1),
+    (16, 16, 65536, 65536, 33, 16),
+  ],
+)
+def test_a_layout_takes_little_memory_however_large_the_layer_is(shape):
+  """The kernel of 65536 once took 32 GiB, on a map of as many rows."""
+  tracemalloc.start()
+  try:
+    with contextlib.suppress(ValueError):
+      packing.layout(packing.Convolution(*shape), 4096)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 23
+  finally:
+    tracemalloc.stop()
