@@ -211,7 +211,13 @@ def _check_config() -> None:
     raise ValueError('no --config, want --config=experiments/configs/<name>.py')
   if not pathlib.Path(path).is_file():
     raise ValueError(f'no config file {path}')
-  get_config = runpy.run_path(path).get('get_config')
+  try:
+    get_config = runpy.run_path(path).get('get_config')
+  except (SyntaxError, NameError, ImportError) as error:
+    # Any other error keeps its trace: it may be that of a module which the config imports.
+    number = getattr(error, 'lineno', None)
+    place = f'{path}, line {number}' if number else path
+    raise ValueError(f'{place} is no config: {getattr(error, "msg", None) or error}') from None
   if get_config is None:
     raise ValueError(f'{path} has no get_config(preset)')
   config = get_config(preset)

@@ -10,7 +10,7 @@ import signal
 import ssl
 import time
 
-from safenet_jax.console import errors, options, process_memory
+from safenet_jax.console import directories, errors, options, process_memory
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
@@ -70,7 +70,9 @@ class Serving:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """The options of the command."""
-  parser.add_argument('--bundle', metavar='FILE', required=True, help='file of the model')
+  parser.add_argument(
+    '--bundle', type=options.text, metavar='FILE', required=True, help='file of the model'
+  )
   options.add(parser, Serving)
 
 
@@ -94,6 +96,7 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
   context = _context(serving)
   if serving.ledgers:
     pathlib.Path(serving.ledgers).mkdir(parents=True, exist_ok=True)
+    directories.check('ledgers', serving.ledgers)
   # `force`, because logging may be set up already in a way that drops all but warnings.
   logging.basicConfig(
     level=logging.WARNING, format='%(asctime)s %(levelname)s %(message)s', force=True

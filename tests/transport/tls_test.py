@@ -126,7 +126,9 @@ def test_an_encrypted_key_is_refused_instead_of_asked_for(files, tmp_path):
       serialization.BestAvailableEncryption(b'secret'),
     )
   )
-  with pytest.raises(ValueError, match=f'key {encrypted}'):
+  with pytest.raises(
+    ValueError, match=f'key {encrypted}: it is encrypted, want one without a pass'
+  ):
     tls.server_context(files.certificate, encrypted)
 
 
@@ -140,11 +142,15 @@ def test_a_new_certificate_replaces_an_old_one(tmp_path):
 @pytest.mark.parametrize(
   'make, message',
   [
-    (lambda f, o: tls.server_context(f.certificate, o.key), 'KEY_VALUES_MISMATCH|key values'),
-    (lambda f, o: tls.server_context('missing.pem', f.key), 'missing.pem.*No such file'),
+    (lambda f, o: tls.server_context(f.certificate, o.key), 'key .* is the key of another cert'),
+    (lambda f, o: tls.server_context(f.key, f.key), 'certificate .*: no certificate in it, want'),
+    (lambda f, o: tls.server_context(f.certificate, f.certificate), 'key .*: no private key in it'),
+    (lambda f, o: tls.server_context('missing.pem', f.key), '^missing.pem: No such file'),
+    (lambda f, o: tls.server_context(f.certificate, 'missing.pem'), '^missing.pem: No such file'),
+    (lambda f, o: tls.server_context(f.certificate.parent, f.key), 'Is a directory'),
     (lambda f, o: tls.server_context(*f, client_ca='missing.pem'), 'authorities missing.pem'),
     (lambda f, o: tls.client_context('missing.pem'), 'authorities missing.pem: No such file'),
-    (lambda f, o: tls.client_context(f.key), 'authorities .*insecure_test_key.pem'),
+    (lambda f, o: tls.client_context(f.key), 'authorities .*insecure_test_key.pem: no certific'),
     (lambda f, o: tls.client_context(None, f.certificate), 'want both or neither'),
   ],
 )
@@ -152,6 +158,27 @@ def test_wrong_files_are_one_line(files, others, make, message):
   with pytest.raises(ValueError, match=message) as caught:
     make(files, others)
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('host', ['', 'a..b', '.b', 'bücher', '10.0.0.256', 'http://a', 'x' * 64])
+def test_a_certificate_is_for_names_and_addresses(tmp_path, host):
+  with pytest.raises(ValueError, match='want an address, or a name of ASCII letters'):
+    tls.insecure_test_certificate(tmp_path / 'new', ('localhost', host))
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(
+  'host, port, message',
+  [
+    ('127.0.0.1', 99999, 'port 99999, want 1 to 65535'),
+    ('127.0.0.1', -1, 'port -1, want 1 to 65535'),
+    ('a..b', 7341, "host 'a..b', want the name or address of a server"),
+    ('x' * 64, 7341, "host 'xxx.*want the name or address of a server"),
+  ],
+)
+def test_what_cannot_be_a_server_is_refused(host, port, message):
+  with pytest.raises(ValueError, match=message):
+    channels.connect(host, port, context=None)
 
 
 def test_nobody_listening_is_one_line():
