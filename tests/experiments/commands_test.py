@@ -52,10 +52,14 @@ def test_a_smoke_run_leaves_a_plan_a_ledger_and_a_report_with_pictures(workdir):
   plan = json.loads((workdir / 'plan.json').read_text())
   assert plan['network'] == 'cnn7' and len(plan['ratio']) == len(plan['degree']) == 7
   assert set(plan['validation_accuracy']) == {'pretrained', 'control', 'planned'}
-  ledger = json.loads((workdir / 'ledger.json').read_text())
-  assert ledger['images'] == ledger['agreement'] == 2
-  assert ledger['phases']['online']['bytes'] > 0
+  ledger = json.loads((workdir / 'client_ledger.json').read_text())
+  assert ledger['images'] == ledger['agreement'] == 2 >= ledger['correct']
+  # The client's own, of a real offline phase: a simulator knows neither keys nor a handshake.
+  assert ledger['mode'] == 'client' and {'handshake', 'setup'} < set(ledger['phases'])
+  assert ledger['phases']['offline']['bytes'] > ledger['phases']['online']['bytes'] > 0
+  assert ledger['out_of_range'].keys() and ledger['quantization']
   report = (workdir / 'report.md').read_text()
+  assert 'two processes over TLS on one machine: the mean of 2 test images' in report
   for picture in re.findall(r'!\[.*?\]\((.*?)\)', report):
     assert (workdir / picture).read_bytes().startswith(b'\x89PNG')
     assert (workdir / picture).with_suffix('.csv').read_text().count('\n') > 2
@@ -106,14 +110,14 @@ def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
   assert ledger['phases']['online']['rounds'] == 2 * 8
 
 
-def test_two_processes_leave_the_ledger_of_the_client(workdir):
-  found = run('infer', *SMALL, f'--workdir={workdir}', '--two_processes', '--count=3')
-  assert 'infer: 3 of 3 private classes of two processes equal' in found.stdout
-  ledger = json.loads((workdir / 'client_ledger.json').read_text())
-  assert ledger['agreement'] == ledger['images'] == 3 >= ledger['correct']
-  assert ledger['phases']['offline']['bytes'] > ledger['phases']['online']['bytes'] > 0
-  run('report', *SMALL, f'--workdir={workdir}')
-  assert 'two processes, mean of 3 images' in (workdir / 'report.md').read_text()
+def test_a_simulation_leaves_a_ledger_of_its_own(workdir):
+  before = (workdir / 'client_ledger.json').read_bytes()
+  found = run('infer', *SMALL, f'--workdir={workdir}', '--simulate', '--count=3')
+  assert 'infer: 3 of 3 private classes equal' in found.stdout and 'simulated, ' in found.stdout
+  ledger = json.loads((workdir / 'ledger.json').read_text())
+  assert ledger['agreement'] == ledger['images'] == 3 and ledger['images_per_second'] > 0
+  assert set(ledger['phases']) == {'offline', 'online'}
+  assert (workdir / 'client_ledger.json').read_bytes() == before
 
 
 def test_a_run_is_exported_to_a_file_that_is_a_model(workdir, tmp_path):
