@@ -25,7 +25,7 @@ def session(channel):
 
 
 def listening(files, serve_session=session, **options):
-  options = {'timeout': 1.5, 'handshake_timeout': 1.5} | options
+  options = {'timeout': 300.0, 'handshake_timeout': 300.0} | options
   return listeners.Listener(
     '127.0.0.1', 0, serve_session, context=tls.server_context(*files), **options
   )
@@ -33,7 +33,7 @@ def listening(files, serve_session=session, **options):
 
 def connect(server, files, **options):
   return channels.connect(
-    *server.address, context=tls.client_context(files.certificate), timeout=5, **options
+    *server.address, context=tls.client_context(files.certificate), timeout=300, **options
   )
 
 
@@ -57,7 +57,7 @@ def lines(caplog, event):
 
 def until(condition):
   """Waits for what happens in another thread."""
-  end = time.monotonic() + 5
+  end = time.monotonic() + 300
   while not condition():
     assert time.monotonic() < end
     time.sleep(0.01)
