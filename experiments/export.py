@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments.lib import launcher, served_model
 from safenet_jax.approximation import planned_weights
+from safenet_jax.console import directories
 from safenet_jax.protocol.service import bundle as bundles
 from safenet_jax.search import members
 
@@ -23,9 +24,7 @@ from safenet_jax.search import members
 def main() -> None:
   if not launcher.OUT.value:
     raise ValueError('no --out, want a file for the model')
-  if not pathlib.Path(launcher.OUT.value).parent.is_dir():
-    # An error now, and not after calibration.
-    raise ValueError(f'--out={launcher.OUT.value}: no such directory')
+  directories.check_file('out', launcher.OUT.value)
   run = served_model.served(launcher.CONFIG.value)
   if launcher.OUT.value.endswith('.npz'):
     arrays: dict[str, Any] = planned_weights.flatten_planned(

@@ -189,7 +189,8 @@ def guarded(main: Callable[[], None]) -> None:
 
 def _parse(needs_config, needs_workdir, argv):
   try:
-    if needs_config and not any(map(given, ('help', 'helpfull', 'helpshort'))):
+    wanted = needs_config or given('config')
+    if wanted and not any(map(given, ('help', 'helpfull', 'helpshort'))):
       _check_config()
     rest = flags.FLAGS(argv)
     if len(rest) > 1:

@@ -48,6 +48,6 @@ def parsed(record: type[Record]) -> Record:
     values[found.name] = flags.FLAGS[found.name].value
     if found.required and values[found.name] is None:
       raise ValueError(f'no --{found.name}, want {found.help}')
-    if values[found.name] == '':
+    if flags.FLAGS[found.name].present and values[found.name] in ('', []):
       raise ValueError(f'--{found.name} is empty, want {found.help}')
   return options.build(record, values)

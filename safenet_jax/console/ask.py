@@ -157,11 +157,8 @@ def output_file(asking: Asking) -> pathlib.Path | None:
   """Where the ledger is written. A bad path is a ValueError now, not after minutes of work."""
   if asking.out is None:
     return None
-  path = pathlib.Path(asking.out)
-  if path.is_dir() or not path.parent.is_dir():
-    raise ValueError(f'--out={path}: want a file in a directory that is there')
-  directories.check('out', path.parent)
-  return path
+  directories.check_file('out', asking.out)
+  return pathlib.Path(asking.out)
 
 
 def _summary(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
