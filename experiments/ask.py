@@ -28,6 +28,8 @@ def main() -> None:
   if load_test.REQUESTS.value:
     requests, count = load_test.REQUESTS.value, load_test.CLIENTS.value or 1
     load_test.show(asking, requests=requests, count=count, labels=LABELS.value)
+  elif LABELS.value is not None:
+    raise ValueError('--labels without --requests, want both or neither')
   else:
     ask.ask(asking)
 

@@ -49,7 +49,7 @@ def _show(console, title, header, rows, left: int, total: bool) -> None:
 
 
 def _estimate(console, config, net, path: str) -> None:
-  costs = unit_costs.load(COSTS.value) if COSTS.value else unit_costs.DEFAULT
+  costs = unit_costs.DEFAULT if COSTS.value is None else unit_costs.load(COSTS.value)
   plan = plans.load(path, config.model.name, len(networks.activation_channels(net)))
   mode = MODE.value or sessions.DEFAULT
   found = estimates.inference(untrained.model(net, plan).public, mode, costs)
@@ -69,9 +69,9 @@ def main() -> None:
     console.width = 100  # a file has no width of its own
   title = f'{config.model.name} on {config.data.name}'
   _show(console, title, *tables.architecture(net), left=2, total=True)
-  if PLAN.value:
+  if PLAN.value is not None:
     _estimate(console, config, net, PLAN.value)
-  elif COSTS.value:
+  elif COSTS.value is not None:
     raise ValueError('--costs without --plan, want the plan whose inference to estimate')
   print(f'activations: {sum(networks.relu_counts(net))}')
 

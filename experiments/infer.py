@@ -1,12 +1,17 @@
-"""Private inference of test images, both parties simulated in this process.
+"""Private inference of test images by two processes, a server and a client.
 
   python -m experiments.infer --config=experiments/configs/cnn7_fashion.py --workdir=runs/demo
 
---count says how many test images, --batch how many of them at once at most. The ledger of bytes
-and seconds is left in the workdir. With --two_processes the real commands of both parties,
-`safenet serve` and `safenet ask`, talk over TLS instead, and the client's ledger is left in the
-workdir. Then --batch=1 asks for one image after another.
+They are the real commands of both parties, `safenet serve` and `safenet ask`, and talk over TLS on
+this machine, with a certificate that is thrown away. The client's ledger of bytes and seconds is
+left in the workdir. --count says how many test images.
+
+With --simulate both parties are simulated in this process, and the ledger of one image is left. It
+is for whole test sets: --batch images at once take less time each, and there is no offline phase,
+as a dealer hands out what that would make.
 """
+
+from typing import Any
 
 from absl import flags
 import numpy as np
@@ -15,19 +20,23 @@ from experiments.lib import launcher, scores, test_sets, two_processes
 from experiments.lib import served_model as planned_
 from safenet_jax.crypto import randomness
 from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.report import runs
 from safenet_jax.search import members
 from safenet_jax.transport import ledger as ledgers
 
-TWO_PROCESSES = flags.DEFINE_bool(
-  'two_processes', False, 'Ask a server process over TLS instead of simulating both parties.'
+SIMULATE = flags.DEFINE_bool(
+  'simulate', False, 'Simulate both parties in this process: for whole test sets.'
 )
 COUNT = flags.DEFINE_integer(
   'count', None, 'How many test images, secure.images by default.', lower_bound=1
 )
 BATCH = flags.DEFINE_integer(
-  'batch', 16, 'Images at once; fewer where memory is short.', lower_bound=1
+  'batch',
+  None,
+  'Images at once; fewer where memory is short. By default 1, and 16 with --simulate.',
+  lower_bound=1,
 )
 
 
@@ -47,65 +56,63 @@ def main() -> None:
     print(line)
   wanted = COUNT.value or config.secure.images
   test, labels = (np.asarray(part[:wanted]) for part in images.test)
-  count, ranges = len(test), formats.RangeReport()
-  plain = test_sets.plain(model, test, ranges)
-  if TWO_PROCESSES.value:
-    _ask(model, test, labels, plain.argmax(-1), workdir)
-    return
-
-  source = randomness.SystemRandomness()
-  # The first call compiles, so it has no ledger. The ledger is that of one image.
-  simulator.infer(model, test[:1], source)
-  ledger = ledgers.Ledger()
-  simulator.infer(model, test[:1], source, ledger=ledger)
-  with launcher.progress_bar('infer') as progress:
-    private = test_sets.run(model, test, source, batch=BATCH.value or 1, report=progress)
-  classes, speed = private.logits.argmax(-1), private.images_per_second
+  ranges = formats.RangeReport()
+  plain = test_sets.plain(model, test, ranges).argmax(-1)
+  if SIMULATE.value:
+    name, (classes, record) = 'ledger.json', _simulate(model, test, BATCH.value or 16)
+  else:
+    name, (classes, record) = runs.CLIENT_LEDGER, _ask(model, test, BATCH.value or 1)
   # The plaintext network's score on all test images, taken once in a run by whichever command.
   scores.tested(workdir, 'finetune', planned, task, net, images)
+  agree, correct = int((classes == plain).sum()), int((classes == labels).sum())
   workdir.write_json(
-    'ledger.json',
-    ledger.record()
+    name,
+    record
     | {
-      'mode': 'simulator, offline correlations from an insecure dealer',
-      'images': count,
-      'images_per_second': speed,
-      'agreement': int((classes == plain.argmax(-1)).sum()),
-      'correct': int((classes == labels).sum()),
-      'fixed_point_correct': int((plain.argmax(-1) == labels).sum()),
+      'images': len(test),
+      'agreement': agree,
+      'correct': correct,
+      'fixed_point_correct': int((plain == labels).sum()),
       'out_of_range': ranges.exceeded,
       'truncation_failure': ranges.truncation_failure,
       'quantization': report.record(),
     },
   )
-  agree = (classes == plain.argmax(-1)).sum()
   print(
-    f'infer: {agree} of {count} private predictions equal the plaintext fixed-point network'
-    f'{f", {speed:.2f} images/s simulated" if speed else ""}'
+    f'infer: {agree} of {len(test)} private classes equal those of the plaintext fixed-point '
+    f'network, {correct} are right; {_summary(record, len(test))}'
   )
 
 
-def _ask(model, images, labels, plain, workdir) -> None:
-  """Two processes: their classes beside those of the fixed-point network and the labels."""
-  answers = two_processes.ask(model, images, batch=BATCH.value or 1)
-  found = np.array(answers.classes)
-  workdir.write_json(
-    runs.CLIENT_LEDGER,
-    answers.ledger
-    | {
-      'agreement': int((found == plain).sum()),
-      'correct': int((found == labels).sum()),
-      'fixed_point_correct': int((plain == labels).sum()),
-      'server_memory': answers.server._asdict(),
-    },
-  )
-  phases = answers.ledger['phases']
-  offline, online = (phases[phase]['wall_seconds'] / len(found) for phase in ('offline', 'online'))
-  print(
-    f'infer: {(found == plain).sum()} of {len(found)} private classes of two processes equal '
-    f'the plaintext fixed-point network, {(found == labels).sum()} are right; '
-    f'{offline:.2f} s offline and {online:.3f} s online per image'
-  )
+def _simulate(model: FixedPointModel, images: np.ndarray, batch: int):
+  """The classes of the images, and the ledger of one of them with the speed of all."""
+  source = randomness.SystemRandomness()
+  # The first call compiles, so it has no ledger. The ledger is that of one image.
+  simulator.infer(model, images[:1], source)
+  ledger = ledgers.Ledger()
+  simulator.infer(model, images[:1], source, ledger=ledger)
+  with launcher.progress_bar('infer') as progress:
+    private = test_sets.run(model, images, source, batch=batch, report=progress)
+  return private.logits.argmax(-1), ledger.record() | {
+    'mode': 'simulator, offline correlations from an insecure dealer',
+    'images_per_second': private.images_per_second,
+  }
+
+
+def _ask(model: FixedPointModel, images: np.ndarray, batch: int):
+  """The classes that the client got, and its ledger of all images."""
+  answers = two_processes.ask(model, images, batch=batch)
+  memory = {'server_memory': answers.server._asdict()}
+  return np.array(answers.classes), answers.ledger | memory
+
+
+def _summary(record: dict[str, Any], images: int) -> str:
+  """How fast it was, in a few words."""
+  if 'images_per_second' in record:
+    speed = record['images_per_second']
+    return f'simulated{f", {speed:.2f} images/s" if speed else ""}'
+  offline, online = (record['phases'][p]['wall_seconds'] / images for p in ('offline', 'online'))
+  return f'two processes took {offline:.2f} s offline and {online:.3f} s online per image'
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ import rich.table
 
 from experiments.lib import launcher
 from safenet_jax import json_files
-from safenet_jax.report import measurements, page, tables
+from safenet_jax.report import costs, measurements, page, tables
 from safenet_jax.report import runs as runs_lib
 from safenet_jax.workdir import Workdir
 
@@ -57,7 +57,7 @@ def main() -> None:
   for run in runs if len(runs) == 1 else ():
     if run.plan:
       _print(console, 'plan', *tables.layers(run.plan))
-      summary = tables.summary(run.plan, run.ledger, run.evaluations, run.thin)
+      summary = tables.summary(run.plan, costs.inference(run), run.evaluations, run.thin)
       _print(console, 'result', ('quantity', 'value'), summary)
   print(f'report: {out / "report.md"}, {out / "report.html"}')
 

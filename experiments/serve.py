@@ -31,6 +31,8 @@ def _model() -> FixedPointModel:
 
 
 def main() -> None:
+  if BUNDLE.value == '':
+    raise ValueError('--bundle is empty, want a file of experiments.export')
   if BUNDLE.value and launcher.CONFIG.value is not None:
     raise ValueError('--bundle and --config, want one of them')
   serve.serve(_model, party_flags.parsed(serve.Serving))

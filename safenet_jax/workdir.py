@@ -5,7 +5,8 @@ metrics.jsonl     one JSON object per line, each with its phase and step
 plan.json         the plan that the search found
 evaluations.json  accuracies of the run's networks; each is to see the test images once
 thin/             a thin all-ReLU network's run, to compare with the plan
-ledger.json       bytes and seconds of a private inference
+client_ledger.json  bytes and seconds of private inferences by two processes
+ledger.json       the same of one inference that was simulated
 checkpoints/      orbax checkpoints, one folder per phase
 .lock             which process writes here now
 

@@ -235,7 +235,8 @@ def guarded(main: Callable[[], None]) -> None:
 
 def _parse(needs_config, needs_workdir, argv):
   try:
-    if needs_config and not any(map(given, ('help', 'helpfull', 'helpshort'))):
+    wanted = needs_config or given('config')
+    if wanted and not any(map(given, ('help', 'helpfull', 'helpshort'))):
       _check_config()
     rest = flags.FLAGS([argv[0], *map(_expanded, argv[1:])])
     if len(rest) > 1:

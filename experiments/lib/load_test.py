@@ -1,9 +1,11 @@
 """A load test of a server: requests of one image each, by several client processes at once."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import functools
 import multiprocessing
 from multiprocessing import connection
+import signal
 import ssl
 import time
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from absl import flags
 import numpy as np
 
 from safenet_jax.console import ask as asks
-from safenet_jax.console import process_memory, progress
+from safenet_jax.console import errors, process_memory, progress
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport.frames import ProtocolError
@@ -81,6 +83,7 @@ def run(
   *,
   requests: int,
   count: int,
+  output: str = 'logits',
   done: Callable[[int], None] = lambda number: None,
 ) -> Load:
   """Sends requests for the images in turn.
@@ -90,6 +93,7 @@ def run(
     context: makes a client's TLS context; picklable.
     images: uint8 [N, H, W, C].
     requests, count: how many requests there are in all, and how many clients share them.
+    output: what is asked for, of `structure.OUTPUTS`.
     done: called after each answer with the number of answers so far.
 
   Raises:
@@ -102,7 +106,9 @@ def run(
       ours, theirs = spawn.Pipe()
       numbers = range(index, requests, count)
       processes.append(
-        spawn.Process(target=_client, args=(theirs, address, context, images, numbers), daemon=True)
+        spawn.Process(
+          target=_client, args=(theirs, address, context, images, numbers, output), daemon=True
+        )
       )
       processes[-1].start()
       theirs.close()
@@ -111,7 +117,7 @@ def run(
       _receive(pipe)
     start = time.perf_counter()
     for pipe in pipes:
-      pipe.send('go')
+      _send(pipe, 'go')
     found: list[Request] = []
     while len(found) < requests:
       for ready in connection.wait(pipes):
@@ -119,8 +125,13 @@ def run(
         done(len(found))
     seconds = time.perf_counter() - start
     for pipe in pipes:
-      pipe.send('end')
+      _send(pipe, 'end')
     return Load(found, seconds, [_receive(pipe) for pipe in pipes])
+  except BaseException:
+    # The others may wait for the server, which may be what has failed.
+    for process in processes:
+      process.terminate()
+    raise
   finally:
     for pipe in pipes:
       pipe.close()
@@ -141,8 +152,10 @@ def show(asking: asks.Asking, *, requests: int, count: int, labels: str | None) 
     ValueError: files that are not what they should be.
     ProtocolError: a client's session failed.
   """
+  if asking.prepared is not None:
+    raise ValueError('--prepared and --requests, want one: requests prepare and infer in turn')
   images, path = asks.read_images(asking), asks.output_file(asking)
-  wanted = None if labels is None else _labels(labels, len(images))
+  wanted = None if labels is None else _labels(labels, len(images), asking.count)
   with progress.bars(requests=requests) as advance:
     found = run(
       (asking.host, asking.port),
@@ -150,6 +163,7 @@ def show(asking: asks.Asking, *, requests: int, count: int, labels: str | None) 
       images,
       requests=requests,
       count=count,
+      output=asking.output,
       done=lambda number: advance('requests', 1),
     )
   quantities = found.quantities()
@@ -164,41 +178,57 @@ def show(asking: asks.Asking, *, requests: int, count: int, labels: str | None) 
     ledgers.save({name: value for name, (value, _) in quantities.items()} | about, path)
 
 
-def _labels(path: str, count: int) -> list[int]:
-  labels = asks.read_array(path)[:count]
-  if labels.dtype.kind not in 'iu' or labels.shape != (count,):
-    raise ValueError(f'{path} holds {labels.dtype} {labels.shape}, want one integer per image')
-  return labels.tolist()
+def _labels(path: str, images: int, first: int | None) -> list[int]:
+  """One label for each image, out of a file with those of all or of the `first` images."""
+  labels = asks.read_array(path)
+  found = labels if first is None or not labels.ndim else labels[:first]
+  if labels.dtype.kind not in 'iu' or found.shape != (images,):
+    raise ValueError(
+      f'{path} holds {labels.dtype} {labels.shape}, want an integer for each of {images} images'
+    )
+  return found.tolist()
+
+
+def _send(pipe, word: str) -> None:
+  with contextlib.suppress(BrokenPipeError):  # `_receive` says why the client is gone
+    pipe.send(word)
 
 
 def _receive(pipe) -> Any:
   try:
     found = pipe.recv()
-  except EOFError:
+  except (EOFError, ConnectionResetError):
     raise ProtocolError('a client ended') from None
   if isinstance(found, str):
     raise ProtocolError(found)
   return found
 
 
-def _client(pipe, address, context, images: np.ndarray, numbers: range) -> None:
+def _client(pipe, address, context, images: np.ndarray, numbers: range, output: str) -> None:
   """A client's process. One inference makes keys and buffers, then come the timed requests."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
   try:
-    with clients.Client(*address, context=context()) as client:
-      client.infer(images[:1])
-      pipe.send(True)
-      pipe.recv()
-      for number in numbers:
-        image = number % len(images)
-        start = time.perf_counter()
-        client.prepare(1)
-        prepared = time.perf_counter()
-        label = int(client.infer(images[image : image + 1]).argmax())
-        end = time.perf_counter()
-        pipe.send((image, label, prepared - start, end - prepared))
-    pipe.recv()
-    pipe.send(process_memory.memory().peak)
-  except (ProtocolError, ValueError) as error:
-    pipe.send(str(error))
-  except (EOFError, BrokenPipeError):  # another client failed
+    _ask(pipe, address, context, images, numbers, output)
+  except EOFError:  # another client failed
     return
+  except errors.USER_ERRORS as error:
+    with contextlib.suppress(OSError):  # then nobody is there to tell
+      pipe.send(errors.line(error))
+
+
+def _ask(pipe, address, context, images: np.ndarray, numbers: range, output: str) -> None:
+  with clients.Client(*address, context=context(), output=output) as client:
+    client.infer(images[:1])
+    pipe.send(True)
+    pipe.recv()
+    for number in numbers:
+      image = number % len(images)
+      start = time.perf_counter()
+      client.prepare(1)
+      prepared = time.perf_counter()
+      (found,) = client.infer(images[image : image + 1])
+      end = time.perf_counter()
+      label = int(found if output == 'class' else found.argmax())
+      pipe.send((image, label, prepared - start, end - prepared))
+  pipe.recv()
+  pipe.send(process_memory.memory().peak)

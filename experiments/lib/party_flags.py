@@ -44,11 +44,13 @@ def parsed(record: type[Record]) -> Record:
   """The record with the values of the flags.
 
   Raises:
-    ValueError: a required option is missing.
+    ValueError: a required option is missing, or a value is empty.
   """
   values = {}
   for found in options.described(record):
     values[found.name] = flags.FLAGS[found.name].value
     if found.required and values[found.name] is None:
       raise ValueError(f'no --{found.name}, want {found.help}')
+    if flags.FLAGS[found.name].present and values[found.name] in ('', []):
+      raise ValueError(f'--{found.name} is empty, want {found.help}')
   return options.build(record, values)

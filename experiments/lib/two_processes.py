@@ -38,7 +38,7 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
     workers: processes of the server for homomorphic encryption; with 0 its session computes.
 
   Raises:
-    RuntimeError: the client failed; with its error.
+    RuntimeError: a party failed; with its error.
   """
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
@@ -51,10 +51,13 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
       '--host=127.0.0.1',
       '--port=0',
       f'--workers={workers}',
+      log=root / 'serve.log',
     ) as server:
       output = cast(IO[str], server.stdout)
-      authority = output.readline().split('--ca=')[1].strip()
+      authority = output.readline().partition('--ca=')[2].strip()
       port = output.readline().rpartition(':')[2].strip()
+      if not port:
+        raise RuntimeError(f'the server ended: {_last(root / "serve.log")}')
       with _process(
         'ask',
         '--host=127.0.0.1',
@@ -63,26 +66,36 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
         f'--batch={batch}',
         f'--images={root / "images.npy"}',
         f'--out={root / "ledger.json"}',
+        log=root / 'ask.log',
       ) as client:
-        found, log = client.communicate()
+        found, _ = client.communicate()
       if client.returncode:
-        raise RuntimeError(f'the client ended with code {client.returncode}: {log.strip()}')
+        raise RuntimeError(
+          f'the client ended with code {client.returncode}: {_last(root / "ask.log")}'
+        )
       memory = process_memory.memory(server.pid)
     ledger = json.loads((root / 'ledger.json').read_text())
   return Answers([int(line) for line in found.split()], ledger, memory)
 
 
 @contextlib.contextmanager
-def _process(command: str, *flags: str) -> Iterator[subprocess.Popen]:
+def _process(command: str, *flags: str, log: pathlib.Path) -> Iterator[subprocess.Popen]:
   """A command of `safenet`, which is killed if it is still there at the end of the block."""
-  log = subprocess.PIPE if command == 'ask' else subprocess.DEVNULL
-  with subprocess.Popen(
-    [sys.executable, '-m', 'safenet_jax', command, *flags],
-    stdout=subprocess.PIPE,
-    stderr=log,
-    text=True,
-  ) as process:
+  with (
+    open(log, 'w') as errors,
+    subprocess.Popen(
+      [sys.executable, '-m', 'safenet_jax', command, *flags],
+      stdout=subprocess.PIPE,
+      stderr=errors,
+      text=True,
+    ) as process,
+  ):
     try:
       yield process
     finally:
       process.kill()
+
+
+def _last(log: pathlib.Path) -> str:
+  """The last line of a log, which is that of the error."""
+  return (log.read_text().splitlines() or ['it said nothing'])[-1]

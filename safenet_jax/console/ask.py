@@ -9,8 +9,9 @@ import sys
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
-from safenet_jax.console import options, process_memory, progress, tables
+from safenet_jax.console import directories, options, process_memory, progress, tables
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.transport import ledger as ledgers
@@ -91,6 +92,8 @@ def ask(asking: Asking) -> None:
     max_bytes=int(asking.max_bytes_gib * (1 << 30)),
   ) as client:
     client.infer(images[:0])  # refuses images of a wrong shape before anything is prepared
+    if asking.prepared is not None:
+      directories.check('prepared', asking.prepared)
     for label in _classes(client, images, asking):
       print(label)
   record = ledger.record()
@@ -144,24 +147,26 @@ def read_images(asking: Asking) -> np.ndarray:
 def read_array(path: str) -> np.ndarray:
   """The array in an .npy file; ValueError where there is none."""
   try:
-    found = np.load(path, allow_pickle=False)
+    with open(path, 'rb') as file:
+      start = file.read(len(npy.MAGIC_PREFIX))
+      file.seek(0)
+      # `np.load` would take any other file for a pickle or an archive.
+      if start == npy.MAGIC_PREFIX:
+        return npy.read_array(file, allow_pickle=False)
   except OSError as error:
     raise ValueError(f'{path} cannot be read: {error.strerror or error}') from None
-  except (ValueError, EOFError, MemoryError) as error:
-    raise ValueError(f'{path} is no .npy file: {error}') from None
-  if not isinstance(found, np.ndarray):
-    raise ValueError(f'{path} holds several arrays, want an .npy file')
-  return found
+  except Exception as error:  # numpy parses the header, and does not say what it may raise
+    raise ValueError(f'{path} is a damaged .npy file, or has no numbers: {error}') from None
+  kind = 'is an archive' if start.startswith(b'PK') else 'is no .npy file'
+  raise ValueError(f'{path} {kind}, want one array as numpy.save writes it')
 
 
 def output_file(asking: Asking) -> pathlib.Path | None:
   """Where the ledger is written. A bad path is a ValueError now, not after minutes of work."""
   if asking.out is None:
     return None
-  path = pathlib.Path(asking.out)
-  if path.is_dir() or not path.parent.is_dir():
-    raise ValueError(f'--out={path}: want a file in a directory that is there')
-  return path
+  directories.check_file('out', asking.out)
+  return pathlib.Path(asking.out)
 
 
 def _summary(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from safenet_jax.console import options
 from safenet_jax.transport import tls
 
 USAGE = 'DIR [--host=NAME ...]'
@@ -15,7 +16,9 @@ DESCRIPTION = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """The options of the command."""
-  parser.add_argument('directory', metavar='DIR', help='where to write both files')
+  parser.add_argument(
+    'directory', type=options.text, metavar='DIR', help='where to write both files'
+  )
   parser.add_argument(
     '--host',
     metavar='NAME',
@@ -27,9 +30,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
   """Writes certificate and key and says how to use them; ValueError for a malformed host."""
   directory = os.path.expanduser(arguments.directory)
-  for host in arguments.host or ():
-    if not host or not host.isascii():
-      raise ValueError(f'--host={host}, want a name of ASCII letters or an address')
   hosts = (tuple(arguments.host),) if arguments.host else ()
   files = tls.insecure_test_certificate(directory, *hosts)
   print('certificate: INSECURE, for tests only, good for a week')

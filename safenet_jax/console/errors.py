@@ -10,5 +10,9 @@ def line(error: BaseException) -> str:
   """An error in one line, without the system's error number."""
   text = str(error)
   if isinstance(error, OSError) and error.strerror:
-    text = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
+    # Of a socket that cannot listen, Python adds the address once more, in parentheses.
+    text = error.strerror.partition(' (while ')[0]
+    if isinstance(error, FileExistsError):
+      text = 'a file of this name is there, want a directory'
+    text = f'{error.filename}: {text}' if error.filename else text
   return ' '.join(text.split()) or type(error).__name__

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 import os
 
-from safenet_jax.console import tables
+from safenet_jax.console import options, tables
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.estimate import estimate as estimates
@@ -24,9 +24,10 @@ DESCRIPTION = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """The options of the command."""
-  parser.add_argument('bundle', metavar='BUNDLE', help='file of the model')
+  parser.add_argument('bundle', type=options.text, metavar='BUNDLE', help='file of the model')
   parser.add_argument(
     '--costs',
+    type=options.text,
     metavar='FILE',
     help="a machine's costs, for seconds: JSON of the benchmark's suite units",
   )

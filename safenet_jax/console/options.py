@@ -105,24 +105,35 @@ def build(record: type[Record], values: Mapping[str, Any]) -> Record:
   return record(**found)
 
 
+def text(value: str) -> str:
+  """The text of an option or argument. None is empty: then a shell's variable was not set.
+
+  Raises:
+    ArgumentTypeError: it is empty.
+  """
+  if not value:
+    raise argparse.ArgumentTypeError('empty, want a value')
+  return value
+
+
 def _reader(found: Option) -> Callable[[str], Any]:
   """A function that turns the text of an option's value into the value."""
 
-  def read(text: str) -> Any:
+  def read(given: str) -> Any:
     if found.kind is tuple:
-      words = tuple(text.split(','))
+      words = tuple(given.split(','))
       if found.choices and not set(words) <= set(found.choices):
-        raise argparse.ArgumentTypeError(f'{text!r}, want some of {",".join(found.choices)}')
+        raise argparse.ArgumentTypeError(f'{given!r}, want some of {",".join(found.choices)}')
       return words
     try:
-      value = found.kind(text)
+      value = found.kind(given)
     except ValueError:
       raise argparse.ArgumentTypeError(
-        f'{text!r}, want {"an integer" if found.kind is int else "a number"}'
+        f'{given!r}, want {"an integer" if found.kind is int else "a number"}'
       ) from None
     if found.kind in (int, float) and not found.low <= value <= found.high:
-      above = '' if found.high == math.inf else f' and at most {found.high:g}'
-      raise argparse.ArgumentTypeError(f'{text}, want at least {found.low:g}{above}')
+      above = '' if found.high == math.inf else f' and at most {found.high:.10g}'
+      raise argparse.ArgumentTypeError(f'{given}, want at least {found.low:g}{above}')
     return value
 
-  return read
+  return text if found.kind is str else read

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 
-from safenet_jax.console import errors, options, process_memory
+from safenet_jax.console import directories, errors, options, process_memory
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
@@ -82,7 +82,9 @@ class Serving:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """The options of the command."""
-  parser.add_argument('--bundle', metavar='FILE', required=True, help='file of the model')
+  parser.add_argument(
+    '--bundle', type=options.text, metavar='FILE', required=True, help='file of the model'
+  )
   options.add(parser, Serving)
 
 
@@ -106,6 +108,7 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
   files = _files(serving)
   if serving.ledgers:
     pathlib.Path(serving.ledgers).mkdir(parents=True, exist_ok=True)
+    directories.check('ledgers', serving.ledgers)
   # `force`, because logging may be set up already in a way that drops all but warnings.
   logging.basicConfig(level=logging.WARNING, format=processes.LOG_FORMAT, force=True)
   # Only our own information: libraries that read checkpoints log every step of it.

@@ -8,6 +8,9 @@ from safenet_jax.report.runs import Run
 
 # A ledger's kinds of step that belong to linear layers; all others belong to the activations.
 LINEAR = ('linear', 'dealt linear', 'mask', 'masked input')
+# Phases that every image goes through; the others are once a connection.
+PHASES = ('offline', 'online')
+_COUNTED = ('bytes', 'messages', 'wall_seconds', 'cpu_seconds', 'flights', 'rounds')
 
 
 class Cost(NamedTuple):
@@ -39,6 +42,26 @@ def of_phase(ledger: Mapping[str, Any], phase: str, images: int) -> Cost:
   )
 
 
+def inference(run: Run) -> dict[str, Any] | None:
+  """One private inference of a run: a ledger's record, and how many answers were right.
+
+  It is the mean of the images of two processes. Without these it is what the simulator left,
+  and None if that has not run either.
+  """
+  if not run.client:
+    return run.ledger
+  images = run.client['images']
+
+  def mean(sums: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: value / images if k in _COUNTED else value for k, value in sums.items()}
+
+  rows = [mean(row) if row['phase'] in PHASES else row for row in run.client['rows']]
+  phases = {
+    name: mean(sums) if name in PHASES else sums for name, sums in run.client['phases'].items()
+  }
+  return run.client | {'rows': rows, 'phases': phases}
+
+
 def of_run(run: Run) -> tuple[str, dict[str, Cost]] | None:
   """How a run's inference was measured, and the cost of its phases; None if it was not measured.
 
@@ -47,9 +70,7 @@ def of_run(run: Run) -> tuple[str, dict[str, Cost]] | None:
   """
   if run.client:
     phases = {
-      p: of_phase(run.client, p, run.client['images'])
-      for p in ('offline', 'online')
-      if p in run.client['phases']
+      p: of_phase(run.client, p, run.client['images']) for p in PHASES if p in run.client['phases']
     }
     return f'two processes, mean of {run.client["images"]} images', phases
   if run.ledger:

@@ -25,13 +25,20 @@ INFERENCE = {
   'online_cpu_server_s': 'server (s) ',
   'agree': 'classes as in plaintext',
 }
+_ROW = {'name', 'suite', 'value', 'unit', 'floor', 'ratio', 'setting'}
 
 
 def load(path: pathlib.Path) -> dict[str, Any]:
   """A file of `experiments.benchmark`; ValueError if it is none."""
   found = json_files.read(path, mend='run experiments.benchmark again')
-  if not isinstance(found, dict) or not {'machine', 'versions', 'rows'} <= found.keys():
+  fields = {'machine': dict, 'versions': dict, 'rows': list}
+  if not isinstance(found, dict) or not all(
+    isinstance(found.get(name), kind) for name, kind in fields.items()
+  ):
     raise ValueError(f'{path} has no machine, versions and rows, want a file of the benchmark')
+  for number, row in enumerate(found['rows'], 1):
+    if not isinstance(row, dict) or not row.keys() >= _ROW:
+      raise ValueError(f'{path}: row {number} lacks some of {", ".join(sorted(_ROW))}')
   return found
 
 

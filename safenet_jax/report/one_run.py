@@ -1,6 +1,6 @@
 """The section of one run: its accuracy, its plan, and the cost of an inference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import re
 
 from safenet_jax.approximation import plans
@@ -42,7 +42,7 @@ def _accuracy(run: Run, stem: str) -> list[Block]:
         f'{stem}_summary',
         'What the run achieved',
         ('quantity', 'value'),
-        tables.summary(run.plan, run.ledger, run.evaluations, run.thin),
+        tables.summary(run.plan, costs.inference(run), run.evaluations, run.thin),
       )
     )
     found.append(Text('The all-ReLU network was trained for as many steps as the planned one.'))
@@ -67,19 +67,21 @@ def _accuracy(run: Run, stem: str) -> list[Block]:
 
 
 def _cost(run: Run, stem: str) -> list[Block]:
-  ledger = run.ledger
+  ledger = costs.inference(run)
   if ledger is None:
     return [Text('not run: `experiments.infer`')]
-  names = list(dict.fromkeys(row['layer'] for row in ledger['rows']))
-  by_layer = {phase: tables.bytes_by_layer(ledger, phase, names) for phase in ledger['phases']}
-  speed = ledger['images_per_second']
+  phases = [phase for phase in costs.PHASES if phase in ledger['phases']]
+  rows = [row for row in ledger['rows'] if row['phase'] in phases]
+  names = list(dict.fromkeys(row['layer'] for row in rows))
+  by_layer = {phase: tables.bytes_by_layer(ledger, phase, names) for phase in phases}
   return [
-    Text(
-      f'Private inference ran as: {ledger["mode"]}. Garbled circuits, shares and online messages '
-      'are real; seconds are of both parties together.'
-    ),
+    Text(_how(run)),
     projections(run, stem),
-    Table(f'{stem}_costs', 'By phase, primitive and party', *tables.costs(ledger)),
+    Table(
+      f'{stem}_costs',
+      'By phase, primitive and party; what is neither offline nor online is once a connection',
+      *tables.costs(ledger),
+    ),
     Picture(
       f'{stem}_cost',
       'Bytes of every layer',
@@ -87,12 +89,41 @@ def _cost(run: Run, stem: str) -> list[Block]:
       (max(6.4, 0.3 * len(names)), 3.6),
     ),
     Text(
-      f'Values out of the range of their formats on {ledger["images"]} test images: '
-      f'{sum(ledger["out_of_range"].values())}. Expected failures of local truncation per '
-      f'inference: {ledger["truncation_failure"]:.1e}. Private inferences a second, simulated in '
-      f'batches: {f"{speed:.2f}" if speed else "one image only"}.'
+      f'Expected failures of local truncation per inference: {ledger["truncation_failure"]:.1e}. '
+      + ' '.join(_of_test_images(run))
     ),
   ]
+
+
+def _how(run: Run) -> str:
+  if run.client:
+    return (
+      f'Private inference ran as two processes over TLS on one machine: the mean of '
+      f'{run.client["images"]} test images. All of it is real, the offline phase too. Seconds are '
+      'those of the client, with its waiting for the server.'
+    )
+  mode = run.ledger['mode'] if run.ledger else NOT_RUN
+  return (
+    f'Private inference ran as: {mode}. Garbled circuits, shares and online messages are real; '
+    'seconds are of both parties together.'
+  )
+
+
+def _of_test_images(run: Run) -> Iterator[str]:
+  """Sentences on what the test images did, as each kind of inference says it."""
+  for found in (run.client, run.ledger):
+    if found and 'out_of_range' in found:
+      yield (
+        f'Values out of the range of their formats on {found["images"]} test images: '
+        f'{sum(found["out_of_range"].values())}.'
+      )
+      break
+  if run.ledger:
+    speed = run.ledger['images_per_second']
+    yield (
+      'Private inferences a second, simulated in batches: '
+      f'{f"{speed:.2f}" if speed else "one image only"}.'
+    )
 
 
 def projections(run: Run, stem: str) -> Table:

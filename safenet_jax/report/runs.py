@@ -11,7 +11,7 @@ from safenet_jax.workdir import Workdir
 
 # ReLUs of the paper's networks; CNN-7 with its pools after the activations.
 FULL_SIZE = {'cnn7': 173_056, 'vgg16': 276_992, 'resnet32': 303_104}
-# What `experiments.infer --two_processes` leaves in the workdir.
+# What `experiments.infer` leaves in the workdir; with --simulate it leaves ledger.json.
 CLIENT_LEDGER = 'client_ledger.json'
 
 

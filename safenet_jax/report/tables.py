@@ -9,6 +9,13 @@ from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import Network
 
+# Of a private inference, and what their costs are of.
+_COSTS_OF = {
+  'setup': 'one connection',
+  'offline': 'one private inference',
+  'online': 'one private inference',
+}
+
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
   """A Markdown table."""
@@ -50,7 +57,9 @@ def summary(
 ) -> list[tuple[str, str]]:
   """What a run achieved, as (quantity, value).
 
-  From plan.json, evaluations.json, and ledger.json and thin.json where there are any.
+  Args:
+    plan, evaluations, thin: contents of the JSON files of these names, where there are any.
+    ledger: as `costs.inference` gives it; None if there was no private inference.
   """
   total = sum(plan['activations'])
   pruned = sum(r for r, d in zip(plan['replaced'], plan['degree']) if d == 0)
@@ -72,11 +81,13 @@ def summary(
   ]
   if ledger is None:
     return [*rows, ('one private inference', 'not run')]
-  for phase, sums in ledger['phases'].items():
-    cost = f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s'
-    # Offline, the dealer hands both parties what they need, and there are no rounds.
-    rounds = f', {sums["rounds"]} rounds' if phase == 'online' else ''
-    rows.append((f'one private inference, {phase}', cost + rounds))
+  for phase in _COSTS_OF:
+    if phase in ledger['phases']:
+      sums = ledger['phases'][phase]
+      cost = f'{size(sums["bytes"])}, {sums["wall_seconds"]:.3f} s'
+      # Offline, the simulator's dealer hands both parties what they need, and there are no rounds.
+      rounds = f', {sums["rounds"]:g} rounds' if phase == 'online' else ''
+      rows.append((f'{_COSTS_OF[phase]}, {phase}', cost + rounds))
   rows += [
     ('private class equals plaintext fixed point', f'{ledger["agreement"]} of {ledger["images"]}'),
     ('private class equals label', f'{ledger["correct"]} of {ledger["images"]}'),
@@ -164,7 +175,7 @@ def costs(ledger: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     [
       *key,
       size(entry[0]) if entry[0] else '-',
-      entry[1] or '-',
+      f'{entry[1]:g}' if entry[1] else '-',
       f'{entry[2]:.4f}' if entry[2] else '-',
     ]
     for key, entry in sums.items()

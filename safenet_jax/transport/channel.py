@@ -281,8 +281,10 @@ def connect(
 
   Raises:
     ProtocolError: no server listens there, or its certificate is not trusted.
-    ValueError: a context that would trust any server.
+    ValueError: a host or port that cannot be one, or a context that would trust any server.
   """
+  if not 0 < port < 1 << 16:  # the system would take it modulo 2^16
+    raise ValueError(f'port {port}, want 1 to 65535')
   if context is not None and not _verifies(context):
     raise ValueError('a TLS context that does not verify the server, want tls.client_context')
   try:
@@ -296,6 +298,8 @@ def connect(
       raise
   except OSError as error:
     raise ProtocolError(f'{host}:{port}: {stream.describe(error)}') from None
+  except ValueError:  # of a name that neither DNS nor TLS can have
+    raise ValueError(f'host {host!r}, want the name or address of a server') from None
 
 
 def _secure(sock: socket.socket, host: str, port: int, context: ssl.SSLContext) -> ssl.SSLSocket:

@@ -4,6 +4,7 @@ import datetime
 import ipaddress
 import os
 import pathlib
+import re
 import ssl
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _Path = str | os.PathLike[str]
 _TEST_DAYS = 7
 _REVOCATION_LIST = b'-----BEGIN X509 CRL-----'
+# Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1). The last one is no
+# number: that would be an address, and a wrong one.
+_NAME = re.compile(r'(?=.{1,253}$)(?!(.*\.)?\d+$)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}', re.I)
 
 
 class CertificateFiles(NamedTuple):
@@ -77,10 +81,26 @@ def _context(protocol: int, certificate: _Path | None, key: _Path | None) -> ssl
       # Without a password given here, an encrypted key would make OpenSSL ask at the terminal.
       context.load_cert_chain(certificate, key, password='')
     except OSError as error:
-      raise ValueError(
-        f'certificate {certificate} with key {key}: {error.strerror or error}'
-      ) from None
+      raise ValueError(_fault(certificate, key or certificate, error)) from None
   return context
+
+
+def _fault(certificate: _Path, key: _Path, error: OSError) -> str:
+  """What is wrong with a certificate and its key. OpenSSL does not say which file it means."""
+  try:
+    chain, secret = (pathlib.Path(path).read_bytes() for path in (certificate, key))
+  except OSError as unread:
+    return f'{unread.filename}: {unread.strerror}'
+  if b'CERTIFICATE-----' not in chain:
+    return f'certificate {certificate}: no certificate in it, want a PEM file'
+  if b'PRIVATE KEY-----' not in secret:
+    return f'key {key}: no private key in it, want a PEM file'
+  if b'ENCRYPTED' in secret:
+    return f'key {key}: it is encrypted, want one without a password'
+  reason = getattr(error, 'reason', None) or str(error)
+  if 'MISMATCH' in reason:
+    return f'key {key}: it is the key of another certificate than {certificate}'
+  return f'certificate {certificate} with key {key}: {reason}'
 
 
 def _trust(context: ssl.SSLContext, ca: _Path) -> None:
@@ -89,6 +109,8 @@ def _trust(context: ssl.SSLContext, ca: _Path) -> None:
     if _REVOCATION_LIST in pathlib.Path(ca).read_bytes():
       # Without this flag OpenSSL reads the lists and never looks at them.
       context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+  except ssl.SSLError:
+    raise ValueError(f'authorities {ca}: no certificate in it, want a PEM file') from None
   except OSError as error:
     raise ValueError(f'authorities {ca}: {error.strerror or error}') from None
 
@@ -103,7 +125,12 @@ def insecure_test_certificate(
   Args:
     directory: gets insecure_test_certificate.pem and insecure_test_key.pem.
     hosts: names and addresses that the certificate is for.
+
+  Raises:
+    ValueError: one of them is neither a name nor an address; nothing is written.
+    OSError: the files cannot be written there.
   """
+  names = [_alternative(host) for host in hosts]
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   key = ec.generate_private_key(ec.SECP256R1())
@@ -129,7 +156,7 @@ def insecure_test_certificate(
       x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
       False,
     ),
-    (x509.SubjectAlternativeName([_alternative(host) for host in hosts]), False),
+    (x509.SubjectAlternativeName(names), False),
     (x509.SubjectKeyIdentifier.from_public_key(public), False),
     (x509.AuthorityKeyIdentifier.from_issuer_public_key(public), False),
   ]
@@ -162,4 +189,8 @@ def _alternative(host: str) -> x509.GeneralName:
   try:
     return x509.IPAddress(ipaddress.ip_address(host))
   except ValueError:
+    if not _NAME.fullmatch(host):
+      raise ValueError(
+        f'host {host!r}, want an address, or a name of ASCII letters, digits, hyphens and dots'
+      ) from None
     return x509.DNSName(host)

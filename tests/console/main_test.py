@@ -25,6 +25,11 @@ def folder(tmp_path_factory):
   (path / 'text').write_text('this is no such file\n')
   (path / 'empty').touch()
   np.savez(path / 'several.npz', a=np.zeros(1))
+  np.save(path / 'objects.npy', np.array([None, {}]))
+  whole = (path / 'images.npy').read_bytes()
+  (path / 'cut.npy').write_bytes(whole[:150])
+  (path / 'brackets.npy').write_bytes(whole.replace(b'(1, 8, 8, 2)', b'(((((((((((('))
+  (path / 'vast.npy').write_bytes(whole.replace(b'(1, 8, 8, 2)', b'(' + b'9' * 26 + b',)', 1))
   return path
 
 
@@ -67,11 +72,15 @@ ASK = 'ask --host=127.0.0.1'
     (f'serve --bundle=model {TLS} --insecure-clear', 'several ways to encrypt, want one'),
     ('serve --bundle=model --key=x', 'no --certificate, want --certificate and --key'),
     ('serve --bundle=model --insecure-clear --client-ca=x', 'no encryption and authorities'),
-    ('serve --bundle=model --certificate=text --key=text', 'certificate text with key text: '),
-    ('serve --bundle=model --certificate=none --key=none', 'No such file or directory'),
-    ('serve --bundle=model --insecure-test-certificate=text', 'text: File exists'),
-    (f'serve --bundle=model {TLS} --client-ca=empty', 'authorities empty: '),
-    (f'serve --bundle=model {TLS} --ledgers=text', 'text: File exists'),
+    ('serve --bundle= --insecure-clear', 'argument --bundle: empty, want a value'),
+    ('serve --bundle=model --insecure-clear --host=', 'argument --host: empty, want a value'),
+    ('serve --bundle=model --certificate=text --key=text', 'certificate text: no certificate in'),
+    ('serve --bundle=model --certificate=none --key=none', 'none: No such file or directory'),
+    ('serve --bundle=model --insecure-test-certificate=text', 'text: a file of this name is'),
+    ('serve --bundle=model --insecure-test-certificate=x --host=a..b', "host 'a..b', want an addr"),
+    (f'serve --bundle=model {TLS} --client-ca=empty', 'authorities empty: no certificate in it'),
+    (f'serve --bundle=model {TLS} --ledgers=text', 'text: a file of this name is there, want a d'),
+    (f'serve --bundle=model {TLS} --ledgers=/proc', '--ledgers: /proc cannot be written to: '),
     (f'serve --bundle=model {TLS} --port=70000', '--port: 70000, want at least 0 and at most'),
     (f'serve --bundle=model {TLS} --port=http', "--port: 'http', want an integer"),
     (f'serve --bundle=model {TLS} --memory-gib=nan', '--memory-gib: nan, want at least 0'),
@@ -79,26 +88,46 @@ ASK = 'ask --host=127.0.0.1'
     (f'serve --bundle=model {TLS} --mode=other', "--mode: invalid choice: 'other'"),
     (f'serve --bundle=model {TLS} --outputs=all', "--outputs: 'all', want some of logits,class"),
     (f'serve --bundle=model {TLS} --bndle=x', 'unrecognized arguments: --bndle=x'),
-    (f'serve --bundle=model {TLS} --workers=0 --host=192.0.2.1', 'listen at 192.0.2.1:7341: '),
+    (
+      f'serve --bundle=model {TLS} --workers=0 --host=192.0.2.1',
+      '192.0.2.1:7341: Cannot assign requested address\n',
+    ),
+    (
+      'serve --bundle=model --workers=0 --insecure-clear --host=none.invalid',
+      'none.invalid:7341: ',
+    ),
     ('ask --images=images.npy', 'arguments are required: --host'),
     (f'{ASK} --images=none', 'none cannot be read: No such file or directory'),
-    (f'{ASK} --images=text', 'text is no .npy file: '),
-    (f'{ASK} --images=empty', 'empty is no .npy file: '),
-    (f'{ASK} --images=several.npz', 'several.npz holds several arrays, want an .npy file'),
+    (f'{ASK} --images=.', '. cannot be read: Is a directory'),
+    (f'{ASK} --images=text', 'text is no .npy file, want one array as numpy.save writes it'),
+    (f'{ASK} --images=empty', 'empty is no .npy file, want one array as numpy.save writes it'),
+    (f'{ASK} --images=several.npz', 'several.npz is an archive, want one array as numpy.save'),
+    (f'{ASK} --images=objects.npy', 'objects.npy is a damaged .npy file, or has no numbers: '),
+    (f'{ASK} --images=cut.npy', 'cut.npy is a damaged .npy file, or has no numbers: '),
+    (f'{ASK} --images=brackets.npy', 'brackets.npy is a damaged .npy file, or has no numbers: '),
+    (f'{ASK} --images=vast.npy', 'vast.npy is a damaged .npy file, or has no numbers: '),
     (f'{ASK} --images=images.npy --out=none/ledger', '--out=none/ledger: want a file in a dir'),
-    (f'{ASK} --images=images.npy --ca=text', 'authorities text: '),
+    (f'{ASK} --images=images.npy --out=/proc/ledger', '--out: /proc cannot be written to: '),
+    (f'{ASK} --images=images.npy --ca=text', 'authorities text: no certificate in it, want a PEM'),
+    (f'{ASK} --images=images.npy --ca=', 'argument --ca: empty, want a value'),
     (f'{ASK} --images=images.npy --ca=text --insecure-clear', 'PEM files and no encryption'),
     (f'{ASK} --images=images.npy --key=insecure_test_key.pem', 'a key without one'),
     (f'{ASK} --images=images.npy --port=0', '--port: 0, want at least 1 and at most 65535'),
     (f'{ASK} --images=images.npy --port=1', '127.0.0.1:1: '),
     ('ask --host=no.such.host.invalid --images=images.npy', 'no.such.host.invalid:7341: '),
+    ('ask --host=a..b --images=images.npy', "host 'a..b', want the name or address of a server"),
     ('inspect', 'arguments are required: BUNDLE'),
     ('inspect text', 'text is no model to serve: it is not a model bundle'),
     ('inspect model --costs=text', 'text has no unit costs'),
     ('inspect model --costs=none', 'no costs at none'),
+    ('inspect model --costs=.', '. cannot be read: Is a directory'),
+    ('inspect model --costs=images.npy', 'want those of suite units: it is no text'),
     ('certificate', 'arguments are required: DIR'),
-    ('certificate text', 'text: File exists'),
-    ('certificate x --host=bücher.de', '--host=bücher.de, want a name of ASCII letters'),
+    ('certificate text', 'text: a file of this name is there, want a directory'),
+    ('certificate text/x', 'text/x: Not a directory'),
+    ('certificate x --host=bücher.de', "host 'bücher.de', want an address, or a name of ASCII"),
+    ('certificate x --host=256.1.1.1', "host '256.1.1.1', want an address, or a name of ASCII"),
+    ('certificate x --host=', "host '', want an address, or a name of ASCII"),
   ],
 )
 def test_what_a_user_can_mend_is_one_line_and_code_2(folder, monkeypatch, capsys, line, message):

@@ -87,14 +87,14 @@ def test_a_bundle_is_served_and_asked_over_tls_with_the_requirements_of_serve(fo
     asked = subprocess.run(
       safenet('ask', *client, f'--ca={authority}', f'--out={folder / "out.json"}'),
       capture_output=True,
-      timeout=60,
+      timeout=600,
       **options,
     )
     assert asked.returncode == 0, asked.stderr
-    untrusted = subprocess.run(safenet('ask', *client), capture_output=True, timeout=60, **options)
+    untrusted = subprocess.run(safenet('ask', *client), capture_output=True, timeout=600, **options)
   finally:
     serving.send_signal(signal.SIGTERM)
-    output, log = serving.communicate(timeout=60)
+    output, log = serving.communicate(timeout=600)
   assert serving.returncode == 0 and 'serve: every session ended' in output, log
   assert asked.stdout.split() == [
     str(n) for n in models.calibrated().run(small.IMAGES[:2]).argmax(-1)

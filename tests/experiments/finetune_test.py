@@ -57,7 +57,7 @@ def test_a_hand_written_plan_is_trained_and_served_without_a_search(run_of_a_pla
     'control',
   }
   run('report', *flags)
-  assert json.loads((workdir / 'ledger.json').read_text())['agreement'] == 2
+  assert json.loads((workdir / 'client_ledger.json').read_text())['agreement'] == 2
 
 
 def test_the_test_images_score_a_phase_once(run_of_a_plan):

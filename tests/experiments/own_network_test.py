@@ -59,7 +59,7 @@ def test_it_is_searched_scored_and_served(pretrained):
     run(phase, *flags)
   plan = json.loads((pretrained / 'searched/plan.json').read_text())
   assert plan['network'] == 'own' and len(plan['ratio']) == 2
-  served = json.loads((pretrained / 'searched/ledger.json').read_text())
+  served = json.loads((pretrained / 'searched/client_ledger.json').read_text())
   (scored,) = json.loads((pretrained / 'searched/evaluations.json').read_text())
   assert served['agreement'] == 2
   assert scored['phase'] == 'finetune' and scored['split'] == 'test' and not scored['repeated']

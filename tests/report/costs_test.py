@@ -28,6 +28,20 @@ def test_two_processes_go_before_the_simulator_whose_offline_phase_is_dealt():
   assert costs.of_run(Run('run', workdirs.config())) is None
 
 
+def test_an_inference_is_the_mean_of_those_of_two_processes():
+  simulated, client = workdirs.simulated(), workdirs.ledger() | {'images': 2, 'agreement': 2}
+  client['phases']['setup'] = client['phases']['online']
+  found = costs.inference(Run('run', workdirs.config(), ledger=simulated, client=client))
+  assert found['agreement'] == found['images'] == 2
+  for phase in ('offline', 'online'):
+    assert found['phases'][phase]['bytes'] == client['phases'][phase]['bytes'] / 2
+    assert found['phases'][phase]['rounds'] == client['phases'][phase]['rounds'] / 2
+  assert found['phases']['setup'] == client['phases']['setup']  # once a connection
+  assert sum(r['bytes'] for r in found['rows']) == sum(r['bytes'] for r in client['rows']) / 2
+  assert costs.inference(Run('run', workdirs.config(), ledger=simulated)) == simulated
+  assert costs.inference(Run('run', workdirs.config())) is None
+
+
 def test_a_plan_that_was_not_measured_has_no_cost():
   rows = [{'suite': 'inference', 'name': 'cnn7/all_relu/offline_s', 'value': 1.0}]
   assert costs.of_benchmark(rows, 'cnn7/all_relu') is None

@@ -1,6 +1,7 @@
 """The whole report, of a run that is finished, and of one that is not."""
 
 import csv
+import dataclasses
 
 import pytest
 
@@ -79,6 +80,19 @@ def written(finished, tmp_path_factory):
   out = tmp_path_factory.mktemp('report')
   page.write(out, finished, {'mine.json': BENCHMARK})
   return out
+
+
+def test_the_cost_is_that_of_two_processes_if_these_ran(finished):
+  (run,) = finished
+  client = workdirs.ledger() | {'images': 2, 'agreement': 2, 'correct': 1, 'truncation_failure': 0}
+  for ran, text in (
+    (run, 'ran as: simulator.'),
+    (dataclasses.replace(run, client=client), 'the mean of 2 test'),
+  ):
+    texts = [getattr(block, 'text', '') for block in document.flat(page.blocks([ran], {}))]
+    assert sum(text in found for found in texts) == 1
+    # Old ledgers of clients do not say it.
+    assert sum('range of their formats on 4 test images' in found for found in texts) == 1
 
 
 def named(blocks, kind):

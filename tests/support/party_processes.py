@@ -14,7 +14,7 @@ from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import journals, mortals
 
-_SECONDS = 60.0
+_SECONDS = 300.0
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def session(channel, guest=None):
 
 
 def listening(files, serve_session=session, limits=None, **options):
-  options = {'timeout': 1.5, 'handshake_timeout': 1.5, 'place_seconds': 0.0} | options
+  options = {'timeout': 300.0, 'handshake_timeout': 300.0, 'place_seconds': 0.0} | options
   options['accounts'] = accounts.Accounts(accounts.limits(**(limits or {})))
   return listeners.Listener(
     '127.0.0.1', 0, serve_session, context=tls.server_context(*files), **options
@@ -34,7 +34,7 @@ def listening(files, serve_session=session, limits=None, **options):
 
 def connect(server, files, **options):
   return channels.connect(
-    *server.address, context=tls.client_context(files.certificate), timeout=5, **options
+    *server.address, context=tls.client_context(files.certificate), timeout=300, **options
   )
 
 
@@ -58,7 +58,7 @@ def lines(caplog, event):
 
 def until(condition):
   """Waits for what happens in another thread."""
-  end = time.monotonic() + 60
+  end = time.monotonic() + 300
   while not condition():
     assert time.monotonic() < end
     time.sleep(0.01)

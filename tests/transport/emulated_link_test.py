@@ -1,7 +1,8 @@
 """An emulated link: what it delays, at which rate, and how it ends. Times are real.
 
-Times are bounded from below exactly, from above by what a link that sends and
-waits message by message, or one direction after the other, would take.
+Times are bounded from below exactly. From above they are bounded by what a link that sends and
+waits message by message, or one direction after the other, would take; and there the best of many
+tries counts, for a machine may be busy.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ def ends(rtt, bandwidth, count=1):
       server, _ = listening.accept()
       pairs.append((client, stack.enter_context(server)))
     for sock in (sock for pair in pairs for sock in pair):
-      sock.settimeout(20)
+      sock.settimeout(300)
     yield pairs if count > 1 else pairs[0]
 
 
@@ -48,8 +49,8 @@ def seconds(function, *args):
 
 
 def takes(least, most, function, *args):
-  """Never less; and no more at the best of a few times, for a machine may be busy."""
-  for _ in range(12):
+  """Never less; and no more at the best of many times."""
+  for _ in range(100):
     found = seconds(function, *args)
     assert found >= least
     if found < most:
@@ -69,24 +70,23 @@ def test_a_round_trip_takes_its_time():
     read(client, 1)
 
   with ends(rtt=0.05, bandwidth=1e9) as (client, server):
-    times = [seconds(trip) for _ in range(5)]
-  assert all(each >= 0.05 for each in times)
-  assert min(times) < 0.08
+    assert takes(0.05, 0.1, trip)
 
 
 def test_to_open_a_connection_takes_a_round_trip():
+  def opening():
+    with socket.create_connection(address) as client:
+      client.sendall(b'x')
+      server, _ = listening.accept()
+      with server:
+        read(server, 1)
+
   with (
     socket.create_server(('127.0.0.1', 0)) as listening,
     channels.shaped(0.3, 1e9, listening.getsockname()) as address,
-    socket.create_connection(address) as client,
   ):
-    start = time.monotonic()
-    client.sendall(b'x')
-    server, _ = listening.accept()
-    with server:
-      read(server, 1)
     # What the client sends at once follows the opening, and takes half a round trip.
-    assert 0.44 <= time.monotonic() - start < 0.9
+    assert takes(0.44, 0.9, opening)
 
 
 def test_bytes_take_their_bandwidth_in_each_direction_at_once():
@@ -117,8 +117,7 @@ def test_messages_are_under_way_together():
         client.sendall(bytes(1000))
         time.sleep(0.03)
 
-    found = seconds(peers.both, send, lambda: read(server, 20_000))
-  assert 0.3 + 19 * 0.03 <= found < 2.5
+    assert takes(0.3 + 19 * 0.03, 6.0, peers.both, send, lambda: read(server, 20_000))
 
 
 def test_waiting_takes_no_cpu():
@@ -167,7 +166,7 @@ def test_a_link_ends_although_a_connection_does_not():
     assert server.recv(1) == b'x'
     duplicate = client.dup()
   with duplicate:
-    duplicate.settimeout(20)
+    duplicate.settimeout(300)
     assert duplicate.recv(1) == b''
 
 
@@ -178,7 +177,7 @@ def test_a_receiver_that_takes_nothing_stops_its_sender():
     with pytest.raises(TimeoutError):
       while sent < 1 << 28:
         sent += client.send(bytes(1 << 16))
-    client.settimeout(20)
+    client.settimeout(300)
     threading.Timer(0.1, server.close).start()
     with pytest.raises(OSError, match='reset|pipe'):
       while True:

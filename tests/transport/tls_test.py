@@ -30,7 +30,7 @@ def echo(channel, guest):
 
 def ask(address, context, host='127.0.0.1'):
   """Connects, says two bytes, and returns the echo and the TLS version."""
-  with channels.connect(host, address[1], context=context, timeout=5) as channel:
+  with channels.connect(host, address[1], context=context, timeout=300) as channel:
     channel.send('say', b'hi')
     return channel.receive('echo', [(bytes, (2,))])[0]
 
@@ -38,7 +38,7 @@ def ask(address, context, host='127.0.0.1'):
 @pytest.fixture
 def server(files):
   with listeners.Listener(
-    '127.0.0.1', 0, echo, context=tls.server_context(*files), timeout=5
+    '127.0.0.1', 0, echo, context=tls.server_context(*files), timeout=300
   ) as listening:
     yield listening
 
@@ -66,7 +66,7 @@ def test_a_certificate_for_another_host_is_refused(tmp_path):
 
 def test_a_server_that_wants_client_certificates_gets_them(files, others):
   context = tls.server_context(*files, client_ca=files.certificate)
-  with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
+  with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=300) as server:
     trusted = tls.client_context(files.certificate, *files)
     assert ask(server.address, trusted) == b'hi'
     for refused in (
@@ -198,7 +198,7 @@ def test_a_client_in_the_clear_is_not_served(server, files):
 
 
 def test_a_tls_client_is_not_served_in_the_clear(files):
-  with listeners.Listener('127.0.0.1', 0, echo, context=None, timeout=5) as server:
+  with listeners.Listener('127.0.0.1', 0, echo, context=None, timeout=300) as server:
     with pytest.raises(ProtocolError, match='127.0.0.1:.*TLS|closed|gone'):
       ask(server.address, tls.client_context(files.certificate))
     assert ask(server.address, None) == b'hi'
@@ -242,7 +242,9 @@ def test_an_encrypted_key_is_refused_instead_of_asked_for(files, tmp_path):
       serialization.BestAvailableEncryption(b'secret'),
     )
   )
-  with pytest.raises(ValueError, match=f'key {encrypted}'):
+  with pytest.raises(
+    ValueError, match=f'key {encrypted}: it is encrypted, want one without a pass'
+  ):
     tls.server_context(files.certificate, encrypted)
 
 
@@ -256,11 +258,15 @@ def test_a_new_certificate_replaces_an_old_one(tmp_path):
 @pytest.mark.parametrize(
   'make, message',
   [
-    (lambda f, o: tls.server_context(f.certificate, o.key), 'KEY_VALUES_MISMATCH|key values'),
-    (lambda f, o: tls.server_context('missing.pem', f.key), 'missing.pem.*No such file'),
+    (lambda f, o: tls.server_context(f.certificate, o.key), 'key .* is the key of another cert'),
+    (lambda f, o: tls.server_context(f.key, f.key), 'certificate .*: no certificate in it, want'),
+    (lambda f, o: tls.server_context(f.certificate, f.certificate), 'key .*: no private key in it'),
+    (lambda f, o: tls.server_context('missing.pem', f.key), '^missing.pem: No such file'),
+    (lambda f, o: tls.server_context(f.certificate, 'missing.pem'), '^missing.pem: No such file'),
+    (lambda f, o: tls.server_context(f.certificate.parent, f.key), 'Is a directory'),
     (lambda f, o: tls.server_context(*f, client_ca='missing.pem'), 'authorities missing.pem'),
     (lambda f, o: tls.client_context('missing.pem'), 'authorities missing.pem: No such file'),
-    (lambda f, o: tls.client_context(f.key), 'authorities .*insecure_test_key.pem'),
+    (lambda f, o: tls.client_context(f.key), 'authorities .*insecure_test_key.pem: no certific'),
     (lambda f, o: tls.client_context(None, f.certificate), 'want both or neither'),
   ],
 )
@@ -268,6 +274,27 @@ def test_wrong_files_are_one_line(files, others, make, message):
   with pytest.raises(ValueError, match=message) as caught:
     make(files, others)
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('host', ['', 'a..b', '.b', 'bücher', '10.0.0.256', 'http://a', 'x' * 64])
+def test_a_certificate_is_for_names_and_addresses(tmp_path, host):
+  with pytest.raises(ValueError, match='want an address, or a name of ASCII letters'):
+    tls.insecure_test_certificate(tmp_path / 'new', ('localhost', host))
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(
+  'host, port, message',
+  [
+    ('127.0.0.1', 99999, 'port 99999, want 1 to 65535'),
+    ('127.0.0.1', -1, 'port -1, want 1 to 65535'),
+    ('a..b', 7341, "host 'a..b', want the name or address of a server"),
+    ('x' * 64, 7341, "host 'xxx.*want the name or address of a server"),
+  ],
+)
+def test_what_cannot_be_a_server_is_refused(host, port, message):
+  with pytest.raises(ValueError, match=message):
+    channels.connect(host, port, context=None)
 
 
 def test_nobody_listening_is_one_line():
@@ -287,4 +314,4 @@ def test_a_server_that_does_not_answer_the_handshake_is_a_timeout(files):
       channels.connect, '127.0.0.1', silent.getsockname()[1], context=context, timeout=0.3
     )
     with pytest.raises(ProtocolError, match='timeout'):
-      running.result(5)
+      running.result(200)

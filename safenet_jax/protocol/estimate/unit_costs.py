@@ -80,8 +80,13 @@ def load(path: str | os.PathLike[str]) -> UnitCosts:
     numbers = [*costs.seconds.values(), *costs.memory.values()]
   except FileNotFoundError:
     raise FileNotFoundError(f'no costs at {path}') from None
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise ValueError(f'{path} has no unit costs, want those of suite units: {error!r}') from None
+  except OSError as error:
+    raise ValueError(f'{path} cannot be read: {error.strerror}') from None
+  # RecursionError: brackets in brackets in brackets.
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    # Of a file in another encoding, the error itself would hold the whole file.
+    fault = 'it is no text' if isinstance(error, UnicodeDecodeError) else repr(error)
+    raise ValueError(f'{path} has no unit costs, want those of suite units: {fault}') from None
   if not all(isinstance(n, (int, float)) and 0 <= n < float('inf') for n in numbers):
     raise ValueError(f'{path} has costs that are no numbers of at least zero')
   return costs

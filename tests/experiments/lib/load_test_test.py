@@ -1,6 +1,7 @@
 """Requests of several clients at once: what is measured, and what a failure does."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -15,6 +16,7 @@ import pytest
 from experiments.benchmarks import inference, sustained
 from experiments.lib import load_test
 from safenet_jax.console import ask, process_memory
+from safenet_jax.protocol.service import bundle as bundles
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
@@ -158,6 +160,45 @@ def test_a_load_is_summed_up_for_people_and_in_a_file(files, tmp_path, capsys):
     assert 'latency_p95_s: ' in printed and '2 of 2 answers to 1 clients are the labels' in printed
     record = json.loads(out.read_text())
     assert record['mode'] == 'load' and record['agree'] == 2 and record['requests_per_s'] > 0
-    np.save(labels, np.zeros(2))
-    with pytest.raises(ValueError, match='want one integer per image'):
-      load_test.show(asking, requests=2, count=1, labels=str(labels))
+    for wrong in (np.zeros(3), np.zeros(2, int), np.zeros(4, int), np.int64(0)):
+      np.save(labels, wrong)
+      with pytest.raises(ValueError, match='want an integer for each of 3 images'):
+        load_test.show(asking, requests=2, count=1, labels=str(labels))
+    kept = dataclasses.replace(asking, prepared=str(tmp_path))
+    with pytest.raises(ValueError, match='--prepared and --requests, want one'):
+      load_test.show(kept, requests=2, count=1, labels=None)
+    np.save(labels, np.zeros(4, int))
+    first = dataclasses.replace(asking, count=2, output='class')
+    load_test.show(first, requests=2, count=1, labels=str(labels))  # of the first images
+
+
+def test_a_server_that_is_killed_under_its_load_is_one_line(files, tmp_path):
+  bundles.save(tmp_path / 'model', models.calibrated())
+  np.save(tmp_path / 'images.npy', IMAGES)
+  root = pathlib.Path(__file__).parents[3]
+  certificate, key = files
+  serving = subprocess.Popen(
+    [sys.executable, '-m', 'safenet_jax', 'serve', f'--bundle={tmp_path / "model"}', '--port=0']
+    + [f'--certificate={certificate}', f'--key={key}', '--workers=0'],
+    cwd=root,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  with serving:
+    port = serving.stdout.readline().rpartition(':')[2].strip()
+    asking = subprocess.Popen(
+      [sys.executable, '-m', 'experiments.ask', '--host=127.0.0.1', f'--port={port}']
+      + [f'--ca={certificate}', f'--images={tmp_path / "images.npy"}', '--requests=1000000'],
+      cwd=root,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    # Both clients are in the middle of their requests once both sessions have begun.
+    begun = (line for line in serving.stderr if 'event=session_start' in line)
+    next(begun), next(begun)
+    serving.kill()
+    printed, error = asking.communicate(timeout=120)
+  assert asking.returncode == 2 and not printed
+  assert error.startswith('error: ') and error.count('\n') == 1, error

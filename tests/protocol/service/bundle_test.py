@@ -297,7 +297,7 @@ def test_server_and_client_run_without_jax_and_without_a_main_guard(tmp_path, wo
     [sys.executable, script, tmp_path / 'model', tmp_path / 'images.npy', tmp_path, workers],
     capture_output=True,
     text=True,
-    timeout=60,
+    timeout=600,
     cwd=fresh.ROOT,
     env=os.environ | {'PYTHONPATH': str(fresh.ROOT)},
   )

@@ -17,7 +17,7 @@ SERVED = description.describe(models.model(), randomness.InsecureSeededRandomnes
 
 def shake(expected=None, served=SERVED):
   """What both sides get of a handshake: a result or an error."""
-  with peers.channels(timeout=5) as (client, server):
+  with peers.channels(timeout=300) as (client, server):
     return peers.both(
       lambda: handshake.client(client, expected), lambda: handshake.server(server, served)
     )
@@ -48,7 +48,7 @@ def test_a_mismatch_is_the_same_line_on_both_sides(expected, reason):
 
 
 def test_an_older_client_is_refused_on_both_sides():
-  with peers.channels(timeout=5) as (client, server):
+  with peers.channels(timeout=300) as (client, server):
 
     def old_client():
       client.send('hello', (3).to_bytes(4, 'big'))
@@ -79,14 +79,14 @@ def test_a_nonsensical_description_is_refused_on_both_sides():
 
 
 def test_an_endless_description_is_not_read():
-  with peers.channels(timeout=5) as (client, server):
+  with peers.channels(timeout=300) as (client, server):
     server.send('description', bytes((1 << 20) + 1))
     with pytest.raises(ProtocolError, match='want bytes'):
       handshake.client(client)
 
 
 def test_a_client_that_accepts_another_model_is_not_served():
-  with peers.channels(timeout=5) as (client, server):
+  with peers.channels(timeout=300) as (client, server):
     client.send('hello', handshake.PROTOCOL_VERSION.to_bytes(4, 'big'))
     client.send('claims', bytes(16))
     client.send('accept', bytes(16))
@@ -97,7 +97,7 @@ def test_a_client_that_accepts_another_model_is_not_served():
 def test_only_the_public_part_of_the_model_is_on_the_wire():
   """All that the server sends is the description, of which another test says what is in it."""
   sent = []
-  with peers.channels(timeout=5) as (client, server):
+  with peers.channels(timeout=300) as (client, server):
     plain = server.send
     server.send = lambda tag, *values: (sent.append((tag, *values)), plain(tag, *values))
     peers.both(lambda: handshake.client(client), lambda: handshake.server(server, SERVED))

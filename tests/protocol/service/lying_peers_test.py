@@ -179,11 +179,12 @@ def cramped(monkeypatch):
 
 def test_many_images_are_prepared_whatever_queues_hold(cramped, monkeypatch):
   monkeypatch.setattr(message_shapes, '_LOT_BYTES', 1 << 19)
-  assert len(cramped(10, timeout=60.0).client) == 10
+  assert len(cramped(10, timeout=300.0).client) == 10
 
 
 def test_without_lots_both_parties_would_wait_for_each_other(cramped):
-  with pytest.raises(ProtocolError, match='takes nothing'):
+  # On a busy machine one may give up on the other before both are stuck.
+  with pytest.raises(ProtocolError, match='timeout: the peer (takes|sends) nothing'):
     cramped(10, timeout=2.0)
 
 

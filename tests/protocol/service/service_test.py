@@ -155,7 +155,7 @@ def test_a_pool_prepares_in_the_background(server, files, model):
     assert 'offline' not in client.ledger.record()['phases']
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=300):
   end = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < end
