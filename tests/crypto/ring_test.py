@@ -129,6 +129,13 @@ def test_modular_product_equals_python(modulus):
     assert np.asarray(jitted(a, b)).tolist() == expected
 
 
+def test_a_modulus_whose_quotients_would_be_rounded_is_refused():
+  one = np.ones(1, np.uint64)
+  assert ring.multiply_mod(np, one, one, (1 << 50) - 1) == 1
+  with pytest.raises(ValueError, match='want below 2\\^50'):
+    ring.multiply_mod(np, one, one, 1 << 50)
+
+
 def test_residues_of_negative_numbers_are_counted_from_the_modulus():
   x = np.asarray([-5, -1, 0, 1, 7])
   residues = ring.to_residue(x, ring.PRIME_41)

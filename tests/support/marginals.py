@@ -22,6 +22,13 @@ def surprise(counts):
   return (ratio ** (1 / 3) - (1 - 2 / (9 * freedom))) / np.sqrt(2 / (9 * freedom))
 
 
+def unfair(bits):
+  """How far bits are from fair ones: alone, and as the sixteen patterns of four in a row."""
+  balance = abs(bits.mean() - 0.5) * 2 * np.sqrt(bits.size)
+  fours = bits[: bits.size // 4 * 4].reshape(-1, 4) @ (1 << np.arange(4, dtype=np.uint64))
+  return max(balance, surprise(np.bincount(fours.astype(int), minlength=16)))
+
+
 def halves(data):
   """Half bytes of bytes."""
   octets = np.frombuffer(bytes(data), np.uint8)

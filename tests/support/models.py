@@ -80,6 +80,31 @@ def altered(model, **changes):
   return dataclasses.replace(model, public=dataclasses.replace(model.public, **changes))
 
 
+def cubic(seed=0):
+  """As `model`, with cubics in the place of the squares: three products for each value."""
+  plain = model(seed)
+  form = dataclasses.replace(
+    plain.public.activations['activation0'], degree=3, modulus=ring.PRIME_50, shift=7
+  )
+  coefficients = np.concatenate([plain.polynomials['activation0'][:1]] * 4)
+  return altered(
+    dataclasses.replace(plain, polynomials={'activation0': coefficients}),
+    activations=plain.public.activations | {'activation0': form},
+  )
+
+
+def zeroed(model):
+  """The same formats, and no weights, biases or coefficients."""
+  return dataclasses.replace(
+    model,
+    linear={
+      name: dataclasses.replace(w, kernel=0 * w.kernel, bias=0 * w.bias)
+      for name, w in model.linear.items()
+    },
+    polynomials={name: 0 * c for name, c in model.polynomials.items()},
+  )
+
+
 def pooled(seed=0):
   """As `model`, with maxima of the first activation layer's channels, all of them garbled."""
   plain = model(seed)

@@ -167,3 +167,22 @@ def test_the_evaluator_has_one_label_of_every_wire(seen):
   assert delta.tobytes() not in held
   # With the other label of one wire, there would be a pair.
   assert (ours[0, 0] ^ delta).tobytes() not in held
+
+
+def test_every_gate_of_every_stage_and_tournament_has_its_own_key(monkeypatch):
+  """Labels of one stage are hashed in the next again: one key would do so under equal tweaks."""
+  keys, encryptor = [], half_gates.encryptor
+
+  def record(key):
+    keys.append(key)
+    return encryptor(key)
+
+  monkeypatch.setattr(half_gates, 'encryptor', record)
+  party = Party(10, 24)
+  gates = sum(stage.circuit.and_count for stage in argmax.stages(10, 24))
+  tournaments = [party.labels(np.arange(10))[0] for _ in range(2)]
+  garbled = list(keys)
+  assert len(garbled) == len(set(garbled)) == 2 * gates
+  for parts in tournaments:
+    party.evaluator.evaluate(*parts)
+  assert keys[len(garbled) :] == garbled

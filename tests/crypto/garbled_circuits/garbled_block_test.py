@@ -97,6 +97,13 @@ def test_the_check_is_the_hash_of_both_labels_of_the_outputs_parity():
   assert run.garbled.check == b''.join(expected)
 
 
+def test_the_hashes_of_a_check_are_in_the_order_of_the_colours():
+  run = garbled_run.garble(circuits.relu_sign(4), 64, seed=8)
+  first, second = run.garbled.check[:16], run.garbled.check[16:]
+  with pytest.raises(ValueError, match='do not open the garbled block'):
+    run.evaluate(dataclasses.replace(run.garbled, check=second + first))
+
+
 def test_circuits_without_a_wire_for_output_evaluate():
   builder = circuits.Builder()
   builder.input('x', 2)

@@ -1,5 +1,7 @@
 """What must never happen: two labels of a wire, a repeated label."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,15 @@ def test_what_the_evaluator_sees_is_balanced_whatever_the_values(value):
     ones = np.unpackbits(columns, axis=2).mean(axis=1)
     # Six standard deviations of a fair coin: one false alarm in 10^5 runs.
     assert np.abs(ones - 0.5).max() < 6 * 0.5 / np.sqrt(block)
+
+
+def test_tables_of_another_type_or_shape_are_refused_and_not_used():
+  run = garbled_run.garble(circuits.relu_sign(4), 64, seed=19)
+  tables = run.garbled.tables
+  for bad in (tables.view(np.int64), tables[:, :, :32], tables[:2], tables.reshape(3, 2, 32, 4)):
+    with pytest.raises(ValueError, match=r'tables: .* want uint64 \(3, 2, 64, 2\)'):
+      run.evaluate(dataclasses.replace(run.garbled, tables=bad))
+  assert run.valid(run.evaluate()).all()
 
 
 def test_callers_mistakes_raise():

@@ -1,5 +1,7 @@
 """Base transfers and seed trees: who learns which key, and what is refused."""
 
+import hashlib
+
 from nacl import bindings
 import numpy as np
 import pytest
@@ -40,6 +42,20 @@ def test_receiver_gets_the_chosen_key_and_not_the_other():
 def test_all_keys_are_distinct():
   _, _, pairs, _ = transfer(np.zeros(COUNT, np.uint8))
   assert len({key.tobytes() for key in pairs.reshape(-1, 16)}) == 2 * COUNT
+
+
+def test_keys_are_hashes_of_the_number_both_messages_and_the_shared_value():
+  """As eprint 2015/267 wants it; a key without one of them would still be the same for both."""
+  secret, announcement = base_transfer.announce(randomness.InsecureSeededRandomness(3))
+  points, _ = base_transfer.choose(CHOICES, announcement, randomness.InsecureSeededRandomness(4))
+  pairs = base_transfer.sender_keys(secret, announcement, points, COUNT)
+  for i in range(COUNT):
+    point = points[32 * i : 32 * i + 32]
+    moved = bindings.crypto_core_ed25519_sub(point, announcement)
+    for choice, base in enumerate((point, moved)):
+      shared = bindings.crypto_scalarmult_ed25519_noclamp(secret, base)
+      transcript = i.to_bytes(4, 'little') + announcement + point + shared
+      assert pairs[i, choice].tobytes() == hashlib.sha256(transcript).digest()[:16]
 
 
 def test_points_are_shifted_by_the_announcement_only_where_chosen():

@@ -52,8 +52,9 @@ def check_keys(found):
 
 
 def test_tags_and_hash_keys_are_unique_over_phases_images_and_sessions(uses):
-  for _ in range(2):
-    views.run(models.model(), IMAGES, prepares=[2, 1])
+  found = [views.run(models.model(), IMAGES, prepares=[2, 1]) for _ in range(2)]
+  names = [material.identifier for run in found for material in run.server]
+  assert len(set(names)) == 6
   check_tags(uses)
   check_keys(uses)
   # Two directions of two sessions; an image has a tag in each.

@@ -20,18 +20,6 @@ from tests.support import marginals, models, views
 LIMIT = 6.0
 
 
-def zeroed(model):
-  """The same formats, and no weights, biases or coefficients."""
-  return dataclasses.replace(
-    model,
-    linear={
-      name: dataclasses.replace(w, kernel=0 * w.kernel, bias=0 * w.bias)
-      for name, w in model.linear.items()
-    },
-    polynomials={name: 0 * c for name, c in model.polynomials.items()},
-  )
-
-
 # How layers are served: by a mode, with a model of weights from a seed.
 KINDS = {
   'delphi': ('delphi', models.model),
@@ -39,7 +27,7 @@ KINDS = {
   'max pools': ('delphi', models.pooled),
 }
 WEIGHTS = {
-  'zero': lambda make: zeroed(make()),
+  'zero': lambda make: models.zeroed(make()),
   'random': lambda make: make(),
   'other': lambda make: make(1),
 }

@@ -95,7 +95,7 @@ def test_calibrated_bits_hold_the_logits_and_the_margin():
   assert 0.99 * margin * largest < 1 << model.public.logit_bits - 1 < 2.02 * margin * largest
 
 
-MODELS = {'zero': uniformity_test.zeroed(models.model()), 'random': models.model()}
+MODELS = {'zero': models.zeroed(models.model()), 'random': models.model()}
 CASES = [('zero', 'black'), ('random', 'random')]
 
 
