@@ -25,8 +25,8 @@ import rich.progress
 import rich.table
 
 from experiments.lib import machine
-from safenet_jax import atomic_files, json_files
-from safenet_jax.console import errors
+from safenet_jax import json_files
+from safenet_jax.console import directories, errors
 
 if TYPE_CHECKING:
   from safenet_jax.workdir import Workdir
@@ -155,12 +155,7 @@ def output_file() -> pathlib.Path:
   """
   if not OUT.value:
     raise ValueError('no --out, want --out=FILE')
-  path = pathlib.Path(OUT.value)
-  try:
-    atomic_files.check(path)
-  except OSError as error:
-    raise ValueError(f'--out={path}: {error.strerror}, want a file that can be written') from None
-  return path
+  return directories.check_file('out', OUT.value)
 
 
 def workdir(config, *sections: str, writes: bool = True) -> 'Workdir':

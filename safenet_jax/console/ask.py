@@ -165,8 +165,7 @@ def output_file(asking: Asking) -> pathlib.Path | None:
   """Where the ledger is written. A bad path is a ValueError now, not after minutes of work."""
   if asking.out is None:
     return None
-  directories.check_file('out', asking.out)
-  return pathlib.Path(asking.out)
+  return directories.check_file('out', asking.out)
 
 
 def _summary(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -4,6 +4,8 @@ import os
 import pathlib
 import tempfile
 
+from safenet_jax import atomic_files
+
 
 def check(option: str, path: str | os.PathLike[str]) -> None:
   """Tries to make a file in a directory that is there.
@@ -22,13 +24,17 @@ def check(option: str, path: str | os.PathLike[str]) -> None:
     raise ValueError(f'--{option}: {place} cannot be written to: {error.strerror}') from None
 
 
-def check_file(option: str, path: str | os.PathLike[str]) -> None:
-  """Tries to make a file in the directory in which the file `path` is to be.
+def check_file(option: str, path: str | os.PathLike[str]) -> pathlib.Path:
+  """The path of a file that can be written, which is not changed; options are as for `check`.
 
   Raises:
-    ValueError: there is no such directory, or `path` is one itself, or no file can be made there.
+    ValueError: no file can be written there.
   """
-  place = pathlib.Path(path)
-  if place.is_dir() or not place.parent.is_dir() or os.fspath(path).endswith(os.sep):
-    raise ValueError(f'--{option}={os.fspath(path)}: want a file in a directory that is there')
-  check(option, place.parent)
+  try:
+    atomic_files.check(path)
+  except OSError as error:
+    place = os.fspath(path)
+    raise ValueError(
+      f'--{option}={place}: {error.strerror}, want a file that can be written'
+    ) from None
+  return pathlib.Path(path)

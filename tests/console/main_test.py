@@ -106,7 +106,10 @@ ASK = 'ask --host=127.0.0.1'
     (f'{ASK} --images=cut.npy', 'cut.npy is a damaged .npy file, or has no numbers: '),
     (f'{ASK} --images=brackets.npy', 'brackets.npy is a damaged .npy file, or has no numbers: '),
     (f'{ASK} --images=vast.npy', 'vast.npy is a damaged .npy file, or has no numbers: '),
-    (f'{ASK} --images=images.npy --out=none/ledger', '--out=none/ledger: want a file in a dir'),
+    (
+      f'{ASK} --images=images.npy --out=none/ledger',
+      '--out=none/ledger: No such file or directory, want',
+    ),
     (f'{ASK} --images=images.npy --out=/proc/ledger', '--out: /proc cannot be written to: '),
     (f'{ASK} --images=images.npy --ca=text', 'authorities text: no certificate in it, want a PEM'),
     (f'{ASK} --images=images.npy --ca=', 'argument --ca: empty, want a value'),
