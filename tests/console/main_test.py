@@ -108,9 +108,9 @@ ASK = 'ask --host=127.0.0.1'
     (f'{ASK} --images=vast.npy', 'vast.npy is a damaged .npy file, or has no numbers: '),
     (
       f'{ASK} --images=images.npy --out=none/ledger',
-      '--out=none/ledger: No such file or directory, want',
+      '--out=none/ledger: No such file or ',
     ),
-    (f'{ASK} --images=images.npy --out=/proc/ledger', '--out: /proc cannot be written to: '),
+    (f'{ASK} --images=images.npy --out=/proc/ledger', '--out=/proc/ledger: '),
     (f'{ASK} --images=images.npy --ca=text', 'authorities text: no certificate in it, want a PEM'),
     (f'{ASK} --images=images.npy --ca=', 'argument --ca: empty, want a value'),
     (f'{ASK} --images=images.npy --ca=text --insecure-clear', 'PEM files and no encryption'),

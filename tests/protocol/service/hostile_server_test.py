@@ -56,7 +56,7 @@ def take(raw, max_memory=4 * GIB, max_bytes=4 * GIB):
   """What a client does with a description before its first command."""
   found = description.decode(raw)
   structure = clients._structure(found)
-  contexts = {m: parties.context(p) for m, p in keys.parameters(structure).items()}
+  contexts = {m: parties.context(p) for m, p in keys.parameters(structure, b'').items()}
   return budget.budget(found, structure, contexts, max_memory=max_memory, max_bytes=max_bytes)
 
 
@@ -264,7 +264,7 @@ def connect(monkeypatch, channel, **options):
   [
     ({'max_memory': GIB // 16}, r"the server's model needs 0\.\d+ GiB of memory, more than max_m"),
     ({'max_bytes': 1000}, r'needs 0\.\d+ GiB of messages a prediction, more than max_bytes=9.31e'),
-    ({'keep_prepared': 1 << 20}, r'needs [\d.]+ GiB of memory, more than max_memory=4 GiB'),
+    ({'keep_prepared': 1 << 16}, r'needs [\d.]+ GiB of memory, more than max_memory=4 GiB'),
   ],
 )
 def test_a_client_refuses_what_is_more_than_its_limits(options, message, monkeypatch):
