@@ -22,7 +22,7 @@ it is set, for example
 from experiments.lib import from_config, launcher
 from safenet_jax.approximation import plans
 from safenet_jax.models import network as networks
-from safenet_jax.search import members
+from safenet_jax.search import fit, members
 
 PLAN = launcher.define_path('plan', None, 'The plan.json to train.')
 
@@ -34,6 +34,8 @@ def main() -> None:
   if not PLAN.value:
     raise ValueError('no --plan, want --plan=plan.json')
   plan = plans.load(PLAN.value, config.model.name, len(networks.activation_channels(net)))
+  # Refuses a batch that is too large before anything is written.
+  fit.steps_per_epoch(len(images.train.labels), config.finetune.batch_size)
   workdir = launcher.workdir(config, *from_config.SECTIONS)
   workdir.claim({'plan': plans.record(plan, config.model.name)})
   first = from_config.trained(config, net, workdir, 'pretrain')

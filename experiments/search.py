@@ -9,7 +9,7 @@ control is the pretrained network with all its ReLUs, trained for as many more s
 import functools
 
 from experiments.lib import from_config, launcher, search_table
-from safenet_jax.search import algorithms, members, pbt, phases, population, score
+from safenet_jax.search import algorithms, fit, members, pbt, phases, population, score
 from safenet_jax.search.members import Task
 
 
@@ -28,6 +28,8 @@ def main() -> None:
     subset_layers=settings.subset_layers,
     relu_budget=settings.relu_budget,
   )
+  # Fine-tuning comes hours later, so its batches are checked first as well.
+  fit.steps_per_epoch(len(images.train.labels), config.finetune.batch_size)
   degrees = tuple(settings.degrees)
   algorithm(pbt.Evolution(settings.population, degrees=degrees))  # refuses bad settings first
   mesh = population.mesh(settings.population) if settings.mesh else None

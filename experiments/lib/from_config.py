@@ -40,7 +40,10 @@ def dataset(config) -> data.Dataset:
 
 
 def network(config, images: data.Dataset | None = None) -> Network:
-  """The config's network; a published data set's shape is known without its images."""
+  """The config's network; a published data set's shape is known without its images.
+
+  ValueError if it does not take these images, as a network of one's own may not.
+  """
   options = config.model.to_dict()
   name = options.pop('name')
   if images is None and config.data.name in data.SHAPES:
@@ -48,7 +51,9 @@ def network(config, images: data.Dataset | None = None) -> Network:
   else:
     images = images or dataset(config)
     options['classes'], options['input_shape'] = images.classes, images.train.images.shape[1:]
-  return architectures.build(name, **options)
+  net = architectures.build(name, **options)
+  members.check_fit(net, options['input_shape'], options['classes'])
+  return net
 
 
 def section(config, phase: str):

@@ -24,15 +24,14 @@ from safenet_jax.search.training import optimizer, Training
 FIT_IMAGES = 256
 
 
-def check_images(network: Network, images: data.Dataset) -> None:
-  """ValueError unless the network takes images of this shape and tells as many classes apart."""
-  shape = tuple(images.train.images.shape[1:])
-  if network.input_shape != shape:
-    raise ValueError(f'images of shape {shape}, want {network.input_shape} as the network')
-  if network.output_shape != (images.classes,):
+def check_fit(network: Network, shape: tuple[int, ...], classes: int) -> None:
+  """ValueError unless the network takes images of this shape and tells so many classes apart."""
+  if network.input_shape != tuple(shape):
+    raise ValueError(f'images of shape {tuple(shape)}, want {network.input_shape} as the network')
+  if network.output_shape != (classes,):
     raise ValueError(
-      f'a network with output {network.output_shape} for images of {images.classes} classes, '
-      f'want ({images.classes},)'
+      f'a network with output {network.output_shape} for images of {classes} classes, '
+      f'want ({classes},)'
     )
 
 

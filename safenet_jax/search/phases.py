@@ -308,7 +308,7 @@ def _check(network, images: Dataset, settings, training: Training, seed, section
   ranges.check_type('network', network, Network)
   ranges.check_type('images', images, Dataset)
   ranges.check(settings | {'seed': seed}, section)
-  members.check_images(network, images)
+  members.check_fit(network, images.train.images.shape[1:], images.classes)
   fit.steps_per_epoch(len(images.train.labels), training.batch_size)
 
 

@@ -155,8 +155,10 @@ def test_bad_arguments_are_refused_before_anything_is_written(images, tmp_path):
       training=OPTIONS,
       **given,
     )
-  with pytest.raises(ValueError, match=r'^epochs 0, want .*; warmup_epochs 0.5, want'):
-    safenet.train(NETWORK, images, epochs=0, warmup_epochs=0.5, **given)
+  with pytest.raises(ValueError, match='^epochs 0, want .*; learning_rate -1, want'):
+    safenet.train(NETWORK, images, epochs=0, learning_rate=-1, **given)
+  with pytest.raises(ValueError, match='^warmup_epochs 2, want fewer than the 1 epochs'):
+    safenet.train(NETWORK, images, epochs=1, warmup_epochs=2, **given)
   with pytest.raises(ValueError, match='^population 0, want .*; seed -1, want an integer in 0'):
     safenet.search_plan(NETWORK, variables, images, population=0, seed=-1, **given)
   with pytest.raises(ValueError, match='^images of type str, want a Dataset'):

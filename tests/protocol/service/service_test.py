@@ -272,3 +272,14 @@ def test_a_description_of_the_wrong_model_is_refused(server, files, model):
   expected = description.Expectation(model_id=SystemRandomness().bytes(16))
   with pytest.raises(ProtocolError, match='the server has model'):
     connect(server, files, expected=expected)
+
+
+def test_numbers_of_server_and_client_have_ranges():
+  with pytest.raises(ValueError) as found:
+    servers.ServerOptions(workers=-1, sessions=0, memory_bytes=1.5, timeout=float('nan'))
+  names = [fault.split()[0] for fault in str(found.value).split('; ')]
+  assert names == ['workers', 'sessions', 'memory_bytes', 'timeout']
+  with pytest.raises(ValueError, match='^timeout -1, want a number above 0.*; keep_prepared -2'):
+    clients.Client('127.0.0.1', 1, context=None, timeout=-1, keep_prepared=-2)
+  with pytest.raises(ValueError, match='^model of type str, want a FixedPointModel'):
+    servers.Server('model.safenet', context=None)
