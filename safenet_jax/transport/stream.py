@@ -139,6 +139,8 @@ def describe(error: OSError) -> ProtocolError:
   """An error of a socket or of TLS as one line."""
   if isinstance(error, ssl.SSLCertVerificationError):
     return ProtocolError(f'TLS: the certificate is not trusted: {error.verify_message}')
+  if isinstance(error, ssl.SSLEOFError):  # where a peer in the clear would be a broken pipe
+    return ProtocolError('the peer closed the connection')
   if isinstance(error, ssl.SSLError):
     return ProtocolError(f'TLS: {frames.printable(error.reason or str(error))}')
   if isinstance(error, TimeoutError):

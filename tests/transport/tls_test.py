@@ -13,7 +13,7 @@ import pytest
 
 from safenet_jax.transport import channel as channels
 from safenet_jax.transport import listener as listeners
-from safenet_jax.transport import tls
+from safenet_jax.transport import stream, tls
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import certificates, servers
 
@@ -302,6 +302,11 @@ def test_nobody_listening_is_one_line():
     port = taken.getsockname()[1]
   with pytest.raises(ProtocolError, match=f'127.0.0.1:{port}: .*Connection refused'):
     channels.connect('127.0.0.1', port, context=None)
+
+
+def test_a_peer_that_is_gone_is_no_fault_of_tls():
+  error = ssl.SSLEOFError(8, 'EOF occurred in violation of protocol (_ssl.c:2427)')
+  assert str(stream.describe(error)) == 'the peer closed the connection'
 
 
 def test_a_server_that_does_not_answer_the_handshake_is_a_timeout(files):
