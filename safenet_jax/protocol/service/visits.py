@@ -54,7 +54,11 @@ class Visit:
 
   @contextlib.contextmanager
   def idle(self) -> Iterator[None]:
-    """The block waits for a command: the place of this session may go to somebody else."""
+    """The block waits for a command: the place of this session may go to somebody else.
+
+    Raises:
+      DeniedError: it went; at the end of the block.
+    """
     self._accounts.touch(self._ticket, True)
     yield
     if not self._accounts.touch(self._ticket, False):
