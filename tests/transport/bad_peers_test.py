@@ -11,6 +11,7 @@ import pytest
 
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.stream import HungUpError
 from tests.support import peers
 from tests.support.peers import frame
 
@@ -69,7 +70,7 @@ def test_a_peer_that_vanishes_in_a_frame_is_a_protocol_error(security, length):
     channel = Channel(ours, party='client', timeout=300)
     theirs.sendall(raw[:length])
     theirs.close()
-    with pytest.raises(ProtocolError, match='closed the connection|is gone'):
+    with pytest.raises(HungUpError, match='closed the connection|is gone'):
       channel.receive('x', [('uint64', (4,))])
     channel.close()
 
@@ -79,7 +80,7 @@ def test_a_reset_connection_is_a_protocol_error():
     channel = Channel(ours, party='client', timeout=300)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
     theirs.close()
-    with pytest.raises(ProtocolError, match='gone|closed'):
+    with pytest.raises(HungUpError, match='gone|closed'):
       for _ in range(100):
         channel.send('x', peers.words(10_000))
     channel.close()
