@@ -236,3 +236,12 @@ def check_fork():
   draws.append([ours.recv_bytes() for _ in range(4)])
   for one in zip(*draws):
     assert len(set(one)) == 3
+
+
+def test_parameters_of_less_than_128_bits_are_refused():
+  for parameters in (
+    bfv.Parameters(2048, (47, 46, 16), 1 << 56),
+    bfv.Parameters(4096, (47, 47, 16), 1 << 56),
+  ):
+    with pytest.raises(ValueError, match='security standard'):
+      bfv.Context(parameters)

@@ -280,3 +280,9 @@ def test_weights_whose_noise_would_show_are_refused(context):
   kernel = np.full(layer.kernel_shape, 1 << 34)
   with pytest.raises(ValueError, match='round wrongly'):
     encrypted_convolution.prepare(context, layer, kernel)
+  # One weight w rounds wrongly with 3.24 w 2^-37, which is to be at most 2^-10.
+  single = packing.Convolution(1, 1, 1, 1, 1)
+  kernel = np.full(single.kernel_shape, 1 << 25)
+  encrypted_convolution.prepare(context, single, kernel)
+  with pytest.raises(ValueError, match='round wrongly'):
+    encrypted_convolution.prepare(context, single, 2 * kernel)

@@ -35,6 +35,15 @@ def test_subtraction_is_modular():
   got = residues.subtract(a, b, MODULI)
   want = (a.astype(object) - b.astype(object)) % MODULI.astype(object)[:, None]
   np.testing.assert_array_equal(got.astype(object), want)
+  # The peer would refuse a modulus in the place of zero.
+  assert not residues.subtract(a, a, MODULI).any()
+
+
+@pytest.mark.parametrize('change', [lambda data: data + b'\0', lambda data: data[:-1]])
+def test_another_length_is_refused(change):
+  data = residues.pack(np.zeros((2, 8), np.uint64), MODULI)
+  with pytest.raises(ValueError, match=f'want {len(data)}'):
+    residues.unpack(change(data), MODULI, (8,))
 
 
 def test_signed_values_become_residues():

@@ -172,3 +172,13 @@ def test_corrections_of_the_wrong_shape_are_refused(corrections):
     base_transfer.grow_punctured_trees(
       np.zeros((4, 16), np.uint8), np.zeros(4, np.uint8), 4, corrections
     )
+
+
+def test_children_are_the_halves_of_a_hash_under_the_trees_own_domain():
+  keys = np.arange(64, dtype=np.uint8).reshape(2, 2, 16)
+  (leaves,), _ = base_transfer.grow_trees(keys, 2)
+  for index, leaf in enumerate(leaves):
+    parent, child = index % 2, index // 2
+    node = keys[0, 1 - parent].tobytes()
+    digest = hashlib.sha256(b'safenet_jax seed tree' + node).digest()
+    assert leaf.tobytes() == digest[16 * child : 16 * child + 16]
