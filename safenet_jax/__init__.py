@@ -48,6 +48,7 @@ if TYPE_CHECKING:
   from safenet_jax.protocol.service.client import Client
   from safenet_jax.protocol.service.description import Expectation
   from safenet_jax.protocol.service.policy import Policy
+  from safenet_jax.protocol.service.processes import ServerProcesses
   from safenet_jax.protocol.service.server import Server, ServerOptions
   from safenet_jax.protocol.simulation.simulator import infer as simulate
   from safenet_jax.search.phases import finetune, Planned, search_plan, train, Trained
@@ -109,6 +110,7 @@ _NAMES = {
   'simulate': ('protocol.simulation.simulator', 'infer'),
   'Server': ('protocol.service.server', 'Server'),
   'ServerOptions': ('protocol.service.server', 'ServerOptions'),
+  'ServerProcesses': ('protocol.service.processes', 'ServerProcesses'),
   'Policy': ('protocol.service.policy', 'Policy'),
   'DeniedError': ('transport.accounts', 'DeniedError'),
   'Client': ('protocol.service.client', 'Client'),
