@@ -191,6 +191,7 @@ class Server:
         if command.kind == commands.PREPARE:
           for material in session.prepare(command.count, command.output):
             self._store.put(material)
+          del material  # this thread would keep it after its use
         else:
           session.infer(self._store.take(command.identifiers), command.output)
       except ProtocolError as error:
