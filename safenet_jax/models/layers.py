@@ -172,22 +172,24 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
   Raises:
     ValueError: something is no record, or the operations have no method for it.
   """
-  counts: collections.Counter[str] = collections.Counter()
+  return _walk(sequence(layers), operations, value, collections.Counter())
 
-  def walk(layers, value):
-    for layer in layers:
-      kind = _KINDS[type(layer)]
-      method = getattr(operations, kind, None)
-      if method is None:
-        raise ValueError(f'{type(layer).__name__} is not served yet')
-      if isinstance(layer, Residual):
-        value = method(walk(layer.branch, value), walk(layer.shortcut, value))
-        continue
-      value = method(f'{kind}{counts[kind]}', layer, value)
-      counts[kind] += 1
-    return value
 
-  return walk(sequence(layers), value)
+# Not a closure, which would refer to itself: then `operations`, which may hold a party's
+# material of an inference, would stay in memory until the garbage collector looks for cycles.
+def _walk(layers: tuple[Layer, ...], operations: Any, value: Any, counts: collections.Counter):
+  for layer in layers:
+    kind = _KINDS[type(layer)]
+    method = getattr(operations, kind, None)
+    if method is None:
+      raise ValueError(f'{type(layer).__name__} is not served yet')
+    if isinstance(layer, Residual):
+      branch = _walk(layer.branch, operations, value, counts)
+      value = method(branch, _walk(layer.shortcut, operations, value, counts))
+      continue
+    value = method(f'{kind}{counts[kind]}', layer, value)
+    counts[kind] += 1
+  return value
 
 
 def window(layer: Pool, height: int, width: int) -> int:

@@ -1,5 +1,8 @@
 """Records: walking order, shapes, producers."""
 
+import gc
+import weakref
+
 import pytest
 
 from safenet_jax.models import architectures, layers
@@ -164,3 +167,16 @@ def test_producers_survive_an_activation():
     (layers.Conv(4), layers.Activation(), layers.MaxPool(), layers.Activation())
   )
   assert found == (('conv0',), ('conv0',))
+
+
+def test_a_walk_leaves_nothing_to_the_collector_of_cycles():
+  """Operations hold what a party prepared: megabytes of every inference."""
+  names = Names()
+  held = weakref.ref(names)
+  gc.disable()
+  try:
+    layers.run((layers.Residual(BLOCK, (layers.Conv(4),)),), names, 1)
+    del names
+    assert held() is None
+  finally:
+    gc.enable()

@@ -29,6 +29,7 @@ lock: to compute in parallel takes processes (`workers`).
 
 from collections.abc import Sequence
 import dataclasses
+import threading
 
 import numpy as np
 import seal
@@ -88,6 +89,9 @@ class Context:
 
   def __init__(self, parameters: Parameters):
     self.parameters = parameters
+    # Threads that reply at once would not be faster, as SEAL holds the interpreter lock. But
+    # each would hold its ciphertexts, and SEAL's pool keeps all memory that it ever had.
+    self.reply_lock = threading.Lock()
     self.degree, t = parameters.degree, parameters.plain_modulus
     settings = seal.EncryptionParameters(seal.scheme_type.bfv)
     settings.set_poly_modulus_degree(self.degree)

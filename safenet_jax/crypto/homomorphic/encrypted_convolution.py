@@ -163,6 +163,16 @@ def reply(
   if len(upload) != upload_size(context, layer):
     raise ValueError(f'upload of {len(upload)} bytes, want {upload_size(context, layer)}')
   body = messages.read('upload', upload, _upload_identifier(key, layer, tag))
+  with context.reply_lock:
+    return _reply(public, weights, body, randomness, tag)
+
+
+def _reply(
+  public: bfv.PublicKey, weights: Weights, body: bytes, randomness: Randomness, tag: bytes
+) -> tuple[bytes, np.ndarray]:
+  """`reply` to an upload without its identifier."""
+  layout, context = weights.layout, public.context
+  layer, key = layout.convolution, public.fingerprint
   encrypted = context.load(body, layout.tiles * layout.inputs)
   starts = range(0, len(encrypted), layout.inputs)
   tiles = [encrypted[start : start + layout.inputs] for start in starts]

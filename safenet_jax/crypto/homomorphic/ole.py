@@ -78,6 +78,17 @@ def reply(
   if len(message) != want:
     raise ValueError(f'request of {len(message)} bytes, want {want}')
   body = messages.read('request', message, _request_identifier(key, tag))
+  with context.reply_lock:
+    parts, shares = _reply(public, body, blocks, randomness, tag)
+  return b''.join(parts), np.concatenate(shares)[: b.shape[1]]
+
+
+def _reply(
+  public: bfv.PublicKey, body: bytes, blocks: np.ndarray, randomness: Randomness, tag: bytes
+) -> tuple[list[bytes], list[np.ndarray]]:
+  """Parts of the message, and beta, of each of the blocks [products, count, degree]."""
+  context = public.context
+  products, count, _ = blocks.shape
   encrypted = context.load(body, products * count)
   parts, shares = [], []
   places = np.arange(context.degree)
@@ -87,9 +98,9 @@ def reply(
     chosen = [encrypted[j * count + block] for j in used]
     totals = public.combine(chosen, multipliers) or [public.fresh_zero()]
     masked, mask = replies.mask(context, totals, places, randomness)
-    parts += [_reply_identifier(key, tag, block), masked]
+    parts += [_reply_identifier(public.fingerprint, tag, block), masked]
     shares.append(context.to_slots(context.round(mask)))
-  return b''.join(parts), np.concatenate(shares)[: b.shape[1]]
+  return parts, shares
 
 
 def finish(secret: bfv.SecretKey, message: bytes, count: int, tag: bytes) -> np.ndarray:

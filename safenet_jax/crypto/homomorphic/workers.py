@@ -102,24 +102,30 @@ class Workers:
   def _ask(self, question: bytes) -> list[bytes]:
     answers: dict[_Worker, bytes] = {}
     with self._lock:
-      if self._closed:
-        raise RuntimeError('the workers are closed')
       for _ in range(_TRIES):
+        if self._closed:
+          break
         missing = [worker for worker in self._workers if worker not in answers]
         for worker in missing:
           worker.ask(question)
         found = [(worker, worker.answer()) for worker in missing]
         answers |= {worker: answer for worker, answer in found if answer is not None}
     if len(answers) < len(self._workers):
+      if self._closed:
+        raise RuntimeError('the workers are closed')
       raise ValueError(f'a worker ended in each of {_TRIES} tries, this request is given up')
     return [_checked(answers[worker]) for worker in self._workers]
 
   def close(self) -> None:
-    """Ends the processes, once a reply that they compute is there."""
-    with self._lock:
-      self._closed = True
+    """Ends the processes; a reply that they compute ends with a RuntimeError."""
+    self._closed = True
+    # Whoever asks them has the lock, and may have started another process meanwhile.
+    while not self._lock.acquire(timeout=0.1):
       for worker in self._workers:
-        worker.end()
+        worker.process.kill()
+    for worker in self._workers:
+      worker.end()
+    self._lock.release()
 
   def __enter__(self) -> 'Workers':
     return self

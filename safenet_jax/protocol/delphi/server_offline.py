@@ -94,6 +94,7 @@ class ServerOffline:
     labels = self._zero_labels(tag, message)
     garbled = {layer.name: self._garble(layer, labels) for layer in self._structure.activations}
     compared = self._compare(labels)
+    del labels  # megabytes, which would wait for products with this thread
     self._reply_products(tag, requests, mine)
     pads, bits = iter(()), iter(())
     if self._structure.choices:

@@ -286,3 +286,17 @@ def test_weights_whose_noise_would_show_are_refused(context):
   encrypted_convolution.prepare(context, single, kernel)
   with pytest.raises(ValueError, match='round wrongly'):
     encrypted_convolution.prepare(context, single, 2 * kernel)
+
+
+def test_one_thread_replies_at_a_time(secret, public, monkeypatch):
+  """Many at once would hold the memory of as many."""
+  combine, locked = bfv.PublicKey.combine, []
+
+  def noted(public, *args):
+    locked.append(public.context.reply_lock.locked())
+    return combine(public, *args)
+
+  monkeypatch.setattr(bfv.PublicKey, 'combine', noted)
+  layer = Layer(1, 1, 64, 10, 1)
+  run(secret, public, layer, draw_kernel(layer))
+  assert locked == [True] and not public.context.reply_lock.locked()

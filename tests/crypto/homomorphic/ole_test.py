@@ -61,6 +61,19 @@ def test_shares_add_to_the_sum_of_products(parties, products, count):
   parties.check(*(draw(parties.p, (products, count)) for _ in range(2)))
 
 
+def test_one_thread_replies_at_a_time(parties, monkeypatch):
+  """Many at once would hold the memory of as many."""
+  combine, locked = bfv.PublicKey.combine, []
+
+  def noted(public, *args):
+    locked.append(public.context.reply_lock.locked())
+    return combine(public, *args)
+
+  monkeypatch.setattr(bfv.PublicKey, 'combine', noted)
+  parties.check(*(parties.randomness.residues(parties.p, (1, 1)) for _ in range(2)))
+  assert locked == [True] and not parties.context.reply_lock.locked()
+
+
 def test_every_pair_of_extreme_values_is_exact(parties):
   p = parties.p
   extremes = np.array([0, 1, p // 2, p // 2 + 1, p - 2, p - 1], np.uint64)

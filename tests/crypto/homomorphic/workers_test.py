@@ -1,9 +1,9 @@
+from concurrent import futures
 import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -47,6 +47,11 @@ def check(pool, secret, layer, kernel, index=0):
   c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
   want = plain_convolution.padded(r, kernel, layer.stride)
   np.testing.assert_array_equal((c + u) % 2**56, want % 2**56)
+
+
+def until(condition):
+  while not condition():
+    time.sleep(0.01)
 
 
 def pids(pool):
@@ -137,15 +142,11 @@ def test_a_worker_killed_during_a_request_is_replaced_and_the_request_answered(
   before = pids(pool)
   os.kill(before[1], signal.SIGSTOP)  # the request stays in it
 
-  def kill():
-    while not pool._workers[1]._owed:
-      time.sleep(0.01)
+  with futures.ThreadPoolExecutor() as threads:
+    answered = threads.submit(check, pool, secret, layer, kernel)
+    until(lambda: pool._workers[1]._owed or answered.done())
     os.kill(before[1], signal.SIGKILL)
-
-  killer = threading.Thread(target=kill)
-  killer.start()
-  check(pool, secret, layer, kernel)
-  killer.join()
+    answered.result()
   assert [before[0]] == [pid for pid in pids(pool) if pid in before]
   assert [record.getMessage() for record in caplog.records] == ['event=worker_ended code=-9']
 
@@ -225,6 +226,19 @@ def leave_a_pool():
   print('made', flush=True)
   os.kill(os.getpid(), signal.SIGKILL)
   pool.close()
+
+
+def test_closing_ends_a_request_that_hangs(secret):
+  with (
+    workers.Workers(1, PARAMETERS, [(SHAPES[2], KERNELS[2])]) as pool,
+    futures.ThreadPoolExecutor() as threads,
+  ):
+    os.kill(*pids(pool), signal.SIGSTOP)
+    answered = threads.submit(check, pool, secret, SHAPES[2], KERNELS[2])
+    until(lambda: pool._workers[0]._owed or answered.done())
+    pool.close()
+    with pytest.raises(RuntimeError, match='closed'):
+      answered.result()
 
 
 def test_a_kernel_that_cannot_be_served_raises_at_the_start():

@@ -1,7 +1,7 @@
 """A client and a server as users have them: over TLS, prepared or not, several at once."""
 
 from concurrent import futures
-import functools
+import gc
 import signal
 import time
 
@@ -208,12 +208,30 @@ def test_workers_killed_under_load_end_no_session(files, model):
       victim.send_signal(signal.SIGSTOP)
     answers = [threads.submit(ask, seed) for seed in (0, 1)]
     for worker, victim in zip(pool, victims):
-      small_servers.until(functools.partial(getattr, worker, '_owed'))
+      while not worker._owed and not any(answer.done() for answer in answers):
+        time.sleep(0.01)
       victim.kill()
     for seed, answer in enumerate(answers):
       for logits in answer.result():
         assert close(model, images(model, 1, seed), logits)
     assert not {victim.pid for victim in victims} & {worker.process.pid for worker in pool}
+
+
+def test_a_session_keeps_nothing_of_an_inference_that_is_over(server, files, model):
+  def materials():
+    return sum(isinstance(each, store.ServerMaterial) for each in gc.get_objects())
+
+  gc.collect()
+  gc.disable()  # nor leaves it to the collector, which comes late: arrays hardly count for it
+  try:
+    before = materials()
+    with connect(server, files) as client:
+      client.prepare(1)
+      assert materials() == before + 1
+      client.infer(images(model, 1))
+      small_servers.until(lambda: materials() == before)
+  finally:
+    gc.enable()
 
 
 def test_an_error_of_the_server_ends_one_session_and_says_nothing(
