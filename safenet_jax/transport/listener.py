@@ -185,16 +185,17 @@ class Listener:
 
   def _run(self, sock: socket.socket, peer: str, visitor: Visitor, ticket: int) -> None:
     """A connection from its TLS handshake to its end. Errors are logged, never raised."""
+    tickets = [ticket]
     try:
       sock = self._secure(sock, ticket)
-      self._admit(sock, peer, visitor._replace(identity=_identity(sock)), ticket)
+      self._admit(sock, peer, visitor._replace(identity=_identity(sock)), tickets)
     except ProtocolError as error:
       _log(logging.WARNING, 'session_failed', peer=peer, error=error)
     except Exception as error:
       _log(logging.ERROR, 'session_error', peer=peer, error=repr(error), trace=True)
     finally:
       sock.close()
-      self._forget(ticket)
+      self._forget(*tickets)
 
   def _secure(self, sock: socket.socket, ticket: int) -> socket.socket:
     if self._context is None:
@@ -220,20 +221,18 @@ class Listener:
     if ticket not in self._waiting:
       raise ProtocolError('its TLS handshake took so long that its place was needed')
 
-  def _admit(self, sock: socket.socket, peer: str, visitor: Visitor, waiting: int) -> None:
+  def _admit(self, sock: socket.socket, peer: str, visitor: Visitor, tickets: list[int]) -> None:
+    """A session, if there is a place; its ticket becomes one of the tickets."""
     # Threads of one process share its clock; each session counts its own.
     ledger = Ledger(cpu_clock=time.thread_time)
     channel = Channel(sock, party='server', ledger=ledger, timeout=self._timeout)
     try:
-      ticket = self._place(channel, visitor, waiting)
+      tickets.append(self._place(channel, visitor, tickets[0]))
     except DeniedError as error:
       channel.refuse(str(error))
       _log(logging.WARNING, 'refused', peer=peer, reason=error)
       return
-    try:
-      self._session(channel, Guest(visitor, ticket), peer)
-    finally:
-      self._forget(ticket)
+    self._session(channel, Guest(visitor, tickets[-1]), peer)
 
   def _place(self, channel: Channel, visitor: Visitor, waiting: int) -> int:
     """The ticket of a session, as soon as there is a place."""

@@ -78,6 +78,15 @@ def test_a_server_that_wants_client_certificates_gets_them(files, others):
     assert ask(server.address, trusted) == b'hi'
 
 
+def refused(server, context, caplog):
+  """Why a server ended a client's session."""
+  caplog.clear()
+  with pytest.raises(ProtocolError):
+    ask(server.address, context)
+  servers.until(lambda: servers.lines(caplog, 'session_failed'))
+  return servers.lines(caplog, 'session_failed')[0]
+
+
 @pytest.fixture(scope='module')
 def authority(tmp_path_factory):
   return certificates.Authority(tmp_path_factory.mktemp('authority'))
@@ -106,11 +115,9 @@ def test_a_bad_certificate_of_a_client_is_refused(authority, kind, caplog):
   options, reason = BAD[kind]
   context = tls.server_context(*authority.issue(), client_ca=authority.file)
   with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
-    with pytest.raises(ProtocolError):
-      ask(server.address, tls.client_context(authority.file, *authority.issue(**options)))
+    bad = tls.client_context(authority.file, *authority.issue(**options))
+    assert f'not trusted: {reason}' in refused(server, bad, caplog)
     assert ask(server.address, tls.client_context(authority.file, *authority.issue())) == b'hi'
-  (line,) = servers.lines(caplog, 'session_failed')
-  assert f'not trusted: {reason}' in line
 
 
 def test_certificates_for_the_other_party_are_refused(authority, caplog):
@@ -124,13 +131,11 @@ def test_certificates_for_the_other_party_are_refused(authority, caplog):
     pytest.raises(ProtocolError, match='not trusted: unsuitable certificate purpose'),
   ):
     ask(listening.address, trusted)
-  caplog.clear()
   context = tls.server_context(*server, client_ca=authority.file)
   with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as listening:
     assert ask(listening.address, trusted) == b'hi'
-    with pytest.raises(ProtocolError):
-      ask(listening.address, tls.client_context(authority.file, *server))
-  assert 'unsuitable certificate purpose' in servers.lines(caplog, 'session_failed')[0]
+    bad = tls.client_context(authority.file, *server)
+    assert 'unsuitable certificate purpose' in refused(listening, bad, caplog)
 
 
 def test_revoked_certificates_are_refused_on_both_sides(authority, caplog):
@@ -141,13 +146,11 @@ def test_revoked_certificates_are_refused_on_both_sides(authority, caplog):
     pytest.raises(ProtocolError, match='not trusted: certificate revoked'),
   ):
     ask(server.address, tls.client_context(listed))
-  caplog.clear()
   context = tls.server_context(*good, client_ca=listed)
   with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
     assert ask(server.address, tls.client_context(listed, *good)) == b'hi'
-    with pytest.raises(ProtocolError):
-      ask(server.address, tls.client_context(listed, *bad))
-  assert 'certificate revoked' in servers.lines(caplog, 'session_failed')[0]
+    line = refused(server, tls.client_context(listed, *bad), caplog)
+    assert 'certificate revoked' in line
 
 
 def test_a_list_that_is_out_of_date_lets_nobody_pass(authority):
@@ -164,10 +167,8 @@ def test_another_authority_of_the_same_name_is_refused(authority, tmp_path, capl
   with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
     with pytest.raises(ProtocolError, match='the certificate is not trusted'):
       ask(server.address, tls.client_context(other.file, *authority.issue()))
-    caplog.clear()
-    with pytest.raises(ProtocolError):
-      ask(server.address, tls.client_context(authority.file, *other.issue()))
-  assert 'the certificate is not trusted' in servers.lines(caplog, 'session_failed')[0]
+    line = refused(server, tls.client_context(authority.file, *other.issue()), caplog)
+    assert 'the certificate is not trusted' in line
 
 
 def test_a_client_is_known_by_its_certificate(authority):

@@ -67,7 +67,7 @@ class Visit:
     """The block waits for a command: the place of this session may go to somebody else.
 
     Raises:
-      DeniedError: it went. Or what the block raises.
+      DeniedError: it went; at the end of the block.
     """
     # In the handshake a client waits for what it needs before it sends a command.
     self._in_doubt = self._hello is not None
