@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto.randomness import SystemRandomness
+from safenet_jax.protocol.delphi.material import ServerMaterial
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import commands, description, preparation_files
 from safenet_jax.protocol.service import server as servers
@@ -219,7 +220,7 @@ def test_workers_killed_under_load_end_no_session(files, model):
 
 def test_a_session_keeps_nothing_of_an_inference_that_is_over(server, files, model):
   def materials():
-    return sum(isinstance(each, store.ServerMaterial) for each in gc.get_objects())
+    return sum(isinstance(each, ServerMaterial) for each in gc.get_objects())
 
   gc.collect()
   gc.disable()  # nor leaves it to the collector, which comes late: arrays hardly count for it
