@@ -263,3 +263,10 @@ def test_constant_channels_do_not_divide_by_zero(tmp_path):
   np.savez(tmp_path / 'own.npz', images=np.full((10, 2, 2), 51, np.uint8), labels=np.zeros(10, int))
   loaded = data.load(tmp_path / 'own.npz')
   np.testing.assert_allclose((*loaded.mean, *loaded.std), (0.2, 1.0))
+
+
+def test_paths_may_begin_with_the_home_directory(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for load in (lambda: data.load('~/mine.npz'), lambda: data.load('cifar10', '~/images')):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+      load()
