@@ -12,11 +12,14 @@ one image per request. It prints requests per second, percentiles of the seconds
 and how many answers agree with --labels.
 """
 
+from absl import flags
+
 from experiments.lib import launcher, load_test, party_flags
 from safenet_jax.console import ask
 
 party_flags.define(ask.Asking)
-LABELS = launcher.define_path(
+LABELS = flags.DEFINE(
+  launcher.Path(),
   'labels',
   None,
   '.npy file of integers [N]: the right classes, to compare answers to --requests with.',

@@ -24,13 +24,17 @@ from safenet_jax.protocol.service import sessions
 from safenet_jax.report import estimates as reports
 from safenet_jax.report import tables
 
-PLAN = launcher.define_path(
-  'plan', None, 'A plan.json; what an inference under this plan costs is printed too.'
+PLAN = flags.DEFINE(
+  launcher.Path(),
+  'plan',
+  None,
+  'A plan.json; what an inference under this plan costs is printed too.',
 )
 MODE = flags.DEFINE_enum(
   'mode', sessions.DEFAULT, list(sessions.MODES), 'How linear layers are served, with --plan.'
 )
-COSTS = launcher.define_path(
+COSTS = flags.DEFINE(
+  launcher.Path(),
   'costs',
   None,
   'With --plan: JSON file that experiments.benchmark --suite=units wrote on your machine.',

@@ -19,12 +19,14 @@ it is set, for example
   --config.finetune.range_clip=8
 """
 
+from absl import flags
+
 from experiments.lib import from_config, launcher
 from safenet_jax.approximation import plans
 from safenet_jax.models import network as networks
 from safenet_jax.search import fit, members
 
-PLAN = launcher.define_path('plan', None, 'The plan.json to train.')
+PLAN = flags.DEFINE(launcher.Path(), 'plan', None, 'The plan.json to train.')
 
 
 def main() -> None:

@@ -10,13 +10,15 @@ alone, and never the logits, the scores behind a class. Logs are lines of key=va
 error.
 """
 
+from absl import flags
+
 from experiments.lib import launcher, party_flags
 from safenet_jax.console import serve
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.service import bundle as bundles
 
-BUNDLE = launcher.define_path(
-  'bundle', None, 'File of experiments.export to serve, instead of a run.'
+BUNDLE = flags.DEFINE(
+  launcher.Path(), 'bundle', None, 'File of experiments.export to serve, instead of a run.'
 )
 party_flags.define(serve.Serving)
 

@@ -28,6 +28,7 @@ def writing(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[
     private: whether only its owner may read it (mode 0600, whatever the umask is).
 
   Raises:
+    IsADirectoryError: `path` is a directory.
     OSError: it cannot be written; names `path`. Whatever the block raises passes through.
   """
   path = pathlib.Path(path)

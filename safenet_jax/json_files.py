@@ -125,4 +125,4 @@ def _parse(content: bytes) -> Any:
     raise _FaultError('no UTF-8 text', content.count(b'\n', 0, error.start) + 1) from None
   except json.JSONDecodeError as error:
     message = error.msg[0].lower() + error.msg[1:]
-    raise _FaultError(message.removesuffix(' starting at'), error.lineno) from None
+    raise _FaultError(message.removesuffix(' at').removesuffix(' starting'), error.lineno) from None

@@ -31,7 +31,7 @@ class Lock:
       OSError: no file can be written there.
     """
     path = directory / NAME
-    self._file = io.FileIO(path, 'a+')
+    self._file = io.FileIO(os.fspath(path), 'a+')
     try:
       with atomic_files.naming(path):
         self._take(directory)

@@ -15,6 +15,7 @@ One process writes at a time; any number may read meanwhile.
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -39,6 +40,8 @@ _KEYS = {
   'client_ledger.json': ('phases',),
 }
 _LISTS = ('evaluations.json',)
+# Bytes that a checkpoint may take besides its arrays; a small one takes 40,000.
+_ROOM = 1 << 20
 # Folders of checkpoints that orbax has not finished.
 _UNFINISHED = '*.orbax-checkpoint-tmp*'
 
@@ -223,9 +226,13 @@ class Checkpoints:
       OSError: it cannot be written, because the disk is full for example. Then the checkpoint
         before it is still the latest.
     """
+    arrays = jax.tree.map(np.asarray, tree)
+    # Asked before, because TensorStore's threads print hundreds of lines on a full disk.
+    if shutil.disk_usage(self._path).free < _ROOM + sum(a.nbytes for a in jax.tree.leaves(arrays)):
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(self._path))
     try:
       with _quiet():
-        self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, tree)))
+        self._manager.save(step, args=ocp.args.StandardSave(arrays))
     except (OSError, ValueError, RuntimeError) as error:
       code = getattr(error, 'errno', None) or _system_error(str(error))
       if not code:
@@ -249,7 +256,7 @@ class Checkpoints:
       with _quiet():
         found = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
     except Exception as error:  # orbax raises a dozen unrelated types on damaged files
-      reason = str(error).strip().partition('\n')[0][:200] or type(error).__name__
+      reason = str(error).strip().partition('\n')[0][:100] or type(error).__name__
       raise ValueError(
         f'{self._path / str(step)} cannot be read ({reason}), want a checkpoint of the '
         f'network: delete it and run {self._path.name} again'

@@ -75,3 +75,38 @@ def test_a_private_file_is_its_owners_alone_and_others_follow_the_umask(tmp_path
   finally:
     os.umask(old)
   assert mode(tmp_path / 'key') == 0o600 and mode(tmp_path / 'log') == 0o640
+
+
+def test_an_error_names_the_file_and_not_its_partial_one(tmp_path, monkeypatch):
+  def full(descriptor):
+    raise OSError(28, 'No space left on device')
+
+  with pytest.raises(FileNotFoundError) as caught:
+    atomic_files.write_text(tmp_path / 'none' / 'plan.json', 'new')
+  assert caught.value.filename == str(tmp_path / 'none' / 'plan.json')
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(OSError, match='No space left') as caught:
+    atomic_files.write_text(tmp_path / 'plan.json', 'new')
+  assert caught.value.filename == str(tmp_path / 'plan.json')
+
+
+def test_a_check_says_whether_a_file_can_be_written_and_changes_nothing(tmp_path):
+  path = tmp_path / 'plan.json'
+  atomic_files.check(path)
+  assert not list(tmp_path.iterdir())
+  path.write_text('old')
+  atomic_files.check(path)
+  assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
+  for wrong, error in (
+    (tmp_path, IsADirectoryError),
+    (tmp_path / 'none' / 'plan.json', FileNotFoundError),
+    (path / 'below', NotADirectoryError),
+  ):
+    with pytest.raises(error) as caught:
+      atomic_files.check(wrong)
+    assert caught.value.filename == str(wrong)
+
+
+def test_a_device_is_written_to_and_not_replaced():
+  atomic_files.write_text(os.devnull, 'new')
+  assert stat.S_ISCHR(os.stat(os.devnull).st_mode)

@@ -297,3 +297,10 @@ def test_a_data_set_of_ones_own_is_checked_when_it_is_made(changes, message):
   made()
   with pytest.raises(ValueError, match=message):
     made(**changes)
+
+
+def test_paths_may_begin_with_the_home_directory(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for load in (lambda: data.load('~/mine.npz'), lambda: data.load('cifar10', '~/images')):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+      load()

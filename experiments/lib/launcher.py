@@ -36,8 +36,8 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 
 
-class _Path(flags.ArgumentParser):
-  """A path; ~ at its beginning is the home directory, which no shell makes of --name=~/x."""
+class Path(flags.ArgumentParser):
+  """For `flags.DEFINE`: a path. ~ is the home directory, which no shell makes of --name=~/x."""
 
   syntactic_help = 'a path'
 
@@ -45,13 +45,9 @@ class _Path(flags.ArgumentParser):
     return os.path.expanduser(argument)
 
 
-def define_path(name: str, default: str | None, help: str) -> flags.FlagHolder[str | None]:
-  """Defines a flag that names a file or a directory."""
-  return flags.DEFINE(_Path(), name, default, help)
-
-
-WORKDIR = define_path('workdir', None, 'Directory of the run; the same one resumes it.')
-OUT = define_path(
+WORKDIR = flags.DEFINE(Path(), 'workdir', None, 'Directory of the run; the same one resumes it.')
+OUT = flags.DEFINE(
+  Path(),
   'out',
   None,
   'Where to write; a file that is there is replaced. benchmark: JSON file; export: bundle; '
@@ -200,8 +196,8 @@ def _log_command(path: pathlib.Path, line: dict[str, Any], begun: float) -> None
   seconds = {'seconds': round(time.perf_counter() - begun, 1)}
   try:
     json_files.append_line(path / 'commands.jsonl', line | seconds)
-  except OSError as error:  # it is too late to fail
-    logging.warning('this command is not in the log: %s', errors.line(error))
+  except OSError as error:  # the command has ended, and says itself how
+    logging.info('not in commands.jsonl: %s', errors.line(error))
 
 
 def _fail(message: str) -> None:
@@ -284,9 +280,12 @@ def _config(path: str, preset: str):
     raise  # what a config says of its values
   except Exception as error:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 1
+    reason = str(error)
+    if isinstance(error, SyntaxError):
+      lines, reason = [error.lineno or 1], error.msg
     raise ValueError(
-      f'{path}, line {line}: {type(error).__name__}: {error}, want a config in Python'
+      f'{path}, line {lines[-1] if lines else 1}: {type(error).__name__}: {reason}, '
+      'want a config in Python'
     ) from error
 
 

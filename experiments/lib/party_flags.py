@@ -29,7 +29,7 @@ def define(record: type) -> None:
     elif found.choices:
       flags.DEFINE_enum(found.name, found.default, found.choices, found.help)
     elif found.path:
-      launcher.define_path(*arguments)
+      flags.DEFINE(launcher.Path(), *arguments)
     elif found.kind is bool:
       flags.DEFINE_bool(*arguments)
     elif found.kind is int:

@@ -43,8 +43,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       with np.load(file, allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
     # zipfile and numpy.format raise a dozen unrelated types on damaged input.
-    except Exception as error:
-      raise ValueError(f'{path}: {error}, want an .npz file of plain arrays') from None
+    except Exception:
+      raise ValueError(
+        f'{path} is damaged or of another kind, want an .npz file of plain arrays'
+      ) from None
 
 
 def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any]:

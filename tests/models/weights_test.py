@@ -206,3 +206,16 @@ def test_shapes_are_those_of_what_flax_makes(net):
     for name, array in arrays.items()
   }
   assert weights.array_shapes(net) == shapes
+
+
+def test_an_npz_file_of_weights_is_read_and_another_file_is_named(tmp_path):
+  np.savez(tmp_path / 'a.npz', kernel=np.arange(3.0))
+  np.testing.assert_array_equal(weights.read(tmp_path / 'a.npz')['kernel'], np.arange(3.0))
+  np.save(tmp_path / 'b.npy', np.arange(3))
+  (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes()[:100])
+  (tmp_path / 'd.npz').write_bytes(b'')
+  for name in ('b.npy', 'c.npz', 'd.npz'):
+    with pytest.raises(ValueError, match=f'{name} is damaged or of another kind, want an .npz'):
+      weights.read(tmp_path / name)
+  with pytest.raises(FileNotFoundError):
+    weights.read(tmp_path / 'none.npz')

@@ -95,3 +95,43 @@ def test_runs_of_one_name_get_names_of_their_own(tmp_path):
   paths = [workdirs.write(tmp_path / f'{i}/run', workdirs.config()) for i in range(3)]
   found = runs.distinct([run for path in paths for run in runs.load(path)])
   assert [run.name for run in found] == ['run', 'run 2', 'run 3']
+
+
+@pytest.mark.parametrize(
+  'name, phase',
+  [
+    ('plan.json', 'search or finetune'),
+    ('ledger.json', 'infer'),
+    ('client_ledger.json', 'infer --two_processes'),
+    ('thin/thin.json', 'thin'),
+    ('evaluations.json', 'evaluate'),
+  ],
+)
+def test_a_cut_file_is_named_with_its_line_and_what_to_run(tmp_path, name, phase):
+  path = workdirs.write(tmp_path / 'run', workdirs.config(), metrics=workdirs.log())
+  (path / name).parent.mkdir(exist_ok=True)
+  (path / name).write_text('{\n"phases": {"offl')
+  with pytest.raises(ValueError, match=f'{name}, line 2: .* delete it and run {phase} again'):
+    runs.load(path)
+
+
+def test_a_log_cut_off_in_its_last_line_is_reported(tmp_path):
+  path = workdirs.write(tmp_path / 'run', workdirs.config(), metrics=workdirs.log())
+  text = (path / 'metrics.jsonl').read_text()
+  (path / 'metrics.jsonl').write_text(text[:-9])
+  (found,) = runs.load(path)
+  assert len(found.metrics) == text.count('\n') - 1
+
+
+def test_a_workdir_of_the_library_alone_has_no_report(tmp_path):
+  path = workdirs.write(tmp_path / 'run', {'train': {'epochs': 1}}, metrics=workdirs.log())
+  with pytest.raises(ValueError, match='has no model and no data, want the workdir of'):
+    runs.load(path)
+
+
+def test_a_cut_config_of_a_sweep_names_the_run(tmp_path):
+  root = workdirs.write(tmp_path / 'root', {'sweep': {'settings': [{'seed': 0}]}}, metrics=[])
+  (root / 'one').mkdir()
+  (root / 'one/config.json').write_text('{"model')
+  with pytest.raises(ValueError, match=r'one/config\.json, line 1: .* use another workdir'):
+    runs.load(root)

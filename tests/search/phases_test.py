@@ -228,3 +228,15 @@ def test_polynomials_are_fitted_to_the_first_training_images(images, found):
     members.fitted(first, NETWORK, images).coefficients,
     safenet.fitted_coefficients(NETWORK, trained.variables, some),
   )
+
+
+def test_of_two_calls_at_once_on_one_directory_the_second_is_refused(images, tmp_path):
+  given = tmp_path / 'run', 'train', NETWORK, images, {}, 0
+  refused = pytest.raises(BlockingIOError, match='in use by process')
+  with phases._place(*given), refused, phases._place(*given):
+    pass
+  # Whatever ends a call, the next one may go on.
+  with pytest.raises(FloatingPointError), phases._place(*given):
+    raise FloatingPointError
+  with phases._place(*given) as place:
+    assert place.path == tmp_path / 'run'
