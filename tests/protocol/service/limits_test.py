@@ -112,11 +112,12 @@ def test_a_client_that_asks_for_nothing_is_sent_away():
         channel.receive('anything')
 
 
-def test_who_has_preparations_may_wait():
+def test_who_has_preparations_may_wait(monkeypatch):
   """As a client does whose preparations are made over another connection."""
   with serve() as server, connect(server) as maker:
     maker.prepare(1)
     server._options = dataclasses.replace(server._options, first_command_seconds=0.1)
+    monkeypatch.setattr(clients.ClientStore, 'hello', lambda store, owner: maker._hello)
     with connect(server) as user:
       time.sleep(0.3)
       user._store = maker._store
