@@ -114,17 +114,20 @@ class Visit:
         count as used all the same: their masked inputs are on the way.
     """
     self.asked = True
+    self._in_doubt = True  # until what the command names is taken
     count = len(identifiers)
-    found = self._store.take(identifiers, self._owner)
     # Counted first: of two sessions that ask at once, the second one sees the first one's.
     made = self._accounts.predictions(self.visitor, count) - count
     counts = self._accounts.counts(self.visitor)._replace(predictions=made)
     try:
+      found = self._store.take(identifiers, self._owner)
       self._ask(self._policy.infer, counts, count)
-      return found
     except ProtocolError:
+      self._in_doubt = False
       self._accounts.predictions(self.visitor, -count)
       raise
+    self._in_doubt = False
+    return found
 
   def end(self) -> None:
     """Gives up what this session holds.
