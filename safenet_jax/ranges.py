@@ -53,7 +53,9 @@ _SHARE = Range(0, 1)
 _DECAY = Range(0, 1, open=('most',))
 _WEIGHT = Range(0, _LARGE)
 _POSITIVE = Range(0, _LARGE, open=('least',))
-_SECONDS = Range(0, 1e9, open=('least',))  # the system takes no longer ones
+# Far below the longest times that a socket takes.
+_SECONDS = Range(0, 1e9, open=('least',))
+_PATIENCE = Range(0, 1e9)
 
 # By the name of the setting, or by section and name where a section has a range of its own.
 RANGES = {
@@ -107,9 +109,9 @@ RANGES = {
   'sessions': _count(1, 1 << 16),
   'memory_bytes': _count(1, 1 << 50),
   'keep_prepared': _count(0, 1 << 16),
-  'keep_seconds': _SECONDS,
+  'keep_seconds': _PATIENCE,
   'timeout': _SECONDS,
-  'idle_seconds': _SECONDS,
+  'idle_seconds': _PATIENCE,
   'handshake_timeout': _SECONDS,
   'session_seconds': _SECONDS,
   'first_command_seconds': _SECONDS,
