@@ -127,25 +127,29 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
   Raises:
     ValueError: something is no record, or the operations have no method for it.
   """
-  counts: collections.Counter[str] = collections.Counter()
+  return _walk(layers, operations, value, collections.Counter())
 
-  def walk(layers, value):
-    for layer in layers:
-      kind = _KINDS.get(type(layer))
-      if kind is None:
-        names = ', '.join(record.__name__ for record in _KINDS)
-        raise ValueError(f'unknown layer {layer!r}, want one of {names}')
-      method = getattr(operations, kind, None)
-      if method is None:
-        raise ValueError(f'{type(layer).__name__} is not served yet')
-      if isinstance(layer, Residual):
-        value = method(walk(layer.branch, value), walk(layer.shortcut, value))
-        continue
-      value = method(f'{kind}{counts[kind]}', layer, value)
-      counts[kind] += 1
-    return value
 
-  return walk(layers, value)
+# Not a closure of `run`: a function that calls itself is a cycle of references, in which the
+# operations, and all that a party has prepared, would stay until the next garbage collection.
+def _walk(
+  layers: tuple[Layer, ...], operations: Any, value: Any, counts: collections.Counter[str]
+) -> Any:
+  for layer in layers:
+    kind = _KINDS.get(type(layer))
+    if kind is None:
+      names = ', '.join(record.__name__ for record in _KINDS)
+      raise ValueError(f'unknown layer {layer!r}, want one of {names}')
+    method = getattr(operations, kind, None)
+    if method is None:
+      raise ValueError(f'{type(layer).__name__} is not served yet')
+    if isinstance(layer, Residual):
+      branch = _walk(layer.branch, operations, value, counts)
+      value = method(branch, _walk(layer.shortcut, operations, value, counts))
+      continue
+    value = method(f'{kind}{counts[kind]}', layer, value)
+    counts[kind] += 1
+  return value
 
 
 def window(layer: Pool, height: int, width: int) -> int:

@@ -1,5 +1,8 @@
 """Records: walking order, shapes, producers."""
 
+import gc
+import weakref
+
 import pytest
 
 from safenet_jax.models import architectures, layers
@@ -134,3 +137,26 @@ def test_producers_survive_an_activation():
     (layers.Conv(4), layers.Activation(), layers.MaxPool(), layers.Activation())
   )
   assert found == (('conv0',), ('conv0',))
+
+
+def test_a_walk_keeps_nothing_alive():
+  """A party's operations hold megabytes, which must not wait for the garbage collection."""
+
+  class Identity:
+    def flatten(self, name, layer, value):
+      del name, layer
+      return value
+
+    def add(self, branch, shortcut):
+      return branch + shortcut
+
+  gc.collect()
+  gc.disable()
+  try:
+    operations = Identity()
+    assert layers.run((layers.Residual((layers.Flatten(),)),), operations, 3) == 6
+    watched = weakref.ref(operations)
+    del operations
+    assert watched() is None
+  finally:
+    gc.enable()

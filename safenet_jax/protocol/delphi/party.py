@@ -1,7 +1,6 @@
 """A party in one session: what each of its phases is given."""
 
 import dataclasses
-import functools
 
 from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.crypto.randomness import Randomness
@@ -38,14 +37,19 @@ class ClientParty(_Party):
   """
 
   model: PublicModel
+  # Not a `cached_property`: up to Python 3.11 this has one lock for all parties of a process, and
+  # a peer that sends nothing would keep all others from their keys.
+  _keys: ClientKeys | None = dataclasses.field(default=None, init=False)
 
-  @functools.cached_property
+  @property
   def keys(self) -> ClientKeys:
     """The session's keys; the first access exchanges messages with the server.
 
     So a phase that needs them has to ask for them at its start, as the server's phase does.
     """
-    return keys.client(self.channel, self.contexts, self.randomness)
+    if self._keys is None:
+      self._keys = keys.client(self.channel, self.contexts, self.randomness)
+    return self._keys
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,8 +62,11 @@ class ServerParty(_Party):
 
   model: FixedPointModel
   linear: LinearReplies
+  _keys: ServerKeys | None = dataclasses.field(default=None, init=False)
 
-  @functools.cached_property
+  @property
   def keys(self) -> ServerKeys:
     """The session's keys; the first access exchanges the same messages as `ClientParty.keys`."""
-    return keys.server(self.channel, self.contexts, self.randomness)
+    if self._keys is None:
+      self._keys = keys.server(self.channel, self.contexts, self.randomness)
+    return self._keys
