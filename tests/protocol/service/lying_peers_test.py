@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -199,3 +200,34 @@ def test_a_network_without_activations_is_served():
   )
   found = views.run(linear, images(1))
   np.testing.assert_array_equal(found.logits, linear.run(images(1)))
+
+
+def test_a_client_that_stops_at_the_keys_holds_up_no_other():
+  model, entered = models.model(), threading.Event()
+  setting = parties.set_up(model)
+  with (
+    peers.channels(timeout=60) as (_, silent),
+    peers.channels(timeout=10) as (ours, theirs),
+  ):
+    receive = silent.receive
+
+    def receiving(*arguments):
+      entered.set()
+      return receive(*arguments)
+
+    silent.receive = receiving
+
+    def wait():
+      with contextlib.suppress(ProtocolError):
+        _ = parties.server_party(silent, model, *setting).keys
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert entered.wait(10)
+    mine, other = peers.both(
+      lambda: parties.client_party(ours, model, *setting).keys,
+      lambda: parties.server_party(theirs, model, *setting).keys,
+    )
+    silent.abort('the test is over')
+    thread.join()
+  assert mine.nonce == other.nonce
