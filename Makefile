@@ -41,6 +41,7 @@ lint: setup
 docs: setup
 	$(BIN)/python -W error docs/api.py build/docs
 	$(BIN)/python docs/dependencies.py docs/dependencies.svg
+	$(BIN)/python docs/troubleshooting.py docs/troubleshooting.md
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

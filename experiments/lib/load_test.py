@@ -198,7 +198,7 @@ def _receive(pipe) -> Any:
   try:
     found = pipe.recv()
   except (EOFError, ConnectionResetError):
-    raise ProtocolError('a client ended') from None
+    raise ProtocolError('a client of the load test ended without an answer') from None
   if isinstance(found, str):
     raise ProtocolError(found)
   return found

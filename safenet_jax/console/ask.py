@@ -132,7 +132,7 @@ def context(asking: Asking) -> ssl.SSLContext | None:
   if not asking.insecure_clear:
     return tls.client_context(asking.ca, asking.certificate, asking.key)
   if any((asking.ca, asking.certificate, asking.key)):
-    raise ValueError('PEM files and no encryption, want one of them')
+    raise ValueError('--insecure_clear and PEM files, want one of them')
   return None
 
 

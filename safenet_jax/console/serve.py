@@ -152,7 +152,7 @@ def _server(
       )
     context = None if files is None else tls.server_context(*files)
     return servers.Server(*place, context=context, options=chosen, policy=policy, on_record=save)
-  except OSError as error:
+  except (OSError, RuntimeError) as error:  # RuntimeError: a process or a worker ended
     raise ValueError(
       f'cannot listen at {serving.host}:{serving.port}: {errors.line(error)}'
     ) from None
@@ -187,11 +187,11 @@ def _files(serving: Serving) -> tuple | None:
   if chosen != 1:
     raise ValueError(
       f'{"several ways" if chosen else "no way"} to encrypt, want one: --certificate and --key, '
-      'an insecure test certificate, or insecure clear text'
+      '--insecure_test_certificate, or --insecure_clear'
     )
   if serving.insecure_clear:
     if serving.client_ca is not None:
-      raise ValueError("no encryption and authorities of clients' certificates, want one of them")
+      raise ValueError('--insecure_clear and --client_ca, want one of them')
     return None
   if serving.insecure_test_certificate is not None:
     files = tls.insecure_test_certificate(serving.insecure_test_certificate, (serving.host,))

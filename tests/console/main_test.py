@@ -9,7 +9,7 @@ import socket
 import numpy as np
 import pytest
 
-from safenet_jax.console import main
+from safenet_jax.console import main, serve
 from safenet_jax.protocol.service import bundle as bundles
 from safenet_jax.transport import tls
 from tests.support import models
@@ -71,7 +71,7 @@ ASK = 'ask --host=127.0.0.1'
     ('serve --bundle=model', 'no way to encrypt, want one'),
     (f'serve --bundle=model {TLS} --insecure-clear', 'several ways to encrypt, want one'),
     ('serve --bundle=model --key=x', 'no --certificate, want --certificate and --key'),
-    ('serve --bundle=model --insecure-clear --client-ca=x', 'no encryption and authorities'),
+    ('serve --bundle=model --insecure-clear --client-ca=x', '--insecure_clear and --client_ca'),
     ('serve --bundle= --insecure-clear', 'argument --bundle: empty, want a value'),
     ('serve --bundle=model --insecure-clear --host=', 'argument --host: empty, want a value'),
     ('serve --bundle=model --certificate=text --key=text', 'certificate text: no certificate in'),
@@ -113,7 +113,10 @@ ASK = 'ask --host=127.0.0.1'
     (f'{ASK} --images=images.npy --out=/proc/ledger', '--out=/proc/ledger: '),
     (f'{ASK} --images=images.npy --ca=text', 'authorities text: no certificate in it, want a PEM'),
     (f'{ASK} --images=images.npy --ca=', 'argument --ca: empty, want a value'),
-    (f'{ASK} --images=images.npy --ca=text --insecure-clear', 'PEM files and no encryption'),
+    (
+      f'{ASK} --images=images.npy --ca=text --insecure-clear',
+      '--insecure_clear and PEM files',
+    ),
     (f'{ASK} --images=images.npy --key=insecure_test_key.pem', 'a key without one'),
     (f'{ASK} --images=images.npy --port=0', '--port: 0, want at least 1 and at most 65535'),
     (f'{ASK} --images=images.npy --port=1', '127.0.0.1:1: '),
@@ -149,6 +152,18 @@ def test_a_port_in_use_is_one_line(folder, capsys):
     assert main.main(['serve', *flags]) == 2
   error = capsys.readouterr().err
   assert f'cannot listen at 127.0.0.1:{port}: Address already in use' in error
+  assert error.count('\n') == 1
+
+
+def test_a_server_process_that_cannot_start_is_one_line(folder, monkeypatch, capsys):
+  def ends(*arguments, **options):
+    raise RuntimeError('a server process ended before it listened, its error is above')
+
+  monkeypatch.setattr(serve.processes, 'ServerProcesses', ends)
+  flags = f'--bundle={folder / "model"}', '--insecure_clear', '--processes=2'
+  assert main.main(['serve', *flags]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith('error: cannot listen at 127.0.0.1:7341: a server process ended')
   assert error.count('\n') == 1
 
 

@@ -107,7 +107,9 @@ class Client:
       if keep_prepared:
         self._served(None)
       if directory is not None and not self._mode.kept_in_files:
-        raise ValueError(f'preparations of mode {self._mode.name} stay in memory')
+        raise ValueError(
+          f'a directory and mode {self._mode.name}, want none: its preparations stay in memory'
+        )
       self._contexts = keys.contexts(self._structure, self.description.model_id)
       self._in_memory = directory is None
       self._budget = budgets.budget(

@@ -128,7 +128,7 @@ class ServerProcesses:
       self._changed.wait_for(lambda: all(child.ready or child.failed for child in self._children))
     if any(child.failed for child in self._children):
       self.close(0.0)
-      raise RuntimeError('a server process ended before it listened')
+      raise RuntimeError('a server process ended before it listened, its error is above')
 
   def wait(self, seconds: float | None = None) -> bool:
     """As `Server.wait`."""

@@ -150,4 +150,4 @@ class Visit:
       raise
     except Exception:
       _LOGGER.exception('event=policy_error method=%s', method.__name__)
-      raise DeniedError('an error of the server') from None
+      raise DeniedError('an error of its own, which is in its log') from None

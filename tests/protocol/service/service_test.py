@@ -79,7 +79,7 @@ def test_gazelle_is_served_as_delphi_is(files, model):
       until(lambda: pooled.prepared == 1)
       assert close(model, batch[:1], pooled.infer(batch[:1]))
       assert 'offline' not in pooled.ledger.record()['phases']
-    with pytest.raises(ValueError, match='gazelle stay in memory'):
+    with pytest.raises(ValueError, match='mode gazelle, want none: its preparations stay'):
       connect(baseline, files, directory='somewhere')
   with pytest.raises(ValueError, match="mode 'other', want one of delphi, gazelle"):
     servers.Server(model, context=None, options=servers.ServerOptions(mode='other'))
