@@ -175,7 +175,7 @@ def costs(ledger: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     [
       *key,
       size(entry[0]) if entry[0] else '-',
-      f'{entry[1]:g}' if entry[1] else '-',
+      f'{entry[1]:.10g}' if entry[1] else '-',
       f'{entry[2]:.4f}' if entry[2] else '-',
     ]
     for key, entry in sums.items()
