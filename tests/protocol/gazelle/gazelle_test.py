@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import ring
+from safenet_jax.crypto.homomorphic import encrypted_convolution
 from safenet_jax.protocol.gazelle import correlations, offline, online
 from safenet_jax.protocol.layers import polynomial, relu
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
-from tests.support import models, parties
+from tests.support import models, parties, views
 
 # Deviations above the mean of chi-square with 255 degrees of freedom: six of them.
 BOUND = 255 + 6 * np.sqrt(2 * 255)
@@ -212,3 +213,25 @@ def test_corrections_of_another_transfer_are_refused(monkeypatch):
   monkeypatch.setattr(Channel, 'send', alter)
   with pytest.raises(ProtocolError, match='products|an error|gone|closed'):
     parties.run(models.model(), some_images(1), mode='gazelle')
+
+
+def test_a_tag_names_the_session_the_preparation_and_the_layer(monkeypatch):
+  tags, encrypt_map = [], encrypted_convolution.encrypt_map
+
+  def record(secret, layer, values, randomness, tag):
+    tags.append(tag)
+    return encrypt_map(secret, layer, values, randomness, tag)
+
+  monkeypatch.setattr(encrypted_convolution, 'encrypt_map', record)
+  run = views.run(models.model(), some_images(2), mode='gazelle')
+  layers = ('conv0', 'conv1', 'dense0')
+  named = [(material.identifier, name) for name in layers for material in run.client]
+  assert len(set(tags)) == 6
+  for tag, (identifier, name) in zip(tags, named, strict=True):
+    assert tag == run.client_keys.nonce + b'online' + identifier + name.encode()
+
+
+def test_a_network_with_max_pools_is_refused():
+  with pytest.raises(ValueError, match='max pools are not served in the mode gazelle'):
+    offline.check(Structure.of(models.pooled().public))
+  offline.check(Structure.of(models.model().public))
