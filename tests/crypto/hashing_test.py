@@ -47,6 +47,12 @@ def test_hash_is_xts_plus_sigma_row_by_row():
   np.testing.assert_array_equal(got, reference(labels, KEY))
 
 
+def test_a_key_serves_16384_labels():
+  assert hashing.MAX_ROWS == 1 << 14  # with which finding delta takes 2^112 work
+  with pytest.raises(ValueError, match='want 1 to 16384'):
+    hashing.hash_labels(np.zeros(((1 << 14) + 1, 2), np.uint64), KEY)
+
+
 def test_hash_takes_a_strided_view():
   labels = np.random.default_rng(1).integers(0, 2**63, (40, 4), np.uint64)
   view = labels[::2, 1:3]

@@ -53,6 +53,9 @@ def test_fresh_deltas_are_odd_and_differ():
   deltas = [garbling.Garbler(circuits.relu_sign(2), 64, randomness).delta for _ in range(50)]
   assert all(delta[0] & np.uint64(1) for delta in deltas)
   assert len({delta.tobytes() for delta in deltas}) == 50
+  # Each of the other 127 bits is drawn, by itself: no two of them agree in all deltas.
+  bits = np.unpackbits(np.stack(deltas).view(np.uint8), axis=1, bitorder='little').T
+  assert len(np.unique(bits, axis=0)) == 128 and not (bits[1:] == bits[1:, :1]).all(axis=1).any()
 
 
 @pytest.mark.parametrize('value', [0x00, 0xFF])

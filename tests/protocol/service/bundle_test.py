@@ -141,6 +141,12 @@ def test_a_foreign_file_is_refused(tmp_path, data, match):
   refused(tmp_path, data, match)
 
 
+def test_a_header_is_not_read_that_is_longer_than_any(tmp_path):
+  length = (1 << 20) + 1
+  data = PREFIX.pack(b'safenet\0', 2, length) + bytes(2 * length)
+  refused(tmp_path, data, f'a header of {length} bytes in a file')
+
+
 def test_what_is_no_file_is_one_line(tmp_path):
   with pytest.raises(FileNotFoundError, match='no model bundle at '):
     bundles.load(tmp_path / 'none')

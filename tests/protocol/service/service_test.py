@@ -276,6 +276,8 @@ def test_wrong_images_use_nothing_up(server, files, bad):
     b'IL\0\0\0\2' + bytes(16),
     b'PL\xff\xff\xff\xff',
     b'PX\0\0\0\1',
+    b'PL\0\0\0\1' + bytes(16),
+    b'IL\0\0\0\1' + bytes(17),
   ],
 )
 def test_a_nonsense_command_ends_the_session_only(server, files, model, raw):
