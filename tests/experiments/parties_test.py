@@ -28,7 +28,7 @@ ASK = ('ask', '--host=127.0.0.1', '--port=1', '--insecure_clear', '--images=imag
     ((*ASK, '--labels=labels.npy'), '--labels without --requests, want both or neither'),
     ((*ASK, '--requests=2', '--labels=labels.npy'), 'labels.npy holds int64 (), want an integer'),
     ((*ASK, '--requests=2', '--clients=2'), '127.0.0.1:1: '),
-    (('ask', '--config=text', *ASK[1:]), 'text, line 1 is no config: '),
+    (('ask', '--config=text', *ASK[1:]), 'text, line 1: SyntaxError: '),
   ],
 )
 def test_what_a_user_can_mend_is_one_line_and_code_2(tmp_path, command, message):

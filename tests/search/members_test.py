@@ -222,7 +222,7 @@ def test_dtype_and_decay_are_checked():
   )
   with pytest.raises(ValueError, match="dtype 'float16', want one of auto, float32, bfloat16"):
     members.Training(dtype='float16')
-  with pytest.raises(ValueError, match='ema 1.0, want a decay'):
+  with pytest.raises(ValueError, match='ema 1.0, want a number of at least 0 and below 1'):
     members.Training(ema=1.0)
 
 

@@ -268,7 +268,7 @@ def test_a_policy_is_told_who_asks_for_what_and_has_what():
     assert policy.asked == [
       ('connect', ME, accounts.Counts(sessions=1)),
       ('prepare', ME, accounts.Counts(sessions=1), 2, size),
-      ('infer', ME, accounts.Counts(sessions=1), 2),
+      ('infer', ME, accounts.Counts(sessions=1, bytes=size), 2),
     ]
     assert size == 2 * SIZE
     until(lambda: not server._listener.running)
