@@ -222,6 +222,9 @@ class Listener:
       raise stream.describe(error) from None
 
   def _still_waiting(self, ticket: int) -> None:
+    # `close` may have shut down the socket that is wrapped now, which ends no handshake.
+    if self._closing:
+      raise ProtocolError('the server is shutting down')
     if ticket not in self._waiting:
       raise ProtocolError('its TLS handshake took so long that its place was needed')
 

@@ -246,6 +246,22 @@ def test_close_does_not_wait_for_handshakes_that_never_come(files):
     assert time.monotonic() - start < 200  # the handshake's timeout is longer
 
 
+def test_close_ends_a_handshake_that_begins_meanwhile(files, monkeypatch):
+  server = servers.listening(files)
+  wrap = server._context.wrap_socket
+
+  def wrapped_late(*args, **options):
+    found = wrap(*args, **options)
+    servers.until(lambda: server._socket.fileno() < 0)
+    time.sleep(0.2)  # until `close` has shut down the socket that was there before
+    return found
+
+  monkeypatch.setattr(server._context, 'wrap_socket', wrapped_late)
+  with socket.create_connection(server.address):
+    servers.until(lambda: server._waiting)
+    assert server.close() is True
+
+
 def test_a_closed_server_leaves_no_thread_and_no_port(files):
   before = threading.active_count()
   with servers.listening(files) as server:
