@@ -167,6 +167,7 @@ def test_another_authority_of_the_same_name_is_refused(authority, tmp_path, capl
   with listeners.Listener('127.0.0.1', 0, echo, context=context, timeout=5) as server:
     with pytest.raises(ProtocolError, match='the certificate is not trusted'):
       ask(server.address, tls.client_context(other.file, *authority.issue()))
+    servers.until(lambda: servers.lines(caplog, 'session_failed'))
     line = refused(server, tls.client_context(authority.file, *other.issue()), caplog)
     assert 'the certificate is not trusted' in line
 

@@ -261,12 +261,13 @@ def layout(convolution: Convolution, degree: int) -> Layout:
     for size in (convolution.height, convolution.width)
   )
   best: tuple[float, Layout | None] = math.inf, None
-  if rows and columns:
-    planes = channels * rows[0].phases.size * columns[0].phases.size
-    per_input = np.array(_parts(planes, degree))
-    inputs = -(-planes // per_input)
-    pitch = np.array([column.pitch for column in columns])[:, None]
-    tiles = np.array([column.tiles for column in columns])[:, None]
+  if not rows or not columns:
+    raise ValueError(f'{convolution} needs more than {degree} coefficients')
+  planes = channels * rows[0].phases.size * columns[0].phases.size
+  per_input = np.array(_parts(planes, degree))
+  inputs = -(-planes // per_input)
+  pitch = np.array([column.pitch for column in columns])[:, None]
+  tiles = np.array([column.tiles for column in columns])[:, None]
   for row in rows:
     # [columns, planes per input], all ways to pack for this cut of the rows.
     per_output = np.minimum(outputs, degree // (row.pitch * pitch) // per_input)

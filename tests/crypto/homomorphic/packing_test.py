@@ -104,9 +104,11 @@ def test_a_map_beyond_the_degree_is_tiled():
   assert packing.layout(packing.Convolution(20, 20, 1, 1, 3), DEGREE).tiles > 1
 
 
-def test_a_kernel_beyond_the_degree_raises():
+@pytest.mark.parametrize('shape', [(99, 99, 1, 1, 9), (1, 4 * DEGREE, 1, 1, 4 * DEGREE + 1)])
+def test_a_kernel_beyond_the_degree_raises(shape):
+  """Together with its rows, or its columns alone."""
   with pytest.raises(ValueError, match='coefficients'):
-    packing.layout(packing.Convolution(99, 99, 1, 1, kernel=9), DEGREE)
+    packing.layout(packing.Convolution(*shape), DEGREE)
 
 
 def test_an_empty_shape_raises():

@@ -140,7 +140,7 @@ def test_changed_messages_end_in_one_line_or_are_taken(recording, party, count, 
   assert tally.reached.keys() == {m.tag for m in recording.heard[party]} & set(replay.LAYERS)
   assert sum(tally.errors.values()) > tally.sessions / 10
   assert tally.slowest < _SECONDS and growth < _GROWTH
-  assert threading.active_count() == threads
+  assert threading.active_count() <= threads
 
 
 def test_an_error_that_is_not_of_the_protocol_would_show(recording, monkeypatch):

@@ -28,7 +28,9 @@ ME, STRANGER = '127.0.0.1', '127.0.0.2'
 
 
 def serve(policy=None, book=None, context=None, on_record=None, **options):
-  chosen = servers.ServerOptions(**{'place_seconds': 10.0} | options)
+  chosen = servers.ServerOptions(
+    **{'place_seconds': 10.0, 'first_command_seconds': 300.0} | options
+  )
   return servers.Server(
     MODEL, context=context, options=chosen, policy=policy, accounts=book, on_record=on_record
   )
