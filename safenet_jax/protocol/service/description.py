@@ -26,7 +26,8 @@ class Description:
   """A served model, as its clients see it.
 
   model_id: 16 random bytes, drawn when the server loads the model. It is no hash of the
-    weights, with which clients could confirm guesses of them.
+    weights, with which clients could confirm guesses of them. The second halves of public
+    keys are expanded from it (`delphi.keys`).
   model: the public part.
   mode: how it is served, a name of `sessions.MODES`.
   outputs: those of `structure.OUTPUTS` that clients may have.

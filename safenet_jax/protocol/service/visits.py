@@ -40,6 +40,8 @@ class Visit:
     """Takes what the client says about itself, and gives the answers to its claims."""
     self._hello = hello
     self.visitor = self.visitor._replace(token=hello.token.hex() if hello.token else None)
+    # With these answers the client may send a command, right behind its last message here.
+    self._in_doubt = True
     return self._store.enter(hello)
 
   @contextlib.contextmanager
@@ -69,7 +71,7 @@ class Visit:
     Raises:
       DeniedError: it went. Or what the block raises.
     """
-    # In the handshake a client waits for what it needs before it sends a command.
+    # A client that has said hello may have sent a command, see `welcome` for the handshake.
     self._in_doubt = self._hello is not None
     self._accounts.touch(self._ticket, True)
     try:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import commands, handshake, preparation_files, store
 from safenet_jax.protocol.service import server as servers
+from safenet_jax.transport import channel as channels
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import journals, models, parties
@@ -172,6 +174,27 @@ def test_what_might_be_on_its_way_is_granted_to_nobody(
   with pytest.raises(ProtocolError):
     one.infer(IMAGES[1:2])
   assert journal.repeated() == (set() if defended else TWICE)
+
+
+def test_what_is_granted_in_a_handshake_that_is_given_up_goes_to_nobody_else(server, tmp_path):
+  """The client may have sent its acceptance and a command, which the server does not read."""
+  with connect(server, tmp_path / 'one') as client:
+    client.prepare(1)
+  copy(tmp_path / 'one', tmp_path / 'two')
+  host, port = server.address
+  kept = store.ClientStore(tmp_path / 'one', f'{host}:{port}', SystemRandomness())
+  said = kept.hello(bytes(range(16)))
+  assert len(said.claims) == 1
+  with channels.connect(host, port, context=None) as channel:
+    channel.send('hello', handshake.PROTOCOL_VERSION.to_bytes(4, 'big'))
+    channel.send('claims', said.encode())
+    assert channel.receive_bytes('description', 1 << 20)[-1] == handshake.GRANTED
+    until(lambda: server._listener.running == 1)
+    (theirs,) = server._listener._channels.values()
+    theirs.dismiss('idle')
+    until(lambda: not server._listener.running)
+  with connect(server, tmp_path / 'two') as client:
+    assert client.prepared == 0
 
 
 def test_a_refusal_while_the_client_waits_leaves_its_preparations(server, tmp_path):
