@@ -16,8 +16,8 @@ directory, be it a restored backup or a second machine, may send another one:
   be on its way that the server did not read. That is so where the client ended them, since
   its bytes are read in order up to their end. It is also so where the server ends them while
   it owes the rest of an answer: a client waits for that before it asks for more. Where the
-  server gives up waiting for a command, one may be on its way. Then it forgets what the owner
-  had.
+  server gives up waiting for a command, or in a handshake once it has granted claims, one
+  may be on its way. Then it forgets what the owner had.
 
 So two masked inputs under one r never leave clients that follow the protocol, all copies
 together, if the server follows it too, and nobody on the network forges the end of a
