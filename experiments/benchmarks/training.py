@@ -1,4 +1,4 @@
-"""Training speed: one step of a full-width network, batch 128, 32 x 32 images.
+"""Training speed: one step of a network, batch 128, 32 x 32 images.
 
 - `step/<network>`: images/s of the all-ReLU network, inside the scan that `fit` runs. The floor is
   PyTorch on the CPU, where it is installed (channels-last, the same loss, clipping and SGD);
@@ -8,15 +8,17 @@
 Runs take turns, and figures are medians.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import os
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax import data
 from safenet_jax.approximation import importance
@@ -30,15 +32,24 @@ except ImportError:  # only ever a yardstick
   torch = None
 
 BATCH = 128
-STEPS = 8
+STEPS = 4
 REPETITIONS = 5
-NETWORKS = ('cnn7',)
+# Names of rows, and what the networks are.
+NETWORKS = {
+  'cnn7': ('cnn7', 1.0),
+  'cnn7_half': ('cnn7', 0.5),
+  'cnn7_quarter': ('cnn7', 0.25),
+  'resnet32': ('resnet32', 1.0),
+  'vgg16': ('vgg16', 1.0),
+}
 
 
 def rows() -> Iterator[Row]:
-  """Measures every network of NETWORKS; about a minute each on two cores."""
-  for name in NETWORKS:
-    network = architectures.build(name)
+  """Measures every network of NETWORKS; about six minutes in all on two cores."""
+  names = ['cnn7_quarter'] if benchmarks.QUICK.value else NETWORKS
+  for name in names:
+    architecture, width = NETWORKS[name]
+    network = architectures.build(architecture, width=width)
     runs = {'scan': _ours(network, STEPS), 'alone': _ours(network, 1)}
     runs['planned'] = _ours(network, STEPS, polynomials=True)
     if torch is not None:
@@ -107,7 +118,14 @@ def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[
 def torch_step(network: Network) -> Callable[[], None]:
   """A run of one step in PyTorch of the same network, loss, clipping and SGD; no augmentation."""
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  model = torch.nn.Sequential(*_modules(network)).to(memory_format=torch.channels_last)
+  model = _module(network.layers)
+  with torch.no_grad():
+    model(torch.zeros(2, *network.input_shape[2:], *network.input_shape[:2]))
+  weights = sum(parameter.numel() for parameter in model.parameters())
+  ours = jax.eval_shape(network.init, jax.random.key(0))['params']
+  if weights != (want := sum(leaf.size for leaf in jax.tree.leaves(ours))):
+    raise RuntimeError(f'{weights} weights in PyTorch, want {want} as in the network')
+  model = model.to(memory_format=torch.channels_last)
   sgd = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
   images, labels = _data(network)
   images = torch.from_numpy(images[:BATCH]).permute(0, 3, 1, 2)
@@ -125,28 +143,53 @@ def torch_step(network: Network) -> Callable[[], None]:
   return run
 
 
-def _modules(network: Network) -> Iterator:
-  """The layer records of a straight network as PyTorch modules."""
+def _module(records: Sequence[layers.Layer]):
+  """Layer records as a PyTorch module, which takes its sizes from its first input."""
   nn = torch.nn
-  for shape in layers.shapes(network.layers, network.input_shape):
-    channels, layer = shape.input_shape[-1], shape.layer
+
+  class Residual(nn.Module):
+    def __init__(self, branch, shortcut):
+      super().__init__()
+      self.branch, self.shortcut = branch, shortcut
+
+    def forward(self, x):
+      return self.branch(x) + self.shortcut(x)
+
+  class PadShortcut(nn.Module):
+    def __init__(self, layer):
+      super().__init__()
+      self.layer = layer
+
+    def forward(self, x):
+      more = self.layer.features - x.shape[1]
+      strided = x[:, :, :: self.layer.stride, :: self.layer.stride]
+      return nn.functional.pad(strided, (0, 0, 0, 0, more // 2, more - more // 2))
+
+  modules: list[Any] = []
+  for layer in records:
     match layer:
-      case layers.Conv():
-        yield nn.Conv2d(
-          channels,
-          layer.features,
-          layer.kernel,
-          layer.stride,
-          layer.kernel // 2,
-          bias=not layer.batch_norm,
-        )
-        if layer.batch_norm:
-          yield nn.BatchNorm2d(layer.features)
+      case layers.Conv(features, kernel, stride, batch_norm):
+        modules.append(nn.LazyConv2d(features, kernel, stride, kernel // 2, bias=not batch_norm))
+        if batch_norm:
+          modules.append(nn.BatchNorm2d(features))
+      case layers.Dense(features, batch_norm):
+        modules.append(nn.LazyLinear(features, bias=not batch_norm))
+        if batch_norm:
+          modules.append(nn.BatchNorm1d(features))
       case layers.Activation():
-        yield nn.ReLU()
-      case layers.AveragePool():
-        yield nn.AvgPool2d(layer.window)
+        modules.append(nn.ReLU())
+      case layers.AveragePool(None):
+        modules.append(nn.AdaptiveAvgPool2d(1))
+      case layers.AveragePool(window):
+        modules.append(nn.AvgPool2d(window))
+      case layers.MaxPool(window):
+        modules.append(nn.MaxPool2d(window))
       case layers.Flatten():
-        yield nn.Flatten()
-      case layers.Dense():
-        yield nn.Linear(channels, layer.features)
+        modules.append(nn.Flatten())
+      case layers.PadShortcut():
+        modules.append(PadShortcut(layer))
+      case layers.Residual(branch, shortcut):
+        modules.append(Residual(_module(branch), _module(shortcut)))
+      case _:
+        raise ValueError(f'no PyTorch module for {layer}')
+  return nn.Sequential(*modules)

@@ -1,4 +1,4 @@
-"""The canonical convolution equals the native one, gradients included."""
+"""Every form of the convolution equals the native one, gradients included."""
 
 import jax
 from jax import lax
@@ -17,12 +17,12 @@ def native(x, w, stride):
   )
 
 
-@pytest.mark.parametrize('size', [7, 8])
+@pytest.mark.parametrize('size', [1, 2, 4, 7])
 @pytest.mark.parametrize('kernel', [1, 2, 3, 5])
 @pytest.mark.parametrize('stride', [1, 2])
-def test_gradients_equal_the_native_ones(stride, kernel, size):
+def test_value_and_gradients_equal_the_native_ones(stride, kernel, size):
   key_x, key_w, key_y = jax.random.split(jax.random.key(0), 3)
-  x = jax.random.normal(key_x, (3, size, size, 4))
+  x = jax.random.normal(key_x, (3, size, size + 1, 4))
   w = jax.random.normal(key_w, (kernel, kernel, 4, 5))
   y, pullback = jax.vjp(lambda x, w: convolution.convolve(x, w, stride), x, w)
   expected, expected_pullback = jax.vjp(lambda x, w: native(x, w, stride), x, w)
@@ -31,6 +31,21 @@ def test_gradients_equal_the_native_ones(stride, kernel, size):
   for ours, theirs in zip(pullback(cotangent), expected_pullback(cotangent)):
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_map_smaller_than_the_kernel_takes_no_convolution_on_a_cpu():
+  """Nor does either gradient; a map of the kernel's size does."""
+
+  def operations(size):
+    def loss(x, w):
+      return convolution.convolve(x, w, 2).sum()
+
+    arguments = jnp.ones((2, size, size, 3)), jnp.ones((3, 3, 3, 4))
+    return jax.jit(jax.grad(loss, (0, 1))).lower(*arguments).as_text()
+
+  if jax.default_backend() == 'cpu':
+    assert 'stablehlo.convolution' not in operations(4)
+    assert 'stablehlo.convolution' in operations(5)
 
 
 def test_gradients_inside_a_loop_equal_those_outside():
