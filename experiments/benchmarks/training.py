@@ -145,7 +145,7 @@ def torch_step(network: Network) -> Callable[[], None]:
 
 def _module(records: Sequence[layers.Layer]):
   """Layer records as a PyTorch module, which takes its sizes from its first input."""
-  nn = torch.nn
+  nn: Any = torch.nn
 
   class Residual(nn.Module):
     def __init__(self, branch, shortcut):
