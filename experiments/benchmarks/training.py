@@ -45,7 +45,7 @@ NETWORKS = {
 
 
 def rows() -> Iterator[Row]:
-  """Measures every network of NETWORKS; about six minutes in all on two cores."""
+  """Measures every network of NETWORKS; three to four minutes in all on two cores."""
   names = ['cnn7_quarter'] if benchmarks.QUICK.value else NETWORKS
   for name in names:
     architecture, width = NETWORKS[name]
