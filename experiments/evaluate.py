@@ -39,10 +39,12 @@ def main() -> None:
     # config.
     workdir.read_json('plan.json', 'search or finetune')
   member = from_config.trained(config, net, folder, trained_as)
-  # The ranks of channels are those of the pretrained network.
   pretrained = from_config.trained(config, net, folder, 'pretrain')
   options = from_config.training(from_config.section(config, trained_as))
-  task = Task.of(net, images, members.variables(pretrained), options)
+  if phase == 'finetune':
+    task = from_config.planned_task(net, images, pretrained, options, workdir)
+  else:
+    task = Task.of(net, images, members.variables(pretrained), options)
   record = scores.score(workdir, phase, split, member, task, net, images, FORCE.value)
   print(f'evaluate: {phase} {record["accuracy"]:.2%} on {record["images"]} {split} images')
 

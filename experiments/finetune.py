@@ -35,16 +35,19 @@ def main() -> None:
   net = from_config.network(config, images)
   if not PLAN.value:
     raise ValueError('no --plan, want --plan=plan.json')
-  plan = plans.load(PLAN.value, config.model.name, len(networks.activation_channels(net)))
+  channels = networks.activation_channels(net)
+  plan = plans.load(PLAN.value, config.model.name, len(channels))
+  ranks = plans.load_ranks(PLAN.value, channels)
   # Refuses a batch that is too large before anything is written.
   fit.steps_per_epoch(len(images.train.labels), config.finetune.batch_size)
   workdir = launcher.workdir(config, *from_config.SECTIONS)
-  workdir.claim({'plan': plans.record(plan, config.model.name)})
+  learned = {} if ranks is None else {'ranks': [rank.tolist() for rank in ranks]}
+  workdir.claim({'plan': plans.record(plan, config.model.name, **learned)})
   first = from_config.trained(config, net, workdir, 'pretrain')
   options = from_config.training(config.finetune)
   planned = members.restart(members.fitted(first, net, images), 0.0, net, options)
   planned = planned.replace(plan=plan)
-  from_config.finish(config, images, net, first, planned, workdir, searched=0)
+  from_config.finish(config, images, net, first, planned, workdir, searched=0, ranks=ranks)
 
 
 if __name__ == '__main__':

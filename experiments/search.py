@@ -66,7 +66,10 @@ def main() -> None:
       learning_rate=settings.learning_rate,
       report=report,
     )
-  from_config.finish(config, images, net, first, found.member, workdir, searched=found.batches)
+  ranks = found.ranks if settings.algorithm.startswith('gates') else None
+  from_config.finish(
+    config, images, net, first, found.member, workdir, searched=found.batches, ranks=ranks
+  )
 
 
 if __name__ == '__main__':

@@ -65,7 +65,7 @@ def create(
     'cost_ledger': '',
     'partial_ratio': 0.5,  # algorithm partial: the share of every layer's channels replaced
     'subset_layers': 0,  # layerwise_released: how many layers are replaced, 0 tries every number
-    'relu_budget': 50000,  # algorithm budget: how many ReLUs may be left per image
+    'relu_budget': 50000,  # algorithms budget and gates_budget: ReLUs that may be left per image
     'strategy': 'map',  # or vmap, unroll, auto: how a device runs its members
     'mesh': True,  # members are spread over all devices of all processes
     'validation_images': 2000,

@@ -10,7 +10,7 @@ from experiments.lib import launcher
 from safenet_jax import data
 from safenet_jax.approximation import plans
 from safenet_jax.models import architectures, weights
-from safenet_jax.models.network import Network
+from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.search import fit, members, phases, score
 from safenet_jax.search.members import Member, Task, Training
 from safenet_jax.search.teacher import Teacher
@@ -156,6 +156,18 @@ def pretrain(
     )
 
 
+def planned_task(
+  net: Network, images: data.Dataset, pretrained: Member, options: Training, workdir: Workdir
+) -> Task:
+  """The task of a finished run's plan: its channels have the ranks of its plan.json.
+
+  FileNotFoundError if there is none.
+  """
+  workdir.read_json('plan.json', 'search or finetune')
+  ranks = plans.load_ranks(workdir / 'plan.json', activation_channels(net))
+  return Task.of(net, images, members.variables(pretrained), options, channel_ranks=ranks)
+
+
 def tune(config, phase: str, member: Member, task: Task, workdir: Workdir, epochs: int) -> Member:
   """Trains a member on with the settings of fine-tuning."""
   settings = config.finetune
@@ -183,6 +195,7 @@ def finish(
   workdir: Workdir,
   *,
   searched: int,
+  ranks: tuple[jax.Array, ...] | None = None,
 ) -> None:
   """Fine-tunes `planned`, trains the all-ReLU `first` for as many steps, and saves the plan.
 
@@ -198,10 +211,13 @@ def finish(
     workdir: of the run; gets plan.json.
     searched: how many mini-batches `planned` was trained on since `first`. The control gets them
       in addition.
+    ranks: of the channels; None takes those of the pretrained weights.
   """
   options = training(config.finetune)
   taught = teacher(config, images, options, (net, first))
-  shared = Task.of(net, images, members.variables(first), options, teacher=taught)
+  shared = Task.of(
+    net, images, members.variables(first), options, teacher=taught, channel_ranks=ranks
+  )
   epochs = config.finetune.epochs
   planned = tune(config, 'finetune', planned, shared, workdir, epochs)
   extra = round(searched / fit.steps_per_epoch(shared.train.labels.size, options.batch_size))
@@ -223,6 +239,7 @@ def finish(
       channels=sizes.channels,
       activations=sizes.counts,
       replaced=replaced.tolist(),
+      **({} if ranks is None else {'ranks': [rank.tolist() for rank in ranks]}),
       validation_accuracy=accuracies,
       threshold={
         'accuracy': threshold,

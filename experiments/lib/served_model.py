@@ -35,7 +35,8 @@ def served(config, *, writes: bool = False) -> Served:
   workdir = launcher.workdir(config, *from_config.SECTIONS, 'secure', writes=writes)
   pretrained = from_config.trained(config, net, workdir, 'pretrain')
   planned = from_config.trained(config, net, workdir, 'finetune')
-  task = Task.of(net, images, members.variables(pretrained), from_config.training(config.finetune))
+  options = from_config.training(config.finetune)
+  task = from_config.planned_task(net, images, pretrained, options, workdir)
   model = quantize.quantize(
     net,
     members.variables(planned),

@@ -27,11 +27,11 @@ class Approximation(struct.PyTreeNode):
   mask: bool [C], True where the channel is a polynomial.
   degree: int32 [], 0, 2 or 3; degree 0 prunes the masked channels.
   coefficients: float32 [4] or [C, 4], constant term first, as trained.
-  blend: float32 [], the share of ReLU in the output of replaced channels. Training may
+  blend: float32 [] or [C], the share of ReLU in the output of replaced channels. Training may
     lower it from 1 to 0 step by step; 0 is the polynomial alone.
   floor: float32 [], least leading coefficient of degree 2, see `effective`.
-  bound: the polynomial sees x clipped to [-bound, bound]; None does not clip. Only training
-    clips: a served polynomial cannot, because clipping takes a comparison.
+  bound: the polynomial sees x clipped to [-bound, bound], float [] or [C]; None does not clip.
+    Only training clips: a served polynomial cannot, because clipping takes a comparison.
   """
 
   mask: jax.Array
@@ -39,7 +39,7 @@ class Approximation(struct.PyTreeNode):
   coefficients: jax.Array
   blend: jax.Array | float = 0.0
   floor: jax.Array | float = LEADING_FLOOR
-  bound: float | None = None
+  bound: jax.Array | float | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """where(mask, P(x), relu(x)) for x [..., C]; ValueError for another C."""
@@ -160,7 +160,8 @@ def range_penalty(
 ) -> jax.Array:
   """A penalty for inputs x of polynomials whose |x| is larger than `limit`, float [].
 
-  In each layer, take for each image the largest |x| of the replaced channels. What it
+  In each layer, take for each image the largest |x| of the channels that are at least in part
+  polynomials. What it
   exceeds `limit` by is divided by `limit` and squared. The penalty is the mean of that over
   images, summed over layers. It looks at the largest values because they are the ones that
   leave the range of fixed point and widen the batch's statistics. They hardly change a mean
@@ -168,7 +169,8 @@ def range_penalty(
   """
 
   def one(x, layer):
-    excess = jnp.where(layer.mask, jax.nn.relu(jnp.abs(x) - limit), 0.0)
+    polynomial = layer.mask & (jnp.asarray(layer.blend) < 1)
+    excess = jnp.where(polynomial, jax.nn.relu(jnp.abs(x) - limit), 0.0)
     return jnp.mean(jnp.square(excess.max(tuple(range(1, x.ndim))) / limit))
 
   return sum(one(x, layer) for x, layer in zip(preactivations, approximation))

@@ -127,6 +127,31 @@ def record(plan: Plan, network: str, **extra) -> dict[str, Any]:
   }
 
 
+def load_ranks(
+  path: str | os.PathLike[str], channels: tuple[int, ...]
+) -> tuple[jax.Array, ...] | None:
+  """The ranks of channels in plan.json: per layer int32 [C]; None if those of the weights hold.
+
+  A planner that learned which channels to replace writes them. Of k channels that the plan
+  replaces in a layer, these are the ones of ranks 0 to k - 1.
+
+  Raises:
+    ValueError: they are no permutations for layers of so many channels.
+    FileNotFoundError: there is no such file.
+  """
+  found = json_files.read(path, mend='write it again')
+  ranks = found.get('ranks') if isinstance(found, dict) else None
+  if ranks is None:
+    return None
+  right = isinstance(ranks, list) and len(ranks) == len(channels)
+  if not right or any(
+    not isinstance(rank, list) or sorted(map(str, rank)) != sorted(map(str, range(count)))
+    for rank, count in zip(ranks, channels)
+  ):
+    raise ValueError(f'{path} has ranks that are no orders of {channels} channels')
+  return tuple(jnp.asarray(rank, jnp.int32) for rank in ranks)
+
+
 def load(path: str | os.PathLike[str], network: str, layers: int) -> Plan:
   """Reads plan.json.
 

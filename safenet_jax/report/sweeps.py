@@ -150,11 +150,13 @@ def curves(
       None for curves of the best score.
 
   Raises:
-    ValueError: seeds of one setting have different populations or iterations.
+    ValueError: seeds of one setting have different members or iterations.
   """
   groups: dict[str, list[tuple[int, list[float]]]] = {}
   for overrides, settings, cycles in runs:
-    step = settings['population'] * settings['iterations']
+    # Gates train one member, whatever `population` is.
+    members = len(cycles[0]['score']) if cycles else settings['population']
+    step = members * settings['iterations']
     literal = settings['literal']
     best = replaced_so_far(cycles, sizes, literal) if sizes else best_so_far(cycles, literal)
     groups.setdefault(label(overrides), []).append((step, best))

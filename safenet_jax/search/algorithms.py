@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from safenet_jax.search import btpbt, controller, layerwise, pbt, score, uniform
+from safenet_jax.search import btpbt, controller, gates, layerwise, pbt, score, uniform
 from safenet_jax.search.proposer import Proposer
 
 # In section 4.1 of the paper, CW-MP is a ratio per layer with one degree, and CW-MP-MD is the
@@ -20,6 +20,8 @@ NAMES = (
   'layerwise_released',
   'controller',
   'budget',
+  'gates',
+  'gates_budget',
 )
 
 
@@ -58,7 +60,8 @@ def build(
   """The algorithm of that name.
 
   All train `evolution.population` members for as many cycles as the binary tree
-  has, on the same score, data and iterations per cycle.
+  has, on the same score, data and iterations per cycle. Gates train one member for as many
+  steps as these have together.
 
   Args:
     name: one of NAMES.
@@ -67,7 +70,7 @@ def build(
     node_cycles, joint_cycles: cycles of a node of the tree and of the joint search.
     partial_ratio: for 'partial', the share of every layer's channels that is replaced.
     subset_layers: for 'layerwise_released', how many layers are replaced; 0 tries every number.
-    relu_budget: for 'budget', how many ReLUs may be left per image.
+    relu_budget: for 'budget' and 'gates_budget', how many ReLUs may be left per image.
 
   Raises:
     ValueError: for an unknown name, or an argument out of range.
@@ -106,4 +109,20 @@ def build(
     case 'budget':
       accurate = change(evolution, objective='accuracy', threshold=0.0)
       return Search(pbt.budget_schedule(sizes, relu_budget, cycles), accurate)
+    case 'gates':
+      pace = gates.Pace(cycles * evolution.population, evolution.reduction)
+      return _gates(pbt.schedule(layers, cycles), change(evolution, pace=pace))
+    case 'gates_budget':
+      steps = pbt.budget_schedule(sizes, relu_budget, cycles)
+      most = steps[0].floor / sum(sizes.counts)
+      pace = gates.Pace(cycles * evolution.population, (1.0, 1.0, 1.0), most, waits=False)
+      accurate = change(evolution, objective='accuracy', threshold=0.0, pace=pace)
+      return _gates(steps, accurate)
   raise ValueError(f"unknown search algorithm '{name}', want one of {', '.join(NAMES)}")
+
+
+def _gates(steps: list[pbt.Step], evolution: pbt.Evolution) -> Search:
+  """One step in which one member does the cycles of all members."""
+  (step,) = steps
+  step = step._replace(name='gates', cycles=step.cycles * evolution.population, start='first')
+  return Search([step], dataclasses.replace(evolution, population=1, mesh=None))

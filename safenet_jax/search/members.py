@@ -16,6 +16,8 @@ import optax
 from safenet_jax import data
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.models.network import activation_channels, BATCH_NORM_MOMENTUM, Network
+from safenet_jax.search import gates as gates_
+from safenet_jax.search import score
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import compute_dtype as compute_dtype
 from safenet_jax.search.training import optimizer, Training
@@ -66,6 +68,7 @@ class Task(struct.PyTreeNode, kw_only=True):
     *,
     teacher: Teacher | None = None,
     validation_images: int | None = None,
+    channel_ranks: tuple[jax.Array, ...] | None = None,
   ) -> 'Task':
     """The task of training a network on a data set.
 
@@ -76,6 +79,7 @@ class Task(struct.PyTreeNode, kw_only=True):
       training: the options of its steps.
       teacher: the network whose soft labels are learned.
       validation_images: members are scored on the first so many of them; None is all.
+      channel_ranks: where these were learned; None takes those of `variables`.
     """
     train, validation = (
       data.Split(*(jnp.asarray(part[:count]) for part in split))
@@ -84,7 +88,7 @@ class Task(struct.PyTreeNode, kw_only=True):
     return cls(
       train=train,
       validation=validation,
-      channel_ranks=importance.ranks(network, variables),
+      channel_ranks=channel_ranks or importance.ranks(network, variables),
       network=network.clone(dtype=compute_dtype(training)),
       training=training,
       mean=images.mean,
@@ -128,6 +132,33 @@ class Member(struct.PyTreeNode):
   score: jax.Array
   average: optax.EmaState | None = None
   momentum: jax.Array | None = None
+
+
+class Gated(Member, kw_only=True):
+  """A member whose plan and ranks of channels are those of its gates, see `gates`.
+
+  It is a type of its own so that checkpoints of other members hold no gates.
+  """
+
+  gates: gates_.Gates
+
+  @classmethod
+  def of(cls, member: Member, gates: gates_.Gates) -> 'Gated':
+    """The member with gates."""
+    return cls(**vars(member), gates=gates)
+
+
+def gates_of(member: Member) -> gates_.Gates | None:
+  """Its gates, if it has some."""
+  return member.gates if isinstance(member, Gated) else None
+
+
+def settled(member: Member, task: Task) -> tuple[Member, tuple[jax.Array, ...]]:
+  """The member without gates, and the ranks of its channels: its gates' or the task's."""
+  if not isinstance(member, Gated):
+    return member, task.channel_ranks
+  plain = {name: value for name, value in vars(member).items() if name != 'gates'}
+  return Member(**plain), gates_.ranks(member.gates)
 
 
 def untrained(key: jax.Array, learning_rate: float, network: Network, training: Training) -> Member:
@@ -220,8 +251,10 @@ def approximation(member: Member, task: Task, blend=0.0, bound: float | None = N
   """What the network takes as `approximation` for this member; None in all-ReLU training."""
   if not task.training.polynomials:
     return None
+  gates = gates_of(member)
+  order = task.channel_ranks if gates is None else gates_.ranks(gates)
   return activation.approximate(
-    member.plan, task.channel_ranks, member.coefficients, blend, task.training.leading_floor, bound
+    member.plan, order, member.coefficients, blend, task.training.leading_floor, bound
   )
 
 
@@ -248,6 +281,7 @@ def train(
     The member after the steps, and the losses float32 [steps].
   """
   steps = batches.shape[0]
+  sizes = score.activations(task.network)
   update = optimizer(task.training, member.momentum).update
 
   def step(member, inputs):
@@ -256,8 +290,8 @@ def train(
     if task.training.augment:
       images = data.augment(step_key, images)
     trainable = _trainable(member)
-    (loss, batch_stats), gradients = jax.value_and_grad(_loss, has_aux=True)(
-      trainable, member, task, images, labels, blend
+    (loss, batch_stats), (gradients, of_gates) = jax.value_and_grad(_loss, (0, 1), has_aux=True)(
+      trainable, gates_.learned(gates_of(member)), member, task, images, labels, blend
     )
     updates, state = update(gradients, member.optimizer_state, trainable)
     scale = -member.learning_rate * rate
@@ -265,6 +299,8 @@ def train(
     member = member.replace(**trainable, batch_stats=batch_stats, optimizer_state=state)
     if member.average is not None:
       member = member.replace(average=_advance(member.average, trainable, task.training.ema))
+    if isinstance(member, Gated):
+      member = member.replace(gates=gates_.advance(member.gates, of_gates, sizes))
     return member, loss
 
   inputs = (
@@ -277,10 +313,20 @@ def train(
   return member.replace(loss=losses.mean()), losses
 
 
-def _loss(trainable, member, task, images, labels, blend):
+def _loss(trainable, gates, member, task, images, labels, blend):
   training = task.training
   member = member.replace(**trainable)
-  layers = approximation(member, task, blend, training.range_clip or None)
+  bound = training.range_clip or None
+  if gates is None:
+    layers = approximation(member, task, blend, bound)
+  else:
+    layers = gates_.relaxed(
+      member.gates.replace(**gates),
+      member.coefficients,
+      score.activations(task.network),
+      training.leading_floor,
+      bound,
+    )
   logits, state = task.network.apply(
     variables(member),
     task.normalise(images),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from safenet_jax import ranges
 from safenet_jax.approximation import plans
-from safenet_jax.search import score
+from safenet_jax.search import gates, score
 from safenet_jax.search.members import Member
 
 # Delphi draws momenta from 0.5 to 1, but at 1 a member never settles.
@@ -38,6 +38,7 @@ class Evolution:
     of the same share from the best. At 0 only diverged members do.
   vary_plans: copies change their plan, and not only how they are trained.
   vary_momentum: every member has a momentum of its own, which copies change.
+  pace: members have gates, which make their plans, and this is how the gates move.
   resample: probability that a copy draws the degree of a group of layers anew.
   rate_factors: a copy multiplies its learning rate by one of these, and so its
     momentum if it has its own.
@@ -55,6 +56,7 @@ class Evolution:
   quantile: float = 0.25
   vary_plans: bool = True
   vary_momentum: bool = False
+  pace: gates.Pace | None = None
   resample: float = 0.25
   rate_factors: tuple[float, float] = (0.8, 1.25)
   strategy: str = 'map'

@@ -11,6 +11,7 @@ made of: functions of one member, which the commands in `experiments/` call as w
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import functools
 import os
 import tempfile
 from typing import Any, NamedTuple
@@ -194,16 +195,14 @@ def search_plan(
     'training': record(training),
   }
 
-  def build(evolution: pbt.Evolution) -> algorithms.Search:
-    return algorithms.build(
-      algorithm,
-      score.activations(network),
-      evolution,
-      node_cycles=node_cycles,
-      joint_cycles=joint_cycles,
-      relu_budget=relu_budget,
-    )
-
+  build = functools.partial(
+    algorithms.build,
+    algorithm,
+    score.activations(network),
+    node_cycles=node_cycles,
+    joint_cycles=joint_cycles,
+    relu_budget=relu_budget,
+  )
   _check(network, images, settings, training, seed)
   evolution = pbt.Evolution(population, iterations)
   build(evolution)  # refuses bad arguments first
@@ -225,7 +224,7 @@ def search_plan(
       learning_rate=learning_rate,
       report=report,
     )
-    task = Task.of(network, images, trained, training, teacher=taught)
+    task = Task.of(network, images, trained, training, teacher=taught, channel_ranks=found.ranks)
     member = tune(
       key(seed, 'finetune'),
       found.member,
@@ -369,10 +368,12 @@ class Found(NamedTuple):
   member: the winner, with its plan, weights, accuracy and score.
   batches: the most mini-batches that its weights can have been trained on, those of its
     ancestors included.
+  ranks: of the channels, those that its gates learned or the task's.
   """
 
   member: Member
   batches: int
+  ranks: tuple[jax.Array, ...]
 
 
 def search(
@@ -392,8 +393,7 @@ def search(
   Args:
     key: of the whole search.
     first: the all-ReLU member, its polynomials fitted.
-    task: the shared data. Its validation images score members, and also give A_t, the least
-      accuracy of a feasible member.
+    task: the shared data. Its validation images score members, and also give A_t.
     workdir: where it is logged and checkpointed.
     build: the algorithm for an evolution, see `algorithms.build`.
     evolution: the settings of the population; its A_t is set here.
@@ -405,19 +405,20 @@ def search(
   start = members.restart(first, learning_rate, task.network, task.training)
   start = start.replace(accuracy=baseline, score=baseline)
   evolution = dataclasses.replace(evolution, threshold=float(baseline) - accuracy_drop)
-  chosen = strategy.resolve(evolution, start, task, workdir)
-  found = build(dataclasses.replace(evolution, strategy=chosen))
+  found = build(evolution)
+  chosen = strategy.resolve(found.evolution, start, task, workdir)
   winner = schedule.run(
     key,
     start,
     task,
     found.steps,
-    found.evolution,
+    dataclasses.replace(found.evolution, strategy=chosen),
     workdir,
     proposer=found.proposer,
     report=report,
   )
-  return Found(winner, found.longest_line() * evolution.iterations)
+  winner, ranks = members.settled(winner, task)
+  return Found(winner, found.longest_line() * evolution.iterations, ranks)
 
 
 def tune(

@@ -11,8 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from safenet_jax.approximation import plans
 from safenet_jax.models import compilation
+from safenet_jax.search import gates, pbt, score
 from safenet_jax.search import members as members_
-from safenet_jax.search import pbt, score
 from safenet_jax.search.members import Member, Task
 
 
@@ -125,6 +125,8 @@ def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Membe
     key_batches, (evolution.iterations, task.training.batch_size), 0, task.train.labels.size
   )
   member, _ = members_.train(key_train, member, task, batches)
+  if isinstance(member, members_.Gated):
+    member = member.replace(plan=gates.plan(member.gates, sizes))
   member = members_.recalibrate(key_recalibrate, member, task)
   accuracy = members_.accuracy(member, task, *task.validation)
   value = score.score(accuracy, member.plan, sizes, evolution.reduction)
@@ -168,8 +170,9 @@ def cycle(
   Returns:
     The next state, and a report of what every member was before selection, arrays
     [P, ...] by name: ratio, degree, accuracy, score, loss, learning_rate, momentum
-    (if members have their own), key (what the member was sorted by), and parent
-    (the index of the member that took its place, its own if it stayed).
+    (if members have their own), saving (if they have gates), key (what the member
+    was sorted by), and parent (the index of the member that took its place, its own
+    if it stayed).
   """
   sizes = score.activations(task.network)
   key_members, key_evolve = jax.random.split(key)
@@ -204,5 +207,10 @@ def cycle(
     'key': keys,
   }
   report = {name: value for name, value in report.items() if value is not None}
+  if isinstance(members, members_.Gated) and evolution.pace is not None:
+    report['saving'] = members.gates.saving
+    reached = members.accuracy >= threshold(node, evolution)
+    move = lambda one, feasible: gates.next_cycle(one, feasible, evolution.pace)  # noqa: E731
+    members = members.replace(gates=jax.vmap(move)(members.gates, reached))
   members, report['parent'] = pbt.evolve(key_evolve, members, keys, node, sizes, evolution)
   return _replicated((State(members, best, best_key), report), evolution.mesh)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plans
-from safenet_jax.search import pbt, population, score
+from safenet_jax.search import gates, pbt, population, score
 from safenet_jax.search import proposer as proposers
-from safenet_jax.search.members import Member, Task
+from safenet_jax.search.members import Gated, Member, Task
 from safenet_jax.workdir import Workdir
 
 MAX_RESTARTS = 3
@@ -49,6 +49,9 @@ def start(
   """The beginning of a search from one (all-ReLU) member."""
   if evolution.vary_momentum:
     first = first.replace(momentum=jnp.float32(task.training.momentum))
+  if evolution.pace is not None:
+    sizes = score.activations(task.network)
+    first = Gated.of(first, gates.start(sizes, evolution.degrees, evolution.pace))
   agent = proposer.init(jax.random.fold_in(key, 2_000_000)) if proposer else ()
   position = np.zeros(3, np.int32)
   state = _enter(key, first, task, steps, evolution, position, proposer, agent)

@@ -151,3 +151,17 @@ def test_plans_survive_the_disk_and_know_their_network(tmp_path):
     plans.load(path, 'cnn7', 3)
   with pytest.raises(FileNotFoundError, match='run the search'):
     plans.load(tmp_path / 'none.json', 'cnn7', 3)
+
+
+def test_learned_ranks_survive_the_disk_and_fit_the_layers(tmp_path):
+  path = tmp_path / 'plan.json'
+  plan = plans.from_twentieths([10, 20], [2, 3])
+  path.write_text(json.dumps(plans.record(plan, 'cnn7')))
+  assert plans.load_ranks(path, (3, 2)) is None
+  ranks = [[2, 0, 1], [1, 0]]
+  path.write_text(json.dumps(plans.record(plan, 'cnn7', ranks=ranks)))
+  assert [rank.tolist() for rank in plans.load_ranks(path, (3, 2))] == ranks
+  for wrong in ([[2, 0, 1]], [[2, 0, 1], [1, 1]], [[2, 0, 1], [0, 1, 2]], [[2, 0, 1], 5], 7, {}):
+    path.write_text(json.dumps(plans.record(plan, 'cnn7', ranks=wrong)))
+    with pytest.raises(ValueError, match=r'ranks that are no orders of \(3, 2\) channels'):
+      plans.load_ranks(path, (3, 2))

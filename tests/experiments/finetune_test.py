@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from safenet_jax.approximation import plans
@@ -29,7 +30,14 @@ FLAGS = (
   '--config.finetune.leading_floor=0.25',
   '--config.secure.calibration_images=20',
 )
-PLAN = {'network': 'cnn7', 'ratio': [10, 10, 20, 5, 0, 10, 3], 'degree': [2, 2, 3, 2, 2, 0, 2]}
+# Ranks as gates would have learned them, which are not those of any weights.
+RANKS = [[(3 * c + t) % 8 for c in range(8)] for t in range(6)] + [[1, 0]]
+PLAN = {
+  'network': 'cnn7',
+  'ratio': [10, 10, 20, 5, 0, 10, 3],
+  'degree': [2, 2, 3, 2, 2, 0, 2],
+  'ranks': RANKS,
+}
 
 
 @pytest.fixture(scope='module')
@@ -57,6 +65,11 @@ def test_a_hand_written_plan_is_trained_and_served_without_a_search(run_of_a_pla
     'control',
   }
   run('report', *flags)
+  run('export', *flags, f'--out={workdir / "planned.npz"}')
+  with np.load(workdir / 'planned.npz') as arrays:
+    masks = [arrays[f'activation{t}/mask'].tolist() for t in range(7)]
+  replaced = [4, 4, 8, 2, 0, 4, 0]
+  assert masks == [[r < n for r in rank] for rank, n in zip(RANKS, replaced)]
   assert json.loads((workdir / 'client_ledger.json').read_text())['agreement'] == 2
 
 

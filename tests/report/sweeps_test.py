@@ -8,7 +8,8 @@ import pytest
 from safenet_jax.report import figures, sweeps
 from safenet_jax.search import score
 
-SETTINGS = {'population': 2, 'iterations': 10, 'literal': False}
+# The cycles below are of one member each, as those of gates are whatever the population.
+SETTINGS = {'population': 6, 'iterations': 20, 'literal': False}
 
 
 def plan(replaced, accuracy):
@@ -113,11 +114,13 @@ def test_what_is_replaced_is_the_best_members_in_whole_channels():
   found = sweeps.replaced_so_far([infeasible, first, worse], sizes)
   assert math.isnan(found[0]) and found[1:] == pytest.approx([expected] * 2)
   (curve,) = sweeps.curves([({'seed': 0}, SETTINGS, [first, worse])], sizes)
-  assert curve.budget == (20, 40) and curve.mean == pytest.approx((expected,) * 2)
+  assert curve.budget == (40, 80) and curve.mean == pytest.approx((expected,) * 2)
 
 
-def test_seeds_of_different_populations_are_not_averaged():
-  runs = [({'seed': s}, SETTINGS | {'population': 2 + s}, [cycle((0.6, 0.7))]) for s in range(2)]
+def test_seeds_of_cycles_of_different_lengths_are_not_averaged():
+  runs = [
+    ({'seed': s}, SETTINGS | {'iterations': 20 + 10 * s}, [cycle((0.6, 0.7))]) for s in range(2)
+  ]
   with pytest.raises(ValueError, match=r'\[20, 30\] member-iterations'):
     sweeps.curves(runs)
 
