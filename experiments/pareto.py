@@ -6,23 +6,29 @@ Every setting that the config's `sweep(add)` adds is pretrained and searched in 
 workdir of its own below --workdir. Runs whose settings differ only in search and
 fine-tuning share their pretraining. The same command continues a sweep that was stopped.
 
-pareto.png and .csv show the ReLUs that are left, and the accuracy. search_progress.png
-and .csv show how the best score of every setting grew with its budget (Figure 4b of the
-paper). Only plans that reach the accuracy threshold of their search count for it.
+pareto.png and .csv show the ReLUs that are left, and the accuracy. served_bytes.png and
+served_seconds.png, with their .csv, show the accuracy against what a private inference under each
+plan will take, estimated, offline and online together. search_progress.png and .csv show how the
+best score of every setting grew with its budget (Figure 4b of the paper). Only plans that reach the
+accuracy threshold of their search count for it.
 """
 
+import functools
+import math
 import runpy
 import shutil
 import subprocess
 import sys
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 import rich.console
 import rich.table
 
-from experiments.lib import launcher
+from experiments.lib import from_config, launcher
 from experiments.lib import settings as checks
+from safenet_jax.approximation import plans
+from safenet_jax.protocol.estimate import estimate, untrained
 from safenet_jax.report import figures, sweeps
 from safenet_jax.workdir import Workdir
 
@@ -41,12 +47,16 @@ def settings(config_path: str) -> list[dict[str, Any]]:
   return found
 
 
+def _config(overrides: dict[str, Any]):
+  config = launcher.CONFIG.value.copy_and_resolve_references()
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
 def _check(overrides: dict[str, Any]) -> None:
   """ValueError for a setting of the sweep that its own run would refuse, hours later."""
-  config = launcher.CONFIG.value.copy_and_resolve_references()
   try:
-    config.update_from_flattened_dict(overrides)
-    checks.check(config)
+    checks.check(_config(overrides))
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise ValueError(f'sweep(add) with {overrides}: {error}') from None
 
@@ -94,6 +104,25 @@ def _thin(overrides: dict[str, Any], run: Workdir) -> tuple[dict[str, Any], dict
   return overrides | {'search.algorithm': algorithm}, plan
 
 
+def _served(overrides: dict[str, Any], plan: dict[str, Any]) -> sweeps.Served:
+  """What a private inference under a plan will take; NaN if it cannot be served."""
+  megabytes = seconds = math.nan
+  try:
+    model = untrained.model(
+      from_config.network(_config(overrides)),
+      plans.from_twentieths(plan['ratio'], plan['degree']),
+    )
+    found = estimate.inference(model.public)
+    megabytes = sum(map(found.bytes, ('offline', 'online'))) / 1e6
+    seconds = sum(found.seconds(phase, estimate.LAN) for phase in ('offline', 'online'))
+  except ValueError as error:  # such as a layer whose every channel is pruned
+    logging.warning('%s: %s', name(overrides), str(error))
+  accuracy = plan['validation_accuracy']['planned']
+  return sweeps.Served(
+    sweeps.label(overrides), overrides.get('seed', 0), accuracy, megabytes, seconds
+  )
+
+
 def main() -> None:
   root = Workdir(launcher.WORKDIR.value or '.')
   config_path = launcher.config_path()
@@ -107,6 +136,10 @@ def main() -> None:
     results += [_thin(*pair) for pair in runs]
   points = sweeps.points(results)
   figures.save(root / 'pareto', lambda axes: figures.pareto(axes, points))
+  served = [_served(overrides, run.read_json('plan.json', 'search')) for overrides, run in runs]
+  for quantity in ('megabytes', 'seconds'):
+    name_ = {'megabytes': 'served_bytes', 'seconds': 'served_seconds'}[quantity]
+    figures.save(root / name_, functools.partial(figures.served, served=served, quantity=quantity))
   curves = sweeps.curves(
     [
       (overrides, run.read_json('config.json', 'search')['search'], run.metrics('search'))

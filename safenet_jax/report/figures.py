@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
 from safenet_jax import atomic_files  # noqa: E402
-from safenet_jax.report.sweeps import Curve, Point  # noqa: E402
+from safenet_jax.report.sweeps import Curve, Point, Served  # noqa: E402
 
 # Degree 0 is a cross, degree 2 a triangle, degree 3 a square, as in Figure 5.
 DEGREE_MARKERS = {0: 'x', 2: '^', 3: 's'}
@@ -132,6 +132,23 @@ def pareto(axes: plt.Axes, points: Sequence[Point]):
   columns: dict[str, list] = {k: [getattr(p, k) for p in points] for k in Point._fields}
   columns['runs'] = [' '.join(f'{left:.0f}:{a:.4f}' for left, a in p.runs) for p in points]
   return columns
+
+
+def served(axes: plt.Axes, served: Sequence[Served], quantity: str):
+  """Validation accuracy of every run against 'megabytes' or 'seconds' of a private inference."""
+  for label in dict.fromkeys(row.label for row in served):
+    mine = [row for row in served if row.label == label]
+    axes.plot(
+      [getattr(row, quantity) for row in mine],
+      [100 * row.accuracy for row in mine],
+      'o',
+      label=label.removeprefix('algorithm='),
+    )
+  unit = {'megabytes': 'MB', 'seconds': 's on a local network'}[quantity]
+  axes.set(xlabel=f'private inference, estimated ({unit})', ylabel='validation accuracy (%)')
+  axes.legend(frameon=False)
+  axes.grid(alpha=0.3)
+  return {name: [getattr(row, name) for row in served] for name in Served._fields}
 
 
 def search_progress(axes: plt.Axes, curves: Sequence[Curve]):

@@ -37,6 +37,19 @@ class Point(NamedTuple):
   runs: tuple[tuple[float, float], ...]
 
 
+class Served(NamedTuple):
+  """What a private inference under the plan of one run takes, offline and online together.
+
+  seconds: on a local network, see `protocol.estimate.estimate.LAN`.
+  """
+
+  label: str
+  seed: int
+  accuracy: float
+  megabytes: float
+  seconds: float
+
+
 def half_width(values: Sequence[float]) -> float:
   """Half of the 95 % confidence interval of a mean, by Student's t."""
   if len(values) < 2:

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from experiments import pareto
-from experiments.configs import cnn7_fashion
+from experiments.configs import cnn7_fashion, planners
 from safenet_jax.workdir import Workdir
 
 SETTINGS = [
@@ -54,6 +54,8 @@ def sweep(tmp_path, monkeypatch):
       workdir.write_json(
         'plan.json',
         {
+          'ratio': [10, 0, 0, 0, 0, 0, 20],
+          'degree': [2, 2, 2, 2, 2, 2, 2 if overrides['search.algorithm'] == 'pbt' else 0],
           'activations': [60, 40],
           'replaced': [50, 0],
           'validation_accuracy': {'planned': 0.9},
@@ -98,7 +100,9 @@ def test_all_algorithms_of_a_seed_start_from_one_network(sweep):
 
 def test_runs_that_differ_in_fine_tuning_alone_share_their_pretraining(sweep, monkeypatch):
   _, calls, run = sweep
-  settings = [{'seed': 0, 'finetune.epochs': epochs} for epochs in (1, 2)]
+  settings = [
+    {'seed': 0, 'search.algorithm': 'pbt', 'finetune.epochs': epochs} for epochs in (1, 2)
+  ]
   monkeypatch.setattr(pareto, 'settings', lambda path: settings)
   run()
   assert [overrides for phase, overrides in calls if phase == 'pretrain'] == [{'seed': 0}] * 2
@@ -118,6 +122,23 @@ def test_a_sweep_shows_how_searches_grew_with_their_budget(sweep):
   assert {row['series'] for row in rows(root / 'pareto.csv')} == {'btpbt', 'pbt'}
 
 
+def test_every_plan_has_the_bytes_and_seconds_of_an_inference(sweep):
+  root, _, run = sweep
+  run()
+  found = rows(root / 'served_bytes.csv')
+  assert [(row['label'], row['seed']) for row in found] == [
+    (f'algorithm={s["search.algorithm"]}', str(s['seed'])) for s in SETTINGS
+  ]
+  for row in found:
+    # The other plan prunes all of a layer's channels, which cannot be served.
+    served = row['label'] == 'algorithm=pbt'
+    for quantity in ('megabytes', 'seconds'):
+      assert (float(row[quantity]) > 0) == served
+  for name in ('served_bytes', 'served_seconds'):
+    assert (root / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+  assert (root / 'served_seconds.csv').read_text() == (root / 'served_bytes.csv').read_text()
+
+
 def test_thin_networks_stand_beside_every_plan_if_asked_for(sweep):
   root, calls, run = sweep
   run()
@@ -134,6 +155,7 @@ def test_thin_networks_stand_beside_every_plan_if_asked_for(sweep):
   [
     ('figure4b', ('btpbt', 'pbt', 'controller')),
     ('figure5', ('layerwise', 'cw', 'cw_mp', 'cw_mp_md')),
+    ('planners', planners.ALGORITHMS),
   ],
 )
 def test_the_comparisons_of_the_figures_have_one_budget_and_three_seeds(name, algorithms):
