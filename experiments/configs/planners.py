@@ -6,7 +6,7 @@ They are the binary tree (`btpbt`), population based training without it (`pbt`)
 network learns with its weights (`gates`), a controller trained by reinforcement learning
 (`controller`), one ratio for all layers (`cw`), and whole layers as in Delphi (`layerwise`). The
 network is CNN-7 at quarter width. All searches of a seed start from the same all-ReLU network,
-train on 276,480 images in all, and have the same accuracy threshold. The results are in pareto.csv
+train on 138,240 images in all, and have the same accuracy threshold. The results are in pareto.csv
 and .png (ReLUs left and accuracy) and in search_progress.csv and .png (best score by images).
 """
 
@@ -27,6 +27,7 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
   config.search.update(
     {
       'population': 6,
+      'iterations': 10,
       'node_cycles': 2,
       'joint_cycles': 4,
       'validation_images': 1000,
@@ -35,7 +36,7 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
       'accuracy_drop': 0.05,
     }
   )
-  config.finetune.update({'epochs': 2, 'recalibration_batches': 16})
+  config.finetune.update({'epochs': 1, 'recalibration_batches': 16})
   return config.lock()
 
 
