@@ -27,6 +27,7 @@ def main() -> None:
     partial_ratio=settings.partial_ratio,
     subset_layers=settings.subset_layers,
     relu_budget=settings.relu_budget,
+    node_patience=settings.node_patience,
   )
   # Fine-tuning comes hours later, so its batches are checked first as well.
   fit.steps_per_epoch(len(images.train.labels), config.finetune.batch_size)

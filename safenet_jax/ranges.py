@@ -90,6 +90,7 @@ RANGES = {
   'iterations': _count(1),
   'node_cycles': _count(1),
   'joint_cycles': _count(1),
+  'node_patience': _count(0),
   'accuracy_drop': Range(-1, 1),
   'degrees': _count(0, 3),
   'partial_ratio': _SHARE,

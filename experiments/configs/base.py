@@ -57,6 +57,8 @@ def create(
     # iterations a cycle these are as many batches.
     'node_cycles': 351,
     'joint_cycles': 702,
+    # Cheaper trees, see docs/search.md.
+    'node_patience': 0,  # a node ends after so many cycles without a better member; 0 is never
     # The accuracy threshold A_t of plans is this much below the all-ReLU network's accuracy.
     'accuracy_drop': 0.02,
     'literal': False,  # True: members are sorted by the score (Eq. 4) alone, without A_t

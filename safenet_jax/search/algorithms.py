@@ -37,11 +37,15 @@ class Search(NamedTuple):
   evolution: pbt.Evolution
   proposer: Proposer | None = None
 
-  def longest_line(self) -> int:
-    """The most cycles that a member's weights were trained for, its ancestors' cycles included."""
+  def longest_line(self, cycles: list[int]) -> int:
+    """The most cycles that a member's weights were trained for, its ancestors' cycles included.
+
+    Args:
+      cycles: how many every step took.
+    """
     longest = line = 0
-    for step in self.steps:
-      line = step.cycles if step.start == 'first' else line + step.cycles
+    for step, taken in zip(self.steps, cycles):
+      line = taken if step.start == 'first' else line + taken
       longest = max(longest, line)
     return longest
 
@@ -56,6 +60,7 @@ def build(
   partial_ratio: float = 0.5,
   subset_layers: int = 0,
   relu_budget: int = 0,
+  node_patience: int = 0,
 ) -> Search:
   """The algorithm of that name.
 
@@ -71,12 +76,18 @@ def build(
     partial_ratio: for 'partial', the share of every layer's channels that is replaced.
     subset_layers: for 'layerwise_released', how many layers are replaced; 0 tries every number.
     relu_budget: for 'budget' and 'gates_budget', how many ReLUs may be left per image.
+    node_patience: for the binary tree, its option `patience`, see `btpbt.schedule`.
 
   Raises:
     ValueError: for an unknown name, or an argument out of range.
   """
   layers = len(sizes.counts)
-  tree = btpbt.schedule(layers, node_cycles, joint_cycles)
+  tree = btpbt.schedule(
+    layers,
+    node_cycles,
+    joint_cycles,
+    patience=node_patience,
+  )
   cycles = sum(step.cycles for step in tree)
   change = dataclasses.replace
   unselected = change(evolution, quantile=0.0, vary_plans=False)

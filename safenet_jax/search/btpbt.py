@@ -12,12 +12,21 @@ tree runs in the one executable of `population.cycle`.
 from safenet_jax.search.pbt import Step
 
 
-def schedule(layers: int, node_cycles: int, joint_cycles: int) -> list[Step]:
+def schedule(
+  layers: int,
+  node_cycles: int,
+  joint_cycles: int,
+  *,
+  patience: int = 0,
+) -> list[Step]:
   """The tree's nodes in order, for a network of T = `layers` activation layers.
 
   Groups are named by their first layer. The left child takes the first
   floor(n / 2) layers of a node of n. There are T runs of `node_cycles` (the
   root and T - 1 pairs of siblings) and one joint run of `joint_cycles`.
+
+  The options make the tree cheaper and are those of `pbt.Step`. The joint run has no
+  patience, because nothing comes after it.
 
   Raises:
     ValueError: without a layer.
@@ -40,5 +49,6 @@ def schedule(layers: int, node_cycles: int, joint_cycles: int) -> list[Step]:
       )
     )
     queue += [(first, middle), (middle, end)]
+  steps = [step._replace(patience=patience) for step in steps]
   steps.append(Step.everywhere('joint', layers, joint_cycles, 'winner'))
   return steps

@@ -99,6 +99,8 @@ class Step(NamedTuple):
   floor: the least number of activations that a plan replaces.
   enforced: whether a member needs an accuracy of A_t to be feasible. If not, the
     node's best member becomes the winner without being compared.
+  patience: the step ends early after so many cycles in a row without a better feasible
+    member; at 0 it never does.
   """
 
   name: str
@@ -109,6 +111,7 @@ class Step(NamedTuple):
   proposed: bool = False
   floor: int = 0
   enforced: bool = True
+  patience: int = 0
 
   @classmethod
   def everywhere(

@@ -407,7 +407,7 @@ def search(
   evolution = dataclasses.replace(evolution, threshold=float(baseline) - accuracy_drop)
   found = build(evolution)
   chosen = strategy.resolve(found.evolution, start, task, workdir)
-  winner = schedule.run(
+  winner, cycles = schedule.run(
     key,
     start,
     task,
@@ -418,7 +418,7 @@ def search(
     report=report,
   )
   winner, ranks = members.settled(winner, task)
-  return Found(winner, found.longest_line() * evolution.iterations, ranks)
+  return Found(winner, found.longest_line(cycles) * evolution.iterations, ranks)
 
 
 def tune(

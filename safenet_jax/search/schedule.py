@@ -26,8 +26,9 @@ class Progress(NamedTuple):
   winner: the best candidate of all finished nodes.
   first: the member that the search started from.
   agent: state of the algorithm's proposer, () without one.
-  position: int32 [3]: index of the node, of the cycle in it, and how often the node
-    was restarted.
+  position: int32 [4]: index of the node, of the cycle in it, how often the node was
+    restarted, and its last cycles in a row that found no better feasible member.
+  cycles: int32 [nodes]: how many cycles each finished node was trained for.
   """
 
   state: population.State
@@ -36,6 +37,7 @@ class Progress(NamedTuple):
   first: Member
   agent: Any
   position: np.ndarray
+  cycles: np.ndarray
 
 
 def start(
@@ -53,9 +55,9 @@ def start(
     sizes = score.activations(task.network)
     first = Gated.of(first, gates.start(sizes, evolution.degrees, evolution.pace))
   agent = proposer.init(jax.random.fold_in(key, 2_000_000)) if proposer else ()
-  position = np.zeros(3, np.int32)
-  state = _enter(key, first, task, steps, evolution, position, proposer, agent)
-  return Progress(state, first, first, first, agent, position)
+  zeros = np.zeros(4, np.int32), np.zeros(len(steps), np.int32)
+  progress = Progress(None, first, first, first, agent, *zeros)  # type: ignore
+  return _enter(key, progress, task, steps, evolution, proposer)
 
 
 def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
@@ -75,25 +77,30 @@ def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
   )
 
 
-def _enter(key, candidate, task, steps, evolution, position, proposer, agent) -> population.State:
-  index, _, restarts = map(int, position)
+def _enter(key, progress: Progress, task, steps, evolution, proposer) -> Progress:
+  """The progress with the first population of the node at its position."""
+  candidate = progress.candidate
+  index, _, restarts, _ = map(int, progress.position)
   step = steps[index]
+  node = node_of(step, candidate, task)
+  random = step.start == 'random'
   key = jax.random.fold_in(jax.random.fold_in(key, index), 1_000_000 + restarts)
   proposed = None
   if step.proposed:
     if proposer is None:
       raise ValueError(f'node {step.name} has proposed plans, want a proposer')
-    proposed = proposer.propose(key, agent, candidate.plan, index, evolution.population)
-  return population.begin(
+    proposed = proposer.propose(key, progress.agent, candidate.plan, index, evolution.population)
+  state = population.begin(
     key,
     candidate,
     task,
-    node_of(step, candidate, task),
+    node,
     jnp.float32(0.5**restarts),
     evolution=evolution,
-    random=step.start == 'random',
+    random=random,
     proposed=proposed,
   )
+  return progress._replace(state=state)
 
 
 def advance(
@@ -108,14 +115,16 @@ def advance(
 
   If every member diverges, the node is restarted at half the learning rate. After
   MAX_RESTARTS restarts that raises a RuntimeError. If no member of a node was
-  feasible, the next node gets the candidate that this one was given.
+  feasible, the next node gets the candidate that this one was given. A node that ends
+  early gives its cycles to nobody.
 
   Returns:
     The progress after the cycle, and its report (see `cycle`) as numpy arrays.
   """
-  index, number, restarts = map(int, progress.position)
+  index, number, restarts, idle = map(int, progress.position)
   step = steps[index]
   node = node_of(step, progress.candidate, task)
+  best_key = float(progress.state.best_key)  # the cycle takes the state
   cycle_key = functools.reduce(jax.random.fold_in, (index, number, restarts), key)
   state, report = population.cycle(cycle_key, progress.state, task, node, evolution=evolution)
   report = {name: np.asarray(value) for name, value in report.items()}
@@ -125,14 +134,12 @@ def advance(
     if restarts == MAX_RESTARTS:
       raise RuntimeError(f'node {step.name}: every member diverged {MAX_RESTARTS + 1} times')
     logging.warning('node %s: every member diverged, restarting at half the rate', step.name)
-    position = np.asarray([index, 0, restarts + 1], np.int32)
-    state = _enter(
-      key, progress.candidate, task, steps, evolution, position, proposer, progress.agent
-    )
-    return progress._replace(state=state, position=position), report
+    progress = progress._replace(position=np.asarray([index, 0, restarts + 1, 0], np.int32))
+    return _enter(key, progress, task, steps, evolution, proposer), report
 
-  if number + 1 < step.cycles:
-    position = np.asarray([index, number + 1, restarts], np.int32)
+  idle = 0 if report['best_key'] > best_key else idle + 1
+  if number + 1 < step.cycles and not 0 < step.patience <= idle:
+    position = np.asarray([index, number + 1, restarts, idle], np.int32)
     return progress._replace(state=state, position=position), report
 
   candidate, winner, agent = state.best, progress.winner, progress.agent
@@ -144,11 +151,15 @@ def advance(
     degrees = np.searchsorted(plans.DEGREES, report['degree'])
     trained = plans.Plan(jnp.asarray(report['ratio']), jnp.asarray(degrees, jnp.int32))
     agent = proposer.learn(agent, trained, report)
-  position = np.asarray([index + 1, 0, 0], np.int32)
+  position = np.asarray([index + 1, 0, 0, 0], np.int32)
+  cycles = np.array(progress.cycles)
+  cycles[index] = number + 1
   if index + 1 < len(steps):
     candidate = {'winner': winner, 'first': progress.first}.get(steps[index + 1].start, candidate)
-    state = _enter(key, candidate, task, steps, evolution, position, proposer, agent)
-  return Progress(state, candidate, winner, progress.first, agent, position), report
+  progress = Progress(state, candidate, winner, progress.first, agent, position, cycles)
+  if index + 1 < len(steps):
+    progress = _enter(key, progress, task, steps, evolution, proposer)
+  return progress, report
 
 
 def run(
@@ -162,8 +173,8 @@ def run(
   proposer: proposers.Proposer | None = None,
   phase: str = 'search',
   report: Callable[[int, int, dict[str, Any]], None] | None = None,
-) -> Member:
-  """Runs a schedule to its end and returns the winner: plan, weights, accuracy, score.
+) -> tuple[Member, list[int]]:
+  """Runs a schedule to its end.
 
   Every cycle is logged and checkpointed under `phase`; the same call on the same
   workdir continues after the last one, with the same result.
@@ -177,9 +188,12 @@ def run(
     workdir: where to log.
     proposer: gives the plans of steps that are `proposed`.
     phase: name in the log.
-    report: called as (cycles done, cycles in all, the cycle's report).
+    report: called as (cycles done, cycles in all, the cycle's report). A node that ends early
+      or is restarted changes how many there are in all.
+
+  Returns:
+    The winner, with plan, weights, accuracy and score, and how many cycles every step took.
   """
-  total = sum(step.cycles for step in steps)
   checkpoints = workdir.checkpoints(phase)
   progress = start(key, first, task, steps, evolution, proposer)
   found = checkpoints.restore(progress._asdict())
@@ -200,8 +214,11 @@ def run(
     )
     checkpoints.save(done, progress._asdict())
     if report:
-      report(done, total, cycle_report)
+      index, number, *_ = map(int, progress.position)
+      left = sum(step.cycles for step in steps[index:]) - number
+      report(done, done + left, cycle_report)
   checkpoints.close()
   # On one device again: what follows trains one member, in every process by itself.
   winner = progress.winner.replace(momentum=None)
-  return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), winner)
+  winner = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), winner)
+  return winner, progress.cycles.tolist()

@@ -65,7 +65,7 @@ def test_a_planner_proposes_runs_and_repeats_itself(tmp_path):
     search = every_other(small_search.LAYERS, 2, small_search.evolution())
     workdir = Workdir(tmp_path / str(run))
     workdir.path.mkdir()
-    winner = schedule.run(
+    winner, _ = schedule.run(
       jax.random.key(0),
       first,
       task,

@@ -22,7 +22,7 @@ def run(name, path, threshold=0.0, **options):
     name, sizes, small_search.evolution(threshold=threshold), **(CYCLES | options)
   )
   workdir = Workdir(path)
-  winner = schedule.run(
+  winner, _ = schedule.run(
     KEY, first, task, search.steps, search.evolution, workdir, proposer=search.proposer
   )
   return winner, workdir.metrics(), sizes

@@ -1,5 +1,7 @@
 """The binary tree: its nodes in order, and whole small searches on it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,15 @@ import pytest
 from safenet_jax import data
 from safenet_jax.approximation import importance, plans
 from safenet_jax.models import architectures
-from safenet_jax.search import btpbt, members, population, schedule, score
+from safenet_jax.search import (
+  algorithms,
+  btpbt,
+  members,
+  phases,
+  population,
+  schedule,
+  score,
+)
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 
@@ -133,7 +143,7 @@ def test_a_node_whose_members_all_diverge_restarts_at_half_the_rate_and_then_fai
   for restart in range(schedule.MAX_RESTARTS):
     progress, report = schedule.advance(key, progress, task, steps, small_search.evolution())
     assert np.isneginf(report['score']).all()
-    assert progress.position.tolist() == [0, 0, restart + 1]
+    assert progress.position.tolist() == [0, 0, restart + 1, 0]
     np.testing.assert_allclose(progress.state.members.learning_rate, 0.01 * 0.5 ** (restart + 1))
   with pytest.raises(RuntimeError, match='root.*diverged 4 times'):
     schedule.advance(key, progress, task, steps, small_search.evolution())
@@ -160,9 +170,18 @@ def test_one_diverged_member_loses_and_the_others_go_on():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.members.params))
 
 
-def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize(
+  'threshold, options',
+  [
+    (0.0, {}),
+    (0.0, {'patience': 1}),
+    (1.1, {'patience': 2}),  # interrupted while the node is losing patience
+  ],
+)
+def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path, threshold, options):
   task, first = small_search.task()
-  steps = btpbt.schedule(small_search.LAYERS, 1, 1)[:3]
+  steps = btpbt.schedule(small_search.LAYERS, 3, 1, **options)[:3]
+  settings = small_search.evolution(threshold=threshold)
   key = jax.random.key(1)
 
   class InterruptedSearchError(Exception):
@@ -170,18 +189,69 @@ def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path):
 
   def stop(done, total, report):
     del total, report
-    if done == 2:
+    if done == 4:
       raise InterruptedSearchError
 
-  whole = schedule.run(key, first, task, steps, small_search.evolution(), Workdir(tmp_path / 'a'))
+  whole = schedule.run(key, first, task, steps, settings, Workdir(tmp_path / 'a'))
   with pytest.raises(InterruptedSearchError):
-    schedule.run(
-      key, first, task, steps, small_search.evolution(), Workdir(tmp_path / 'b'), report=stop
-    )
-  resumed = schedule.run(key, first, task, steps, small_search.evolution(), Workdir(tmp_path / 'b'))
+    schedule.run(key, first, task, steps, settings, Workdir(tmp_path / 'b'), report=stop)
+  resumed = schedule.run(key, first, task, steps, settings, Workdir(tmp_path / 'b'))
   for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole)):
     np.testing.assert_array_equal(ours, theirs)
   assert Workdir(tmp_path / 'a').metrics() == Workdir(tmp_path / 'b').metrics()
+
+
+def test_options_are_those_of_the_nodes_and_the_joint_search_has_no_patience():
+  steps = btpbt.schedule(2, 3, 4, patience=2)
+  assert [s.patience for s in steps] == [
+    (2, 5, True),
+    (2, 5, True),
+    (0, 5, True),
+  ]
+  plain = btpbt.schedule(2, 3, 4)
+  assert [s.patience for s in plain] == [0] * 3
+
+
+def test_hopeless_nodes_end_early_and_only_trained_batches_are_counted(tmp_path):
+  task, first = small_search.task()
+  build = functools.partial(
+    algorithms.build,
+    'btpbt',
+    score.activations(task.network),
+    node_cycles=3,
+    joint_cycles=2,
+    node_patience=1,
+  )
+  seen = []
+  found = phases.search(
+    jax.random.key(1),
+    first,
+    task,
+    Workdir(tmp_path),
+    build=build,
+    evolution=small_search.evolution(iterations=2),
+    accuracy_drop=-1.1,  # nobody is feasible
+    learning_rate=0.01,
+    report=lambda done, total, _: seen.append((done, total)),
+  )
+  assert seen == [(1, 9), (2, 7), (3, 5), (4, 5), (5, 5)]
+  assert found.batches == 2 * 5
+
+
+def test_a_node_ends_with_the_cycles_in_which_its_best_does_not_grow(tmp_path):
+  task, first = small_search.task()
+  steps = btpbt.schedule(small_search.LAYERS, 6, 1, patience=2)[:-1]
+  _, cycles = schedule.run(
+    jax.random.key(1), first, task, steps, small_search.evolution(), Workdir(tmp_path)
+  )
+  lines = Workdir(tmp_path).metrics()
+  assert min(cycles) < 6 and len(lines) == sum(cycles)
+  for step, count in zip(steps, cycles):
+    best = [-np.inf] + [line['best_key'] for line in lines if line['node'] == step.name]
+    grown = np.diff(np.asarray(best)) > 0
+    assert len(grown) == count
+    pairs = [not (a or b) for a, b in zip(grown, grown[1:])]
+    assert not any(pairs[:-1]) and (pairs[-1] or count == 6)
 
 
 @pytest.mark.parametrize('strategy', ['vmap', 'unroll'])

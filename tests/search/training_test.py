@@ -183,7 +183,7 @@ def test_a_network_without_batch_norm_is_trained_logged_checkpointed_and_scored(
 
 def test_a_network_without_batch_norm_is_searched(tmp_path):
   task, first = small_search.task(PLAIN)
-  winner = schedule.run(
+  winner, _ = schedule.run(
     jax.random.key(0),
     first.replace(accuracy=jnp.float32(0), score=jnp.float32(0)),
     task,

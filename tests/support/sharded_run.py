@@ -24,7 +24,11 @@ def main() -> None:
   task, first = small_search.task()
   evolution = small_search.evolution(mesh=population.mesh(4))
   search = algorithms.build(
-    'btpbt', score.activations(task.network), evolution, node_cycles=1, joint_cycles=1
+    'btpbt',
+    score.activations(task.network),
+    evolution,
+    node_cycles=1,
+    joint_cycles=1,
   )
 
   def die(done, total, report):
@@ -32,7 +36,7 @@ def main() -> None:
     if rest[3:] and done == int(rest[3]):
       os._exit(9)
 
-  winner = schedule.run(
+  winner, _ = schedule.run(
     jax.random.key(3), first, task, search.steps, search.evolution, Workdir(path), report=die
   )
   print(jax.process_count(), jax.device_count(), np.asarray(winner.score).tobytes().hex())
