@@ -28,6 +28,7 @@ def main() -> None:
     subset_layers=settings.subset_layers,
     relu_budget=settings.relu_budget,
     node_patience=settings.node_patience,
+    fresh_nodes=settings.fresh_nodes,
   )
   # Fine-tuning comes hours later, so its batches are checked first as well.
   fit.steps_per_epoch(len(images.train.labels), config.finetune.batch_size)

@@ -59,6 +59,7 @@ def create(
     'joint_cycles': 702,
     # Cheaper trees, see docs/search.md.
     'node_patience': 0,  # a node ends after so many cycles without a better member; 0 is never
+    'fresh_nodes': False,  # True: a node's optimisers start anew
     # The accuracy threshold A_t of plans is this much below the all-ReLU network's accuracy.
     'accuracy_drop': 0.02,
     'literal': False,  # True: members are sorted by the score (Eq. 4) alone, without A_t

@@ -61,6 +61,7 @@ def build(
   subset_layers: int = 0,
   relu_budget: int = 0,
   node_patience: int = 0,
+  fresh_nodes: bool = False,
 ) -> Search:
   """The algorithm of that name.
 
@@ -76,7 +77,8 @@ def build(
     partial_ratio: for 'partial', the share of every layer's channels that is replaced.
     subset_layers: for 'layerwise_released', how many layers are replaced; 0 tries every number.
     relu_budget: for 'budget' and 'gates_budget', how many ReLUs may be left per image.
-    node_patience: for the binary tree, its option `patience`, see `btpbt.schedule`.
+    node_patience, fresh_nodes: for the binary tree, its options `patience` and `fresh`,
+      see `btpbt.schedule`.
 
   Raises:
     ValueError: for an unknown name, or an argument out of range.
@@ -87,6 +89,7 @@ def build(
     node_cycles,
     joint_cycles,
     patience=node_patience,
+    fresh=fresh_nodes,
   )
   cycles = sum(step.cycles for step in tree)
   change = dataclasses.replace

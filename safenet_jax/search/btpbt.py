@@ -18,6 +18,7 @@ def schedule(
   joint_cycles: int,
   *,
   patience: int = 0,
+  fresh: bool = False,
 ) -> list[Step]:
   """The tree's nodes in order, for a network of T = `layers` activation layers.
 
@@ -51,4 +52,4 @@ def schedule(
     queue += [(first, middle), (middle, end)]
   steps = [step._replace(patience=patience) for step in steps]
   steps.append(Step.everywhere('joint', layers, joint_cycles, 'winner'))
-  return steps
+  return [step._replace(fresh=fresh) for step in steps]

@@ -101,6 +101,7 @@ class Step(NamedTuple):
     node's best member becomes the winner without being compared.
   patience: the step ends early after so many cycles in a row without a better feasible
     member; at 0 it never does.
+  fresh: the members' optimisers start without memory, and at the first learning rate.
   """
 
   name: str
@@ -112,6 +113,7 @@ class Step(NamedTuple):
   floor: int = 0
   enforced: bool = True
   patience: int = 0
+  fresh: bool = False
 
   @classmethod
   def everywhere(

@@ -79,12 +79,16 @@ def node_of(step: pbt.Step, candidate: Member, task: Task) -> pbt.Node:
 
 def _enter(key, progress: Progress, task, steps, evolution, proposer) -> Progress:
   """The progress with the first population of the node at its position."""
-  candidate = progress.candidate
+  candidate, first = progress.candidate, progress.first
   index, _, restarts, _ = map(int, progress.position)
   step = steps[index]
   node = node_of(step, candidate, task)
   random = step.start == 'random'
   key = jax.random.fold_in(jax.random.fold_in(key, index), 1_000_000 + restarts)
+  if step.fresh:
+    candidate = candidate.replace(
+      optimizer_state=first.optimizer_state, learning_rate=first.learning_rate
+    )
   proposed = None
   if step.proposed:
     if proposer is None:

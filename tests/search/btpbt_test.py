@@ -174,7 +174,7 @@ def test_one_diverged_member_loses_and_the_others_go_on():
   'threshold, options',
   [
     (0.0, {}),
-    (0.0, {'patience': 1}),
+    (0.0, {'patience': 1, 'fresh': True}),
     (1.1, {'patience': 2}),  # interrupted while the node is losing patience
   ],
 )
@@ -202,14 +202,14 @@ def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path, threshol
 
 
 def test_options_are_those_of_the_nodes_and_the_joint_search_has_no_patience():
-  steps = btpbt.schedule(2, 3, 4, patience=2)
-  assert [s.patience for s in steps] == [
+  steps = btpbt.schedule(2, 3, 4, patience=2, fresh=True)
+  assert [(s.patience, s.fresh) for s in steps] == [
     (2, 5, True),
     (2, 5, True),
     (0, 5, True),
   ]
   plain = btpbt.schedule(2, 3, 4)
-  assert [s.patience for s in plain] == [0] * 3
+  assert [(s.patience, s.fresh) for s in plain] == [(0, False)] * 3
 
 
 def test_hopeless_nodes_end_early_and_only_trained_batches_are_counted(tmp_path):
@@ -252,6 +252,35 @@ def test_a_node_ends_with_the_cycles_in_which_its_best_does_not_grow(tmp_path):
     assert len(grown) == count
     pairs = [not (a or b) for a, b in zip(grown, grown[1:])]
     assert not any(pairs[:-1]) and (pairs[-1] or count == 6)
+
+
+@pytest.mark.parametrize('fresh', [False, True])
+def test_a_node_starts_with_its_parents_optimiser_or_anew(fresh):
+  task, first = small_search.task()
+  steps = btpbt.schedule(small_search.LAYERS, 1, 1, fresh=fresh)
+  settings = small_search.evolution()
+  key = jax.random.key(1)
+  progress = schedule.start(key, first, task, steps, settings)
+  members_ = progress.state.members
+  progress = progress._replace(
+    state=progress.state.replace(
+      members=members_.replace(learning_rate=members_.learning_rate * 0 + 0.03)
+    )
+  )
+  progress, _ = schedule.advance(key, progress, task, steps, settings)
+  parent = first if fresh else progress.candidate
+  assert float(progress.candidate.learning_rate) != float(first.learning_rate)
+  started = progress.state.members
+  for member in range(settings.population):
+    assert float(started.learning_rate[member]) == float(parent.learning_rate)
+    for ours, theirs in zip(
+      jax.tree.leaves(started.optimizer_state), jax.tree.leaves(parent.optimizer_state)
+    ):
+      np.testing.assert_array_equal(ours[member], theirs)
+    for ours, theirs in zip(
+      jax.tree.leaves(started.params), jax.tree.leaves(progress.candidate.params)
+    ):
+      np.testing.assert_array_equal(ours[member], theirs)
 
 
 @pytest.mark.parametrize('strategy', ['vmap', 'unroll'])
