@@ -28,6 +28,7 @@ def main() -> None:
     subset_layers=settings.subset_layers,
     relu_budget=settings.relu_budget,
     node_patience=settings.node_patience,
+    supernet_draws=settings.supernet_draws,
     fresh_nodes=settings.fresh_nodes,
   )
   # Fine-tuning comes hours later, so its batches are checked first as well.

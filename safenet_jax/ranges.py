@@ -91,6 +91,7 @@ RANGES = {
   'node_cycles': _count(1),
   'joint_cycles': _count(1),
   'node_patience': _count(0),
+  'supernet_draws': _count(1),
   'accuracy_drop': Range(-1, 1),
   'degrees': _count(0, 3),
   'partial_ratio': _SHARE,

@@ -59,6 +59,7 @@ def create(
     'joint_cycles': 702,
     # Cheaper trees, see docs/search.md.
     'node_patience': 0,  # a node ends after so many cycles without a better member; 0 is never
+    'supernet_draws': 1,  # plans drawn for every member, the best of which it starts with
     'fresh_nodes': False,  # True: a node's optimisers start anew
     # The accuracy threshold A_t of plans is this much below the all-ReLU network's accuracy.
     'accuracy_drop': 0.02,

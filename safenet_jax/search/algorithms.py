@@ -61,6 +61,7 @@ def build(
   subset_layers: int = 0,
   relu_budget: int = 0,
   node_patience: int = 0,
+  supernet_draws: int = 1,
   fresh_nodes: bool = False,
 ) -> Search:
   """The algorithm of that name.
@@ -77,8 +78,8 @@ def build(
     partial_ratio: for 'partial', the share of every layer's channels that is replaced.
     subset_layers: for 'layerwise_released', how many layers are replaced; 0 tries every number.
     relu_budget: for 'budget' and 'gates_budget', how many ReLUs may be left per image.
-    node_patience, fresh_nodes: for the binary tree, its options `patience` and `fresh`,
-      see `btpbt.schedule`.
+    node_patience, supernet_draws, fresh_nodes: for the binary tree, its options `patience`,
+      `draws` and `fresh`, see `btpbt.schedule`.
 
   Raises:
     ValueError: for an unknown name, or an argument out of range.
@@ -89,6 +90,7 @@ def build(
     node_cycles,
     joint_cycles,
     patience=node_patience,
+    draws=supernet_draws,
     fresh=fresh_nodes,
   )
   cycles = sum(step.cycles for step in tree)

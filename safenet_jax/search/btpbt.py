@@ -18,6 +18,7 @@ def schedule(
   joint_cycles: int,
   *,
   patience: int = 0,
+  draws: int = 1,
   fresh: bool = False,
 ) -> list[Step]:
   """The tree's nodes in order, for a network of T = `layers` activation layers.
@@ -52,4 +53,4 @@ def schedule(
     queue += [(first, middle), (middle, end)]
   steps = [step._replace(patience=patience) for step in steps]
   steps.append(Step.everywhere('joint', layers, joint_cycles, 'winner'))
-  return [step._replace(fresh=fresh) for step in steps]
+  return [step._replace(draws=draws, fresh=fresh) for step in steps]

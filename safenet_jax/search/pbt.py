@@ -101,6 +101,8 @@ class Step(NamedTuple):
     node's best member becomes the winner without being compared.
   patience: the step ends early after so many cycles in a row without a better feasible
     member; at 0 it never does.
+  draws: plans that are drawn for every member at the start. If more than one, they are
+    compared in a supernet first, see `supernet.choose`.
   fresh: the members' optimisers start without memory, and at the first learning rate.
   """
 
@@ -113,6 +115,7 @@ class Step(NamedTuple):
   floor: int = 0
   enforced: bool = True
   patience: int = 0
+  draws: int = 1
   fresh: bool = False
 
   @classmethod

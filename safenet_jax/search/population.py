@@ -80,6 +80,32 @@ def _replicated(tree, mesh: jax.sharding.Mesh | None):
   return lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+@functools.partial(jax.jit, static_argnames=('evolution', 'random', 'count'))
+def draw(
+  key: jax.Array,
+  candidate: Member,
+  task: Task,
+  node: pbt.Node,
+  *,
+  evolution: pbt.Evolution,
+  random: bool,
+  count: int,
+) -> plans.Plan:
+  """Plans to start a node with, leaves [count, T]: at random, or else the candidate's and others
+  that vary it.
+  """
+  sizes = score.activations(task.network)
+
+  def plan(key, slot):
+    if random:
+      return pbt.random_plan(key, candidate.plan, node, sizes, slot, count, evolution.degrees)
+    kept = pbt.project(candidate.plan, node, sizes)
+    varied = pbt.explore(key, candidate.plan, node, sizes, evolution)
+    return jax.tree.map(lambda a, b: jnp.where(slot == 0, a, b), kept, varied)
+
+  return jax.vmap(plan)(jax.random.split(key, count), jnp.arange(count))
+
+
 @functools.partial(jax.jit, static_argnames=('evolution', 'random'))
 def begin(
   key: jax.Array,
@@ -98,21 +124,12 @@ def begin(
   drawn at random instead. With `proposed` they are those, with leaves [P, T] for P members
   and T layers.
   """
-  sizes = score.activations(task.network)
   count = evolution.population
-  keys = jax.random.split(key, count)
-  slots = jnp.arange(count)
-
-  def plan(key, slot):
-    if random:
-      return pbt.random_plan(key, candidate.plan, node, sizes, slot, count, evolution.degrees)
-    kept = pbt.project(candidate.plan, node, sizes)
-    varied = pbt.explore(key, candidate.plan, node, sizes, evolution)
-    return jax.tree.map(lambda a, b: jnp.where(slot == 0, a, b), kept, varied)
-
+  if proposed is None:
+    proposed = draw(key, candidate, task, node, evolution=evolution, random=random, count=count)
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), candidate)
   members = copies.replace(
-    plan=jax.vmap(plan)(keys, slots) if proposed is None else proposed,
+    plan=proposed,
     learning_rate=copies.learning_rate * rate_factor,
   )
   state = State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))

@@ -10,7 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plans
+<<<<<<< HEAD
 from safenet_jax.search import gates, pbt, population, score
+=======
+from safenet_jax.search import pbt, population, score, supernet
+>>>>>>> 950a7ec (Score a node's first plans in a supernet)
 from safenet_jax.search import proposer as proposers
 from safenet_jax.search.members import Gated, Member, Task
 from safenet_jax.workdir import Workdir
@@ -94,6 +98,14 @@ def _enter(key, progress: Progress, task, steps, evolution, proposer) -> Progres
     if proposer is None:
       raise ValueError(f'node {step.name} has proposed plans, want a proposer')
     proposed = proposer.propose(key, progress.agent, candidate.plan, index, evolution.population)
+  elif step.draws > 1:
+    count = step.draws * evolution.population
+    drawn = population.draw(
+      key, candidate, task, node, evolution=evolution, random=random, count=count
+    )
+    proposed = supernet.choose(
+      jax.random.fold_in(key, 1), candidate, drawn, task, evolution=evolution
+    )
   state = population.begin(
     key,
     candidate,
@@ -133,6 +145,9 @@ def advance(
   state, report = population.cycle(cycle_key, progress.state, task, node, evolution=evolution)
   report = {name: np.asarray(value) for name, value in report.items()}
   report |= {'node': step.name, 'best_key': float(state.best_key)}
+  if number == 0 and step.draws > 1:
+    each = supernet.images(progress.candidate, task)
+    report['supernet_images'] = step.draws * evolution.population * each
 
   if np.isneginf(report['score']).all():
     if restarts == MAX_RESTARTS:

@@ -18,6 +18,7 @@ from safenet_jax.search import (
   population,
   schedule,
   score,
+  supernet,
 )
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
@@ -174,7 +175,7 @@ def test_one_diverged_member_loses_and_the_others_go_on():
   'threshold, options',
   [
     (0.0, {}),
-    (0.0, {'patience': 1, 'fresh': True}),
+    (0.0, {'patience': 1, 'draws': 2, 'fresh': True}),
     (1.1, {'patience': 2}),  # interrupted while the node is losing patience
   ],
 )
@@ -202,14 +203,14 @@ def test_an_interrupted_search_ends_like_an_uninterrupted_one(tmp_path, threshol
 
 
 def test_options_are_those_of_the_nodes_and_the_joint_search_has_no_patience():
-  steps = btpbt.schedule(2, 3, 4, patience=2, fresh=True)
-  assert [(s.patience, s.fresh) for s in steps] == [
+  steps = btpbt.schedule(2, 3, 4, patience=2, draws=5, fresh=True)
+  assert [(s.patience, s.draws, s.fresh) for s in steps] == [
     (2, 5, True),
     (2, 5, True),
     (0, 5, True),
   ]
   plain = btpbt.schedule(2, 3, 4)
-  assert [(s.patience, s.fresh) for s in plain] == [(0, False)] * 3
+  assert [(s.patience, s.draws, s.fresh) for s in plain] == [(0, 1, False)] * 3
 
 
 def test_hopeless_nodes_end_early_and_only_trained_batches_are_counted(tmp_path):
@@ -281,6 +282,61 @@ def test_a_node_starts_with_its_parents_optimiser_or_anew(fresh):
       jax.tree.leaves(started.params), jax.tree.leaves(progress.candidate.params)
     ):
       np.testing.assert_array_equal(ours[member], theirs)
+
+
+def test_a_supernet_takes_the_best_score_of_plans_that_replace_about_as_much():
+  task, first = small_search.task()
+  settings = small_search.evolution(population=3)
+  node = schedule.node_of(btpbt.schedule(small_search.LAYERS, 1, 1)[0], first, task)
+  drawn = population.draw(
+    jax.random.key(2), first, task, node, evolution=settings, random=True, count=12
+  )
+  mixed = jax.tree.map(lambda leaf: leaf[::-1], drawn)
+  key = jax.random.key(3)
+  chosen = supernet.choose(key, first, mixed, task, evolution=settings)
+  sizes = score.activations(task.network)
+
+  @jax.jit
+  def untrained_score(plan):
+    member = members.recalibrate(key, first.replace(plan=plan), task)
+    accuracy = members.accuracy(member, task, *task.validation)
+    return score.score(accuracy, plan, sizes, settings.reduction)
+
+  found = []
+  for index in range(12):
+    plan = jax.tree.map(lambda leaf, i=index: leaf[i], mixed)
+    found.append((int(score.replaced(plan, sizes).sum()), float(untrained_score(plan)), plan))
+  found.sort(key=lambda each: each[0])
+  best = [max(found[i : i + 4], key=lambda each: each[1]) for i in (0, 4, 8)]
+  for member, (_, _, plan) in enumerate(best):
+    for ours, theirs in zip(chosen, plan):
+      np.testing.assert_array_equal(ours[member], theirs)
+
+
+def test_every_node_starts_with_the_plans_of_its_supernet_and_logs_its_images(monkeypatch):
+  task, first = small_search.task()
+  steps = btpbt.schedule(small_search.LAYERS, 2, 1, draws=3)
+  settings = small_search.evolution()
+  seen = []
+
+  def choose(key, candidate, drawn, task, *, evolution):
+    del key, candidate, task
+    assert drawn.ratio.shape == (3 * evolution.population, small_search.LAYERS)
+    seen.append(jax.tree.map(lambda leaf: leaf[-evolution.population :], drawn))
+    return seen[-1]
+
+  monkeypatch.setattr(supernet, 'choose', choose)
+  key = jax.random.key(1)
+  progress = schedule.start(key, first, task, steps, settings)
+  while int(progress.position[0]) < len(steps):
+    number = int(progress.position[1])
+    progress, report = schedule.advance(key, progress, task, steps, settings)
+    assert ('supernet_images' in report) == (number == 0)
+    if number == 0:
+      np.testing.assert_array_equal(report['ratio'], seen[-1].ratio)
+      # 12 plans, each on a batch of 8 for its statistics and on all 16 validation images.
+      assert report['supernet_images'] == 12 * (8 + 16)
+  assert len(seen) == len(steps)
 
 
 @pytest.mark.parametrize('strategy', ['vmap', 'unroll'])

@@ -29,6 +29,7 @@ def main() -> None:
     evolution,
     node_cycles=1,
     joint_cycles=1,
+    supernet_draws=2,
   )
 
   def die(done, total, report):
