@@ -366,8 +366,7 @@ class Found(NamedTuple):
   """What a search found.
 
   member: the winner, with its plan, weights, accuracy and score.
-  batches: the most mini-batches that its weights can have been trained on, those of its
-    ancestors included.
+  batches: the most that its weights can have been trained on, its ancestors' included.
   ranks: of the channels, those that its gates learned or the task's.
   """
 

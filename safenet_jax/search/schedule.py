@@ -10,11 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plans
-<<<<<<< HEAD
-from safenet_jax.search import gates, pbt, population, score
-=======
-from safenet_jax.search import pbt, population, score, supernet
->>>>>>> 950a7ec (Score a node's first plans in a supernet)
+from safenet_jax.search import gates, pbt, population, score, supernet
 from safenet_jax.search import proposer as proposers
 from safenet_jax.search.members import Gated, Member, Task
 from safenet_jax.workdir import Workdir

@@ -128,7 +128,7 @@ def search(name, workdir, report=None, **options):
   sizes = score.activations(task.network)
   evolution = small_search.evolution(population=2, **options)
   found = algorithms.build(name, sizes, evolution, node_cycles=3, joint_cycles=4, relu_budget=100)
-  winner = schedule.run(
+  winner, _ = schedule.run(
     KEY, first, task, found.steps, found.evolution, Workdir(workdir), report=report
   )
   return winner, task, sizes
