@@ -9,8 +9,9 @@ control is the pretrained network with all its ReLUs, trained for as many more s
 import functools
 
 from experiments.lib import from_config, launcher, search_table
-from safenet_jax.search import algorithms, fit, members, pbt, phases, population, score
+from safenet_jax.search import fit, members, pbt, phases, population, score
 from safenet_jax.search.members import Task
+from safenet_jax.search.planners import algorithms
 
 
 def main() -> None:

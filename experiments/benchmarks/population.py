@@ -27,7 +27,8 @@ from experiments.benchmarks import Row, training
 from experiments.configs import cnn7_cifar10
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import btpbt, members, pbt, strategy
+from safenet_jax.search import members, pbt, strategy
+from safenet_jax.search.planners import btpbt
 from safenet_jax.workdir import Workdir
 
 POPULATIONS = (1, 2, 4, 8)

@@ -6,7 +6,8 @@ from typing import Any
 from safenet_jax import archives, ranges
 from safenet_jax.approximation import plans
 from safenet_jax.models import architectures
-from safenet_jax.search import algorithms, strategy
+from safenet_jax.search import strategy
+from safenet_jax.search.planners import algorithms
 from safenet_jax.search.training import DTYPES
 
 # Settings with few values; in a tuple each has to be one of them.

@@ -18,7 +18,8 @@ from safenet_jax.report import runs as runs_lib
 from safenet_jax.report.document import Block, Heading, NOT_RUN, NOTHING, Picture, Table, Text
 from safenet_jax.report.paper_drawings import Planned, Reached
 from safenet_jax.report.runs import Run
-from safenet_jax.search import btpbt, pbt, score
+from safenet_jax.search import pbt, score
+from safenet_jax.search.planners import btpbt
 
 # Data sets for which others have published later results.
 BUDGET_DATASETS = ('cifar10', 'cifar100')

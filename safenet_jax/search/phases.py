@@ -24,8 +24,9 @@ from safenet_jax.approximation import activation, plans
 from safenet_jax.data import Dataset
 from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import algorithms, fit, members, pbt, schedule, score, strategy
+from safenet_jax.search import fit, members, pbt, schedule, score, strategy
 from safenet_jax.search.members import Member, Task
+from safenet_jax.search.planners import algorithms
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import compute_dtype, record, Training
 from safenet_jax.workdir import Workdir
@@ -157,7 +158,7 @@ def search_plan(
     network: whose ReLUs to replace.
     trained: its weights, of `train` or `load_variables`.
     images: what it is trained on; the search sees training and validation images.
-    algorithm: one of `search.algorithms.NAMES`; 'btpbt' is the paper's.
+    algorithm: one of `search.planners.algorithms.NAMES`; 'btpbt' is the paper's.
     accuracy_drop: how far below the all-ReLU network's accuracy a plan may be in the search. The
       result is trained on afterwards, and may then lie above or below that threshold.
     relu_budget: for algorithm 'budget', how many ReLUs may be left per image. That algorithm

@@ -11,8 +11,8 @@ import numpy as np
 
 from safenet_jax.approximation import plans
 from safenet_jax.search import gates, pbt, population, score, supernet
-from safenet_jax.search import proposer as proposers
 from safenet_jax.search.members import Gated, Member, Task
+from safenet_jax.search.planners import proposer as proposers
 from safenet_jax.workdir import Workdir
 
 MAX_RESTARTS = 3

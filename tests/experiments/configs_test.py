@@ -10,7 +10,7 @@ import pytest
 from experiments.configs import base
 from experiments.lib import from_config
 from safenet_jax.models.network import activation_channels
-from safenet_jax.search import btpbt
+from safenet_jax.search.planners import btpbt
 from safenet_jax.search.training import Training
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from safenet_jax.report import paper_drawings, published
-from safenet_jax.search import btpbt
+from safenet_jax.search.planners import btpbt
 
 
 @pytest.fixture

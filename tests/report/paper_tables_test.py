@@ -4,7 +4,7 @@ import pytest
 
 from safenet_jax.report import paper_tables, published, runs
 from safenet_jax.report.document import NOT_RUN, NOTHING
-from safenet_jax.search import algorithms
+from safenet_jax.search.planners import algorithms
 from tests.support import workdirs
 
 

@@ -16,7 +16,8 @@ from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions
-from safenet_jax.search import algorithms, pbt, proposer, schedule, score
+from safenet_jax.search import pbt, schedule, score
+from safenet_jax.search.planners import algorithms, proposer
 from safenet_jax.workdir import Workdir
 from tests.support import models, small_search
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import activation, importance, plans
-from safenet_jax.search import algorithms, gates, members, schedule, score
+from safenet_jax.search import gates, members, schedule, score
+from safenet_jax.search.planners import algorithms
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 

@@ -17,7 +17,8 @@ def main() -> None:
   import jax  # after the processes have met
   import numpy as np
 
-  from safenet_jax.search import algorithms, population, schedule, score
+  from safenet_jax.search import population, schedule, score
+  from safenet_jax.search.planners import algorithms
   from safenet_jax.workdir import Workdir
   from tests.support import small_search
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plans
-from safenet_jax.search import proposer
 from safenet_jax.search.pbt import Step
+from safenet_jax.search.planners import proposer
 
 
 def last(layers: int, counts: np.ndarray) -> plans.Plan:

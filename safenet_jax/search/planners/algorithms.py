@@ -3,8 +3,9 @@
 import dataclasses
 from typing import NamedTuple
 
-from safenet_jax.search import btpbt, controller, gates, layerwise, pbt, score, uniform
-from safenet_jax.search.proposer import Proposer
+from safenet_jax.search import gates, pbt, score
+from safenet_jax.search.planners import btpbt, controller, layerwise, uniform
+from safenet_jax.search.planners.proposer import Proposer
 
 # In section 4.1 of the paper, CW-MP is a ratio per layer with one degree, and CW-MP-MD is the
 # whole method.

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plans
-from safenet_jax.search import controller, score
+from safenet_jax.search import score
+from safenet_jax.search.planners import controller
 
 SIZES = score.Activations((300, 100), (20, 20))
 THRESHOLD = 0.8

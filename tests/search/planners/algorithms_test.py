@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import plans
-from safenet_jax.search import algorithms, layerwise, members, schedule, score, uniform
+from safenet_jax.search import members, schedule, score
+from safenet_jax.search.planners import algorithms, layerwise, uniform
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plans
-from safenet_jax.search import proposer
 from safenet_jax.search.pbt import Step
+from safenet_jax.search.planners import proposer
 
 
 @dataclasses.dataclass(frozen=True)

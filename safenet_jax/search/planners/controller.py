@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 
 from safenet_jax.approximation import plans
-from safenet_jax.search import proposer
 from safenet_jax.search.pbt import Step
+from safenet_jax.search.planners import proposer
 
 # How much an infeasible member's reward falls per unit of accuracy below A_t.
 PENALTY = 5.0

@@ -1,0 +1,1 @@
+"""The planners: what each searches, step by step, by the names of `search.algorithm`."""
