@@ -18,6 +18,7 @@ one degree, as in every plan.
 
 import dataclasses
 import math
+from typing import Any
 
 from flax import struct
 import jax
@@ -81,7 +82,7 @@ class Gates(struct.PyTreeNode):
 
   worth: tuple[jax.Array, ...]
   degrees: jax.Array
-  state: optax.OptState
+  state: Any
   saving: jax.Array
   temperature: jax.Array
   reduction: jax.Array
