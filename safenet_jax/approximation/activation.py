@@ -6,6 +6,7 @@ ReLU(x).
 
 from flax import struct
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from safenet_jax.approximation import importance, plans
@@ -51,10 +52,41 @@ class Approximation(struct.PyTreeNode):
     z = jnp.where(self.mask, x, 0.0)
     z = z if self.bound is None else jnp.clip(z, -self.bound, self.bound)
     c = effective(self.coefficients, self.degree, self.floor).astype(x.dtype)
-    c0, c1, c2, c3 = (c[..., j] for j in range(4))
-    polynomial = ((c3 * z + c2) * z + c1) * z + c0
+    polynomial = evaluate(c, z)
     blend = jnp.asarray(self.blend, x.dtype)
     return jnp.where(self.mask, polynomial + blend * (relu - polynomial), relu)
+
+
+@jax.custom_vjp
+def evaluate(coefficients: jax.Array, z: jax.Array) -> jax.Array:
+  """The polynomial with coefficients [4] or [C, 4], constant term first, at z [..., C].
+
+  Autodiff would sum the gradients of the four coefficients one after another, and read z and
+  the cotangent for each. On a CPU that is a sixth of a training step of a narrow network. Here
+  they are summed together.
+  """
+  c0, c1, c2, c3 = (coefficients[..., j] for j in range(4))
+  return ((c3 * z + c2) * z + c1) * z + c0
+
+
+def _evaluate_backward(residuals, cotangent):
+  coefficients, z = residuals
+  _, c1, c2, c3 = (coefficients[..., j] for j in range(4))
+  dtype = jnp.promote_types(z.dtype, jnp.float32)
+  terms = [cotangent.astype(dtype)]
+  for _ in range(3):
+    terms.append(terms[-1] * z)
+  # The first axis is summed afterwards, so that threads share its rows.
+  axes = range(z.ndim - coefficients.ndim + 1)
+  sums = lax.reduce(
+    terms, [jnp.zeros((), dtype)] * 4, lambda a, b: [u + v for u, v in zip(a, b)], axes[1:]
+  )
+  total = jnp.stack([part.sum(axes[:1]) for part in sums], axis=-1)
+  slope = (3 * c3 * z + 2 * c2) * z + c1
+  return total.astype(coefficients.dtype), cotangent * slope
+
+
+evaluate.defvjp(lambda c, z: (evaluate(c, z), (c, z)), _evaluate_backward)
 
 
 def effective(

@@ -67,6 +67,25 @@ def test_gradients_equal_finite_differences(degree, blend):
         np.testing.assert_allclose(gradient[i], numeric, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize('per_channel', [False, True])
+@pytest.mark.parametrize('shape', [(5,), (4, 5), (3, 4, 4, 5)])
+def test_gradients_of_a_polynomial_are_those_of_autodiff(shape, per_channel):
+  keys = jax.random.split(jax.random.key(0), 3)
+  # Two members, as a population maps them.
+  z, w = (jax.random.normal(key, (2, *shape)) for key in keys[:2])
+  c = jax.random.normal(keys[2], (2, 5, 4) if per_channel else (2, 4))
+
+  def horner(c, z):
+    return ((c[..., 3] * z + c[..., 2]) * z + c[..., 1]) * z + c[..., 0]
+
+  found, expected = (
+    jax.vmap(jax.grad(lambda c, z, w, f=f: (f(c, z) * w).sum(), (0, 1)))(c, z, w)
+    for f in (activation.evaluate, horner)
+  )
+  for ours, theirs in zip(found, expected):
+    np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-4)
+
+
 def test_infinite_unmasked_inputs_leave_gradients_finite():
   x = jnp.asarray([[1.0, 3e38, -1.0]])
   gradient = jax.grad(lambda x, c: layer(3, c)(x)[0, 0] + layer(3, c)(x)[0, 2], 1)(x, jnp.ones(4))
