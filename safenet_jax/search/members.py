@@ -258,6 +258,28 @@ def approximation(member: Member, task: Task, blend=0.0, bound: float | None = N
   )
 
 
+class Batch(struct.PyTreeNode):
+  """What members learn from in one step.
+
+  images: uint8 [B, H, W, C], augmented.
+  labels: int32 [B].
+  taught: float32 [B, classes], the teacher's logits; None without distillation.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  taught: jax.Array | None
+
+
+def draw(key: jax.Array, indices: jax.Array, task: Task) -> Batch:
+  """The batch of the training images with these indices, int32 [B]; the key augments them."""
+  images, labels = (part[indices] for part in task.train)
+  if task.training.augment:
+    images = data.augment(key, images)
+  taught = task.teacher.logits(images) if task.training.distillation else None
+  return Batch(images, labels, taught)
+
+
 def train(
   key: jax.Array,
   member: Member,
@@ -280,18 +302,26 @@ def train(
   Returns:
     The member after the steps, and the losses float32 [steps].
   """
-  steps = batches.shape[0]
+  undrawn = jax.random.split(key, batches.shape[0]), batches
+  return _train(lambda keyed: draw(*keyed, task), undrawn, member, task, rates, blends)
+
+
+def train_on(member: Member, task: Task, batches: Batch) -> Member:
+  """As `train`, on batches that were drawn before, with a leading axis [steps]."""
+  return _train(lambda batch: batch, batches, member, task, 1.0, 0.0)[0]
+
+
+def _train(drawn, batches, member, task, rates, blends):
+  """The steps of `train`; `drawn` makes a `Batch` of what `batches` has for a step."""
+  steps = jax.tree.leaves(batches)[0].shape[0]
   sizes = score.activations(task.network)
   update = optimizer(task.training, member.momentum).update
 
   def step(member, inputs):
-    step_key, batch, rate, blend = inputs
-    images, labels = (part[batch] for part in task.train)
-    if task.training.augment:
-      images = data.augment(step_key, images)
+    batch, rate, blend = inputs
     trainable = _trainable(member)
     (loss, batch_stats), (gradients, of_gates) = jax.value_and_grad(_loss, (0, 1), has_aux=True)(
-      trainable, gates_.learned(gates_of(member)), member, task, images, labels, blend
+      trainable, gates_.learned(gates_of(member)), member, task, drawn(batch), blend
     )
     updates, state = update(gradients, member.optimizer_state, trainable)
     scale = -member.learning_rate * rate
@@ -303,17 +333,12 @@ def train(
       member = member.replace(gates=gates_.advance(member.gates, of_gates, sizes))
     return member, loss
 
-  inputs = (
-    jax.random.split(key, steps),
-    batches,
-    jnp.broadcast_to(rates, steps),
-    jnp.broadcast_to(blends, steps),
-  )
+  inputs = batches, jnp.broadcast_to(rates, steps), jnp.broadcast_to(blends, steps)
   member, losses = lax.scan(step, member, inputs)
   return member.replace(loss=losses.mean()), losses
 
 
-def _loss(trainable, gates, member, task, images, labels, blend):
+def _loss(trainable, gates, member, task, batch, blend):
   training = task.training
   member = member.replace(**trainable)
   bound = training.range_clip or None
@@ -329,15 +354,16 @@ def _loss(trainable, gates, member, task, images, labels, blend):
     )
   logits, state = task.network.apply(
     variables(member),
-    task.normalise(images),
+    task.normalise(batch.images),
     layers,
     train=True,
     mutable=['batch_stats', 'preactivations'],
   )
-  targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), training.label_smoothing)
+  one_hot = jax.nn.one_hot(batch.labels, logits.shape[-1])
+  targets = optax.smooth_labels(one_hot, training.label_smoothing)
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if training.distillation:
-    soft = jax.nn.softmax(task.teacher.logits(images) / training.temperature)
+    soft = jax.nn.softmax(batch.taught / training.temperature)
     matched = optax.softmax_cross_entropy(logits / training.temperature, soft).mean()
     weight = training.distillation
     loss = (1 - weight) * loss + weight * training.temperature**2 * matched

@@ -23,11 +23,13 @@ class State(struct.PyTreeNode):
   best: the best feasible member of the node so far, with its weights. Until there is one
     it is the node's candidate, the member that the node started from.
   best_key: float [], the selection key of `best`, -inf for the candidate.
+  origin: int32 [P]; members of one origin have the same weights and optimiser state.
   """
 
   members: Member
   best: Member
   best_key: jax.Array
+  origin: jax.Array
 
 
 def over_members(function: Callable, strategy: str) -> Callable:
@@ -81,7 +83,7 @@ def _replicated(tree, mesh: jax.sharding.Mesh | None):
 
 
 @functools.partial(jax.jit, static_argnames=('evolution', 'random', 'count'))
-def draw(
+def draw_plans(
   key: jax.Array,
   candidate: Member,
   task: Task,
@@ -126,29 +128,55 @@ def begin(
   """
   count = evolution.population
   if proposed is None:
-    proposed = draw(key, candidate, task, node, evolution=evolution, random=random, count=count)
+    proposed = draw_plans(
+      key, candidate, task, node, evolution=evolution, random=random, count=count
+    )
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), candidate)
   members = copies.replace(
     plan=proposed,
     learning_rate=copies.learning_rate * rate_factor,
   )
-  state = State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32))
+  origin = jnp.zeros(count, jnp.int32)
+  state = State(members, candidate, jnp.asarray(-jnp.inf, jnp.float32), origin)
   return _replicated(state, evolution.mesh)
 
 
-def _train_and_score(key, member: Member, task: Task, sizes, evolution) -> Member:
-  key_batches, key_train, key_recalibrate = jax.random.split(key, 3)
-  batches = jax.random.randint(
-    key_batches, (evolution.iterations, task.training.batch_size), 0, task.train.labels.size
-  )
-  member, _ = members_.train(key_train, member, task, batches)
+def draw_batches(key: jax.Array, task: Task, iterations: int) -> members_.Batch:
+  """The batches that all members of one cycle learn from, with a leading axis [iterations]."""
+  key_indices, key_augment = jax.random.split(key)
+  shape = (iterations, task.training.batch_size)
+  indices = jax.random.randint(key_indices, shape, 0, task.train.labels.size)
+  keys = jax.random.split(key_augment, iterations)
+  return lax.map(lambda each: members_.draw(*each, task), (keys, indices))
+
+
+def _train_and_score(key, member: Member, task: Task, batches, sizes, evolution) -> Member:
+  member = members_.train_on(member, task, batches)
   if isinstance(member, members_.Gated):
     member = member.replace(plan=gates.plan(member.gates, sizes))
-  member = members_.recalibrate(key_recalibrate, member, task)
+  member = members_.recalibrate(key, member, task)
   accuracy = members_.accuracy(member, task, *task.validation)
   value = score.score(accuracy, member.plan, sizes, evolution.reduction)
   finite = members_.is_finite(member)
   return member.replace(accuracy=accuracy, score=jnp.where(finite, value, -jnp.inf))
+
+
+def twins(state: State, sizes: score.Activations) -> jax.Array:
+  """For every member the first one that will train as it does, int32 [P].
+
+  Members of a population learn from the same batches. So two of them stay equal if they have
+  the same weights, options and plan. What counts of a plan is how many channels it replaces in
+  each layer, and the degree where there are any.
+  """
+  members = state.members
+  replaced = jax.vmap(lambda plan: score.replaced(plan, sizes))(members.plan)
+  degree = jnp.where(replaced > 0, members.plan.degree_index, -1)
+  same = jnp.ones(2 * state.origin.shape, bool)
+  given = state.origin, replaced, degree, members.learning_rate, members.momentum
+  for leaf in jax.tree.leaves(given):
+    rows = leaf.reshape(leaf.shape[0], -1)
+    same &= (rows[:, None] == rows).all(-1)
+  return jnp.argmax(same, axis=1).astype(jnp.int32)
 
 
 def selection_key(member: Member, node: pbt.Node, sizes, evolution: pbt.Evolution) -> jax.Array:
@@ -177,6 +205,9 @@ def cycle(
 ) -> tuple[State, dict[str, jax.Array]]:
   """One PBT cycle: train, recalibrate, score, keep the best, exploit and explore.
 
+  All members get the same batches, which each device draws once, with the teacher's logits.
+  Of `twins` one is trained, where members run one after another.
+
   Args:
     key: consumed.
     state: donated.
@@ -194,17 +225,33 @@ def cycle(
   sizes = score.activations(task.network)
   key_members, key_evolve = jax.random.split(key)
 
-  def run(keys, members, task):
-    one = lambda key, member: _train_and_score(key, member, task, sizes, evolution)  # noqa: E731
-    return over_members(one, evolution.strategy)(keys, members)
+  first = twins(state, sizes)
+
+  def run(key, members, alone, task):
+    key_draw, key_recalibrate = jax.random.split(key)
+    batches = draw_batches(key_draw, task, evolution.iterations)
+
+    def one(member, alone):
+      train = lambda member: _train_and_score(  # noqa: E731
+        key_recalibrate, member, task, batches, sizes, evolution
+      )
+      return lax.cond(alone, train, lambda member: member, member)
+
+    return over_members(one, evolution.strategy)(members, alone)
 
   if evolution.mesh is not None:
     shard, whole = PartitionSpec('population'), PartitionSpec()
     run = jax.shard_map(
-      run, mesh=evolution.mesh, in_specs=(shard, shard, whole), out_specs=shard, check_vma=False
+      run,
+      mesh=evolution.mesh,
+      in_specs=(whole, shard, shard, whole),
+      out_specs=shard,
+      check_vma=False,
     )
-  member_keys = jax.random.split(key_members, evolution.population)
-  members = _replicated(run(member_keys, state.members, task), evolution.mesh)
+  alone = first == jnp.arange(evolution.population)
+  trained = _replicated(run(key_members, state.members, alone, task), evolution.mesh)
+  members = jax.tree.map(lambda leaf: leaf[first], trained)
+  members = members.replace(plan=state.members.plan)
 
   keys = jax.vmap(lambda member: selection_key(member, node, sizes, evolution))(members)
   top = jnp.argmax(keys)
@@ -230,4 +277,5 @@ def cycle(
     move = lambda one, feasible: gates.next_cycle(one, feasible, evolution.pace)  # noqa: E731
     members = members.replace(gates=jax.vmap(move)(members.gates, reached))
   members, report['parent'] = pbt.evolve(key_evolve, members, keys, node, sizes, evolution)
-  return _replicated((State(members, best, best_key), report), evolution.mesh)
+  state = State(members, best, best_key, first[report['parent']])
+  return _replicated((state, report), evolution.mesh)

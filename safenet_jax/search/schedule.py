@@ -96,7 +96,7 @@ def _enter(key, progress: Progress, task, steps, evolution, proposer) -> Progres
     proposed = proposer.propose(key, progress.agent, candidate.plan, index, evolution.population)
   elif step.draws > 1:
     count = step.draws * evolution.population
-    drawn = population.draw(
+    drawn = population.draw_plans(
       key, candidate, task, node, evolution=evolution, random=random, count=count
     )
     proposed = supernet.choose(

@@ -27,17 +27,14 @@ def program(
 ) -> tuple[jax.stages.Wrapped, tuple]:
   """A jitted function that trains copies of a member for STEPS steps, and its arguments."""
   copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), first)
-  keys = jax.random.split(jax.random.key(0), members)
-  batches = jax.random.randint(
-    jax.random.key(1), (STEPS, task.training.batch_size), 0, task.train.labels.size
-  )
 
   @compilation.jit
-  def train(keys, copies, task):
-    one = lambda key, member: members_.train(key, member, task, batches)[0]  # noqa: E731
-    return population.over_members(one, strategy)(keys, copies)
+  def train(key, copies, task):
+    batches = population.draw_batches(key, task, STEPS)
+    one = lambda member: members_.train_on(member, task, batches)  # noqa: E731
+    return population.over_members(one, strategy)(copies)
 
-  return train, (keys, copies, task)
+  return train, (jax.random.key(0), copies, task)
 
 
 def seconds(strategy: str, first: Member, task: Task, members: int) -> float:
