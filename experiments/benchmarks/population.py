@@ -3,35 +3,44 @@
 A strategy is how one device runs several members, see `search.strategy`. For n members and every
 strategy, on a narrow CNN-7 so that it ends in minutes, the rows are:
 
-- `train/<strategy>/P<n>`: images/s over all members. The floor is PyTorch on the CPU, which
-  trains the same networks one after another, where it is installed;
+- `train/<strategy>/P<n>`: images/s over all members. The floor is PyTorch on the CPU, where it is
+  installed, which trains as many all-ReLU networks one after another;
+- `relu/P<n>`: the same without polynomials, as the floor is, by `map`;
 - `compile/<strategy>/P<n>`: seconds to compile. The floor is one member's;
 - `memory/<strategy>/P<n>`: arguments, results and temporaries of the compiled program. The floor
   is its arguments alone;
-- `auto/P<n>`: images/s of the strategy that `auto` picks. The floor is the fastest strategy's.
+- `auto/P<n>`: images/s of the strategy that `auto` picks. The floor is the fastest strategy's;
+- `cost/flops/P<n>`, `cost/bytes/P<n>`: what XLA counts for a member in one cycle of `vmap` with a
+  teacher: one batch each to train, recalibrate and score. The floor is one member's alone, so that
+  the ratio is below 1 by what members share.
 
 Runs take turns, and speeds are medians. `search/cnn7` is how many hours the training in the
 paper's search would take at the speed of the most members.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
 import functools
 import tempfile
 import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from experiments import benchmarks
 from experiments.benchmarks import Row, training
 from experiments.configs import cnn7_cifar10
+from safenet_jax import data
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.search import members, pbt, strategy
+from safenet_jax.search import members, pbt, population, schedule, strategy
 from safenet_jax.search.planners import btpbt
+from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 
 POPULATIONS = (1, 2, 4, 8)
+COUNTED = (1, 8, 50)
 WIDTH = 0.25
 
 
@@ -57,14 +66,22 @@ def rows() -> Iterator[Row]:
     runs, compiling, memory = {}, {}, {}
     for name in strategy.STRATEGIES:
       runs[name], compiling[name], memory[name] = _compile(name, first, task, count)
+    runs['relu'] = _compile('map', first, task.without_polynomials(), count)[0]
     if training.torch is not None:
       runs['torch'] = _one_after_another(network, count)
     seconds = training.alternate(runs)
     images = count * strategy.STEPS * task.training.batch_size
     speeds = {name: images / value for name, value in seconds.items()}
+    row = functools.partial(Row, 'population')
+    yield row(
+      f'relu/P{count}',
+      f'{setting}, all-ReLU; floor: PyTorch, one after another',
+      speeds['relu'],
+      'images/s',
+      speeds.get('torch'),
+    )
     for name in strategy.STRATEGIES:
       alone.setdefault(name, compiling[name])
-      row = functools.partial(Row, 'population')
       yield row(
         f'train/{name}/P{count}',
         f'{setting}; floor: PyTorch, one after another',
@@ -99,6 +116,7 @@ def rows() -> Iterator[Row]:
     )
   hours = {name: search_images() / speed / 3600 for name, speed in speeds.items()}
   torch = hours.pop('torch', None)
+  del hours['relu']  # no search is all-ReLU
   yield Row(
     'population',
     'search/cnn7',
@@ -108,6 +126,7 @@ def rows() -> Iterator[Row]:
     'hours',
     torch,
   )
+  yield from _costs(first, task, populations if benchmarks.QUICK.value else COUNTED, place)
 
 
 def _compile(name: str, first, task, count: int):
@@ -126,6 +145,34 @@ def _compile(name: str, first, task, count: int):
     total = given + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
     memory = total / 1e6, given / 1e6
   return lambda: jax.block_until_ready(compiled(*arguments)), seconds, memory
+
+
+def _costs(first, task, counts: Sequence[int], place: str) -> Iterator[Row]:
+  """The rows `cost`; every loop of the program runs once, because XLA counts it once."""
+  size = task.training.batch_size
+  options = dataclasses.replace(
+    task.training, distillation=0.5, recalibration_batches=1, evaluation_batch=size
+  )
+  task = task.replace(
+    training=options,
+    validation=data.Split(*(part[:size] for part in task.train)),
+    teacher=Teacher(members.variables(first), task.network, task.mean, task.std),
+  )
+  (step,) = pbt.schedule(len(task.channel_ranks), 1)
+  node = schedule.node_of(step, first, task)
+  alone: dict[str, float] = {}
+  for count in counts:
+    evolution = pbt.Evolution(count, 1, strategy='vmap')
+    key = jax.random.key(0)
+    begin = functools.partial(population.begin, evolution=evolution, random=True)
+    state = jax.eval_shape(begin, key, first, task, node, jnp.float32(1))
+    compiled = population.cycle.lower(key, state, task, node, evolution=evolution).compile()
+    for name, counted in (('flops', 'flops'), ('bytes', 'bytes accessed')):
+      each = compiled.cost_analysis()[counted] / count / 1e9
+      floor = alone.setdefault(name, each)
+      unit = 'GFLOP' if name == 'flops' else 'GB'
+      setting = f'{place}, of each of {count} members; floor: one alone'
+      yield Row('population', f'cost/{name}/P{count}', setting, each, unit, floor)
 
 
 def _one_after_another(network: Network, count: int) -> Callable[[], None]:

@@ -21,6 +21,7 @@ def rows():
     task, first = small_search.task()
     patch.setattr(training, 'start', lambda network, options: (first, task))
     patch.setattr(population, 'POPULATIONS', (1, 3))
+    patch.setattr(population, 'COUNTED', (1, 3))
     flags.FLAGS.mark_as_parsed()
     patch.setattr(training, 'torch', 'installed')
     patch.setattr(training, 'torch_step', yardstick)
@@ -39,7 +40,9 @@ def test_every_strategy_and_population_has_its_rows(rows):
     for name in ('map', 'vmap', 'unroll')
     for count in (1, 3)
   }
-  assert found.keys() == names | {'auto/P1', 'auto/P3', 'search/cnn7'}
+  costs = {f'cost/{what}/P{count}' for what in ('flops', 'bytes') for count in (1, 3)}
+  others = {'auto/P1', 'auto/P3', 'relu/P1', 'relu/P3', 'search/cnn7'}
+  assert found.keys() == names | others | costs
   assert all(found[name].value > 0 and found[name].floor > 0 for name in names)
   assert 'width 0.25' in found['train/map/P3'].setting
 
@@ -71,6 +74,12 @@ def test_compile_time_and_memory_stand_beside_one_members_and_the_arguments(rows
     one, three = (found[f'memory/{name}/P{count}'] for count in (1, 3))
     # Results alone are as large as the members among the arguments.
     assert one.floor < three.floor < three.value and three.value > one.value
+
+
+def test_members_share_the_teacher(rows):
+  found, _ = rows
+  assert found['cost/flops/P1'].ratio == found['cost/bytes/P1'].ratio == 1
+  assert found['cost/flops/P3'].ratio < 0.9
 
 
 def test_the_papers_search_is_arithmetic_on_the_measured_speed(rows):
