@@ -276,7 +276,9 @@ def draw(key: jax.Array, indices: jax.Array, task: Task) -> Batch:
   images, labels = (part[indices] for part in task.train)
   if task.training.augment:
     images = data.augment(key, images)
-  taught = task.teacher.logits(images) if task.training.distillation else None
+  taught = None
+  if task.teacher and task.training.distillation:
+    taught = task.teacher.logits(images)
   return Batch(images, labels, taught)
 
 
@@ -303,7 +305,7 @@ def train(
     The member after the steps, and the losses float32 [steps].
   """
   undrawn = jax.random.split(key, batches.shape[0]), batches
-  return _train(lambda keyed: draw(*keyed, task), undrawn, member, task, rates, blends)
+  return _train(lambda keyed: draw(keyed[0], keyed[1], task), undrawn, member, task, rates, blends)
 
 
 def train_on(member: Member, task: Task, batches: Batch) -> Member:

@@ -147,7 +147,7 @@ def draw_batches(key: jax.Array, task: Task, iterations: int) -> members_.Batch:
   shape = (iterations, task.training.batch_size)
   indices = jax.random.randint(key_indices, shape, 0, task.train.labels.size)
   keys = jax.random.split(key_augment, iterations)
-  return lax.map(lambda each: members_.draw(*each, task), (keys, indices))
+  return lax.map(lambda each: members_.draw(each[0], each[1], task), (keys, indices))
 
 
 def _train_and_score(key, member: Member, task: Task, batches, sizes, evolution) -> Member:
