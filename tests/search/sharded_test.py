@@ -20,11 +20,10 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def launch(path, *arguments, devices=1):
-  flags = f'--xla_force_host_platform_device_count={devices}'
   return subprocess.Popen(
     [sys.executable, '-m', 'tests.support.sharded_run', str(path), *map(str, arguments)],
     cwd=ROOT,
-    env=dict(os.environ, JAX_PLATFORMS='cpu', XLA_FLAGS=flags),
+    env=dict(os.environ, JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(devices)),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
