@@ -251,7 +251,8 @@ def cycle(
   alone = first == jnp.arange(evolution.population)
   trained = _replicated(run(key_members, state.members, alone, task), evolution.mesh)
   members = jax.tree.map(lambda leaf: leaf[first], trained)
-  members = members.replace(plan=state.members.plan)
+  if not isinstance(members, members_.Gated):
+    members = members.replace(plan=state.members.plan)  # twins' plans may differ by their names
 
   keys = jax.vmap(lambda member: selection_key(member, node, sizes, evolution))(members)
   top = jnp.argmax(keys)
