@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from safenet_jax.models import convolution
+from safenet_jax.models import batch_norm, convolution
 from safenet_jax.models import layers as records
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -118,12 +118,8 @@ class _Forward:
   def _batch_norm(self, name, layer, x):
     if not layer.batch_norm:
       return x
-    return nn.BatchNorm(
-      use_running_average=not self.train,
-      momentum=BATCH_NORM_MOMENTUM,
-      epsilon=BATCH_NORM_EPSILON,
-      dtype=self.module.dtype,
-      name=f'{name}_bn',
+    return batch_norm.BatchNorm(
+      self.train, BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON, name=f'{name}_bn'
     )(x)
 
   def dense(self, name, layer, x):
