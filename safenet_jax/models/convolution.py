@@ -11,6 +11,9 @@ A map that is smaller than the kernel has no fast form there at all (measured: 8
 a map of the kernel's size gets 130 to 270). So on CPU such a convolution is written as the sum of
 one product for each element of the kernel, over the places where that element meets the map.
 
+XLA convolves by products with a matrix of one column for each output, which are slow with few
+columns. So with few outputs two neighbouring pixels are computed as one with twice the outputs.
+
 The kernel gradient as a convolution wants the images transposed. With few channels that takes
 longer than its products, so that there it is one product of shifted maps, a few images at a time.
 
@@ -35,6 +38,8 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 # many images at a time, which stay in a cache. Measured in docs/lab_log.md, "Training on a CPU".
 _NARROW = 32
 _IMAGES = 8
+# Up to so many outputs two neighbouring ones of a row are computed as one.
+_PAIRED = 16
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -63,10 +68,13 @@ def _operations(stride):
 def _alone(images, kernel, stride):
   """`convolve` where no `vmap` maps over kernels."""
   native = functools.partial(_native, stride=stride)
-  if not _is_small(images, kernel, stride):
+  if _is_small(images, kernel, stride):
+    on_cpu = functools.partial(_taps, stride=stride)
+  elif _is_paired(images, kernel, stride):
+    on_cpu = _pairs
+  else:
     return native(images, kernel)
-  taps = functools.partial(_taps, stride=stride)
-  return lax.platform_dependent(images, kernel, cpu=taps, default=native)
+  return lax.platform_dependent(images, kernel, cpu=on_cpu, default=native)
 
 
 def _is_small(images, kernel, stride) -> bool:
@@ -76,6 +84,26 @@ def _is_small(images, kernel, stride) -> bool:
   which is no smaller.
   """
   return any(-(-n // stride) < kernel.shape[0] for n in images.shape[1:3])
+
+
+def _is_paired(images, kernel, stride) -> bool:
+  """Whether a convolution has so few outputs, and the form that `_pairs` takes."""
+  size, outputs = kernel.shape[0], kernel.shape[3]
+  return stride == 1 and size > 1 and images.shape[2] % 2 == 0 and outputs <= _PAIRED
+
+
+def _pairs(images, kernel):
+  """`convolve` with stride 1 whose every second output is the next pixel's.
+
+  The kernel stands twice in a wider one, side by side as outputs and one column apart.
+  """
+  wide = jnp.concatenate(
+    [jnp.pad(kernel, ((0, 0), (j, 1 - j), (0, 0), (0, 0))) for j in range(2)], -1
+  )
+  result = lax.conv_general_dilated(
+    images, wide, (1, 2), [_padding(kernel)] * 2, dimension_numbers=_LAYOUT
+  )
+  return result.reshape(*images.shape[:3], -1)
 
 
 def _native(images, kernel, stride):
@@ -130,8 +158,8 @@ def _canonical_gradients(stride, images, kernel, cotangent):
     lhs_dilation=(stride, stride),
     dimension_numbers=_LAYOUT,
   )
-  if stride == 1 and max(kernel.shape[2:]) <= _NARROW:
-    return d_images, _narrow_kernel_gradient(images, kernel, cotangent)
+  if max(kernel.shape[2:]) <= _NARROW:
+    return d_images, _narrow_kernel_gradient(images, kernel, cotangent, stride)
   # Kernel gradient: channels act as the batch, the batch as the channels.
   d_kernel = lax.conv_general_dilated(
     images.transpose(3, 1, 2, 0),
@@ -144,23 +172,28 @@ def _canonical_gradients(stride, images, kernel, cotangent):
   return d_images, d_kernel
 
 
-def _narrow_kernel_gradient(images, kernel, cotangent):
-  """The kernel gradient for stride 1, without a transposition of the images.
+def _narrow_kernel_gradient(images, kernel, cotangent, stride):
+  """The kernel gradient without a transposition of the images.
 
-  Column j of the kernel shifts the images, row i the cotangent. So one product of both, with
-  their shifts side by side as channels, holds every element of the kernel.
+  Column j of the kernel shifts the images, row i the cotangent, which has zeros between its
+  pixels where there is a stride. So one product of both, with their shifts side by side as
+  channels, holds every element of the kernel.
   """
   size, _, inputs, outputs = kernel.shape
-  batch, _, width, _ = images.shape
-  around, rows = _padding(kernel), (size - 1, size - 1)
+  batch, *maps, _ = images.shape
+  around = _padding(kernel)
+  # What the stride left over of each axis: the cotangent gets the images' size.
+  rest = [(n - 1) % stride for n in maps]
   chunk = math.gcd(batch, _IMAGES)
   dtype = jnp.promote_types(images.dtype, jnp.float32)
 
   def add(total, part):
     images, cotangent = part
     images = jnp.pad(images, ((0, 0), around, around, (0, 0)))
-    cotangent = jnp.pad(cotangent, ((0, 0), rows, (0, 0), (0, 0)))
-    left = jnp.concatenate([images[:, :, j : j + width] for j in range(size)], -1)
+    rows, columns = (size - 1, size - 1 + rest[0], stride - 1), (0, rest[1], stride - 1)
+    zero = jnp.zeros((), cotangent.dtype)
+    cotangent = lax.pad(cotangent, zero, ((0, 0, 0), rows, columns, (0, 0, 0)))
+    left = jnp.concatenate([images[:, :, j : j + maps[1]] for j in range(size)], -1)
     right = jnp.concatenate(
       [cotangent[:, i : i + left.shape[1]] for i in reversed(range(size))], -1
     )

@@ -48,6 +48,21 @@ def test_a_map_smaller_than_the_kernel_takes_no_convolution_on_a_cpu():
     assert 'stablehlo.convolution' in operations(5)
 
 
+@pytest.mark.parametrize('channels', [(3, 16), (16, 16), (33, 5)])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_values_and_gradients_do_not_depend_on_the_number_of_channels(stride, channels):
+  """Few channels have other forms, which take eight images at a time."""
+  key_x, key_w, key_y = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(key_x, (16, 7, 8, channels[0]))
+  w = jax.random.normal(key_w, (3, 3, *channels))
+  y, pullback = jax.vjp(lambda x, w: convolution.convolve(x, w, stride), x, w)
+  expected, expected_pullback = jax.vjp(lambda x, w: native(x, w, stride), x, w)
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+  cotangent = jax.random.normal(key_y, y.shape)
+  for ours, theirs in zip(pullback(cotangent), expected_pullback(cotangent)):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
 def test_gradients_inside_a_loop_equal_those_outside():
   x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
   w = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
