@@ -69,7 +69,7 @@ def _alone(images, kernel, stride):
   """`convolve` where no `vmap` maps over kernels."""
   native = functools.partial(_native, stride=stride)
   if _is_small(images, kernel, stride):
-    on_cpu = functools.partial(_taps, stride=stride)
+    on_cpu: Callable = functools.partial(_taps, stride=stride)
   elif _is_paired(images, kernel, stride):
     on_cpu = _pairs
   else:
