@@ -1,7 +1,8 @@
 """Training speed: one step of a network, batch 128, 32 x 32 images.
 
 - `step/<network>`: images/s of the all-ReLU network, inside the scan that `fit` runs. The floor is
-  PyTorch on the CPU, where it is installed (channels-last, the same loss, clipping and SGD);
+  as many steps of PyTorch on the CPU, where it is installed (channels-last, the same loss, clipping
+  and SGD);
 - `step_planned/<network>`: the same with every polynomial computed too;
 - `in_scan/<network>`: time of a step inside a scan over that of a step alone.
 
@@ -53,9 +54,9 @@ def rows() -> Iterator[Row]:
     runs = {'scan': _ours(network, STEPS), 'alone': _ours(network, 1)}
     runs['planned'] = _ours(network, STEPS, polynomials=True)
     if torch is not None:
-      runs['torch'] = torch_step(network)
+      runs['torch'] = _in_a_row(torch_step(network), STEPS)
     seconds = alternate(runs)
-    floor = BATCH / seconds['torch'] if torch is not None else None
+    floor = BATCH * STEPS / seconds['torch'] if torch is not None else None
     cores = len(os.sched_getaffinity(0))
     setting = f'batch {BATCH}, {jax.default_backend()}, {cores} cores'
     for row, run in (('step', 'scan'), ('step_planned', 'planned')):
@@ -111,6 +112,15 @@ def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[
     nonlocal member  # donated
     member, losses = fit.train_chunk(jax.random.key(0), member, task, batches, ones, 0 * ones)
     np.asarray(losses)
+
+  return run
+
+
+def _in_a_row(step: Callable[[], None], steps: int) -> Callable[[], None]:
+  # A single step between other work is much slower: its threads and its memory have gone cold.
+  def run():
+    for _ in range(steps):
+      step()
 
   return run
 
