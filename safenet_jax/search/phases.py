@@ -195,7 +195,6 @@ def search_plan(
     'learning_rate': learning_rate,
     'training': record(training),
   }
-
   build = functools.partial(
     algorithms.build,
     algorithm,
@@ -394,7 +393,7 @@ def search(
     key: of the whole search.
     first: the all-ReLU member, its polynomials fitted.
     task: the shared data. Its validation images score members, and also give A_t.
-    workdir: where it is logged and checkpointed.
+    workdir: gets log and checkpoints.
     build: the algorithm for an evolution, see `algorithms.build`.
     evolution: the settings of the population; its A_t is set here.
     accuracy_drop: how far A_t is below the accuracy of `first`.

@@ -9,7 +9,7 @@ from safenet_jax.approximation import plans
 from safenet_jax.search import fit, members
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
-from tests.search.btpbt_test import tiny_task
+from tests.search.planners.btpbt_test import tiny_task
 from tests.support import small_search
 
 train = jax.jit(members.train)

@@ -10,16 +10,8 @@ import pytest
 from safenet_jax import data
 from safenet_jax.approximation import importance, plans
 from safenet_jax.models import architectures
-from safenet_jax.search import (
-  algorithms,
-  btpbt,
-  members,
-  phases,
-  population,
-  schedule,
-  score,
-  supernet,
-)
+from safenet_jax.search import members, phases, population, schedule, score, supernet
+from safenet_jax.search.planners import algorithms, btpbt
 from safenet_jax.workdir import Workdir
 from tests.support import small_search
 
@@ -288,7 +280,7 @@ def test_a_supernet_takes_the_best_score_of_plans_that_replace_about_as_much():
   task, first = small_search.task()
   settings = small_search.evolution(population=3)
   node = schedule.node_of(btpbt.schedule(small_search.LAYERS, 1, 1)[0], first, task)
-  drawn = population.draw(
+  drawn = population.draw_plans(
     jax.random.key(2), first, task, node, evolution=settings, random=True, count=12
   )
   mixed = jax.tree.map(lambda leaf: leaf[::-1], drawn)
