@@ -137,9 +137,8 @@ def main() -> None:
   points = sweeps.points(results)
   figures.save(root / 'pareto', lambda axes: figures.pareto(axes, points))
   served = [_served(overrides, run.read_json('plan.json', 'search')) for overrides, run in runs]
-  for quantity in ('megabytes', 'seconds'):
-    name_ = {'megabytes': 'served_bytes', 'seconds': 'served_seconds'}[quantity]
-    figures.save(root / name_, functools.partial(figures.served, served=served, quantity=quantity))
+  for file, quantity in (('served_bytes', 'megabytes'), ('served_seconds', 'seconds')):
+    figures.save(root / file, functools.partial(figures.served, served=served, quantity=quantity))
   curves = sweeps.curves(
     [
       (overrides, run.read_json('config.json', 'search')['search'], run.metrics('search'))
