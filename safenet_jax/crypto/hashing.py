@@ -12,6 +12,8 @@ secret delta (eprint 2019/074). The key is public but fresh: at most 2^14 rows a
 hashed under one key, so that guessing a label costs about 2^112 work.
 """
 
+from collections.abc import Iterator
+
 from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
@@ -54,3 +56,10 @@ def hash_labels(labels: np.ndarray, key: bytes) -> np.ndarray:
   encryptor.update_into(plain.data, cipher.data)
   hashed = cipher[: plain.size].view(np.uint64)[0::2]
   return hashed ^ sigma(labels[:, 0])
+
+
+def expand_keys(seed: bytes) -> Iterator[bytes]:
+  """Public keys without end from a public seed of 16 bytes, uniform and never used before."""
+  stream = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
+  while True:
+    yield stream.update(bytes(KEY_BYTES))

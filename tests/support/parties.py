@@ -13,7 +13,6 @@ from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi import keys, linear_replies
 from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.layers import share_walks
-from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import sessions
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
@@ -50,9 +49,9 @@ class Run:
     return found
 
 
-def set_up(model):
+def set_up(model, mode='delphi'):
   """The structure of a model and contexts, which both parties have; no secret is in them."""
-  structure = Structure.of(model.public)
+  structure = sessions.MODES[mode].structure(model.public)
   parameters = keys.parameters(structure, b'model id')
   return structure, {modulus: context(found) for modulus, found in parameters.items()}
 
@@ -72,7 +71,7 @@ def server_party(channel, model, structure, contexts, randomness=None):
 
 def run(model, images, *, mode='delphi', output='logits'):
   """Prepares for and infers a batch over a socket pair; the ledgers have each party's seconds."""
-  structure, contexts = set_up(model)
+  structure, contexts = set_up(model, mode)
   client, server, shares, s, m = _observed(sessions.MODES[mode], len(images))
   sizes: list[tuple[int, int]] = []
 
@@ -93,7 +92,7 @@ def run(model, images, *, mode='delphi', output='logits'):
 
     original, share_walks.Shares = (
       share_walks.Shares,
-      _shares(shares) if mode == 'delphi' else share_walks.Shares,
+      _shares(shares) if mode != 'gazelle' else share_walks.Shares,
     )
     try:
       results = peers.both(_ending(ours, run_client), _ending(theirs, run_server))
@@ -144,7 +143,7 @@ def _observed(mode, images):
       return s[name]
 
   server = Phases(mode.server_offline, Server)
-  if mode.name == 'delphi':
+  if mode.name != 'gazelle':
     return Phases(mode.client_offline, mode.client_online), server, shares, s, m
   shares += [{} for _ in range(images)]
 

@@ -76,7 +76,7 @@ def run(
   Raises:
     Exception: what ended the party that failed first.
   """
-  structure, contexts = parties.set_up(model)
+  structure, contexts = parties.set_up(model, mode)
   phases = sessions.MODES[mode]
   views = views or Views()
   views.structure = structure

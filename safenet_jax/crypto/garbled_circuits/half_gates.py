@@ -248,11 +248,11 @@ class Block:
       uint64 [outputs, 2 block], zero for constant outputs.
     """
     labels = np.zeros((len(self._outputs), 2 * self._block), np.uint64)
-    keys = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
+    keys = hashing.expand_keys(seed)
     for tile, words in self._parts:
       slots = tile.run(
         functools.partial(load, words),
-        [keys.update(bytes(hashing.KEY_BYTES)) for _ in tables],
+        [next(keys) for _ in tables],
         tables[:, :, words],
       )
       for row, output in zip(labels, self._outputs):

@@ -114,11 +114,15 @@ class Image:
     parts = [
       packed.reshape(-1)
       for layer in self.structure.activations
-      for packed in layer.entering(self.inputs[layer.name][..., : layer.form.relu])
+      for packed in self._entering(layer)
     ]
     if self.comparison:
       parts.append(self.comparison.entering(self.share[0]).reshape(-1))
     return np.concatenate(parts)
+
+  def _entering(self, layer: ActivationStructure) -> list[np.ndarray]:
+    """The choice bits of each block of a layer, uint8 [width, size / 8]."""
+    return layer.entering(self.inputs[layer.name][..., : layer.form.relu])
 
   def _factors(self, layer: ActivationStructure) -> np.ndarray:
     """The client's factors of a layer's products, uint64 [products, 1, ...]."""
@@ -135,7 +139,10 @@ class Image:
   def receive_tables(self) -> None:
     """Receives the garbled tables, the OLE replies and the server's choices."""
     self.garbled = {
-      layer.name: [self._receive_tables(layer, block) for block in layer.blocks]
+      layer.name: [
+        self._receive_tables(layer, block, labels)
+        for block, labels in zip(layer.blocks, self._block_labels(layer))
+      ]
       for layer in self.structure.activations
     }
     if self.comparison:
@@ -188,8 +195,12 @@ class Image:
       yield self.labels[start:end].reshape(layer.width, block.size, 2)
       start = end
 
-  def _receive_tables(self, layer, block) -> tuple:
-    """A garbled block and what comes with it, see `message_shapes.tables_parts`."""
+  def _receive_tables(self, layer, block, labels: np.ndarray) -> tuple:
+    """A garbled block and what comes with it, see `message_shapes.tables_parts`.
+
+    `labels` are those of the client's bits.
+    """
+    del labels  # garbled tables are opened online
     with self.channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
       parts = message_shapes.tables_parts(layer, block)
       seed, check, tables, *rest = self.channel.receive('tables', parts)
@@ -242,9 +253,13 @@ class Image:
         packed_words.Words(factors.shape, form.select_bits).pack(message.words),
       )
       parts = zip(blocks, garbled, self._block_labels(layer))
-      for (block, part), (tables, key), labels in parts:
-        product = shares[block.first : block.end]
-        mine.blocks.append(relu.ClientBlock(tables, labels, part, product, key))
+      for (block, part), kept, labels in parts:
+        mine.blocks.append(self._sign_block(kept, labels, part, shares[block.first : block.end]))
+
+  def _sign_block(self, kept, labels, share, product_share):
+    """A block of sign tests, from what `_receive_tables` gave."""
+    tables, key = kept
+    return relu.ClientBlock(tables, labels, share, product_share, key)
 
 
 class ClientOffline:

@@ -13,6 +13,8 @@ import numpy as np
 from safenet_jax.crypto import messages
 from safenet_jax.crypto.garbled_circuits import garbled_block
 from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.protocol.delphi import message_shapes
+from safenet_jax.protocol.layers.blocks import Block
 from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 from safenet_jax.transport import frames, packed_words
 from safenet_jax.transport.ledger import Ledger
@@ -80,6 +82,21 @@ class Costs:
     del layer
     return 0  # they come from the transfers
 
+  def offline_tables(self, layer: ActivationStructure) -> None:
+    """Messages that make a layer's circuits ready."""
+    scope = 'offline', layer.name, 'garbling'
+    for block in layer.blocks:
+      parts = message_shapes.tables_parts(layer, block)
+      size = self._tally.send(scope, 'server', 'tables', parts)
+      ands = layer.circuit.and_count * block.size
+      # Random labels of the circuits' other inputs.
+      labels = sum(width for name, width in layer.circuit.inputs if name != 'client')
+      labels += self.drawn_labels(layer)
+      self._tally.work(scope, 'client', table_byte=size)
+      self._tally.work(
+        scope, 'server', garbled_and=ands, drawn_label=labels * block.size, garbled_block=1
+      )
+
   def offline_products(self, layer: ActivationStructure) -> None:
     """Products p c of a bit of the server and the client's share, see `layers.relu`."""
     scope = 'offline', layer.name, 'products'
@@ -104,8 +121,16 @@ class Costs:
   def online_corrections(self, layer: ActivationStructure) -> None:
     """Messages before those that an activation layer has in all modes: none."""
 
-  @staticmethod
-  def held(structure: Structure) -> dict[str, int]:
+  def online_circuits(self, layer: ActivationStructure) -> None:
+    """What both parties compute for a layer's circuits."""
+    chosen = {'chosen_label': layer.transfers, 'chosen_block': len(layer.blocks)}
+    self._tally.both(('online', layer.name, 'labels'), {}, chosen)
+    ands = layer.circuit.and_count * sum(block.size for block in layer.blocks)
+    evaluated = {'evaluated_and': ands, 'evaluated_block': len(layer.blocks)}
+    self._tally.work(('online', layer.name, 'evaluation'), 'client', **evaluated)
+
+  @classmethod
+  def held(cls, structure: Structure) -> dict[str, int]:
     """Bytes that each party holds of a prepared inference for the logits, by party.
 
     The server's are those that `ServerMaterial.size` leaves out.
@@ -117,14 +142,17 @@ class Costs:
       total += 3 * _WORD * outputs
       values = math.prod(layer.polynomial_shape)
       total += _WORD * values * (layer.form.degree + 1) if layer.powers else 0
-      for block in layer.blocks:
-        total += math.prod(garbled_block.tables_shape(layer.circuit, block.size)) * _WORD
-        total += _LABEL * layer.width * block.size
-        if layer.form.maximum:
-          total += layer.form.select_bits * (_LABEL * block.size + block.size // 8)
-        else:
-          total += 2 * _WORD * block.count
+      total += sum(cls.held_of_block(layer, block) for block in layer.blocks)
     return {'client': total, 'server': _LABEL * structure.transfers('logits')}
+
+  @staticmethod
+  def held_of_block(layer: ActivationStructure, block: Block) -> int:
+    """Bytes that the client holds of a block of garbled instances, but for small keys."""
+    total = math.prod(garbled_block.tables_shape(layer.circuit, block.size)) * _WORD
+    total += _LABEL * layer.width * block.size
+    if layer.form.maximum:
+      return total + layer.form.select_bits * (_LABEL * block.size + block.size // 8)
+    return total + 2 * _WORD * block.count
 
   def _request(self, phase: str, name: str, tag: str) -> None:
     """Counts what a client encrypts for a linear layer, and what both parties compute for it."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto.garbled_circuits import garbled_block
-from safenet_jax.protocol.layers import class_output, max_pool, relu
+from safenet_jax.protocol.layers import class_output, max_pool, millionaires, relu
 from safenet_jax.protocol.layers.structure import Structure
 
-ClientBlock = relu.ClientBlock | max_pool.ClientBlock
-ServerBlock = relu.ServerBlock | max_pool.ServerBlock
+ClientBlock = relu.ClientBlock | max_pool.ClientBlock | millionaires.ClientBlock
+ServerBlock = relu.ServerBlock | max_pool.ServerBlock | millionaires.ServerBlock
 
 
 @dataclasses.dataclass
@@ -136,6 +136,9 @@ class ClientMaterial(_Once):
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:
   """A block's parts by name."""
+  if isinstance(block, millionaires.ClientBlock):
+    head = np.frombuffer(block.key, np.uint8)
+    return {'head': head} | {name: part for name, part in block._asdict().items() if name != 'key'}
   garbled = block.garbled
   found = {
     'head': np.frombuffer(garbled.seed + garbled.check, np.uint8),
@@ -155,6 +158,9 @@ def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarr
 
 def _block(arrays: dict[str, np.ndarray]) -> ClientBlock:
   """The inverse of `_arrays` for a block of a layer."""
+  if 'triples' in arrays:
+    head = arrays.pop('head')
+    return millionaires.ClientBlock(key=head.tobytes(), **arrays)
   garbled = _garbled(arrays)
   if 'decoding' in arrays:
     return max_pool.ClientBlock(
@@ -212,23 +218,19 @@ class ServerMaterial(_Once):
     for layer in self.layers.values():
       for array in (layer.pads, layer.betas, *layer.choices, *layer.chosen):
         total += 0 if array is None else array.nbytes
-      for block in layer.blocks:
-        words = block.mask if isinstance(block, max_pool.ServerBlock) else block.product_share
-        total += block.encoding.nbytes + words.nbytes
+      total += sum(block.nbytes for block in layer.blocks)
     return total
 
   @classmethod
   def size(cls, structure: Structure, output: str) -> int:
     """What `nbytes` of one preparation for `output` will be, known before it is made."""
     words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
-    labels = structure.transfers(output)  # the server has as many bits as the client
     for layer in structure.activations:
       if layer.powers:
         words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
-      words += layer.instances
       words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs(structure.bits))
-      labels += sum(len(layer.circuit.outputs) * block.size for block in layer.blocks)
+    kept = sum(layer.kept for layer in structure.activations)
     comparison = structure.comparison_for(output)
     if comparison:
-      labels += comparison.output_labels
-    return 8 * words + 16 * labels
+      kept += 16 * (comparison.transfers + comparison.output_labels)
+    return 8 * words + kept

@@ -63,7 +63,7 @@ class _Walk:
       self._tally.both(scope, {'label_transfer': labels}, {'label_transfer': labels})
     self._products()
     for layer in structure.activations:
-      self._tables(layer)
+      self._own.offline_tables(layer)
     self._products_reply()
     if structure.choices:
       scope, parts = ('offline', 'all', 'transfers'), message_shapes.choice_parts(structure)
@@ -97,20 +97,6 @@ class _Walk:
       size = ole.reply_size(context, count)
       self._tally.send(scope, 'server', 'products', [(bytes, (size,))])
 
-  def _tables(self, layer: ActivationStructure) -> None:
-    scope = 'offline', layer.name, 'garbling'
-    for block in layer.blocks:
-      parts = message_shapes.tables_parts(layer, block)
-      size = self._tally.send(scope, 'server', 'tables', parts)
-      ands = layer.circuit.and_count * block.size
-      # Random labels of the circuits' other inputs.
-      labels = sum(width for name, width in layer.circuit.inputs if name != 'client')
-      labels += self._own.drawn_labels(layer)
-      self._tally.work(scope, 'client', table_byte=size)
-      self._tally.work(
-        scope, 'server', garbled_and=ands, drawn_label=labels * block.size, garbled_block=1
-      )
-
   def online(self, model: PublicModel) -> None:
     """From the image to the logits."""
     self._own.online_input()
@@ -135,11 +121,7 @@ class _Walk:
     one = {'activation_byte': size, 'activation_layer': 1}
     self._tally.both(at('activation'), one, one)
     if layer.blocks:
-      ands = layer.circuit.and_count * sum(block.size for block in layer.blocks)
-      chosen = {'chosen_label': layer.transfers, 'chosen_block': len(layer.blocks)}
-      self._tally.both(at('labels'), {}, chosen)
-      evaluated = {'evaluated_and': ands, 'evaluated_block': len(layer.blocks)}
-      self._tally.work(at('evaluation'), 'client', **evaluated)
+      self._own.online_circuits(layer)
     if layer.powers:
       values = {'polynomial_product': layer.powers * math.prod(layer.polynomial_shape)}
       self._tally.both(at('polynomial'), values, values)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 import dataclasses
 
+from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.protocol.delphi import client_offline, costs, material, online, server_offline
-from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 
 
 def _serves_all(structure: Structure) -> None:
@@ -23,6 +24,7 @@ class Mode:
   kept_in_files: whether a client's preparations can be kept in a directory.
   costs: counts what only this mode does, for estimates.
   check: raises ValueError for a structure that this mode does not serve.
+  activation: class of what both parties know of an activation layer.
   """
 
   name: str
@@ -34,6 +36,13 @@ class Mode:
   kept_in_files: bool
   costs: type[costs.Costs]
   check: Callable[[Structure], None] = _serves_all
+  activation: type[ActivationStructure] = ActivationStructure
+
+  def structure(self, model: PublicModel) -> Structure:
+    """What both parties know of an inference; ValueError for a model that is not served."""
+    found = Structure.of(model, self.activation)
+    self.check(found)
+    return found
 
 
 DELPHI = Mode(

@@ -51,9 +51,9 @@ class Messages:
   """
 
   def __init__(self, layer: ActivationStructure, bits: int, images: int):
-    self.labels = sum(layer.width * block.size * 2 for block in layer.blocks) * images
+    self.labels = layer.label_words * images
     down = []
-    if layer.blocks:
+    if self.labels:
       down.append(packed_words.Words((self.labels,), 64))
     if layer.selected:
       down.append(packed_words.Words((images, layer.selected), layer.form.select_bits))
@@ -131,10 +131,9 @@ class ClientOnline(share_walks.Local):
       values = packed_words.receive(self._channel, 'activation', messages.down)
     shares = []
     if layer.blocks:
-      labels, *values = values
+      labels = values.pop(0) if messages.labels else None
       words = values.pop(0) if layer.selected else None
-      with self._channel.scope(phase='online', layer=name, primitive='evaluation'):
-        shares.append(self._garbled(layer, mine, labels, words))
+      shares.append(self._garbled(layer, mine, labels, words))
     if form.polynomial:
       deltas, *values = values
       with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
@@ -157,20 +156,22 @@ class ClientOnline(share_walks.Local):
       packed_words.send(self._channel, 'masked', messages.up, answer)
 
   def _garbled(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
-    values, start = [], 0
-    for image, material in enumerate(mine):
-      for block, state in zip(layer.blocks, material.blocks, strict=True):
-        end = start + layer.width * block.size * 2
-        theirs = labels[start:end].reshape(layer.width, block.size, 2)
-        evaluator = self._evaluator(layer, block.size)
-        if layer.form.maximum:
-          v = frames.checked(max_pool.online_client, state, evaluator, theirs, block.count)
-        else:
-          word = words[image, block.first : block.end]
-          v = frames.checked(relu.online_client, state, evaluator, theirs, word, layer.form)
-        values.append(v)
-        start = end
-    return np.concatenate(values).reshape(len(mine), *layer.garbled_shape)
+    """The client's share of what a layer's circuits give, [B, ...]."""
+    with self._channel.scope(phase='online', layer=layer.name, primitive='evaluation'):
+      values, start = [], 0
+      for image, material in enumerate(mine):
+        for block, state in zip(layer.blocks, material.blocks, strict=True):
+          end = start + layer.width * block.size * 2
+          theirs = labels[start:end].reshape(layer.width, block.size, 2)
+          evaluator = self._evaluator(layer, block.size)
+          if layer.form.maximum:
+            v = frames.checked(max_pool.online_client, state, evaluator, theirs, block.count)
+          else:
+            word = words[image, block.first : block.end]
+            v = frames.checked(relu.online_client, state, evaluator, theirs, word, layer.form)
+          values.append(v)
+          start = end
+      return np.concatenate(values).reshape(len(mine), *layer.garbled_shape)
 
   def _evaluator(self, layer: ActivationStructure, size: int) -> garbling.Evaluator:
     key = layer.circuit, size
@@ -244,11 +245,9 @@ class ServerOnline(share_walks.Local):
     messages = Messages(layer, self.bits, len(mine))
     values, shares = [], []
     if layer.blocks:
-      with self._channel.scope(phase='online', layer=name, primitive='labels'):
-        garbled = self._max_pool if form.maximum else self._relu
-        *found, rho = garbled(layer, mine, s[..., : form.relu])
-        values += found
-        shares.append(rho)
+      *found, rho = self._garbled(layer, mine, s[..., : form.relu])
+      values += found
+      shares.append(rho)
     if form.polynomial:
       with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
         pads, betas = (
@@ -279,6 +278,11 @@ class ServerOnline(share_walks.Local):
         ],
         axis=-1,
       )
+
+  def _garbled(self, layer: ActivationStructure, mine, s) -> tuple:
+    """What is sent for a layer's circuits, and the server's share of what they give, [B, ...]."""
+    with self._channel.scope(phase='online', layer=layer.name, primitive='labels'):
+      return (self._max_pool if layer.form.maximum else self._relu)(layer, mine, s)
 
   def _relu(self, layer: ActivationStructure, mine, s):
     found: tuple[list[np.ndarray], ...] = ([], [], [])

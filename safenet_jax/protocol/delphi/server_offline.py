@@ -129,15 +129,18 @@ class ServerOffline:
     """
     found, start = [], layer.offset
     for block in layer.blocks:
-      with self._channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
-        end = start + layer.width * block.size
-        zeros = labels[start:end].reshape(layer.width, block.size, 2)
-        garbled, encoding = self._garbler(layer, block.size).garble(self._given(zeros))
-        start = end
-        kept, *rest = self._keep(layer, block, encoding)
-        self._channel.send('tables', garbled.seed, garbled.check, garbled.tables, *rest)
-        found.append(kept)
+      end = start + layer.width * block.size
+      zeros = labels[start:end].reshape(layer.width, block.size, 2)
+      found.append(self._garble_block(layer, block, zeros))
+      start = end
     return found
+
+  def _garble_block(self, layer: ActivationStructure, block: Block, zeros: np.ndarray):
+    with self._channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
+      garbled, encoding = self._garbler(layer, block.size).garble(self._given(zeros))
+      kept, *rest = self._keep(layer, block, encoding)
+      self._channel.send('tables', garbled.seed, garbled.check, garbled.tables, *rest)
+      return kept
 
   def _compare(self, labels: np.ndarray) -> class_output.ServerState | None:
     """Garbles and sends the comparison of the logits; None where the logits are asked for."""
@@ -207,14 +210,7 @@ class ServerOffline:
       choices = []
       for layer in self._structure.activations:
         if layer.selected:
-          choices.append(
-            np.concatenate(
-              [
-                relu.colour_zero_bits(encoding)[: block.count].astype(np.uint8)
-                for block, (encoding, _) in zip(layer.blocks, garbled[layer.name])
-              ]
-            )
-          )
+          choices.append(self._signs(layer, garbled[layer.name]))
         for shape, _ in layer.outputs(self._structure.bits):
           beta = self._party.randomness.bits((1, *shape))
           mine[layer.name].choices.append(beta.astype(np.uint64))
@@ -230,6 +226,15 @@ class ServerOffline:
       ]
     return iter(pads), iter(np.packbits(bits, bitorder='little') for bits in choices)
 
+  def _signs(self, layer: ActivationStructure, garbled) -> np.ndarray:
+    """p of a layer's sign tests, uint8 [selected]."""
+    return np.concatenate(
+      [
+        relu.colour_zero_bits(encoding)[: block.count].astype(np.uint8)
+        for block, (encoding, _) in zip(layer.blocks, garbled)
+      ]
+    )
+
   def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
     with self._channel.scope(phase='offline', layer=layer.name, primitive='products'):
       words = packed_words.Words((layer.selected,), layer.form.select_bits)
@@ -240,9 +245,14 @@ class ServerOffline:
       shares = frames.checked(
         word_transfer.receive_products, message, choices, pads, bits=layer.form.select_bits
       )
-      for block, (encoding, key) in zip(layer.blocks, garbled):
+      for block, kept in zip(layer.blocks, garbled):
         share = ring.reduce(shares[block.first : block.end], layer.form.select_bits)
-        mine.blocks.append(relu.ServerBlock(encoding, share, key))
+        mine.blocks.append(self._sign_block(kept, share))
+
+  def _sign_block(self, kept, product_share: np.ndarray):
+    """A block of sign tests, from what `_garble_block` gave."""
+    encoding, key = kept
+    return relu.ServerBlock(encoding, product_share, key)
 
   def _keep_wraps(self, layer, mine: ServerLayer, pads, choices) -> None:
     for shape, rescale in layer.outputs(self._structure.bits):

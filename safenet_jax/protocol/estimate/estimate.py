@@ -18,7 +18,6 @@ from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.protocol.delphi import keys, message_walk
 from safenet_jax.protocol.estimate import peak_memory, unit_costs
 from safenet_jax.protocol.estimate.unit_costs import UnitCosts
-from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import sessions
 
 
@@ -89,8 +88,7 @@ def inference(
   """
   ranges.check_type('model', model, PublicModel)
   served = sessions.mode_of(mode)
-  structure = Structure.of(model)
-  served.check(structure)
+  structure = served.structure(model)
   contexts = keys.contexts(structure, b'')  # no size depends on the seed
   tally = message_walk.tally(model, structure, contexts, served)
   for row, operations in tally.operations.items():

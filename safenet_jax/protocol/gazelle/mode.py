@@ -40,9 +40,9 @@ class Costs(costs.Costs):
       transfers = {'corrected_label': layer.transfers}
       self._tally.both(scope, transfers, transfers)
 
-  @staticmethod
-  def held(structure: Structure) -> dict[str, int]:
-    found = costs.Costs.held(structure)
+  @classmethod
+  def held(cls, structure: Structure) -> dict[str, int]:
+    found = super().held(structure)
     # The client keeps its choices. The server keeps two labels for each of the client's bits,
     # because circuits are garbled under fresh labels, and the client's are corrected online.
     found['client'] += structure.transfers('logits') // 8

@@ -107,6 +107,11 @@ class ServerBlock(NamedTuple):
   mask: np.ndarray
   size: int
 
+  @property
+  def nbytes(self) -> int:
+    """Bytes that a server keeps of the block."""
+    return self.encoding.nbytes + self.mask.nbytes
+
 
 class ClientBlock(NamedTuple):
   """What the evaluator keeps of one block; `garbled` is evaluated once.

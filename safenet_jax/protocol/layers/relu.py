@@ -88,6 +88,11 @@ class ServerBlock(NamedTuple):
   product_share: np.ndarray
   key: bytes
 
+  @property
+  def nbytes(self) -> int:
+    """Bytes that a server keeps of the block, but for its key."""
+    return self.encoding.nbytes + self.product_share.nbytes
+
 
 class ClientBlock(NamedTuple):
   """What the evaluator keeps of one block; `garbled` is evaluated once.
@@ -128,9 +133,24 @@ def online_server(
   hash0 = hashing.hash_labels(zero, block.key)[:count]
   hash1 = hashing.hash_labels(zero ^ delta, block.key)[:count]
   p = colour_zero_bits(block.encoding)[:count]
-  rho = ring.reduce(p * share + block.product_share - hash0, bits)
-  words = ring.reduce((np.uint64(1) - p) * share - block.product_share - rho + hash1, bits)
-  return labels, words, rho
+  return labels, *select_server(p, share, block.product_share, hash0, hash1, bits)
+
+
+def select_server(
+  p: np.ndarray,
+  share: np.ndarray,
+  product_share: np.ndarray,
+  hash0: np.ndarray,
+  hash1: np.ndarray,
+  bits: int,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The select words and rho, from p, s, u' and the hashes of L_0 and L_1: uint64 [n] each.
+
+  `bits` is the width of the select ring.
+  """
+  rho = ring.reduce(p * share + product_share - hash0, bits)
+  words = ring.reduce((np.uint64(1) - p) * share - product_share - rho + hash1, bits)
+  return words, rho
 
 
 def online_client(
@@ -145,9 +165,21 @@ def online_client(
   outputs = evaluator.evaluate(block.garbled, {'client': block.labels, 'server': labels})
   colour = np.unpackbits(outputs.colours[0], bitorder='little')[:count].astype(np.uint64)
   pad = hashing.hash_labels(np.ascontiguousarray(outputs.labels[0]), block.key)[:count]
+  return select_client(colour, block.share, block.product_share, pad, words, form.select_bits)
+
+
+def select_client(
+  colour: np.ndarray,
+  share: np.ndarray,
+  product_share: np.ndarray,
+  pad: np.ndarray,
+  words: np.ndarray,
+  bits: int,
+) -> np.ndarray:
+  """v from e, c, v', the hash of L_e and the select words: uint64 [n] each."""
   selected = np.where(colour == 1, words - pad, pad)
   sign = np.uint64(1) - np.uint64(2) * colour
-  return ring.reduce(colour * block.share + sign * block.product_share + selected, form.select_bits)
+  return ring.reduce(colour * share + sign * product_share + selected, bits)
 
 
 def word_key(randomness: Randomness) -> bytes:

@@ -71,6 +71,17 @@ class ActivationStructure:
     return self.width * sum(block.size for block in self.blocks)
 
   @property
+  def label_words(self) -> int:
+    """Words of 64 bits of the labels that the server sends online for its own bits."""
+    return 2 * self.transfers
+
+  @property
+  def kept(self) -> int:
+    """Bytes that the server keeps of the garbled instances, but for small keys."""
+    labels = self.transfers + sum(len(self.circuit.outputs) * block.size for block in self.blocks)
+    return 16 * labels + 8 * self.instances
+
+  @property
   def instances(self) -> int:
     """Garbled instances, without padding."""
     return sum(block.count for block in self.blocks)
@@ -175,8 +186,10 @@ class Structure:
   comparison: Comparison | None
 
   @classmethod
-  def of(cls, model: PublicModel) -> 'Structure':
-    """The structure of a model.
+  def of(
+    cls, model: PublicModel, kind: type[ActivationStructure] = ActivationStructure
+  ) -> 'Structure':
+    """The structure of a model, with activation layers of the kind that a mode has.
 
     Raises:
       ValueError: a linear layer reads another one's output, or a sum of them.
@@ -200,7 +213,7 @@ class Structure:
           linear[shape.name] = packing.Convolution(1, 1, inputs, outputs, 1)
           found[shape.name] = shape.output_shape
         case records.Activation():
-          layer = ActivationStructure(shape.name, model.activations[shape.name], offset)
+          layer = kind(shape.name, model.activations[shape.name], offset)
           activations.append(layer)
           offset += layer.transfers
     (logits,), comparison = shapes[-1].output_shape, None

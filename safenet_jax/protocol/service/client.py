@@ -257,8 +257,7 @@ class Client:
 
 def _structure(served: Description) -> Structure:
   try:
-    found = Structure.of(served.model)
-    sessions.MODES[served.mode].check(found)
+    found = sessions.MODES[served.mode].structure(served.model)
     for output in served.outputs:
       found.comparison_for(output)
     return found

@@ -12,7 +12,6 @@ from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.delphi import keys, linear_replies
 from safenet_jax.protocol.delphi.party import ServerParty
-from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import commands, description, handshake
 from safenet_jax.protocol.service.policy import Policy
 from safenet_jax.protocol.service.sessions import DEFAULT, MODES, ServerSession
@@ -132,8 +131,7 @@ class Server:
     randomness = SystemRandomness()
     described = description.describe(model, randomness, options.mode, options.outputs)
     self._model, self._mode = model, MODES[options.mode]
-    self._structure = Structure.of(model.public)
-    self._mode.check(self._structure)
+    self._structure = self._mode.structure(model.public)
     self._sizes = {
       output: self._mode.server_material.size(self._structure, output)
       for output in described.outputs

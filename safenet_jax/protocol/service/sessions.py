@@ -8,10 +8,11 @@ from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.delphi.mode import DELPHI, Mode
 from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.gazelle.mode import GAZELLE
+from safenet_jax.protocol.ot.mode import OT
 from safenet_jax.transport.frames import ProtocolError
 
 # The one registry of modes. A new mode is a folder beside `delphi`, and one more name here.
-MODES = {mode.name: mode for mode in (DELPHI, GAZELLE)}
+MODES = {mode.name: mode for mode in (DELPHI, GAZELLE, OT)}
 DEFAULT = DELPHI.name
 
 

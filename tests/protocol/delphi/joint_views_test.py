@@ -43,7 +43,7 @@ def wrap_bits(monkeypatch, mode, server):
   return np.concatenate(sent), np.concatenate(known)
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
 def test_wrap_bits_are_fair_to_a_client_that_knows_its_share_and_the_value(monkeypatch, mode):
   (_, first), (_, second) = (
     wrap_bits(monkeypatch, mode, InsecureSeededRandomness(seed)) for seed in (2, 3)
@@ -65,7 +65,7 @@ def test_wrap_bits_that_are_foreseen_show_in_which_half_the_servers_share_is(mon
   assert marginals.unfair(known) > 5 * LIMIT
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
 def test_every_power_has_a_pad_of_its_own(mode):
   """With coefficients of zero the client sees -rho_j; their differences would be the q_j's."""
   found = views.run(

@@ -47,7 +47,7 @@ def logits(run, model):
   return ring.reconstruct(c, run.s['dense0'], model.public.precision.ring)
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
 def test_it_is_the_class_of_the_integer_model(mode):
   model = models.calibrated()
   assert model.public.logit_bits < model.public.precision.ring
@@ -63,7 +63,7 @@ def test_it_is_the_class_of_the_integer_model(mode):
   np.testing.assert_array_equal(run.logits[clear], plain.argmax(-1)[clear])
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
 @pytest.mark.parametrize('biases', [[5, 9, 9], [-7, -3, -3, -5, -3], [0] * 10])
 def test_ties_go_to_the_first_class(biases, mode):
   run = parties.run(linear(biases), IMAGES[:1], mode=mode, output='class')

@@ -46,7 +46,7 @@ def held(monkeypatch):
   return found
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
 def test_the_size_of_a_preparation_is_known_before_there_is_one(mode):
   with serve(MODEL(), mode=mode) as server, connect(server) as client:
     client.prepare(1)

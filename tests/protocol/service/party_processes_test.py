@@ -92,7 +92,7 @@ def test_cnn7_classifies_cifar_images_as_the_integer_model_does(cifar, tmp_path,
   check(model, clear(model, np.asarray(cifar.test.images[:64]), 2), tmp_path)
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
 def test_a_residual_network_classifies_as_the_integer_model_does(tmp_path, mode):
   net, variables = small.trained(small.NETWORKS['padded'])
   count = len(networks.activation_channels(net))

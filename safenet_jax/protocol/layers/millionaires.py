@@ -1,0 +1,502 @@
+"""ReLU channels without garbling: a comparison by oblivious transfer, and a select.
+
+The input is y = c + s: the client has the share c and knows it offline, the server gets its
+share s online. The result is b y, where the bit b says whether y >= 0. As in `relu`, b is
+decided on words of w = k - t bits: the low k bits of each share, without the lowest t. With
+top bits h_c and h_s and other bits C and S' of the two words,
+
+    b = 1 xor h_c xor h_s xor lt,   lt = (C + S' carries) = (S < C),   S = 2^(w-1) - 1 - S'
+
+lt comes from digits of C and S, as in CrypTFlow2 (eprint 2020/1002, section 3.1; Cheetah,
+eprint 2022/207, section 4). lt_i = (S_i < C_i) and eq_i = (S_i = C_i) are shares by
+transfers of one entry of a table (`crypto.oblivious_transfer.table_transfer`), whose receiver
+is the client: its choices, the bits of C, are known offline. Digits are put together by
+
+    lt_ij = lt_i xor eq_i lt_j,   eq_ij = eq_i eq_j      i above j
+
+with triples for the ANDs (`crypto.oblivious_transfer.and_triples`). With at most four digits
+these are two levels: first the digits of either half, then both halves. All transfers are
+correlated ones with the client as receiver. Its choices in triples are uniform bits.
+
+             client                                   server
+  offline      ---- choices: bits of C, x and y of triples, a ---->
+               <--- seed of the hash keys ----------------
+               u' + v' = p c (one transfer, the server chooses p)
+  online       <--- tables; its part of d, e of level 1 ---
+               ---- its part of d, e of both levels; f ---->
+               <--- its part of d, e of level 2; g; word ---
+             v as in `relu`                           rho as in `relu`
+
+Of level 2, with digits' halves i and j, shares are marked by the party that has them, x, y and
+z = x y are the bits of its triple, and d = eq_i xor x, e = lt_j xor y are known to both:
+
+    lt   = lt_i xor z xor d y xor e x xor d e
+    b_c  = h_c xor lt_i_c xor z_c xor d y_c xor e x_c
+    b_s  = 1 xor h_s xor lt_i_s xor z_s xor d y_s xor e x_s xor d e
+    f    = h_c xor lt_i_c xor z_c xor a
+    g    = b_s xor p
+
+so that b = b_c xor b_s = (b_c xor g) xor p. For the bits a, x_c and y_c, its choices, the client
+has the labels t = q xor bit delta. So it has a label of its bit E = b_c xor g for free:
+
+    t_a xor d t_y xor e t_x = L_E,   L_0 = q_a xor d q_y xor e q_x xor (f xor g) delta
+
+and L_1 = L_0 xor delta, because b_c = f xor a xor d y_c xor e x_c. With E as colour, L_0 and
+L_1 as output labels, p, u', v', word and rho, the select is that of `relu`.
+
+What the client sees: every entry of the tables that it did not choose is under a hash that it
+does not have, and the chosen one is its share, uniform because the server's is. The server's
+parts of d and e are under the server's bits of triples, each of which holds a hash that the
+client has not. g is under p, of which it holds nothing but v'. The word is as in `relu`.
+
+What the server sees: the client's parts of d and e are under x_c and y_c, and f is under a.
+These are choices of transfers, drawn for this use alone. What it computes are shares.
+
+With less than two digits there is no level 2, and E has the label of a alone.
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from safenet_jax.crypto import hashing
+from safenet_jax.crypto.garbled_circuits import wires
+from safenet_jax.crypto.oblivious_transfer import and_triples
+from safenet_jax.crypto.oblivious_transfer.and_triples import Triple
+from safenet_jax.crypto.oblivious_transfer.table_transfer import Shape
+from safenet_jax.fixed_point.formats import ActivationFormat
+from safenet_jax.protocol.layers import relu
+
+SEED_BYTES = 16
+# The most bits that one, two, three and four digits take. Longer digits have tables that are
+# sent online, more digits take more triples: with these limits both together are fewest.
+# The last are the most that tables can have.
+_MOST = 5, 9, 16, 21
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """The public shape of a sign test on words of `width` bits, w."""
+
+  width: int
+
+  def __post_init__(self):
+    if not 1 <= self.width <= 1 + _MOST[-1]:
+      raise ValueError(
+        f'sign tests of {self.width} bits in the mode ot, want 1 to {1 + _MOST[-1]}: use delphi'
+      )
+
+  @property
+  def digits(self) -> tuple[Shape, ...]:
+    """The digits' tables, the top digit first; the lowest one has no eq, and is the longest."""
+    bits = self.width - 1
+    count = sum(bits > most for most in (0, *_MOST[:-1]))
+    sizes = [(bits + i) // count for i in range(count)]
+    return tuple(Shape(size, 2) for size in sizes[:-1]) + tuple(Shape(n, 1) for n in sizes[-1:])
+
+  @property
+  def first_triples(self) -> int:
+    """Triples of level 1, for an instance."""
+    return (0, 0, 0, 1, 3)[len(self.digits)]
+
+  @property
+  def last_triples(self) -> int:
+    """Triples of level 2: one, unless there is nothing to put together."""
+    return int(len(self.digits) > 1)
+
+  @property
+  def leaves(self) -> int:
+    """Bits lt and eq of all digits together."""
+    return sum(shape.parts for shape in self.digits)
+
+  @property
+  def drawn(self) -> int:
+    """Uniform choices of the client, for an instance: x and y of triples, and a."""
+    return 2 * (self.first_triples + self.last_triples) + 1
+
+  @property
+  def transfers(self) -> int:
+    """Correlated transfers of an instance: for bits of C from the lowest, and drawn choices."""
+    return self.width - 1 + self.drawn
+
+  @property
+  def opened(self) -> tuple[int, int, int]:
+    """Bits of an instance that each of the three online messages has beside tables and word."""
+    first, last = 2 * self.first_triples, 2 * self.last_triples
+    return first, first + last + 1, last + 1
+
+  @property
+  def _kept_labels(self) -> int:
+    """Labels that each party keeps of an instance: of a, and of x and y of level 2."""
+    return 1 + 2 * self.last_triples
+
+  def _kept(self, size: int) -> int:
+    """Bytes that each party keeps of `size` instances: packed bits and labels."""
+    bits = self.leaves + 3 * (self.first_triples + self.last_triples) + 1
+    return size // 8 * bits + 16 * size * self._kept_labels
+
+  def kept_by_client(self, size: int, count: int) -> int:
+    """Bytes of a `ClientBlock` of `count` instances, `size` with padding, but for its key."""
+    return self._kept(size) + 16 * count
+
+  def kept_by_server(self, size: int, count: int) -> int:
+    """Bytes of a `ServerBlock`, likewise."""
+    return self._kept(size) + 8 * size * len(self.digits) + 8 * count
+
+  def rows(self) -> Iterator[tuple[Shape, slice]]:
+    """Every digit with the bits that it has, the top digit first."""
+    end = self.width - 1
+    for shape in self.digits:
+      yield shape, slice(end - shape.bits, end)
+      end -= shape.bits
+
+  def numbers(self, words: np.ndarray) -> list[np.ndarray]:
+    """The digits of words, uint64 [n] each, the top digit first."""
+    return [
+      words >> np.uint64(rows.start) & np.uint64((1 << shape.bits) - 1)
+      for shape, rows in self.rows()
+    ]
+
+  def first_level(self, leaves: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The pairs that level 1 ANDs."""
+    if self.first_triples == 3:
+      lt0, eq0, lt1, eq1, _, eq2, lt3 = leaves
+      return [(eq2, lt3), (eq0, lt1), (eq0, eq1)]
+    return [(leaves[3], leaves[4])] if self.first_triples else []
+
+  def halves(self, leaves: np.ndarray, ands: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Shares of lt and eq of the upper half and of lt of the lower one, from those of leaves.
+
+    Without level 2 these are lt alone; without digits it is zero.
+    """
+    match len(self.digits), list(ands):
+      case 4, [low, high, equal]:
+        return leaves[0] ^ high, equal, leaves[4] ^ low
+      case 3, [low]:
+        return leaves[0], leaves[1], leaves[2] ^ low
+      case 2, []:
+        return tuple(leaves)
+    return (leaves[0],) if self.leaves else (np.uint8(0),)
+
+
+def comparison(form: ActivationFormat) -> Comparison:
+  """The sign test of a layer; ValueError where its words are too long."""
+  return Comparison(form.sign_bits - form.dropped)
+
+
+class ClientBlock(NamedTuple):
+  """What the client keeps of one block of n sign tests, used once; `size` is n with padding.
+
+  pads: N[C] of the tables, packed, uint8 [leaves, size / 8].
+  triples: x, y, z of each triple, packed, uint8 [triples, 3, size / 8].
+  mask: a, packed, uint8 [size / 8].
+  labels: of a; and of x and y of level 2, if there is one: uint64 [1 or 3, size, 2].
+  key: of the hash that makes the pads of the select words.
+  share: c, uint64 [n].
+  product_share: v', uint64 [n].
+  """
+
+  pads: np.ndarray
+  triples: np.ndarray
+  mask: np.ndarray
+  labels: np.ndarray
+  key: bytes
+  share: np.ndarray
+  product_share: np.ndarray
+
+
+class ServerBlock(NamedTuple):
+  """What the server keeps of one block of n sign tests, used once; `size` is n with padding.
+
+  masks: of what is sent of each table, uint64 [digits, size].
+  firsts: M[0] of the tables, packed, uint8 [leaves, size / 8].
+  triples: as in `ClientBlock`.
+  labels: q of a; and of x and y of level 2: uint64 [1 or 3, size, 2].
+  key: as in `ClientBlock`.
+  signs: p, packed, uint8 [size / 8].
+  product_share: u', uint64 [n].
+  """
+
+  masks: np.ndarray
+  firsts: np.ndarray
+  triples: np.ndarray
+  labels: np.ndarray
+  key: bytes
+  signs: np.ndarray
+  product_share: np.ndarray
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes that a server keeps of the block, but for its key."""
+    return sum(part.nbytes for part in self if isinstance(part, np.ndarray))
+
+
+_LATER = np.empty(0, np.uint64)
+
+
+def offline_client(
+  test: Comparison, labels: np.ndarray, choices: np.ndarray, seed: bytes
+) -> ClientBlock:
+  """The client's state of a block, as yet without c and v'.
+
+  Args:
+    test: of the layer.
+    labels: t of all transfers, uint64 [transfers, size, 2].
+    choices: with which the client chose, packed, uint8 [transfers, size / 8].
+    seed: of the hash keys, from the server.
+  """
+  keys, bits = hashing.expand_keys(seed), test.width - 1
+  numbers = test.numbers(wires.unpack(choices[:bits])) if bits else []
+  pads = [
+    pad
+    for (shape, rows), number in zip(test.rows(), numbers, strict=True)
+    for pad in shape.pads(labels[rows], _take(keys, shape.bits), number)
+  ]
+  triples = [
+    and_triples.of_receiver(labels[rows], choices[rows], _take(keys, 2)) for rows in _pairs(test)
+  ]
+  return ClientBlock(
+    _packed(pads, choices),
+    _stacked(triples, choices),
+    choices[-1],
+    _kept(test, labels),
+    next(keys),
+    _LATER,
+    _LATER,
+  )
+
+
+def offline_server(
+  test: Comparison, labels: np.ndarray, delta: np.ndarray, seed: bytes, signs: np.ndarray
+) -> ServerBlock:
+  """The server's state of a block, as yet without u'.
+
+  Args:
+    test: of the layer.
+    labels: q of all transfers, uint64 [transfers, size, 2].
+    delta: the server's, uint64 [2].
+    seed: fresh and uniform; the client is told.
+    signs: p, uniform, packed, uint8 [size / 8].
+  """
+  keys, firsts, masks = hashing.expand_keys(seed), [], []
+  for shape, rows in test.rows():
+    first, rest = shape.masks(labels[rows], delta, _take(keys, shape.bits))
+    firsts += first
+    masks.append(rest)
+  triples = [
+    and_triples.of_sender(labels[rows], delta, _take(keys, 2)) for rows in _pairs(test)
+  ]
+  return ServerBlock(
+    np.array(masks, np.uint64).reshape(len(masks), 8 * signs.size),
+    _packed(firsts, signs),
+    _stacked(triples, signs),
+    _kept(test, labels),
+    next(keys),
+    signs,
+    _LATER,
+  )
+
+
+class ClientStep(NamedTuple):
+  """What the client has between its messages: b_c but for d and e; and its parts of these."""
+
+  rest: np.ndarray
+  opened: list[np.ndarray]
+
+
+class ServerStep(NamedTuple):
+  """What the server has between its messages: h_s, leaves, and its parts of level 1."""
+
+  sign: np.ndarray
+  leaves: list[np.ndarray]
+  opened: list[np.ndarray]
+
+
+def first_of_server(
+  block: ServerBlock, share: np.ndarray, form: ActivationFormat
+) -> tuple[list[np.ndarray], np.ndarray, ServerStep]:
+  """The server's first message for its shares s, uint64 [n].
+
+  Returns:
+    The words of each digit's tables, uint64 [n] each; bits uint8 [`opened[0]`, size / 8].
+  """
+  test, size = comparison(form), 8 * block.signs.size
+  words = _words(share, form, size)
+  sent, leaves, firsts = [], [], iter(block.firsts)
+  for shape, number, mask in zip(test.digits, test.numbers(~words), block.masks, strict=True):
+    zeros, rest = _tables(shape)
+    sent.append((rest[number] ^ mask)[: share.size])
+    leaves += [_pack(zero[number]) ^ next(firsts) for zero in zeros]
+  opened = _opened(test.first_level(leaves), _triples(block))
+  return sent, _rows(opened, size), ServerStep(_top(words, test), leaves, opened)
+
+
+def answer_of_client(
+  block: ClientBlock, sent: Sequence[np.ndarray], opened: np.ndarray, form: ActivationFormat
+) -> tuple[np.ndarray, ClientStep]:
+  """The client's message, bits uint8 [`opened[1]`, size / 8], from the server's first."""
+  test, size = comparison(form), 8 * block.mask.size
+  words = _words(block.share, form, size)
+  leaves, pads = [], iter(block.pads)
+  for shape, number, table in zip(test.digits, test.numbers(words), sent, strict=True):
+    padded = np.zeros(size, np.uint64)
+    padded[: table.size] = table
+    leaves += [_pack(bit) ^ next(pads) for bit in shape.chosen(padded, number)]
+  level, triples = test.first_level(leaves), _triples(block)
+  ours = _opened(level, triples)
+  ands = [t.share(d, e) for t, (d, e) in zip(triples, _joined(ours, opened))]
+  top, *last = test.halves(leaves, ands)
+  rest, late = _top(words, test) ^ top, []
+  if last:
+    late = triples[-1].opened(*last)
+    rest = rest ^ triples[-1].product
+  return _rows([*ours, *late, rest ^ block.mask], size), ClientStep(rest, late)
+
+
+def last_of_server(
+  block: ServerBlock,
+  step: ServerStep,
+  received: np.ndarray,
+  share: np.ndarray,
+  delta: np.ndarray,
+  form: ActivationFormat,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The server's last message, and its share.
+
+  Args:
+    block, step: its state.
+    received: the client's message.
+    share: s, uint64 [n].
+    delta: of the labels, uint64 [2].
+    form: of the layer.
+
+  Returns:
+    Bits uint8 [`opened[2]`, size / 8]; the select words uint64 [n]; rho uint64 [n].
+  """
+  test, triples = comparison(form), _triples(block)
+  *theirs, f = received
+  ands = [
+    t.share(d, e) ^ d & e for t, (d, e) in zip(triples, _joined(step.opened, theirs))
+  ]
+  top, *last = test.halves(step.leaves, ands)
+  mine, late, known = ~(step.sign ^ top), [], []
+  if last:
+    late = triples[-1].opened(*last)
+    ((d, e),) = _joined(late, theirs[len(step.opened) :])
+    mine, known = mine ^ triples[-1].share(d, e) ^ d & e, [d, e]
+  g = mine ^ block.signs
+  zero = _label(block.labels, known)
+  zero ^= _spread(f ^ g)[:, None] & delta
+  hashes = [
+    hashing.hash_labels(labels, block.key)[: share.size] for labels in (zero, zero ^ delta)
+  ]
+  p = np.unpackbits(block.signs, bitorder='little')[: share.size].astype(np.uint64)
+  words, rho = relu.select_server(p, share, block.product_share, *hashes, form.select_bits)
+  return _rows([*late, g], 8 * g.size), words, rho
+
+
+def finish_client(
+  block: ClientBlock,
+  step: ClientStep,
+  received: np.ndarray,
+  words: np.ndarray,
+  form: ActivationFormat,
+) -> np.ndarray:
+  """The client's share v, uint64 [n], from the server's last message."""
+  *theirs, g = received
+  known = [pair for pairs in _joined(step.opened, theirs) for pair in pairs]
+  colour = step.rest ^ g
+  for bit, share in zip(known, block.triples[-1:, 1::-1].reshape(-1, g.size)):
+    colour = colour ^ bit & share
+  count = words.size
+  pad = hashing.hash_labels(_label(block.labels, known), block.key)[:count]
+  bits = np.unpackbits(colour, bitorder='little')[:count].astype(np.uint64)
+  return relu.select_client(
+    bits, block.share, block.product_share, pad, words, form.select_bits
+  )
+
+
+@functools.cache
+def _tables(shape: Shape) -> tuple[list[np.ndarray], np.ndarray]:
+  """For every S what the table of lt and eq stands for, as `Shape.split` gives it."""
+  entries = range(1 << shape.bits)
+  words = [
+    sum((s < y) << y for y in entries) + ((1 << s << len(entries)) if shape.parts == 2 else 0)
+    for s in entries
+  ]
+  return shape.split(np.array(words, np.uint64))
+
+
+def _take(keys: Iterator[bytes], count: int) -> list[bytes]:
+  return list(itertools.islice(keys, count))
+
+
+def _pairs(test: Comparison) -> list[slice]:
+  """The rows of each triple's transfers."""
+  start = test.width - 1
+  return [slice(row, row + 2) for row in range(start, test.transfers - 1, 2)]
+
+
+def _kept(test: Comparison, labels: np.ndarray) -> np.ndarray:
+  """The labels of a, and of x and y of level 2."""
+  return labels[[-1, -3, -2] if test.last_triples else [-1]]
+
+
+def _pack(bits: np.ndarray) -> np.ndarray:
+  """Words in {0, 1} as packed bits."""
+  return np.packbits(bits.astype(np.uint8), bitorder='little')
+
+
+def _packed(bits: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
+  return _rows([_pack(row) for row in bits], 8 * like.shape[-1])
+
+
+def _rows(rows: Sequence[np.ndarray], size: int) -> np.ndarray:
+  """Packed bits of so many instances as one array, which may have no rows."""
+  return np.array(rows, np.uint8).reshape(len(rows), size // 8)
+
+
+def _stacked(triples: Sequence[Triple], like: np.ndarray) -> np.ndarray:
+  return np.array(triples, np.uint8).reshape(len(triples), 3, like.shape[-1])
+
+
+def _triples(block: ClientBlock | ServerBlock) -> list[Triple]:
+  return [Triple(*parts) for parts in block.triples]
+
+
+def _opened(pairs, triples: Sequence[Triple]) -> list[np.ndarray]:
+  return [part for pair, triple in zip(pairs, triples) for part in triple.opened(*pair)]
+
+
+def _joined(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> list[tuple]:
+  """The pairs d, e from both parties' parts."""
+  both = [a ^ b for a, b in zip(ours, theirs)]
+  return list(zip(both[::2], both[1::2]))
+
+
+def _words(share: np.ndarray, form: ActivationFormat, size: int) -> np.ndarray:
+  words = np.zeros(size, np.uint64)
+  words[: share.size] = relu.sign_words(share, form)
+  return words
+
+
+def _top(words: np.ndarray, test: Comparison) -> np.ndarray:
+  """The top bits of words, packed."""
+  return _pack(words >> np.uint64(test.width - 1))
+
+
+def _spread(bits: np.ndarray) -> np.ndarray:
+  """Packed bits as words of all ones or zero."""
+  return np.uint64(0) - np.unpackbits(bits, bitorder='little').astype(np.uint64)
+
+
+def _label(labels: np.ndarray, known: Sequence[np.ndarray]) -> np.ndarray:
+  """The sum of a's label, e times x's and d times y's; `known` are d and e, or nothing."""
+  total = labels[0].copy()
+  for row, bits in zip(labels[1:], reversed(known)):
+    total ^= _spread(bits)[:, None] & row
+  return total

@@ -1,0 +1,67 @@
+"""The mode `ot`, as `serve --mode=ot` and estimates see it."""
+
+import numpy as np
+
+from safenet_jax.protocol.delphi import costs, material
+from safenet_jax.protocol.delphi.mode import Mode
+from safenet_jax.protocol.layers import millionaires
+from safenet_jax.protocol.layers.blocks import Block
+from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.ot import offline, online
+from safenet_jax.protocol.ot.structure import ActivationStructure
+
+
+class Costs(costs.Costs):
+  """What only the mode `ot` does in an inference of one image."""
+
+  def offline_tables(self, layer: ActivationStructure) -> None:
+    if not layer.test:
+      super().offline_tables(layer)
+      return
+    scope = 'offline', layer.name, 'comparison'
+    for _ in layer.blocks:
+      self._tally.send(scope, 'server', 'seed', [(bytes, (millionaires.SEED_BYTES,))])
+    prepared = {'compared_transfer': layer.transfers}
+    self._tally.both(scope, prepared, prepared)
+
+  def online_corrections(self, layer: ActivationStructure) -> None:
+    if not layer.test:
+      return
+    scope = 'online', layer.name, 'comparison'
+    tables = [(np.uint8, (part.size,)) for part in layer.tables(1)]
+    self._tally.send(scope, 'server', 'digits', [*tables, layer.opened(0, 1)])
+    self._tally.send(scope, 'client', 'openings', [layer.opened(1, 1)])
+    self._tally.send(scope, 'server', 'signs', [layer.opened(2, 1)])
+    tests = {'compared_sign': sum(b.size for b in layer.blocks), 'compared_block': len(layer.blocks)}
+    self._tally.both(scope, tests, tests)
+
+  def online_circuits(self, layer: ActivationStructure) -> None:
+    if not layer.test:
+      super().online_circuits(layer)
+
+  @staticmethod
+  def held_of_block(layer: ActivationStructure, block: Block) -> int:
+    if not layer.test:
+      return costs.Costs.held_of_block(layer, block)
+    return layer.test.kept_by_client(block.size, block.count)
+
+
+def _check(structure: Structure) -> None:
+  """Raises ValueError for a network with sign tests that are too long."""
+  for layer in structure.activations:
+    assert isinstance(layer, ActivationStructure)
+    _ = layer.test
+
+
+OT = Mode(
+  name='ot',
+  client_offline=offline.ClientOffline,
+  client_online=online.ClientOnline,
+  server_offline=offline.ServerOffline,
+  server_online=online.ServerOnline,
+  server_material=material.ServerMaterial,
+  kept_in_files=True,
+  costs=Costs,
+  check=_check,
+  activation=ActivationStructure,
+)

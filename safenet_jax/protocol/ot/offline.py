@@ -1,0 +1,81 @@
+"""The offline phase of both parties in the mode `ot`.
+
+The flights are Delphi's (`delphi.client_offline`). For sign tests the client's choices of
+labels are those of `layers.millionaires`, and the seed of the hash keys is in the place of
+garbled tables. The seed of a block goes out before the server hashes, so that both parties
+hash at the same time. Max pools and the class alone are garbled as in Delphi.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from safenet_jax.protocol.delphi import client_offline, server_offline
+from safenet_jax.protocol.layers import millionaires
+from safenet_jax.protocol.layers.blocks import Block
+from safenet_jax.protocol.ot.structure import ActivationStructure
+
+
+class _Image(client_offline.Image):
+  """One image's offline phase."""
+
+  def __init__(self, *args):
+    super().__init__(*args)
+    # By layer and first instance of a block, until its labels are there.
+    self.choices: dict[tuple[str, int], np.ndarray] = {}
+
+  def _entering(self, layer: ActivationStructure) -> list[np.ndarray]:
+    found = super()._entering(layer)
+    if not layer.test:
+      return found
+    for i, (block, bits) in enumerate(zip(layer.blocks, found, strict=True)):
+      shape = layer.test.drawn, block.size // 8
+      drawn = np.frombuffer(self.party.randomness.bytes(shape[0] * shape[1]), np.uint8)
+      found[i] = np.concatenate([bits, drawn.reshape(shape)])
+      self.choices[layer.name, block.first] = found[i]
+    return found
+
+  def _receive_tables(self, layer: ActivationStructure, block: Block, labels: np.ndarray) -> Any:
+    if not layer.test:
+      return super()._receive_tables(layer, block, labels)
+    with self.channel.scope(phase='offline', layer=layer.name, primitive='comparison'):
+      (seed,) = self.channel.receive('seed', [(bytes, (millionaires.SEED_BYTES,))])
+      choices = self.choices.pop((layer.name, block.first))
+      return millionaires.offline_client(layer.test, labels, choices, seed)
+
+  def _sign_block(self, kept: millionaires.ClientBlock, labels, share, product_share):
+    del labels
+    return kept._replace(share=share, product_share=product_share)
+
+
+class ClientOffline(client_offline.ClientOffline):
+  """The client's offline phase in one session."""
+
+  _kind = _Image
+
+
+class ServerOffline(server_offline.ServerOffline):
+  """The server's offline phase in one session."""
+
+  def _garble_block(self, layer: ActivationStructure, block: Block, zeros: np.ndarray) -> Any:
+    if not layer.test:
+      return super()._garble_block(layer, block, zeros)
+    randomness = self._party.randomness
+    with self._channel.scope(phase='offline', layer=layer.name, primitive='comparison'):
+      seed = randomness.bytes(millionaires.SEED_BYTES)
+      self._channel.send('seed', seed)
+      signs = np.frombuffer(randomness.bytes(block.size // 8), np.uint8)
+      return millionaires.offline_server(
+        layer.test, zeros, self._party.keys.delta, seed, signs
+      )
+
+  def _signs(self, layer: ActivationStructure, garbled) -> np.ndarray:
+    return np.concatenate(
+      [
+        np.unpackbits(kept.signs, count=block.count, bitorder='little')
+        for block, kept in zip(layer.blocks, garbled)
+      ]
+    )
+
+  def _sign_block(self, kept: millionaires.ServerBlock, product_share: np.ndarray):
+    return kept._replace(product_share=product_share)
