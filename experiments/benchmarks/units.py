@@ -1,6 +1,6 @@
 """What every operation of a private inference takes on this machine, for `describe --costs=FILE`.
 
-Two processes infer with CNN-7 over TLS on the loopback, in both modes. In every layer half of the
+Two processes infer with CNN-7 over TLS on the loopback, in every mode. In every layer half of the
 channels are polynomials, of degree 2 and 3 in turn; the weights mean nothing. Each row of the
 ledger is the median of several sessions, because in short phases the fastest session is a third
 below the usual one.
@@ -64,7 +64,7 @@ def rows() -> Iterator[Row]:
   seconds: dict[tuple, float] = {}
   for mode in sessions.MODES.values():
     measured = measure(model, mode.name, 1 + repeated)
-    tally = message_walk.tally(model.public, structure, contexts, mode)
+    tally = message_walk.tally(model.public, mode.structure(model.public), contexts, mode)
     operations |= {(mode.name, *row): counts for row, counts in tally.operations.items()}
     seconds |= {(mode.name, *row): spent for row, spent in measured.seconds.items()}
   setting = f'cnn7 at width {width:g}, median of {repeated} sessions'

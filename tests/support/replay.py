@@ -30,7 +30,7 @@ from tests.support import peers
 PARTIES = ('client', 'server')
 # Of a session's keys; a session that goes on with recorded keys has none of them.
 SETUP = ('keys', 'points', 'corrections')
-# Of the parties' layers, in one mode or the other.
+# Of the parties' layers, in any mode.
 LAYERS = (
   'masks',
   'linear',
@@ -48,6 +48,10 @@ LAYERS = (
   'share',
   'differences',
   'client labels',
+  'seed',
+  'digits',
+  'openings',
+  'signs',
   'class tables',
   'class choices',
   'class labels',

@@ -37,9 +37,7 @@ import numpy as np
 from safenet_jax.crypto import hashing
 
 # For every j the positions whose bit j is 0.
-_CLEAR = [
-  np.uint64(sum(1 << p for p in range(64) if not p >> j & 1)) for j in range(6)
-]
+_CLEAR = [np.uint64(sum(1 << p for p in range(64) if not p >> j & 1)) for j in range(6)]
 _ONE = np.uint64(1)
 
 
@@ -51,7 +49,7 @@ class Shape:
   parts: int
 
   def __post_init__(self):
-    if not (1 <= self.bits and 1 <= self.parts <= 2 and self.parts << self.bits <= 64):
+    if not (self.bits >= 1 and 1 <= self.parts <= 2 and self.parts << self.bits <= 64):
       raise ValueError(f'{self.parts} parts of 2^{self.bits} entries, want up to 64 bits in all')
 
   @property

@@ -112,9 +112,7 @@ class Image:
   def _label_choices(self) -> np.ndarray:
     """The choice bits of all label transfers, packed."""
     parts = [
-      packed.reshape(-1)
-      for layer in self.structure.activations
-      for packed in self._entering(layer)
+      packed.reshape(-1) for layer in self.structure.activations for packed in self._entering(layer)
     ]
     if self.comparison:
       parts.append(self.comparison.entering(self.share[0]).reshape(-1))

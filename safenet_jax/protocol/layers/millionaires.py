@@ -55,8 +55,7 @@ These are choices of transfers, drawn for this use alone. What it computes are s
 With less than two digits there is no level 2, and E has the label of a alone.
 """
 
-from collections.abc import Iterator, Sequence
-import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 import functools
 import itertools
 from typing import NamedTuple
@@ -70,122 +69,9 @@ from safenet_jax.crypto.oblivious_transfer.and_triples import Triple
 from safenet_jax.crypto.oblivious_transfer.table_transfer import Shape
 from safenet_jax.fixed_point.formats import ActivationFormat
 from safenet_jax.protocol.layers import relu
+from safenet_jax.protocol.layers.sign_test import sign_test, SignTest
 
 SEED_BYTES = 16
-# The most bits that one, two, three and four digits take. Longer digits have tables that are
-# sent online, more digits take more triples: with these limits both together are fewest.
-# The last are the most that tables can have.
-_MOST = 5, 9, 16, 21
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-  """The public shape of a sign test on words of `width` bits, w."""
-
-  width: int
-
-  def __post_init__(self):
-    if not 1 <= self.width <= 1 + _MOST[-1]:
-      raise ValueError(
-        f'sign tests of {self.width} bits in the mode ot, want 1 to {1 + _MOST[-1]}: use delphi'
-      )
-
-  @property
-  def digits(self) -> tuple[Shape, ...]:
-    """The digits' tables, the top digit first; the lowest one has no eq, and is the longest."""
-    bits = self.width - 1
-    count = sum(bits > most for most in (0, *_MOST[:-1]))
-    sizes = [(bits + i) // count for i in range(count)]
-    return tuple(Shape(size, 2) for size in sizes[:-1]) + tuple(Shape(n, 1) for n in sizes[-1:])
-
-  @property
-  def first_triples(self) -> int:
-    """Triples of level 1, for an instance."""
-    return (0, 0, 0, 1, 3)[len(self.digits)]
-
-  @property
-  def last_triples(self) -> int:
-    """Triples of level 2: one, unless there is nothing to put together."""
-    return int(len(self.digits) > 1)
-
-  @property
-  def leaves(self) -> int:
-    """Bits lt and eq of all digits together."""
-    return sum(shape.parts for shape in self.digits)
-
-  @property
-  def drawn(self) -> int:
-    """Uniform choices of the client, for an instance: x and y of triples, and a."""
-    return 2 * (self.first_triples + self.last_triples) + 1
-
-  @property
-  def transfers(self) -> int:
-    """Correlated transfers of an instance: for bits of C from the lowest, and drawn choices."""
-    return self.width - 1 + self.drawn
-
-  @property
-  def opened(self) -> tuple[int, int, int]:
-    """Bits of an instance that each of the three online messages has beside tables and word."""
-    first, last = 2 * self.first_triples, 2 * self.last_triples
-    return first, first + last + 1, last + 1
-
-  @property
-  def _kept_labels(self) -> int:
-    """Labels that each party keeps of an instance: of a, and of x and y of level 2."""
-    return 1 + 2 * self.last_triples
-
-  def _kept(self, size: int) -> int:
-    """Bytes that each party keeps of `size` instances: packed bits and labels."""
-    bits = self.leaves + 3 * (self.first_triples + self.last_triples) + 1
-    return size // 8 * bits + 16 * size * self._kept_labels
-
-  def kept_by_client(self, size: int, count: int) -> int:
-    """Bytes of a `ClientBlock` of `count` instances, `size` with padding, but for its key."""
-    return self._kept(size) + 16 * count
-
-  def kept_by_server(self, size: int, count: int) -> int:
-    """Bytes of a `ServerBlock`, likewise."""
-    return self._kept(size) + 8 * size * len(self.digits) + 8 * count
-
-  def rows(self) -> Iterator[tuple[Shape, slice]]:
-    """Every digit with the bits that it has, the top digit first."""
-    end = self.width - 1
-    for shape in self.digits:
-      yield shape, slice(end - shape.bits, end)
-      end -= shape.bits
-
-  def numbers(self, words: np.ndarray) -> list[np.ndarray]:
-    """The digits of words, uint64 [n] each, the top digit first."""
-    return [
-      words >> np.uint64(rows.start) & np.uint64((1 << shape.bits) - 1)
-      for shape, rows in self.rows()
-    ]
-
-  def first_level(self, leaves: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The pairs that level 1 ANDs."""
-    if self.first_triples == 3:
-      lt0, eq0, lt1, eq1, _, eq2, lt3 = leaves
-      return [(eq2, lt3), (eq0, lt1), (eq0, eq1)]
-    return [(leaves[3], leaves[4])] if self.first_triples else []
-
-  def halves(self, leaves: np.ndarray, ands: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Shares of lt and eq of the upper half and of lt of the lower one, from those of leaves.
-
-    Without level 2 these are lt alone; without digits it is zero.
-    """
-    match len(self.digits), list(ands):
-      case 4, [low, high, equal]:
-        return leaves[0] ^ high, equal, leaves[4] ^ low
-      case 3, [low]:
-        return leaves[0], leaves[1], leaves[2] ^ low
-      case 2, []:
-        return tuple(leaves)
-    return (leaves[0],) if self.leaves else (np.uint8(0),)
-
-
-def comparison(form: ActivationFormat) -> Comparison:
-  """The sign test of a layer; ValueError where its words are too long."""
-  return Comparison(form.sign_bits - form.dropped)
 
 
 class ClientBlock(NamedTuple):
@@ -239,7 +125,7 @@ _LATER = np.empty(0, np.uint64)
 
 
 def offline_client(
-  test: Comparison, labels: np.ndarray, choices: np.ndarray, seed: bytes
+  test: SignTest, labels: np.ndarray, choices: np.ndarray, seed: bytes
 ) -> ClientBlock:
   """The client's state of a block, as yet without c and v'.
 
@@ -271,7 +157,7 @@ def offline_client(
 
 
 def offline_server(
-  test: Comparison, labels: np.ndarray, delta: np.ndarray, seed: bytes, signs: np.ndarray
+  test: SignTest, labels: np.ndarray, delta: np.ndarray, seed: bytes, signs: np.ndarray
 ) -> ServerBlock:
   """The server's state of a block, as yet without u'.
 
@@ -287,9 +173,7 @@ def offline_server(
     first, rest = shape.masks(labels[rows], delta, _take(keys, shape.bits))
     firsts += first
     masks.append(rest)
-  triples = [
-    and_triples.of_sender(labels[rows], delta, _take(keys, 2)) for rows in _pairs(test)
-  ]
+  triples = [and_triples.of_sender(labels[rows], delta, _take(keys, 2)) for rows in _pairs(test)]
   return ServerBlock(
     np.array(masks, np.uint64).reshape(len(masks), 8 * signs.size),
     _packed(firsts, signs),
@@ -324,7 +208,7 @@ def first_of_server(
   Returns:
     The words of each digit's tables, uint64 [n] each; bits uint8 [`opened[0]`, size / 8].
   """
-  test, size = comparison(form), 8 * block.signs.size
+  test, size = sign_test(form), 8 * block.signs.size
   words = _words(share, form, size)
   sent, leaves, firsts = [], [], iter(block.firsts)
   for shape, number, mask in zip(test.digits, test.numbers(~words), block.masks, strict=True):
@@ -339,7 +223,7 @@ def answer_of_client(
   block: ClientBlock, sent: Sequence[np.ndarray], opened: np.ndarray, form: ActivationFormat
 ) -> tuple[np.ndarray, ClientStep]:
   """The client's message, bits uint8 [`opened[1]`, size / 8], from the server's first."""
-  test, size = comparison(form), 8 * block.mask.size
+  test, size = sign_test(form), 8 * block.mask.size
   words = _words(block.share, form, size)
   leaves, pads = [], iter(block.pads)
   for shape, number, table in zip(test.digits, test.numbers(words), sent, strict=True):
@@ -377,11 +261,9 @@ def last_of_server(
   Returns:
     Bits uint8 [`opened[2]`, size / 8]; the select words uint64 [n]; rho uint64 [n].
   """
-  test, triples = comparison(form), _triples(block)
+  test, triples = sign_test(form), _triples(block)
   *theirs, f = received
-  ands = [
-    t.share(d, e) ^ d & e for t, (d, e) in zip(triples, _joined(step.opened, theirs))
-  ]
+  ands = [t.share(d, e) ^ d & e for t, (d, e) in zip(triples, _joined(step.opened, theirs))]
   top, *last = test.halves(step.leaves, ands)
   mine, late, known = ~(step.sign ^ top), [], []
   if last:
@@ -391,11 +273,11 @@ def last_of_server(
   g = mine ^ block.signs
   zero = _label(block.labels, known)
   zero ^= _spread(f ^ g)[:, None] & delta
-  hashes = [
+  hash0, hash1 = (
     hashing.hash_labels(labels, block.key)[: share.size] for labels in (zero, zero ^ delta)
-  ]
+  )
   p = np.unpackbits(block.signs, bitorder='little')[: share.size].astype(np.uint64)
-  words, rho = relu.select_server(p, share, block.product_share, *hashes, form.select_bits)
+  words, rho = relu.select_server(p, share, block.product_share, hash0, hash1, form.select_bits)
   return _rows([*late, g], 8 * g.size), words, rho
 
 
@@ -415,9 +297,7 @@ def finish_client(
   count = words.size
   pad = hashing.hash_labels(_label(block.labels, known), block.key)[:count]
   bits = np.unpackbits(colour, bitorder='little')[:count].astype(np.uint64)
-  return relu.select_client(
-    bits, block.share, block.product_share, pad, words, form.select_bits
-  )
+  return relu.select_client(bits, block.share, block.product_share, pad, words, form.select_bits)
 
 
 @functools.cache
@@ -435,13 +315,13 @@ def _take(keys: Iterator[bytes], count: int) -> list[bytes]:
   return list(itertools.islice(keys, count))
 
 
-def _pairs(test: Comparison) -> list[slice]:
+def _pairs(test: SignTest) -> list[slice]:
   """The rows of each triple's transfers."""
   start = test.width - 1
   return [slice(row, row + 2) for row in range(start, test.transfers - 1, 2)]
 
 
-def _kept(test: Comparison, labels: np.ndarray) -> np.ndarray:
+def _kept(test: SignTest, labels: np.ndarray) -> np.ndarray:
   """The labels of a, and of x and y of level 2."""
   return labels[[-1, -3, -2] if test.last_triples else [-1]]
 
@@ -472,7 +352,7 @@ def _opened(pairs, triples: Sequence[Triple]) -> list[np.ndarray]:
   return [part for pair, triple in zip(pairs, triples) for part in triple.opened(*pair)]
 
 
-def _joined(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> list[tuple]:
+def _joined(ours: Sequence[np.ndarray], theirs: Iterable[np.ndarray]) -> list[tuple]:
   """The pairs d, e from both parties' parts."""
   both = [a ^ b for a, b in zip(ours, theirs)]
   return list(zip(both[::2], both[1::2]))
@@ -484,7 +364,7 @@ def _words(share: np.ndarray, form: ActivationFormat, size: int) -> np.ndarray:
   return words
 
 
-def _top(words: np.ndarray, test: Comparison) -> np.ndarray:
+def _top(words: np.ndarray, test: SignTest) -> np.ndarray:
   """The top bits of words, packed."""
   return _pack(words >> np.uint64(test.width - 1))
 

@@ -12,8 +12,15 @@ from safenet_jax.crypto.homomorphic import packing
 from safenet_jax.fixed_point.formats import ActivationFormat, Rescale
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
-from safenet_jax.protocol.layers import blocks, max_pool, polynomial, relu, share_walks
+from safenet_jax.protocol.layers import (
+  blocks,
+  max_pool,
+  polynomial,
+  relu,
+  share_walks,
+)
 from safenet_jax.protocol.layers.blocks import Block
+from safenet_jax.protocol.layers.sign_test import SignTest
 
 # What the client gets: the logits, or nothing but the index of the largest.
 OUTPUTS = ('logits', 'class')
@@ -40,6 +47,11 @@ class ActivationStructure:
     """The blocks of the layer's garbled instances."""
     count = math.prod(self.garbled_shape)
     return max_pool.cut(count) if self.form.maximum else relu.cut(count)
+
+  @property
+  def test(self) -> SignTest | None:
+    """The sign test of each instance where transfers decide it; None where it is garbled."""
+    return None
 
   @property
   def circuit(self) -> circuits.Circuit:

@@ -1,14 +1,11 @@
 """The mode `ot`, as `serve --mode=ot` and estimates see it."""
 
-import numpy as np
-
 from safenet_jax.protocol.delphi import costs, material
 from safenet_jax.protocol.delphi.mode import Mode
 from safenet_jax.protocol.layers import millionaires
 from safenet_jax.protocol.layers.blocks import Block
-from safenet_jax.protocol.layers.structure import Structure
-from safenet_jax.protocol.ot import offline, online
-from safenet_jax.protocol.ot.structure import ActivationStructure
+from safenet_jax.protocol.layers.structure import ActivationStructure
+from safenet_jax.protocol.ot import offline, online, structure
 
 
 class Costs(costs.Costs):
@@ -28,11 +25,12 @@ class Costs(costs.Costs):
     if not layer.test:
       return
     scope = 'online', layer.name, 'comparison'
-    tables = [(np.uint8, (part.size,)) for part in layer.tables(1)]
-    self._tally.send(scope, 'server', 'digits', [*tables, layer.opened(0, 1)])
-    self._tally.send(scope, 'client', 'openings', [layer.opened(1, 1)])
-    self._tally.send(scope, 'server', 'signs', [layer.opened(2, 1)])
-    tests = {'compared_sign': sum(b.size for b in layer.blocks), 'compared_block': len(layer.blocks)}
+    for step, (party, tag) in enumerate(online.MESSAGES):
+      self._tally.send(scope, party, tag, structure.message(layer, layer.test, 1, step))
+    tests = {
+      'compared_sign': sum(b.size for b in layer.blocks),
+      'compared_block': len(layer.blocks),
+    }
     self._tally.both(scope, tests, tests)
 
   def online_circuits(self, layer: ActivationStructure) -> None:
@@ -46,13 +44,6 @@ class Costs(costs.Costs):
     return layer.test.kept_by_client(block.size, block.count)
 
 
-def _check(structure: Structure) -> None:
-  """Raises ValueError for a network with sign tests that are too long."""
-  for layer in structure.activations:
-    assert isinstance(layer, ActivationStructure)
-    _ = layer.test
-
-
 OT = Mode(
   name='ot',
   client_offline=offline.ClientOffline,
@@ -62,6 +53,6 @@ OT = Mode(
   server_material=material.ServerMaterial,
   kept_in_files=True,
   costs=Costs,
-  check=_check,
-  activation=ActivationStructure,
+  check=structure.check,
+  activation=structure.ActivationStructure,
 )

@@ -13,7 +13,7 @@ import numpy as np
 from safenet_jax.protocol.delphi import client_offline, server_offline
 from safenet_jax.protocol.layers import millionaires
 from safenet_jax.protocol.layers.blocks import Block
-from safenet_jax.protocol.ot.structure import ActivationStructure
+from safenet_jax.protocol.layers.structure import ActivationStructure
 
 
 class _Image(client_offline.Image):
@@ -65,9 +65,7 @@ class ServerOffline(server_offline.ServerOffline):
       seed = randomness.bytes(millionaires.SEED_BYTES)
       self._channel.send('seed', seed)
       signs = np.frombuffer(randomness.bytes(block.size // 8), np.uint8)
-      return millionaires.offline_server(
-        layer.test, zeros, self._party.keys.delta, seed, signs
-      )
+      return millionaires.offline_server(layer.test, zeros, self._party.keys.delta, seed, signs)
 
   def _signs(self, layer: ActivationStructure, garbled) -> np.ndarray:
     return np.concatenate(

@@ -21,44 +21,42 @@ from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.material import ClientMaterial
 from safenet_jax.protocol.delphi.party import ClientParty
 from safenet_jax.protocol.layers import millionaires
-from safenet_jax.protocol.ot.structure import ActivationStructure
+from safenet_jax.protocol.layers.sign_test import SignTest
+from safenet_jax.protocol.layers.structure import ActivationStructure
+from safenet_jax.protocol.ot import structure
 from safenet_jax.transport.channel import Channel
 
-
-def _send(
-  channel: Channel,
-  tag: str,
-  layer: ActivationStructure,
-  images: int,
-  bits: Sequence[np.ndarray],
-  tables: Sequence[np.ndarray] = (),
-) -> None:
-  """Sends the bits of all blocks of all images, and the tables of each digit."""
-  packed = [
-    part.pack(table.reshape(part.shape)) for part, table in zip(layer.tables(images), tables)
-  ]
-  per_image = len(layer.blocks)
-  joined = [
-    np.concatenate(bits[start : start + per_image], axis=-1)
-    for start in range(0, len(bits), per_image)
-  ]
-  channel.send(tag, *packed, np.stack(joined))
+# Who sends each message of a sign test, and its name.
+MESSAGES = ('server', 'digits'), ('client', 'openings'), ('server', 'signs')
 
 
-def _receive(
-  channel: Channel, tag: str, layer: ActivationStructure, images: int, step: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-  """The bits of each block of each image; and the tables of each digit, [images, selected]."""
-  parts = layer.tables(images) if step == 0 else []
-  *packed, bits = channel.receive(
-    tag, [(np.uint8, (part.size,)) for part in parts] + [layer.opened(step, images)]
-  )
-  blocks = [
-    image[:, block.first // 8 : block.first // 8 + block.size // 8]
-    for image in bits
-    for block in layer.blocks
-  ]
-  return blocks, [part.unpack(data) for part, data in zip(parts, packed)]
+class _Exchange:
+  """The messages of one layer's sign tests, for a batch of images.
+
+  Bits are those of one block, uint8 [rows, size / 8]. Blocks come image by image.
+  """
+
+  def __init__(self, channel: Channel, layer: ActivationStructure, test: SignTest, images: int):
+    self._channel, self._layer, self._test, self._images = channel, layer, test, images
+    self._tables = structure.tables(layer, test, images)
+
+  def send(self, step: int, bits: Sequence[np.ndarray], tables: Sequence[np.ndarray] = ()) -> None:
+    """Sends the bits of all blocks, and in step 0 the tables of each digit, uint64 [all]."""
+    packed = [part.pack(table.reshape(part.shape)) for part, table in zip(self._tables, tables)]
+    joined = np.concatenate(bits, axis=-1).reshape(len(bits[0]), self._images, -1)
+    self._channel.send(MESSAGES[step][1], *packed, np.ascontiguousarray(joined.swapaxes(0, 1)))
+
+  def receive(self, step: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The bits of each block; and in step 0 the tables of each digit, [images, selected]."""
+    *packed, bits = self._channel.receive(
+      MESSAGES[step][1], structure.message(self._layer, self._test, self._images, step)
+    )
+    blocks = [
+      image[:, block.first // 8 : (block.first + block.size) // 8]
+      for image in bits
+      for block in self._layer.blocks
+    ]
+    return blocks, [part.unpack(data) for part, data in zip(self._tables, packed)]
 
 
 class ClientOnline(online.ClientOnline):
@@ -71,8 +69,9 @@ class ClientOnline(online.ClientOnline):
     self._steps: list[tuple[millionaires.ClientStep, np.ndarray]] = []
 
   def activation(self, name, layer, value):
-    if self._layers[name].test:
-      self._compare(self._layers[name])
+    found = self._layers[name]
+    if found.test:
+      self._compare(found, found.test)
     super().activation(name, layer, value)
 
   def _blocks(self, layer: ActivationStructure) -> Iterator[tuple]:
@@ -81,18 +80,19 @@ class ClientOnline(online.ClientOnline):
       for block, state in zip(layer.blocks, material.layers[layer.name].blocks, strict=True):
         yield state, (image, slice(block.first, block.end))
 
-  def _compare(self, layer: ActivationStructure) -> None:
+  def _compare(self, layer: ActivationStructure, test: SignTest) -> None:
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
-      images, answers, steps = len(self._materials), [], []
-      bits, tables = _receive(self._channel, 'digits', layer, images, 0)
+      exchange = _Exchange(self._channel, layer, test, len(self._materials))
+      answers, steps = [], []
+      bits, tables = exchange.receive(0)
       for (state, at), opened in zip(self._blocks(layer), bits, strict=True):
         answer, step = millionaires.answer_of_client(
           state, [table[at] for table in tables], opened, layer.form
         )
         answers.append(answer)
         steps.append(step)
-      _send(self._channel, 'openings', layer, images, answers)
-      bits, _ = _receive(self._channel, 'signs', layer, images, 2)
+      exchange.send(1, answers)
+      bits, _ = exchange.receive(2)
       self._steps = list(zip(steps, bits, strict=True))
 
   def _garbled(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
@@ -113,7 +113,8 @@ class ServerOnline(online.ServerOnline):
     if not layer.test:
       return super()._garbled(layer, mine, s)
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
-      images, flat = len(mine), s.reshape(len(mine), -1)
+      exchange = _Exchange(self._channel, layer, layer.test, len(mine))
+      flat = s.reshape(len(mine), -1)
       blocks = [
         (state, flat[image, block.first : block.end])
         for image, material in enumerate(mine)
@@ -121,8 +122,8 @@ class ServerOnline(online.ServerOnline):
       ]
       first = [millionaires.first_of_server(*block, layer.form) for block in blocks]
       tables = [np.concatenate(parts) for parts in zip(*(sent for sent, _, _ in first))]
-      _send(self._channel, 'digits', layer, images, [bits for _, bits, _ in first], tables)
-      received, _ = _receive(self._channel, 'openings', layer, images, 1)
+      exchange.send(0, [bits for _, bits, _ in first], tables)
+      received, _ = exchange.receive(1)
       # All materials of a party are of one session, and have its delta.
       delta = self._materials[0].delta
       last = [
@@ -130,8 +131,8 @@ class ServerOnline(online.ServerOnline):
         for (state, share), (_, _, step), answer in zip(blocks, first, received, strict=True)
       ]
       bits, words, shares = zip(*last)
-      _send(self._channel, 'signs', layer, images, bits)
+      exchange.send(2, bits)
       return (
-        np.concatenate(words).reshape(images, layer.selected),
-        np.concatenate(shares).reshape(images, *layer.garbled_shape),
+        np.concatenate(words).reshape(len(mine), layer.selected),
+        np.concatenate(shares).reshape(len(mine), *layer.garbled_shape),
       )

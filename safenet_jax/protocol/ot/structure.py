@@ -1,10 +1,9 @@
 """What both parties know of an activation layer, and the sizes of its messages."""
 
-import functools
-
 import numpy as np
 
-from safenet_jax.protocol.layers import millionaires, structure
+from safenet_jax.protocol.layers import sign_test, structure
+from safenet_jax.protocol.layers.sign_test import SignTest
 from safenet_jax.transport import packed_words
 
 
@@ -14,10 +13,9 @@ class ActivationStructure(structure.ActivationStructure):
   The instances of others are sign tests by transfers (`layers.millionaires`).
   """
 
-  @functools.cached_property
-  def test(self) -> millionaires.Comparison | None:
-    """The sign test of each instance; None without any, and with a max pool."""
-    return millionaires.comparison(self.form) if self.selected else None
+  @property
+  def test(self) -> SignTest | None:
+    return sign_test.sign_test(self.form) if self.selected else None
 
   @property
   def width(self) -> int:
@@ -30,21 +28,41 @@ class ActivationStructure(structure.ActivationStructure):
 
   @property
   def kept(self) -> int:
-    if not self.test:
-      return super().kept
-    padded = sum(block.size for block in self.blocks)
-    return self.test.kept_by_server(padded, self.instances)
+    return self.test.kept_by_server(_padded(self), self.instances) if self.test else super().kept
 
   def entering(self, share: np.ndarray) -> list[np.ndarray]:
     """The client's bits that enter each block, packed; of sign tests without the top ones."""
     found = super().entering(share)
     return [bits[:-1] for bits in found] if self.test else found
 
-  def tables(self, images: int) -> list[packed_words.Words]:
-    """How the tables of each digit are sent, for so many images."""
-    return [packed_words.Words((images, self.selected), d.width) for d in self.test.digits]
 
-  def opened(self, step: int, images: int) -> tuple[type, tuple[int, ...]]:
-    """The part with the bits of the online message `step`, 0 to 2: one image after another."""
-    padded = sum(block.size for block in self.blocks)
-    return np.uint8, (images, self.test.opened[step], padded // 8)
+def check(found: structure.Structure) -> None:
+  """Raises ValueError for a network with sign tests that are too long."""
+  for layer in found.activations:
+    if layer.selected:
+      sign_test.sign_test(layer.form)
+
+
+def tables(
+  layer: structure.ActivationStructure, test: SignTest, images: int
+) -> list[packed_words.Words]:
+  """How the tables of each digit are sent, for so many images."""
+  return [packed_words.Words((images, layer.selected), shape.width) for shape in test.digits]
+
+
+def message(
+  layer: structure.ActivationStructure, test: SignTest, images: int, step: int
+) -> list[tuple]:
+  """The parts of the online message `step`, 0 to 2: tables in the first one, and bits.
+
+  Bits are packed, [images, rows, size / 8] with the sizes of all blocks together.
+  """
+  parts: list[tuple] = []
+  if step == 0:
+    parts = [(np.uint8, (part.size,)) for part in tables(layer, test, images)]
+  return [*parts, (np.uint8, (images, test.opened[step], _padded(layer) // 8))]
+
+
+def _padded(layer: structure.ActivationStructure) -> int:
+  """Instances with the padding of all blocks."""
+  return sum(block.size for block in layer.blocks)

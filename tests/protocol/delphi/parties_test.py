@@ -52,7 +52,14 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
   joined = ledgers.join(ours, theirs)
   # In Delphi the image goes up, every activation layer is a round trip, and the logits come
   # down. In Gazelle every linear layer is a round trip too.
-  assert joined['phases']['online']['rounds'] == {'delphi': 8, 'gazelle': 15, 'ot': 8 + sum(form.relu > 0 for form in model.public.activations.values())}[mode]
+  assert (
+    joined['phases']['online']['rounds']
+    == {
+      'delphi': 8,
+      'gazelle': 15,
+      'ot': 8 + sum(form.relu > 0 for form in model.public.activations.values()),
+    }[mode]
+  )
   # Delphi's five flights and the names of what was prepared; the fifth is for garbled channels.
   garbled = any(form.relu for form in model.public.activations.values())
   if mode == 'delphi':

@@ -29,6 +29,7 @@ CASES = {
   'gazelle': (models.model, 'gazelle', 'logits'),
   'max pools': (models.pooled, 'delphi', 'class'),
   'gazelle class': (models.model, 'gazelle', 'class'),
+  'ot': (models.model, 'ot', 'logits'),
 }
 # Of all cases and parties together. The network's time for a message is milliseconds.
 QUICK, FULL = 2_000, 100_000
