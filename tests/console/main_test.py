@@ -11,6 +11,7 @@ import pytest
 
 from safenet_jax.console import main, serve
 from safenet_jax.protocol.service import bundle as bundles
+from safenet_jax.protocol.service.sessions import MODES
 from safenet_jax.transport import tls
 from tests.support import models
 
@@ -203,9 +204,13 @@ def test_inspect_says_what_a_bundle_is_and_what_an_inference_costs(folder, tmp_p
   assert rows['activation1'][2:] == ['2x2x4', '4', '0', '-']
   assert 'conv1          3x3 convolution, stride 2   2x2x4\n' in text
   assert 'outputs  logits, class of 3 classes' in text and 'shares of 56 bits' in text
-  costs = [line.split() for line in text.splitlines() if line.startswith(('delphi ', 'gazelle '))]
+  costs = [
+    line.split()
+    for line in text.splitlines()
+    if line.startswith(tuple(f'{mode} ' for mode in MODES))
+  ]
   assert [row[:2] for row in costs] == [
-    [mode, phase] for mode in ('delphi', 'gazelle') for phase in ('setup', 'offline', 'online')
+    [mode, phase] for mode in MODES for phase in ('setup', 'offline', 'online')
   ]
   # Without costs of a machine, no seconds.
   assert all(len(row) == 5 for row in costs) and 'seconds' not in text

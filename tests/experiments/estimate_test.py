@@ -98,5 +98,5 @@ def test_measured_units_are_what_an_estimate_takes():
   assert costs.memory.keys() == unit_costs.DEFAULT.memory.keys()
   # No party had JAX in it.
   assert 20e6 < costs.memory['process'] < 120e6
-  for mode in ('delphi', 'gazelle'):
+  for mode in ('delphi', 'gazelle', 'ot'):
     assert estimates.inference(models.calibrated().public, mode, costs).seconds('offline') > 0

@@ -6,7 +6,7 @@ import pytest
 from experiments.benchmarks import inference
 
 
-@pytest.fixture(scope='module', params=['delphi', 'gazelle'])
+@pytest.fixture(scope='module', params=['delphi', 'gazelle', 'ot'])
 def mode(request):
   return request.param
 
@@ -74,6 +74,6 @@ def test_a_link_is_waited_for(mode, records):
     assert seconds > least > far['rounds'][phase] * 0.04 > 0
     assert far['phases'][phase]['sent'] == near['phases'][phase]['sent']
   # That many round trips, beside a few milliseconds of work.
-  assert far['rounds']['online'] == {'delphi': 8, 'gazelle': 15}[mode]
+  assert far['rounds']['online'] == {'delphi': 8, 'gazelle': 15, 'ot': 15}[mode]
   assert seconds > before + 0.2
   assert far['agree'] == near['agree'] == 1

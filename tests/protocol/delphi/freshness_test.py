@@ -51,16 +51,18 @@ def check_keys(found):
   assert {len(rows) for rows in found.rows.values()} == {3}
 
 
-def test_tags_and_hash_keys_are_unique_over_phases_images_and_sessions(uses):
-  found = [views.run(models.model(), IMAGES, prepares=[2, 1]) for _ in range(2)]
+# Three outputs, two layers' products p c; and of both layers' blocks the select words, or with
+# words of 16 bits what 15 bits of the client's and two triples take beside these.
+@pytest.mark.parametrize('mode, keys', [('delphi', 3 + 2 + 2), ('ot', 3 + 2 + 2 * (15 + 4 + 1))])
+def test_tags_and_hash_keys_are_unique_over_phases_images_and_sessions(uses, mode, keys):
+  found = [views.run(models.model(), IMAGES, prepares=[2, 1], mode=mode) for _ in range(2)]
   names = [material.identifier for run in found for material in run.server]
   assert len(set(names)) == 6
   check_tags(uses)
   check_keys(uses)
   # Two directions of two sessions; an image has a tag in each.
   assert sorted(map(len, uses.tags.values())) == [3] * 8
-  # Three outputs, two layers' colours, two blocks' words.
-  assert len(uses.rows) == 2 * 3 * 7
+  assert len(uses.rows) == 2 * 3 * keys
 
 
 def test_a_tag_without_its_image_is_refused(monkeypatch):

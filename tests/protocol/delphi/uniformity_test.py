@@ -24,6 +24,7 @@ LIMIT = 6.0
 KINDS = {
   'delphi': ('delphi', models.model),
   'gazelle': ('gazelle', models.model),
+  'ot': ('ot', models.model),
   'max pools': ('delphi', models.pooled),
 }
 WEIGHTS = {
@@ -69,17 +70,18 @@ class InsecureZeroMasks(SystemRandomness):
 
 
 BOTH = {'server: masked 56', 'server: m', 'server: K', 'client: c', 'client: logits 56'}
+DELPHI = BOTH | {
+  'server: input 56',
+  'server: u',
+  "client: c'",
+  'client: alpha',
+  'client: share of logits',
+  'client: activation field',
+  'server: shares 28',
+}
 BARE = {
-  'delphi': BOTH
-  | {
-    'server: input 56',
-    'server: u',
-    "client: c'",
-    'client: alpha',
-    'client: share of logits',
-    'client: activation field',
-    'server: shares 28',
-  },
+  'delphi': DELPHI,
+  'ot': DELPHI,
   'gazelle': BOTH
   | {
     'server: differences 0',

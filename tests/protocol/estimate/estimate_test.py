@@ -15,10 +15,8 @@ from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.protocol.delphi import material
-from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.estimate import unit_costs, untrained
-from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import description, sessions
 from safenet_jax.transport import ledger as ledgers
 from tests.support import models, parties
@@ -112,8 +110,9 @@ def test_a_client_estimates_what_the_server_does(model):
   assert mine == theirs
 
 
+@pytest.mark.parametrize('mode', ['delphi', 'ot'])
 @pytest.mark.parametrize('name', CASES)
-def test_what_parties_keep_is_what_they_kept(model, name, monkeypatch):
+def test_what_parties_keep_is_what_they_kept(model, name, mode, monkeypatch):
   spend, held = material.ServerMaterial.spend, []
 
   def weighed(self, output):
@@ -121,14 +120,14 @@ def test_what_parties_keep_is_what_they_kept(model, name, monkeypatch):
     spend(self, output)
 
   monkeypatch.setattr(material.ServerMaterial, 'spend', weighed)
-  (ours,) = parties.run(model(name), small.IMAGES[:1]).client
-  structure = Structure.of(model(name).public)
+  (ours,) = parties.run(model(name), small.IMAGES[:1], mode=mode).client
+  structure = sessions.MODES[mode].structure(model(name).public)
   kept = sum(
     array.nbytes
     for key, array in ours.arrays().items()
     if not key.endswith(('/head', '/key'))  # some dozen bytes of a block
   )
-  assert DELPHI.costs.held(structure)['client'] == kept
+  assert sessions.MODES[mode].costs.held(structure)['client'] == kept
   assert [material.ServerMaterial.size(structure, 'logits')] == held
 
 
@@ -141,7 +140,11 @@ def cnn7():
     for name, plan in inference.PLANS.items()
   }
   cases = [('delphi', name, name) for name in inference.PLANS]
-  cases += [('gazelle', name, f'gazelle_{name}') for name in ('all_relu', 'channel_80')]
+  cases += [
+    (mode, name, f'{mode}_{name}')
+    for mode in ('gazelle', 'ot')
+    for name in ('all_relu', 'channel_80')
+  ]
   return {at: estimates.inference(served[name].public, mode) for mode, name, at in cases}
 
 
@@ -203,7 +206,7 @@ def test_a_link_adds_its_latency_and_bytes():
 def test_what_cannot_be_served_is_refused(model):
   with pytest.raises(ValueError, match='max pools are not served in the mode gazelle'):
     estimates.inference(model('max pool').public, 'gazelle')
-  with pytest.raises(ValueError, match="mode 'cheetah', want one of delphi, gazelle"):
+  with pytest.raises(ValueError, match="mode 'cheetah', want one of delphi, gazelle, ot"):
     estimates.inference(model('mixed').public, 'cheetah')
   with pytest.raises(ValueError, match='no unit cost of client session'):
     estimates.inference(model('mixed').public, costs=unit_costs.UnitCosts({}, {}))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from safenet_jax.protocol.delphi import message_shapes
-from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import commands, description, sessions
 from safenet_jax.protocol.service import server as servers
@@ -19,7 +18,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 2), dtype=np.uint8)
 
 
 def size(model, mode='delphi'):
-  return sessions.MODES[mode].server_material.size(Structure.of(model.public), 'logits')
+  served = sessions.MODES[mode]
+  return served.server_material.size(served.structure(model.public), 'logits')
 
 
 def serve(model, **options):

@@ -18,7 +18,7 @@ MODEL = models.model()
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 2), np.uint8)
 
 
-@pytest.fixture(scope='module', params=['delphi', 'gazelle'])
+@pytest.fixture(scope='module', params=['delphi', 'gazelle', 'ot'])
 def server(request):
   with servers.Server(
     MODEL, context=None, options=servers.ServerOptions(mode=request.param)

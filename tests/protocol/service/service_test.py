@@ -81,7 +81,7 @@ def test_gazelle_is_served_as_delphi_is(files, model):
       assert 'offline' not in pooled.ledger.record()['phases']
     with pytest.raises(ValueError, match='mode gazelle, want none: its preparations stay'):
       connect(baseline, files, directory='somewhere')
-  with pytest.raises(ValueError, match="mode 'other', want one of delphi, gazelle"):
+  with pytest.raises(ValueError, match="mode 'other', want one of delphi, gazelle, ot"):
     servers.Server(model, context=None, options=servers.ServerOptions(mode='other'))
 
 

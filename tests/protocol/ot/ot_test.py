@@ -1,0 +1,211 @@
+"""The mode with sign tests by transfers: its messages, what serves once, and what it costs.
+
+That all modes compute what the integer reference does is in `parties_test`; that every message
+is uniform is in `uniformity_test`, and bit by bit in `millionaires_test`.
+"""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import pytest
+
+from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
+from safenet_jax.protocol.layers import millionaires
+from safenet_jax.protocol.ot import online
+from safenet_jax.protocol.ot.mode import OT
+from safenet_jax.protocol.service import client as clients
+from safenet_jax.protocol.service import server as servers
+from safenet_jax.transport import ledger as ledgers
+from safenet_jax.transport.channel import Channel
+from safenet_jax.transport.frames import ProtocolError
+from tests.support import marginals, models, parties, views
+
+IMAGES = np.zeros((4, 8, 8, 2), np.uint8)
+# Deviations of the normal distribution. What leaks is tens of them off.
+LIMIT = 6.0
+
+
+def bytes_of(run):
+  """Bytes by phase, layer and primitive."""
+  record = ledgers.join(*(ledger.record() for ledger in run.ledgers))
+  found = {}
+  for row in record['rows']:
+    key = row['phase'], row['layer'], row['primitive']
+    found[key] = found.get(key, 0) + row['bytes']
+  return found
+
+
+def test_what_a_sign_test_takes_is_counted_by_hand():
+  ot, delphi = (
+    bytes_of(parties.run(models.model(), IMAGES[:1], mode=mode)) for mode in ('ot', 'delphi')
+  )
+  # 256 values of 16 bits, and 16 of them padded to 64: 20 transfers of 4 bytes each.
+  headers = range(200)
+  assert ot['offline', 'all', 'labels'] - 4 * 20 * (256 + 64) in headers
+  assert ot['offline', 'activation0', 'comparison'] - 16 in headers
+  # Digits of 5 bits: tables of 62, 62 and 31 bits; 2 + 5 + 3 bits beside them.
+  assert ot['online', 'activation0', 'comparison'] - 256 * (62 + 62 + 31 + 10) // 8 in headers
+  assert ('offline', 'activation0', 'garbling') not in ot
+  assert delphi['offline', 'activation0', 'garbling'] > 256 * 32 * 15
+  # The rest is Delphi's, but for the labels of the server's bits.
+  labels = 256 * 16 * 16
+  row = 'online', 'activation0', 'activation'
+  assert delphi[row] - ot[row] - labels in range(20)
+  same = [key for key in ot if key[2] in ('linear', 'polynomial', 'truncation', 'transfers')]
+  assert len(same) > 10 and all(ot[key] == delphi[key] for key in same)
+
+
+def test_max_pools_are_garbled_as_in_delphi():
+  found = bytes_of(parties.run(models.pooled(), IMAGES[:1], mode='ot'))
+  assert ('offline', 'activation0', 'garbling') in found
+  assert ('offline', 'activation1', 'comparison') in found
+
+
+def labels(arrays):
+  return {row.tobytes() for array in arrays for row in array.reshape(-1, 2)}
+
+
+def test_the_client_has_one_label_of_each_choice():
+  run = views.run(models.model(), IMAGES, mode='ot')
+  delta = run.server_keys.delta
+  for mine, theirs in zip(run.client, run.server, strict=True):
+    for name, layer in mine.layers.items():
+      for client, server in zip(layer.blocks, theirs.layers[name].blocks, strict=True):
+        # Of a, and of x and y of the last triple: the choices are the bits that it kept.
+        choices = np.stack([client.mask, *client.triples[-1, :2]])
+        bits = np.unpackbits(choices, axis=1, bitorder='little').astype(np.uint64)
+        np.testing.assert_array_equal(client.labels ^ server.labels, bits[..., None] * delta)
+        assert 0.3 < bits.mean() < 0.7
+  held = labels(b.labels for m in run.client for layer in m.layers.values() for b in layer.blocks)
+  assert len(held) == 4 * 3 * (256 + 64)
+  other = labels([np.frombuffer(b''.join(held), np.uint64).reshape(-1, 2) ^ delta])
+  assert not held & other and delta.tobytes() not in held
+
+
+def coins(run):
+  """By name the bits that hide what is sent in place of garbled tables, uint64 [images, all]."""
+  found = {'a': [], 'p': [], 'client': [], 'server': [], 'M': []}
+  for mine, theirs in zip(run.client, run.server, strict=True):
+    client = [block for layer in mine.layers.values() for block in layer.blocks]
+    server = [block for layer in theirs.layers.values() for block in layer.blocks]
+    found['a'].append([block.mask for block in client])
+    found['p'].append([block.signs for block in server])
+    found['client'].append([block.triples for block in client])
+    found['server'].append([block.triples[:, :2] for block in server])
+    found['M'].append([block.firsts for block in server])
+  return {
+    name: np.stack(
+      [
+        np.unpackbits(np.concatenate([part.reshape(-1) for part in parts])).astype(np.uint64)
+        for parts in images
+      ]
+    )
+    for name, images in found.items()
+  }
+
+
+def foreseen(found):
+  """Names of coins that are not fair, or that another image has too."""
+  return {
+    name
+    for name, (one, *others) in found.items()
+    if marginals.unfair(one) > LIMIT
+    or any(marginals.unfair(one ^ other) > LIMIT for other in others)
+  }
+
+
+def test_what_hides_messages_is_fair_and_every_images_own():
+  run = views.run(models.zeroed(models.model()), IMAGES, mode='ot')
+  # z is the product of shares: not by itself uniform.
+  assert not foreseen(coins(run))
+
+
+class InsecureSameBytes(SystemRandomness):
+  """Bytes are the same every time; all else is as it should be."""
+
+  def bytes(self, size):
+    return InsecureSeededRandomness(size).bytes(size)
+
+
+def test_what_is_foreseen_is_noticed():
+  """So the test above fails without what the parties draw."""
+  for party, names in (('client', {'a', 'client'}), ('server', {'p'})):
+    randomness = {party: InsecureSameBytes()}
+    run = views.run(models.zeroed(models.model()), IMAGES, mode='ot', **randomness)
+    assert foreseen(coins(run)) >= names
+
+
+class Silent:
+  """A channel on which nothing may be sent."""
+
+  def scope(self, **keys):
+    del keys
+    return contextlib.nullcontext()
+
+
+def test_material_serves_once_and_is_refused_before_the_first_byte():
+  model = models.model()
+  run = parties.run(model, IMAGES[:2], mode='ot')
+  set_up = Silent(), model, *parties.set_up(model, 'ot')
+  with pytest.raises(ValueError, match='used before'):
+    online.ClientOnline(parties.client_party(*set_up), 'logits', run.client).run(IMAGES[:2])
+  with pytest.raises(ValueError, match='used before'):
+    online.ServerOnline(parties.server_party(*set_up), 'logits', run.server).run()
+
+
+def test_preparations_in_files_are_the_same_and_serve_later(tmp_path):
+  model = models.calibrated()
+  run = parties.run(model, IMAGES[:1], mode='ot')
+  (mine,) = run.client
+  again = type(mine).from_arrays(mine.identifier, mine.arrays())
+  for name, layer in mine.layers.items():
+    for block, other in zip(layer.blocks, again.layers[name].blocks, strict=True):
+      assert type(other) is millionaires.ClientBlock
+      for part, value in block._asdict().items():
+        np.testing.assert_array_equal(getattr(other, part), value)
+  options = servers.ServerOptions(mode='ot')
+  with servers.Server(model, context=None, options=options) as server:
+    with clients.Client(*server.address, context=None, directory=tmp_path) as client:
+      client.prepare(2)
+    with clients.Client(*server.address, context=None, directory=tmp_path) as client:
+      assert client.prepared == 2
+      found = client.infer(IMAGES[:2])
+      assert 'offline' not in client.ledger.record()['phases']
+  np.testing.assert_allclose(found, model.logits(IMAGES[:2]), atol=0.05)
+
+
+@pytest.mark.parametrize('tag, party', [(t, p) for p, t in online.MESSAGES] + [('seed', 'server')])
+def test_a_message_of_another_size_is_refused(tag, party, monkeypatch):
+  send, receive, errors = Channel.send, Channel.receive, []
+
+  def alter(self, name, *values):
+    if name == tag:
+      values = [v[:-1] if isinstance(v, bytes) else v[..., :-1].copy() for v in values]
+    send(self, name, *values)
+
+  def record(self, *args):
+    try:
+      return receive(self, *args)
+    except ProtocolError as error:
+      errors.append((self.peer, str(error)))
+      raise
+
+  monkeypatch.setattr(Channel, 'send', alter)
+  monkeypatch.setattr(Channel, 'receive', record)
+  with pytest.raises(ProtocolError):
+    views.run(models.model(), IMAGES[:1], mode='ot')
+  assert any(sender == party and f"message '{tag}' has" in error for sender, error in errors)
+
+
+def test_sign_tests_that_are_too_long_are_refused():
+  model = models.model()
+  form = model.public.activations['activation1']
+  long = dataclasses.replace(form, sign_bits=31, select_bits=31)
+  public = models.altered(
+    model, activations=model.public.activations | {'activation1': long}
+  ).public
+  with pytest.raises(ValueError, match='sign tests of 23 bits in the mode ot, want 1 to 22'):
+    OT.structure(public)
+  # With a max pool they are garbled, however long they are.
+  assert OT.structure(models.pooled().public).activations[0].test is None
