@@ -30,6 +30,7 @@ COLUMNS = {
   'protocol.delphi': 3,
   'protocol.simulation': 4,
   'protocol.gazelle': 3,
+  'protocol.ot': 4,
   'protocol.service': 3,
   'protocol.estimate': 3,
   'console': 4,

@@ -6,7 +6,7 @@ It needs neither images nor a workdir. The last line is the number of all activa
 plan it also says how many bytes and seconds, and how much memory, a private inference will take:
 
   python -m experiments.describe --config=experiments/configs/cnn7_cifar10.py --plan=plan.json \
-    [--mode=gazelle] [--costs=FILE of experiments.benchmark --suite=units]
+    [--mode=ot] [--costs=FILE of experiments.benchmark --suite=units]
 """
 
 from absl import flags
@@ -31,7 +31,7 @@ PLAN = flags.DEFINE(
   'A plan.json; what an inference under this plan costs is printed too.',
 )
 MODE = flags.DEFINE_enum(
-  'mode', sessions.DEFAULT, list(sessions.MODES), 'How linear layers are served, with --plan.'
+  'mode', sessions.DEFAULT, list(sessions.MODES), 'How layers are served, with --plan.'
 )
 COSTS = flags.DEFINE(
   launcher.Path(),

@@ -25,9 +25,8 @@ class SignTest:
 
   def __post_init__(self):
     if not 1 <= self.width <= 1 + _MOST[-1]:
-      raise ValueError(
-        f'sign tests of {self.width} bits in the mode ot, want 1 to {1 + _MOST[-1]}: use delphi'
-      )
+      width, most = self.width, 1 + _MOST[-1]
+      raise ValueError(f'sign tests of {width} bits in the mode ot, want 1 to {most}: use delphi')
 
   @property
   def digits(self) -> tuple[Shape, ...]:
