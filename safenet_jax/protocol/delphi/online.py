@@ -19,7 +19,7 @@ messages show nothing.
 A batch of images takes one preparation each, and no more round trips than one image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -243,21 +243,14 @@ class ServerOnline(share_walks.Local):
     layer, form = self._layers[name], self._layers[name].form
     mine = [material.layers[name] for material in self._materials]
     messages = Messages(layer, self.bits, len(mine))
+    finish = self._garbled(layer, mine, s[..., : form.relu]) if layer.blocks else None
+    parts = [self._polynomial(layer, mine, s[..., form.relu :])] if form.polynomial else []
+    if finish is not None:
+      parts.insert(0, finish())
     values, shares = [], []
-    if layer.blocks:
-      *found, rho = self._garbled(layer, mine, s[..., : form.relu])
-      values += found
+    for *sent, rho in parts:
+      values += sent
       shares.append(rho)
-    if form.polynomial:
-      with self._channel.scope(phase='online', layer=name, primitive='polynomial'):
-        pads, betas = (
-          np.concatenate(parts, axis=1) for parts in zip(*((m.pads, m.betas) for m in mine))
-        )
-        deltas, rho = polynomial.online_server(
-          np, s[..., form.relu :], self._party.model.polynomials[name], pads, betas, form, self.bits
-        )
-        values.append(deltas)
-        shares.append(rho)
     outputs = layer.outputs(self.bits)
     with self._channel.scope(phase='online', layer=name, primitive='truncation'):
       shares = [
@@ -279,10 +272,24 @@ class ServerOnline(share_walks.Local):
         axis=-1,
       )
 
-  def _garbled(self, layer: ActivationStructure, mine, s) -> tuple:
-    """What is sent for a layer's circuits, and the server's share of what they give, [B, ...]."""
+  def _garbled(self, layer: ActivationStructure, mine, s) -> Callable[[], tuple]:
+    """A function that gives what is sent for a layer's circuits, and the server's share, [B, ...].
+
+    The share is of what the circuits give. Other modes wait for the client there, so that
+    the caller computes polynomials before.
+    """
     with self._channel.scope(phase='online', layer=layer.name, primitive='labels'):
-      return (self._max_pool if layer.form.maximum else self._relu)(layer, mine, s)
+      found = (self._max_pool if layer.form.maximum else self._relu)(layer, mine, s)
+      return lambda: found
+
+  def _polynomial(self, layer: ActivationStructure, mine, s) -> tuple[np.ndarray, np.ndarray]:
+    """The message delta of polynomial channels, and the server's share of their values."""
+    with self._channel.scope(phase='online', layer=layer.name, primitive='polynomial'):
+      pads, betas = (
+        np.concatenate(parts, axis=1) for parts in zip(*((m.pads, m.betas) for m in mine))
+      )
+      coefficients = self._party.model.polynomials[layer.name]
+      return polynomial.online_server(np, s, coefficients, pads, betas, layer.form, self.bits)
 
   def _relu(self, layer: ActivationStructure, mine, s):
     found: tuple[list[np.ndarray], ...] = ([], [], [])

@@ -2,57 +2,67 @@
 
 The input is y = c + s: the client has the share c and knows it offline, the server gets its
 share s online. The result is b y, where the bit b says whether y >= 0. As in `relu`, b is
-decided on words of w = k - t bits: the low k bits of each share, without the lowest t. With
-top bits h_c and h_s and other bits C and S' of the two words,
+decided on words of w = k - t bits: the low k bits of each share, without the lowest t. The
+words' top bits are h_c and h_s, their other bits C and S'. The carry of C + S' decides:
 
-    b = 1 xor h_c xor h_s xor lt,   lt = (C + S' carries) = (S < C),   S = 2^(w-1) - 1 - S'
+    b = 1 xor h_c xor h_s xor lt,   lt = (S < C),   S = 2^(w-1) - 1 - S'
 
-lt comes from digits of C and S, as in CrypTFlow2 (eprint 2020/1002, section 3.1; Cheetah,
-eprint 2022/207, section 4). lt_i = (S_i < C_i) and eq_i = (S_i = C_i) are shares by
-transfers of one entry of a table (`crypto.oblivious_transfer.table_transfer`), whose receiver
-is the client: its choices, the bits of C, are known offline. Digits are put together by
+This is the millionaires' protocol of CrypTFlow2 (eprint 2020/1002, section 3.1) and Cheetah
+(eprint 2022/207, section 4). C and S are cut into digits. For the digits i, the parties get
+shares of the bits lt_i = (S_i < C_i) and eq_i = (S_i = C_i) from a table that the server
+sends, of which the client can open the entry C_i (`crypto.oblivious_transfer.table_transfer`).
+With i above j, two digits are put together by
 
-    lt_ij = lt_i xor eq_i lt_j,   eq_ij = eq_i eq_j      i above j
+    lt_ij = lt_i xor eq_i lt_j,   eq_ij = eq_i eq_j
 
-with triples for the ANDs (`crypto.oblivious_transfer.and_triples`). With at most four digits
-these are two levels: first the digits of either half, then both halves. All transfers are
-correlated ones with the client as receiver. Its choices in triples are uniform bits.
+Each AND takes a triple (`crypto.oblivious_transfer.and_triples`). There are at most four
+digits, and so two levels of ANDs: of the digits in each half, then of both halves. In all
+transfers the client chooses: with the bits of C, and with bits that it draws for triples.
 
              client                                   server
-  offline      ---- choices: bits of C, x and y of triples, a ---->
-               <--- seed of the hash keys ----------------
-               u' + v' = p c (one transfer, the server chooses p)
-  online       <--- tables; its part of d, e of level 1 ---
-               ---- its part of d, e of both levels; f ---->
-               <--- its part of d, e of level 2; g; word ---
+  offline      ---- choices: C; x and y of triples; a ---->
+               <--- seed of the hash keys -----------------
+             u' + v' = p c (one transfer, the server chooses p)
+  online       <--- tables; parts of d, e of level 1 ------
+               ---- parts of d, e of both levels; f ------>
+               <--- part of d, e of level 2; g; word ------
              v as in `relu`                           rho as in `relu`
 
-Of level 2, with digits' halves i and j, shares are marked by the party that has them, x, y and
-z = x y are the bits of its triple, and d = eq_i xor x, e = lt_j xor y are known to both:
+Now to level 2, with i and j for the upper and the lower half. x, y and z = x y are the bits of
+its triple, and an index c or s marks a party's share. Both parties know d = eq_i xor x and
+e = lt_j xor y, once each has told its parts of them. Then b = b_c xor b_s for
 
-    lt   = lt_i xor z xor d y xor e x xor d e
-    b_c  = h_c xor lt_i_c xor z_c xor d y_c xor e x_c
-    b_s  = 1 xor h_s xor lt_i_s xor z_s xor d y_s xor e x_s xor d e
-    f    = h_c xor lt_i_c xor z_c xor a
-    g    = b_s xor p
+    b_c = h_c xor lt_i_c xor z_c xor d y_c xor e x_c
+    b_s = 1 xor h_s xor lt_i_s xor z_s xor d y_s xor e x_s xor d e
 
-so that b = b_c xor b_s = (b_c xor g) xor p. For the bits a, x_c and y_c, its choices, the client
-has the labels t = q xor bit delta. So it has a label of its bit E = b_c xor g for free:
+The select of `relu` wants b = E xor p, where p is a bit that the server drew offline, and E is
+a bit of the client with a label. So the server sends g, and E is b_c xor g:
 
-    t_a xor d t_y xor e t_x = L_E,   L_0 = q_a xor d q_y xor e q_x xor (f xor g) delta
+    g = b_s xor p
 
-and L_1 = L_0 xor delta, because b_c = f xor a xor d y_c xor e x_c. With E as colour, L_0 and
-L_1 as output labels, p, u', v', word and rho, the select is that of `relu`.
+The label of E comes from those of transfers. For a choice r the client has t = q xor r delta,
+the server has q and delta. XORs of labels are labels of XORs. The client has labels of x_c
+and y_c, and of a random bit a, with which it tells the server the rest of b_c:
 
-What the client sees: every entry of the tables that it did not choose is under a hash that it
-does not have, and the chosen one is its share, uniform because the server's is. The server's
-parts of d and e are under the server's bits of triples, each of which holds a hash that the
-client has not. g is under p, of which it holds nothing but v'. The word is as in `relu`.
+    f = h_c xor lt_i_c xor z_c xor a,   so that   b_c = f xor a xor d y_c xor e x_c
+
+    client      L_E = t_a xor d t_y xor e t_x
+    server      L_0 = q_a xor d q_y xor e q_x xor (f xor g) delta,   L_1 = L_0 xor delta
+
+With E as the colour and L_0 and L_1 as the output labels, the rest is as in `relu`: p, u', v',
+the select word, v and rho. With one digit or none there is no level 2, and E has the label of
+a alone.
+
+What the client sees:
+ - Of a table, the entries that it did not choose are under hashes that it does not have. The
+   chosen one is its share, and uniform because the server's share is.
+ - The server's parts of d and e are under x_s and y_s. Each of these holds a hash that the
+   client does not have.
+ - g is under p, of which the client knows nothing but its share v' of p c.
+ - The word is as in `relu`.
 
 What the server sees: the client's parts of d and e are under x_c and y_c, and f is under a.
-These are choices of transfers, drawn for this use alone. What it computes are shares.
-
-With less than two digits there is no level 2, and E has the label of a alone.
+These are choices of transfers, of which it learns nothing, and serve once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,6 +131,7 @@ class ServerBlock(NamedTuple):
     return sum(part.nbytes for part in self if isinstance(part, np.ndarray))
 
 
+# What a block gets later: c, and the shares of p c.
 _LATER = np.empty(0, np.uint64)
 
 

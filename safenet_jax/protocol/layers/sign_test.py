@@ -11,9 +11,9 @@ import numpy as np
 from safenet_jax.crypto.oblivious_transfer.table_transfer import Shape
 from safenet_jax.fixed_point.formats import ActivationFormat
 
-# The most bits that one, two, three and four digits take. Longer digits have tables that are
-# sent online, more digits take more triples: with these limits both together are fewest.
-# The last are the most that tables can have.
+# The most bits that one, two, three and four digits take. Longer digits have larger tables, which
+# are sent online. More digits take more triples, two transfers each. Near these limits both cost
+# about the same. The last one is the most that tables can have.
 _MOST = 5, 9, 16, 21
 
 

@@ -13,7 +13,7 @@ The tables and bits are the messages of `layers.millionaires`, which says why th
 nothing. All else is as in Delphi's mode.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -109,30 +109,36 @@ class ClientOnline(online.ClientOnline):
 class ServerOnline(online.ServerOnline):
   """The server's walk through the network."""
 
-  def _garbled(self, layer: ActivationStructure, mine, s) -> tuple:
+  def _garbled(self, layer: ActivationStructure, mine, s) -> Callable[[], tuple]:
     if not layer.test:
       return super()._garbled(layer, mine, s)
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
       exchange = _Exchange(self._channel, layer, layer.test, len(mine))
       flat = s.reshape(len(mine), -1)
+      # A batch may have preparations of several sessions, each with a delta of its own.
       blocks = [
-        (state, flat[image, block.first : block.end])
+        (state, flat[image, block.first : block.end], self._materials[image].delta)
         for image, material in enumerate(mine)
         for block, state in zip(layer.blocks, material.blocks, strict=True)
       ]
-      first = [millionaires.first_of_server(*block, layer.form) for block in blocks]
+      first = [millionaires.first_of_server(state, share, layer.form) for state, share, _ in blocks]
       tables = [np.concatenate(parts) for parts in zip(*(sent for sent, _, _ in first))]
       exchange.send(0, [bits for _, bits, _ in first], tables)
-      received, _ = exchange.receive(1)
-      # All materials of a party are of one session, and have its delta.
-      delta = self._materials[0].delta
-      last = [
-        millionaires.last_of_server(state, step, answer, share, delta, layer.form)
-        for (state, share), (_, _, step), answer in zip(blocks, first, received, strict=True)
-      ]
-      bits, words, shares = zip(*last)
-      exchange.send(2, bits)
-      return (
-        np.concatenate(words).reshape(len(mine), layer.selected),
-        np.concatenate(shares).reshape(len(mine), *layer.garbled_shape),
-      )
+
+    def finish() -> tuple[np.ndarray, np.ndarray]:
+      with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
+        received, _ = exchange.receive(1)
+        last = [
+          millionaires.last_of_server(state, step, answer, share, delta, layer.form)
+          for (state, share, delta), (_, _, step), answer in zip(
+            blocks, first, received, strict=True
+          )
+        ]
+        bits, words, shares = zip(*last)
+        exchange.send(2, bits)
+        return (
+          np.concatenate(words).reshape(len(mine), layer.selected),
+          np.concatenate(shares).reshape(len(mine), *layer.garbled_shape),
+        )
+
+    return finish
