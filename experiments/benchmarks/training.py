@@ -51,8 +51,8 @@ def rows() -> Iterator[Row]:
   for name in names:
     architecture, width = NETWORKS[name]
     network = architectures.build(architecture, width=width)
-    runs = {'scan': _ours(network, STEPS), 'alone': _ours(network, 1)}
-    runs['planned'] = _ours(network, STEPS, polynomials=True)
+    runs = {'scan': ours(network, STEPS), 'alone': ours(network, 1)}
+    runs['planned'] = ours(network, STEPS, polynomials=True)
     if torch is not None:
       runs['torch'] = _in_a_row(torch_step(network), STEPS)
     seconds = alternate(runs)
@@ -102,7 +102,8 @@ def start(network: Network, options: members.Training) -> tuple[members.Member, 
   return members.all_relu(variables, 0.01, network, options), task
 
 
-def _ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[], None]:
+def ours(network: Network, steps: int, polynomials: bool = False) -> Callable[[], None]:
+  """A run of so many training steps of an all-ReLU member, in one scan."""
   member, task = start(network, members.Training(batch_size=BATCH, polynomials=polynomials))
   member = jax.tree.map(jnp.copy, member)
   batches = jnp.arange(steps * BATCH, dtype=jnp.int32).reshape(steps, BATCH)

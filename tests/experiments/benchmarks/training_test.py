@@ -33,5 +33,5 @@ def test_rows_give_a_speed_and_the_cost_of_a_scan(monkeypatch):
 
 def test_the_yardstick_is_missing_without_pytorch(monkeypatch):
   monkeypatch.setattr(training, 'torch', None)
-  monkeypatch.setattr(training, '_ours', lambda *_, **__: lambda: None)
+  monkeypatch.setattr(training, 'ours', lambda *_, **__: lambda: None)
   assert next(training.rows()).floor is None
