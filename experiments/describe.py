@@ -7,6 +7,9 @@ plan it also says how many bytes and seconds, and how much memory, a private inf
 
   python -m experiments.describe --config=experiments/configs/cnn7_cifar10.py --plan=plan.json \
     [--mode=ot] [--costs=FILE of experiments.benchmark --suite=units]
+
+--link=wan, --link=lan or --link=RATE,RTT (bits a second, seconds) sets all modes side by side, and
+names the one that is cheapest over that network.
 """
 
 from absl import flags
@@ -19,7 +22,7 @@ from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.estimate import estimate as estimates
-from safenet_jax.protocol.estimate import unit_costs, untrained
+from safenet_jax.protocol.estimate import links, unit_costs, untrained
 from safenet_jax.protocol.service import sessions
 from safenet_jax.report import estimates as reports
 from safenet_jax.report import tables
@@ -39,6 +42,11 @@ COSTS = flags.DEFINE(
   None,
   'With --plan: JSON file that experiments.benchmark --suite=units wrote on your machine.',
 )
+LINK = flags.DEFINE_string(
+  'link',
+  None,
+  'With --plan: lan, wan or RATE,RTT (bits a second, seconds), to compare all modes over it.',
+)
 
 
 def _show(console, title, header, rows, left: int, total: bool) -> None:
@@ -56,13 +64,21 @@ def _estimate(console, config, net, path: str) -> None:
   costs = unit_costs.DEFAULT if COSTS.value is None else unit_costs.load(COSTS.value)
   plan = plans.load(path, config.model.name, len(networks.activation_channels(net)))
   mode = MODE.value or sessions.DEFAULT
-  found = estimates.inference(untrained.model(net, plan).public, mode, costs)
+  model = untrained.model(net, plan).public
+  found = estimates.inference(model, mode, costs)
   names = [shape.name for shape in records.shapes(net.layers, net.input_shape)]
   title = f'one private inference under {path}, {mode}, estimated: MB and seconds'
   _show(console, title, *reports.layers(found, names), left=1, total=False)
   _show(console, '', *reports.totals(found), left=1, total=True)
   for line in reports.lines(found):
     console.print(line, highlight=False, soft_wrap=True)
+  if LINK.value is not None:
+    link = links.parse(LINK.value)
+    served, refused = estimates.modes(model, costs)
+    title = f'every mode over {link}: MB both ways, and seconds'
+    _show(console, title, *reports.modes(served, link), left=1, total=False)
+    for line in reports.choice(served, refused, link):
+      console.print(line, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -75,8 +91,9 @@ def main() -> None:
   _show(console, title, *tables.architecture(net), left=2, total=True)
   if PLAN.value is not None:
     _estimate(console, config, net, PLAN.value)
-  elif COSTS.value is not None:
-    raise ValueError('--costs without --plan, want the plan whose inference to estimate')
+  elif COSTS.value is not None or LINK.value is not None:
+    name = 'link' if COSTS.value is None else 'costs'
+    raise ValueError(f'--{name} without --plan, want the plan whose inference to estimate')
   print(f'activations: {sum(networks.relu_counts(net))}')
 
 

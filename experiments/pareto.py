@@ -28,7 +28,7 @@ import rich.table
 from experiments.lib import from_config, launcher
 from experiments.lib import settings as checks
 from safenet_jax.approximation import plans
-from safenet_jax.protocol.estimate import estimate, untrained
+from safenet_jax.protocol.estimate import estimate, links, untrained
 from safenet_jax.report import figures, sweeps
 from safenet_jax.workdir import Workdir
 
@@ -114,7 +114,7 @@ def _served(overrides: dict[str, Any], plan: dict[str, Any]) -> sweeps.Served:
     )
     found = estimate.inference(model.public)
     megabytes = sum(map(found.bytes, ('offline', 'online'))) / 1e6
-    seconds = sum(found.seconds(phase, estimate.LAN) for phase in ('offline', 'online'))
+    seconds = sum(found.seconds(phase, links.LAN) for phase in ('offline', 'online'))
   except ValueError as error:  # such as a layer whose every channel is pruned
     logging.warning('%s: %s', name(overrides), str(error))
   accuracy = plan['validation_accuracy']['planned']

@@ -128,11 +128,11 @@ def _map(shape: tuple[int, ...]) -> jax.Array:
 def _linear(layer: layers.LayerShape, kind: str) -> Operation:
   """One of the three products of a convolution or a dense layer."""
   x, y = _map(layer.input_shape), _map(layer.output_shape)
+  shape: tuple[int, ...] = (x.shape[-1], y.shape[-1])
+  apply: Callable = jnp.dot
   if isinstance(layer.layer, layers.Conv):
-    shape = (layer.layer.kernel, layer.layer.kernel, x.shape[-1], y.shape[-1])
+    shape = (layer.layer.kernel, layer.layer.kernel, *shape)
     apply = functools.partial(convolution.convolve, stride=layer.layer.stride)
-  else:
-    shape, apply = (x.shape[-1], y.shape[-1]), jnp.dot
   kernel = jax.random.normal(jax.random.key(0), shape)
   # Products with the border's zeros are counted too.
   operations = 2.0 * y.size * kernel.size / kernel.shape[-1]

@@ -8,10 +8,9 @@ from safenet_jax.console import options, tables
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.estimate import estimate as estimates
-from safenet_jax.protocol.estimate import unit_costs
+from safenet_jax.protocol.estimate import links, unit_costs
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
-from safenet_jax.protocol.service import sessions
 
 USAGE = 'BUNDLE [options]'
 DESCRIPTION = (
@@ -31,17 +30,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     metavar='FILE',
     help="a machine's costs, for seconds: JSON of the benchmark's suite units",
   )
+  parser.add_argument(
+    '--link',
+    type=options.text,
+    metavar='LINK',
+    help='lan, wan, or RATE,RTT (bits a second, seconds): which mode is cheapest over it',
+  )
 
 
 def run(arguments: argparse.Namespace) -> None:
   """Prints what the bundle is, and then what an inference costs."""
   path = os.path.expanduser(arguments.bundle)
   costs = unit_costs.load(os.path.expanduser(arguments.costs)) if arguments.costs else None
+  link = links.parse(arguments.link) if arguments.link else None
   model = bundles.load(path)
   size = os.stat(path).st_size
   amount = f'{size / 1e6:.2f} MB' if size >= 1e5 else f'{size / 1e3:.2f} kB'
   print(f'{path}: {amount}, with the weights: for its owner alone\n')
-  for line in (*facts(model), '', *price(model, costs)):
+  for line in (*facts(model), '', *price(model, costs, link)):
     print(line)
 
 
@@ -73,31 +79,37 @@ def facts(model: FixedPointModel) -> Iterator[str]:
   yield f'failures {f"at most {chance:.1e}" if chance else "none"} expected an inference'
 
 
-def price(model: FixedPointModel, costs: unit_costs.UnitCosts | None) -> Iterator[str]:
-  """Lines of text on what one inference costs in every mode; seconds too if costs are given."""
-  seconds = ['s here', 's LAN', 's WAN'] if costs else []
+def price(
+  model: FixedPointModel, costs: unit_costs.UnitCosts | None, link: links.Link | None = None
+) -> Iterator[str]:
+  """Lines of text on what one inference costs in every mode.
+
+  Seconds too if costs or a link are given. Over a link, the last line names the cheapest mode.
+  """
+  found, refused = estimates.modes(model.public, costs or unit_costs.DEFAULT)
+  over: dict[str, links.Link | None] = {}
+  if costs:
+    over = {'s here': None, 's LAN': links.LAN, 's WAN': links.WAN}
+  if link:
+    over['s link'] = link
   rows, held = [], []
-  for mode in sessions.MODES:
-    try:
-      found = estimates.inference(model.public, mode, costs or unit_costs.DEFAULT)
-    except ValueError as error:
-      held.append(f'{mode}: not served, {error}')
-      continue
+  for mode, each in found.items():
     for phase in ('setup', 'offline', 'online'):
-      parties = (f'{found.bytes(phase, party) / 1e6:.2f}' for party in ('client', 'server'))
-      rounds = f'{found.record["phases"][phase]["rounds"]}'
-      links = (None, estimates.LAN, estimates.WAN) if costs else ()
-      rows.append([mode, phase, *parties, rounds])
-      rows[-1] += [f'{found.seconds(phase, link):.2f}' for link in links]
-    sizes = (f'{party} {size / 1e6:.0f} MB' for party, size in found.memory.items())
+      parties = (f'{each.bytes(phase, party) / 1e6:.2f}' for party in ('client', 'server'))
+      rows.append([mode, phase, *parties, str(each.rounds(phase))])
+      rows[-1] += [f'{each.seconds(phase, way):.2f}' for way in over.values()]
+    sizes = (f'{party} {size / 1e6:.0f} MB' for party, size in each.memory.items())
     held.append(f'{mode}: memory at most, {", ".join(sizes)}')
   yield 'one private inference of one image, for its logits; setup is once a connection'
-  header = ['mode', 'phase', 'MB up', 'MB down', 'rounds', *seconds]
-  yield from tables.lines(header, rows, left=2)
+  yield from tables.lines(['mode', 'phase', 'MB up', 'MB down', 'rounds', *over], rows, left=2)
   yield from held
-  if costs:
+  yield from (f'{mode}: not served, {reason}' for mode, reason in refused.items())
+  if over:
     yield 'seconds: of both parties, one core each, one after the other'
-    yield from (str(link) for link in (estimates.LAN, estimates.WAN))
+    yield from (str(way) for way in over.values() if way)
+  if link and found:
+    online = estimates.cheapest(found, link, ['online'])
+    yield f'cheapest over {link}: {estimates.cheapest(found, link)}; online alone: {online}'
 
 
 def _kind(layer: records.Layer) -> str:

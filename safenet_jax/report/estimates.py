@@ -1,9 +1,10 @@
 """Tables of what a private inference will cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from safenet_jax.protocol.estimate import estimate
+from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.estimate.estimate import Estimate
+from safenet_jax.protocol.estimate.links import LAN, Link, WAN
 
 # What an estimate assumes, in sentences that are shown to the user.
 ASSUMED = (
@@ -52,7 +53,7 @@ def _columns() -> list[tuple[str, str]]:
 
 def totals(found: Estimate) -> tuple[list[str], list[list[str]]]:
   """Header and rows of the phases: MB each way, rounds, and seconds on several links."""
-  links = None, estimate.LAN, estimate.WAN
+  links = None, LAN, WAN
   header = ['phase', 'up MB', 'down MB', 'rounds', 's here', 's LAN', 's WAN']
   rows, sums = [], [0.0] * 6
   for phase, title in (
@@ -77,11 +78,32 @@ def _numbers(values: Sequence[float]) -> list[str]:
   return [f'{up:.2f}', f'{down:.2f}', f'{rounds:.0f}', *(f'{value:.2f}' for value in seconds)]
 
 
+def modes(found: Mapping[str, Estimate], link: Link) -> tuple[list[str], list[list[str]]]:
+  """Header and rows of all modes over a link: MB of both directions, rounds, and seconds."""
+  header = ['mode', 'setup MB', 'offline MB', 'online MB', 'rounds']
+  header += ['offline s', 'online s', 'both s']
+  rows = []
+  for mode, each in found.items():
+    sizes = [f'{each.bytes(phase) / 1e6:.2f}' for phase in ('setup', 'offline', 'online')]
+    seconds = [each.seconds(phase, link) for phase in ('offline', 'online')]
+    rows.append([mode, *sizes, str(each.rounds('offline', 'online'))])
+    rows[-1] += [f'{value:.2f}' for value in (*seconds, sum(seconds))]
+  return header, rows
+
+
+def choice(found: Mapping[str, Estimate], refused: Mapping[str, str], link: Link) -> Iterator[str]:
+  """Lines that name the cheapest mode over a link, and say why others do not serve the model."""
+  if found:
+    online = estimates.cheapest(found, link, ['online'])
+    yield f'cheapest over {link}: {estimates.cheapest(found, link)}; online alone: {online}'
+  yield from (f'{mode}: not served, {reason}' for mode, reason in refused.items())
+
+
 def lines(found: Estimate) -> Iterator[str]:
   """Lines that tell the user about memory, links and assumptions."""
   held = ', '.join(f'{party} {size / 1e6:.0f} MB' for party, size in found.memory.items())
   yield f'memory at most: {held}'
-  for link in (estimate.LAN, estimate.WAN):
+  for link in (LAN, WAN):
     yield (
       f'{link.name}: {link.bits_per_second / 1e6:g} Mbit/s each way, '
       f'{link.round_trip * 1e3:g} ms a round trip'

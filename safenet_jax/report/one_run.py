@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 import re
 
 from safenet_jax.approximation import plans
-from safenet_jax.protocol.estimate import estimate
+from safenet_jax.protocol.estimate import links
 from safenet_jax.report import costs, figures, tables
 from safenet_jax.report.document import Block, Heading, NOT_RUN, NOTHING, Picture, Table, Text
 from safenet_jax.report.runs import Run
@@ -135,7 +135,7 @@ def projections(run: Run, stem: str) -> Table:
     if cost is None:
       rows.append([phase, f'{NOT_RUN} by two processes', *[NOTHING] * 4])
       continue
-    seconds = [cost.over(link) for link in (estimate.LAN, estimate.WAN)]
+    seconds = [cost.over(link) for link in (links.LAN, links.WAN)]
     rows.append(
       [
         phase,
@@ -148,6 +148,6 @@ def projections(run: Run, stem: str) -> Table:
   return Table(
     f'{stem}_links',
     f'Measured ({source}), and over a network: seconds + bytes / rate + rounds x round trip',
-    ('phase', 'seconds', 'traffic', 'rounds', str(estimate.LAN), str(estimate.WAN)),
+    ('phase', 'seconds', 'traffic', 'rounds', str(links.LAN), str(links.WAN)),
     rows,
   )

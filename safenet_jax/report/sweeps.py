@@ -40,7 +40,7 @@ class Point(NamedTuple):
 class Served(NamedTuple):
   """What a private inference under the plan of one run takes, offline and online together.
 
-  seconds: on a local network, see `protocol.estimate.estimate.LAN`.
+  seconds: on a local network, see `protocol.estimate.links.LAN`.
   """
 
   label: str

@@ -127,6 +127,7 @@ ASK = 'ask --host=127.0.0.1'
     ('inspect text', 'text is no model to serve: it is not a model bundle'),
     ('inspect model --costs=text', 'text has no unit costs'),
     ('inspect model --costs=none', 'no costs at none'),
+    ('inspect model --link=moon', "a link 'moon', want lan, wan, or RATE,RTT"),
     ('inspect model --costs=.', '. cannot be read: Is a directory'),
     ('inspect model --costs=images.npy', 'want those of suite units: it is no text'),
     ('certificate', 'arguments are required: DIR'),
@@ -220,6 +221,10 @@ def test_inspect_says_what_a_bundle_is_and_what_an_inference_costs(folder, tmp_p
   for _, _, _, _, _, here, lan, wan in costs:
     assert float(here) <= float(lan) <= float(wan) and float(wan) > 0
   assert 'LAN, 1 Gbit/s, 1 ms' in text
+  assert main.main(['inspect', str(path), '--link=1e9,0.5']) == 0
+  *_, last = capsys.readouterr().out.splitlines()
+  # Half a second a round trip: whoever makes the fewest is the cheapest.
+  assert last == 'cheapest over link, 1 Gbit/s, 500 ms: delphi; online alone: delphi'
 
 
 def unit_costs(folder):

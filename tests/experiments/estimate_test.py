@@ -12,7 +12,8 @@ from experiments.benchmarks import units
 from safenet_jax.approximation import plans
 from safenet_jax.models import architectures
 from safenet_jax.protocol.estimate import estimate as estimates
-from safenet_jax.protocol.estimate import unit_costs, untrained
+from safenet_jax.protocol.estimate import links, unit_costs, untrained
+from safenet_jax.protocol.service import sessions
 from tests.experiments import commands_test
 from tests.support import models
 
@@ -50,6 +51,21 @@ def test_a_plan_is_estimated_layer_by_layer_and_in_all(plan):
   assert here < lan < wan and wan - lan > 10 * 0.039
   assert any(re.fullmatch(r'memory at most: client \d+ MB, server \d+ MB', line) for line in lines)
   assert sum(line.startswith('assumed: ') for line in lines) == 3
+
+
+def test_modes_are_compared_over_a_link(plan):
+  found = commands_test.run('describe', *CONFIG, f'--plan={plan}', '--link=50e6,0.1').stdout
+  *_, table = found.split('every mode over ')
+  rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.strip()}
+  net = architectures.cnn7(width=0.125)
+  public = untrained.model(net, plans.load(plan, 'cnn7', 7)).public
+  slow, both = links.Link('', 50e6, 0.1), {}
+  for mode in sessions.MODES:
+    each = estimates.inference(public, mode)
+    both[mode] = each.seconds('offline', slow) + each.seconds('online', slow)
+    assert float(rows[mode][-1]) == pytest.approx(both[mode], abs=0.01)
+    assert float(rows[mode][1]) == pytest.approx(each.bytes('offline') / 1e6, abs=0.01)
+  assert f'50 Mbit/s, 100 ms: {min(both, key=both.get)}; online alone: ' in table
 
 
 def test_costs_of_another_machine_replace_the_default(plan, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from safenet_jax.protocol.estimate import estimate
+from safenet_jax.protocol.estimate import links
 from safenet_jax.report import costs
 from safenet_jax.report.runs import Run
 from tests.support import workdirs
@@ -15,8 +15,8 @@ def test_a_phase_is_the_mean_of_its_images():
 
 def test_a_link_adds_bytes_at_its_rate_and_a_round_trip_for_each_round():
   cost = costs.Cost(seconds=2.0, linear_seconds=None, bytes=25e6, rounds=3)
-  assert cost.over(estimate.Link('', 1e8, 0.04)) == pytest.approx(2 + 2 + 0.12)
-  assert cost._replace(rounds=None).over(estimate.LAN) is None
+  assert cost.over(links.Link('', 1e8, 0.04)) == pytest.approx(2 + 2 + 0.12)
+  assert cost._replace(rounds=None).over(links.LAN) is None
 
 
 def test_two_processes_go_before_the_simulator_whose_offline_phase_is_dealt():

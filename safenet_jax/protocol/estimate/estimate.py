@@ -11,36 +11,16 @@ added up, although the parties compute at the same time in part. So the sum is r
 high.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from safenet_jax import ranges
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.protocol.delphi import keys, message_walk
 from safenet_jax.protocol.estimate import peak_memory, unit_costs
+from safenet_jax.protocol.estimate.links import Link
 from safenet_jax.protocol.estimate.unit_costs import UnitCosts
 from safenet_jax.protocol.service import sessions
-
-
-class Link(NamedTuple):
-  """A network between the parties.
-
-  name: for people.
-  bits_per_second: each way.
-  round_trip: seconds.
-  """
-
-  name: str
-  bits_per_second: float
-  round_trip: float
-
-  def __str__(self) -> str:
-    size, unit = (1e9, 'Gbit/s') if self.bits_per_second >= 1e9 else (1e6, 'Mbit/s')
-    rate = f'{self.bits_per_second / size:g} {unit}'
-    return f'{self.name}, {rate}, {self.round_trip * 1e3:g} ms'
-
-
-LAN = Link('LAN', 1e9, 1e-3)
-WAN = Link('WAN', 100e6, 40e-3)
 
 
 class Estimate(NamedTuple):
@@ -71,6 +51,10 @@ class Estimate(NamedTuple):
       total += sum(row['flights'] for row in rows) * link.round_trip / 2
     return total
 
+  def rounds(self, *phases: str) -> int:
+    """Round trips of these phases together."""
+    return sum(self.record['phases'][phase]['rounds'] for phase in phases)
+
 
 def inference(
   model: PublicModel, mode: str = sessions.DEFAULT, costs: UnitCosts = unit_costs.DEFAULT
@@ -97,3 +81,24 @@ def inference(
     tally.ledger.spend(*row, cpu=sum(n * costs.seconds[name] for name, n in operations.items()))
   peaks = peak_memory.peaks(structure, contexts, served, costs.memory)
   return Estimate(tally.ledger.record(), peaks)
+
+
+def modes(
+  model: PublicModel, costs: UnitCosts = unit_costs.DEFAULT
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+  """An inference in every mode: estimates by mode, and for the others why they do not serve it."""
+  found: dict[str, Estimate] = {}
+  refused: dict[str, str] = {}
+  for mode in sessions.MODES:
+    try:
+      found[mode] = inference(model, mode, costs)
+    except ValueError as error:
+      refused[mode] = str(error)
+  return found, refused
+
+
+def cheapest(
+  found: Mapping[str, Estimate], link: Link | None, phases: Sequence[str] = ('offline', 'online')
+) -> str:
+  """The mode in which a client waits least for these phases, by the estimates of `modes`."""
+  return min(found, key=lambda mode: sum(found[mode].seconds(phase, link) for phase in phases))

@@ -16,7 +16,7 @@ from safenet_jax.models import network as networks
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.protocol.delphi import material
 from safenet_jax.protocol.estimate import estimate as estimates
-from safenet_jax.protocol.estimate import unit_costs, untrained
+from safenet_jax.protocol.estimate import links, unit_costs, untrained
 from safenet_jax.protocol.service import description, sessions
 from safenet_jax.transport import ledger as ledgers
 from tests.support import models, parties
@@ -198,7 +198,7 @@ def test_a_link_adds_its_latency_and_bytes():
   ledger.spend('online', 'a', 'b', 'server', cpu=0.25)
   found = estimates.Estimate(ledger.record(), {})
   assert found.seconds('online') == 0.25 and found.seconds('offline') == 0
-  link = estimates.Link('slow', 8000, 0.5)
+  link = links.Link('slow', 8000, 0.5)
   assert found.seconds('online', link) == pytest.approx(0.25 + 3.5 + 0.5)
   assert (found.bytes('online', 'client'), found.bytes('online')) == (1000, 3500)
 
@@ -261,3 +261,32 @@ def test_a_file_without_costs_is_refused(tmp_path, text, match):
     unit_costs.load(path)
   with pytest.raises(FileNotFoundError, match='no costs at'):
     unit_costs.load(tmp_path / 'none')
+
+
+def test_links_are_read_from_text():
+  assert links.parse('wan') == links.WAN and links.parse('LAN') == links.LAN
+  assert links.parse('2e6,0.5')[1:] == (2e6, 0.5)
+  for text in ('', 'wlan', '1e6', '0,1', '1e6,-1', 'nan,1', '1e6,inf', '1,2,3'):
+    with pytest.raises(ValueError, match='want lan, wan, or RATE,RTT'):
+      links.parse(text)
+
+
+def test_a_measured_round_trip_says_how_fast_the_link_is():
+  assert links.measured(0.001).bits_per_second == links.LAN.bits_per_second
+  assert links.measured(0.05).bits_per_second == links.WAN.bits_per_second
+
+
+def test_the_cheapest_mode_depends_on_the_link():
+  def estimate(size, rounds, cpu):
+    row = {'phase': 'online', 'party': 'client', 'bytes': size, 'flights': 2 * rounds}
+    return estimates.Estimate({'rows': [row | {'cpu_seconds': cpu}]}, {})
+
+  found = {'few rounds': estimate(10**7, 1, 1.0), 'few bytes': estimate(10**6, 10, 1.0)}
+  assert estimates.cheapest(found, links.Link('far', 1e9, 0.1)) == 'few rounds'
+  assert estimates.cheapest(found, links.Link('narrow', 1e7, 0.1)) == 'few bytes'
+  assert estimates.cheapest(found, links.Link('narrow', 1e7, 0.1), ['offline']) == 'few rounds'
+
+
+def test_modes_that_do_not_serve_a_model_say_why(model):
+  found, refused = estimates.modes(model('max pool').public)
+  assert 'delphi' in found and 'max pools are not served' in refused['gazelle']
