@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from safenet_jax.console import directories, options, process_memory, progress, tables
+from safenet_jax.protocol.estimate import choice, links
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.transport import ledger as ledgers
@@ -57,6 +58,9 @@ class Asking:
   max_bytes_gib: float = options.option(
     'the most bytes of messages for an image, in GiB (4)', 4.0, metavar='N', low=0, high=1 << 20
   )
+  link: str | None = options.option(
+    'lan, wan or RATE,RTT, to choose a mode for; else measured', metavar='LINK'
+  )
   prepared: str | None = options.option(
     'directory where prepared inferences are kept', metavar='DIR', path=True
   )
@@ -81,6 +85,7 @@ def ask(asking: Asking) -> None:
     ProtocolError: the server cannot be reached, is not trusted, or broke the protocol.
   """
   images, path, ledger = read_images(asking), output_file(asking), ledgers.Ledger()
+  link = links.parse(asking.link) if asking.link else None
   with clients.Client(
     asking.host,
     asking.port,
@@ -88,6 +93,7 @@ def ask(asking: Asking) -> None:
     directory=asking.prepared,
     ledger=ledger,
     output=asking.output,
+    choose=choice.over(link),
     max_memory=int(asking.max_memory_gib * (1 << 30)),
     max_bytes=int(asking.max_bytes_gib * (1 << 30)),
   ) as client:
@@ -96,12 +102,13 @@ def ask(asking: Asking) -> None:
       directories.check('prepared', asking.prepared)
     for label in _classes(client, images, asking):
       print(label)
+    mode = client.description.mode
   record = ledger.record()
   if path:
-    about = {'mode': 'client', 'images': len(images), 'output': asking.output}
+    about = {'mode': 'client', 'images': len(images), 'output': asking.output, 'served': mode}
     ledgers.save(record | about | {'memory': process_memory.memory()._asdict()}, path)
   sys.stdout.flush()
-  print(f'{len(images)} images; seconds are those of this party', file=sys.stderr)
+  print(f'{len(images)} images, mode {mode}; seconds are those of this party', file=sys.stderr)
   for line in tables.lines(*_summary(record)):
     print(line, file=sys.stderr)
 

@@ -44,10 +44,11 @@ class Serving:
   )
   insecure_clear: bool = options.option('instead: no encryption, for measurements only', False)
   mode: str = options.option(
-    f'{" or ".join(protocol_sessions.MODES)} ({protocol_sessions.DEFAULT})',
+    f'{", ".join(protocol_sessions.MODES)}; or auto: as the client chooses '
+    f'({protocol_sessions.DEFAULT})',
     protocol_sessions.DEFAULT,
     metavar='MODE',
-    choices=tuple(protocol_sessions.MODES),
+    choices=(*protocol_sessions.MODES, protocol_sessions.AUTO),
   )
   outputs: tuple[str, ...] = options.option(
     'what clients may ask for (logits,class: both)', (), metavar='A,B', choices=structure.OUTPUTS

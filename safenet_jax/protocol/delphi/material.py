@@ -42,6 +42,8 @@ class ClientLayer:
 
 @dataclasses.dataclass
 class _Once:
+  # Of the session that made it; a server checks it before an inference.
+  mode: str = dataclasses.field(default='', init=False)
   used: bool = dataclasses.field(default=False, init=False)
   argmax: Any = dataclasses.field(default=None, kw_only=True)
 

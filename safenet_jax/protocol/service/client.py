@@ -1,6 +1,9 @@
 """Gets a served model's predictions for images that the server does not see."""
 
+from collections.abc import Callable
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import ssl
@@ -19,6 +22,7 @@ from safenet_jax.protocol.service import commands, handshake, sessions
 from safenet_jax.protocol.service.description import Description, Expectation
 from safenet_jax.protocol.service.store import ClientStore
 from safenet_jax.transport import channel as channels
+from safenet_jax.transport import frames
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
@@ -50,6 +54,7 @@ class Client:
     directory: str | os.PathLike[str] | None = None,
     keep_prepared: int = 0,
     output: str | None = None,
+    choose: Callable[[Description, float], str] | None = None,
     ledger: Ledger | None = None,
     timeout: float = 60.0,
     max_memory: int = 4 << 30,
@@ -71,6 +76,10 @@ class Client:
         not given one, and the background thread prepares for it. A server that does
         not offer it is refused. The default is the logits, without refusing a server
         that does not offer them.
+      choose: of a server that offers several modes, gives one of the description's `choices`;
+        also gets the seconds of a round trip. `protocol.estimate.choice` has one that compares
+        them. Without it the server's first mode is taken. What is prepared in the directory
+        already decides before it.
       ledger: gets every byte and second of this connection.
       timeout: seconds until a silent server is given up. What is done for one image may
         take ten of these, and what its bytes take at 100 kB a second.
@@ -99,7 +108,9 @@ class Client:
     with self._ending_on_error():
       if output is not None:
         expected = (expected or Expectation())._replace(outputs=(output,))
-      self.description, answers = handshake.client(self._channel, expected, self._hello)
+      chosen = functools.partial(self._choose, choose, directory is not None)
+      welcome = handshake.client(self._channel, expected, self._hello, chosen)
+      self.description = welcome.description
       self._model, self._output = self.description.model, output or OUTPUTS[0]
       self.ledger.truncation_failure = self._model.truncation_failure
       self._structure = _structure(self.description)
@@ -121,9 +132,25 @@ class Client:
         kept=keep_prepared if self._in_memory else 0,
         background=1 if keep_prepared else 0,
       )
-      self._store.open(self.description.model_id, answers)
+      self._store.open(self.description, welcome.answers)
     self._session = self._new_session(self._channel)
     self._pool = _Pool(self, keep_prepared) if keep_prepared else None
+
+  def _choose(
+    self,
+    choose: Callable[[Description, float], str] | None,
+    in_files: bool,
+    welcome: handshake.Welcome,
+  ) -> str:
+    """The mode of this client, among those that the server offers."""
+    found = welcome.description
+    if prepared := self._store.granted_mode(found, welcome.answers):
+      return prepared
+    usable = [m for m in found.choices if sessions.MODES[m].kept_in_files or not in_files]
+    if choose is None or len(usable) < 2:
+      return (usable or [found.mode])[0]
+    found = dataclasses.replace(found, choices=tuple(usable))
+    return frames.checked(choose, found, welcome.round_trip)
 
   @property
   def prepared(self) -> int:
@@ -311,7 +338,8 @@ class _Pool:
         self._channel = channel
         try:
           # Of the same owner: the client uses what is prepared here.
-          handshake.client(channel, same, client._hello._replace(claims=()))
+          hello = client._hello._replace(claims=())
+          handshake.client(channel, same, hello, lambda _: client._mode.name)
         except handshake.OtherModelError:
           if tries == _POOL_TRIES:
             raise

@@ -30,6 +30,7 @@ class Description:
     keys are expanded from it (`delphi.keys`).
   model: the public part.
   mode: how it is served, a name of `sessions.MODES`.
+  choices: modes among which the client may choose another one; empty where there is only `mode`.
   outputs: those of `structure.OUTPUTS` that clients may have.
   batch: the most images that a client should prepare at once. The server has room for
     that many of every client it takes at a time.
@@ -40,6 +41,7 @@ class Description:
   mode: str
   outputs: tuple[str, ...]
   batch: int
+  choices: tuple[str, ...] = ()
 
 
 _RECORDS = (Description, *RECORDS)
@@ -56,18 +58,20 @@ def describe(
   Args:
     model: that is served.
     randomness: draws the id.
-    mode: how it is served, a name of `sessions.MODES`.
+    mode: how it is served, a name of `sessions.MODES`; or `sessions.AUTO`.
     outputs: what clients may have; None for all that this model can give.
 
   Raises:
-    ValueError: a mode or an output that does not exist.
+    ValueError: a mode or an output that does not exist, or a mode that does not serve this model.
   """
   models.check(model)
-  sessions.mode_of(mode)
+  modes = sessions.offered(mode, model.public)
   found = outputs_of(model.public) if outputs is None else tuple(outputs)
   if not _are_outputs(found):
     raise ValueError(f'outputs {found}, want some of {", ".join(OUTPUTS)}')
-  return Description(randomness.bytes(_ID_BYTES), model.public, mode, found, batch=1)
+  choices = modes if len(modes) > 1 else ()
+  model_id = randomness.bytes(_ID_BYTES)
+  return Description(model_id, model.public, modes[0], found, batch=1, choices=choices)
 
 
 def _are_outputs(found: tuple[str, ...]) -> bool:
@@ -83,6 +87,11 @@ def _check_service(found: Description) -> None:
   """ValueError where what a server says about how it serves makes no sense."""
   if found.mode not in sessions.MODES:
     raise ValueError(f'an unknown mode {found.mode[:20]!r}')
+  choices = found.choices
+  if choices and (
+    len(set(choices)) < len(choices) or not {found.mode} <= set(choices) <= set(sessions.MODES)
+  ):
+    raise ValueError(f'choices of modes {str(choices)[:60]}')
   if not _are_outputs(found.outputs):
     raise ValueError(f'outputs {str(found.outputs)[:60]}')
   if len(found.model_id) != _ID_BYTES:

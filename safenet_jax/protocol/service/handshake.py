@@ -6,7 +6,7 @@
                       claims ------------------>        grants preparations
               <------ description, answers -----
   refuses another model
-              ------- model id ---------------->        goes on
+              ------- model id, mode ---------->        goes on
 
 A party that refuses sends the reason in one line, and raises it as an error. The
 other party then raises that line too. The version has a message of its own, which is the
@@ -18,7 +18,9 @@ of messages that are sent anyway: no inference waits for them.
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import struct
+import time
 from typing import NamedTuple
 
 from safenet_jax.crypto.randomness import SystemRandomness
@@ -29,7 +31,7 @@ from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 
 # The version of the messages that follow. Frames have a version of their own.
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 # The most preparations that a client asks for as it connects.
 MAX_CLAIMS = 4096
 # What the server says to a claim, one byte each. It knows no such preparation: it was used, is
@@ -74,14 +76,21 @@ class Hello(NamedTuple):
 
 
 class Welcome(NamedTuple):
-  """What a client is told: what is served, and one of the answers above for each claim."""
+  """What a client is told: what is served, and one of the answers above for each claim.
+
+  round_trip: seconds that the answer took to come.
+  """
 
   description: Description
   answers: bytes
+  round_trip: float = 0.0
 
 
 def client(
-  channel: Channel, expected: Expectation | None = None, hello: Hello | None = None
+  channel: Channel,
+  expected: Expectation | None = None,
+  hello: Hello | None = None,
+  choose: Callable[[Welcome], str] | None = None,
 ) -> Welcome:
   """The client's side.
 
@@ -89,6 +98,10 @@ def client(
     channel: to the server.
     expected: what the client insists on; by default it takes any model.
     hello: what it says about itself; by default it is a new owner without claims.
+    choose: gives the mode, of those that the description offers; by default the server's first.
+
+  Returns:
+    What the server said; the description's mode is the chosen one.
 
   Raises:
     ProtocolError: the server refused, or its description makes no sense.
@@ -98,8 +111,10 @@ def client(
   with channel.scope(phase='handshake', layer='session', primitive='handshake'):
     channel.send('hello', _VERSION.pack(PROTOCOL_VERSION))
     channel.send('claims', hello.encode())
+    begun = time.monotonic()
     count = len(hello.claims)
     raw = channel.receive_bytes('description', _MAX_DESCRIPTION + count)
+    round_trip = time.monotonic() - begun
     end = len(raw) - count
     answers = raw[max(0, end) :]
     try:
@@ -113,8 +128,12 @@ def client(
     if reason is not None:
       channel.refuse(reason)
       raise OtherModelError(f'the server has {reason}')
-    channel.send('accept', found.model_id)
-    return Welcome(found, answers)
+    welcome, choices = Welcome(found, answers, round_trip), found.choices or (found.mode,)
+    if choose is not None:
+      mode = choose(welcome)
+      welcome = welcome._replace(description=dataclasses.replace(found, mode=mode))
+    channel.send('accept', found.model_id, bytes([choices.index(welcome.description.mode)]))
+    return welcome
 
 
 def _know_nothing(hello: Hello) -> bytes:
@@ -123,13 +142,16 @@ def _know_nothing(hello: Hello) -> bytes:
 
 def server(
   channel: Channel, served: Description, claim: Callable[[Hello], bytes] = _know_nothing
-) -> None:
-  """The server's side; ProtocolError where one of the two refuses.
+) -> str:
+  """The server's side; gives the mode that the client chose.
 
   Args:
     channel: to the client.
     served: what is served.
     claim: called with what the client says about itself; gives the answers to its claims.
+
+  Raises:
+    ProtocolError: one of the two refuses.
   """
   with channel.scope(phase='handshake', layer='session', primitive='handshake'):
     (version,) = _VERSION.unpack(*channel.receive('hello', [(bytes, (_VERSION.size,))]))
@@ -139,6 +161,11 @@ def server(
       raise ProtocolError(f'the client has {reason}')
     hello = Hello.decode(channel.receive_bytes('claims', ID_BYTES * (2 + MAX_CLAIMS)))
     channel.send('description', description.encode(served) + claim(hello))
-    (accepted,) = channel.receive('accept', [(bytes, (len(served.model_id),))])
+    parts = [(bytes, (len(served.model_id),)), (bytes, (1,))]
+    accepted, (index,) = channel.receive('accept', parts)
     if accepted != served.model_id:
       raise ProtocolError('the client accepted another model')
+    choices = served.choices or (served.mode,)
+    if index >= len(choices):
+      raise ProtocolError(f'the client chose mode {index} of {len(choices)}')
+    return choices[index]

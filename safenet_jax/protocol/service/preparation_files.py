@@ -23,11 +23,13 @@ class Name(NamedTuple):
   """What a file's name says of the preparation in it.
 
   model: the model id of the server's start, in hex.
+  mode: in which it was made, of `sessions.MODES`.
   output: what it is for, of `structure.OUTPUTS`.
   identifier: of the preparation, in hex.
   """
 
   model: str
+  mode: str
   output: str
   identifier: str
 
@@ -53,7 +55,10 @@ class PreparationFiles:
     """
     self._directory = pathlib.Path(directory)
     self._server = hashlib.sha256(server.encode()).hexdigest()[:16]
-    own = rf'{self._server}-([0-9a-f]{{32}})-({"|".join(OUTPUTS)})-([0-9a-f]{{{2 * ID_BYTES}}})'
+    own = (
+      rf'{self._server}-([0-9a-f]{{32}})-([a-z]+)-({"|".join(OUTPUTS)})'
+      rf'-([0-9a-f]{{{2 * ID_BYTES}}})'
+    )
     self._prepared = re.compile(own + re.escape(_PREPARED))
     self._left = re.compile(
       rf'{own}{re.escape(_USED)}|\.{own}{re.escape(_PREPARED)}\.[0-9a-f]{{8}}'

@@ -28,7 +28,7 @@ from safenet_jax.transport.listener import Guest, Listener
 class ServerOptions:
   """How a `Server` serves, and how much it gives its clients.
 
-  mode: of `sessions.MODES`.
+  mode: of `sessions.MODES`, or `sessions.AUTO`, with which each client chooses one.
   outputs: what clients may have of `structure.OUTPUTS`, by default all that the model
     can give. With ('class',) no logits ever leave the protocol.
   workers: processes for homomorphic encryption; with 0, the sessions' threads compute
@@ -130,25 +130,30 @@ class Server:
     accounts = accounts or Accounts(options.limits())
     randomness = SystemRandomness()
     described = description.describe(model, randomness, options.mode, options.outputs)
-    self._model, self._mode = model, MODES[options.mode]
-    self._structure = self._mode.structure(model.public)
+    self._model = model
+    self._structures = {
+      mode: MODES[mode].structure(model.public) for mode in described.choices or (described.mode,)
+    }
     self._sizes = {
-      output: self._mode.server_material.size(self._structure, output)
+      (mode, output): MODES[mode].server_material.size(structure, output)
+      for mode, structure in self._structures.items()
       for output in described.outputs
     }
     fitting = options.memory_bytes // options.sessions // max(self._sizes.values())
     self.description = dataclasses.replace(
       described, batch=max(1, min(fitting, commands.MAX_IMAGES))
     )
-    self._contexts = keys.contexts(self._structure, described.model_id)
+    # Linear layers and products are the same in all modes.
+    structure = self._structures[described.mode]
+    self._contexts = keys.contexts(structure, described.model_id)
     self._linear: linear_replies.LinearReplies
     if options.workers:
       self._linear = linear_replies.InProcesses(
-        options.workers, model.linear, self._structure, self._contexts[0].parameters
+        options.workers, model.linear, structure, self._contexts[0].parameters
       )
     else:
       self._linear = linear_replies.InSession(
-        model.linear, self._structure, self._contexts[0], randomness
+        model.linear, structure, self._contexts[0], randomness
       )
     self._accounts, self._policy = accounts, policy or Policy()
     self._store = ServerStore(accounts, options.keep_seconds, alone=not shared_port)
@@ -231,12 +236,17 @@ class Server:
     channel.ledger.truncation_failure = self._model.public.truncation_failure
     visit.connect()
     with visit.idle():
-      handshake.server(channel, self.description, visit.welcome)
+      mode = handshake.server(channel, self.description, visit.welcome)
     # Each session has its own source of randomness: sessions would wait for a shared one.
     party = ServerParty(
-      channel, self._structure, self._contexts, SystemRandomness(), self._model, self._linear
+      channel,
+      self._structures[mode],
+      self._contexts,
+      SystemRandomness(),
+      self._model,
+      self._linear,
     )
-    session = ServerSession(self._mode, party, self.description.outputs)
+    session = ServerSession(MODES[mode], party, self.description.outputs)
     while True:
       with visit.idle():
         command = commands.receive(channel, self._options.idle_seconds)
@@ -245,6 +255,6 @@ class Server:
       session.check(command.output)
       if command.kind == commands.PREPARE:
         make = functools.partial(session.prepare, output=command.output)
-        visit.prepare(make, command.count, self._sizes[command.output])
+        visit.prepare(make, command.count, self._sizes[mode, command.output])
       else:
         session.infer(visit.take(command.identifiers), command.output)

@@ -1,8 +1,10 @@
 """The modes in which a network is served, and both sides of one connection in any of them."""
 
 from collections.abc import Iterator, Sequence
+import contextlib
 from typing import Any
 
+from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.protocol.delphi import client_offline, message_shapes, server_offline
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.delphi.mode import DELPHI, Mode
@@ -14,6 +16,8 @@ from safenet_jax.transport.frames import ProtocolError
 # The one registry of modes. A new mode is a folder beside `delphi`, and one more name here.
 MODES = {mode.name: mode for mode in (DELPHI, GAZELLE, OT)}
 DEFAULT = DELPHI.name
+# Not a mode: the client chooses among all that serve the model.
+AUTO = 'auto'
 
 
 def mode_of(name: str) -> Mode:
@@ -21,6 +25,23 @@ def mode_of(name: str) -> Mode:
   if name not in MODES:
     raise ValueError(f'mode {name!r}, want one of {", ".join(MODES)}')
   return MODES[name]
+
+
+def offered(name: str, model: PublicModel) -> tuple[str, ...]:
+  """The modes in which a model is served under a name: that mode, or for `AUTO` all that can.
+
+  Raises:
+    ValueError: there is no such mode, or it does not serve this model.
+  """
+  if name != AUTO:
+    mode_of(name).structure(model)
+    return (name,)
+  found = []
+  for mode in MODES.values():
+    with contextlib.suppress(ValueError):
+      mode.structure(model)
+      found.append(mode.name)
+  return tuple(found) or offered(DEFAULT, model)  # which then says why not
 
 
 class ClientSession:
@@ -61,14 +82,19 @@ class ServerSession:
     self.check(output)
     if output not in self._phases:
       self._phases[output] = self._mode.server_offline(self._party, output)
-    return self._phases[output].prepare(count)
+    for material in self._phases[output].prepare(count):
+      material.mode = self._mode.name
+      yield material
 
   def infer(self, materials: Sequence, output: str) -> None:
-    """As `ServerOnline.run`; ProtocolError for materials that are for another output."""
+    """As `ServerOnline.run`; ProtocolError for materials of another output or mode."""
     self.check(output)
     for each in materials:
-      if each.output != output:
-        raise ProtocolError(f'a preparation for {each.output}, want one for {output}')
+      if (each.output, each.mode) != (output, self._mode.name):
+        raise ProtocolError(
+          f'a preparation for {each.output} in mode {each.mode}, '
+          f'want one for {output} in mode {self._mode.name}'
+        )
     self._mode.server_online(self._party, output, materials).run()
 
   def check(self, output: str) -> None:

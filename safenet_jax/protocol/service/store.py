@@ -38,6 +38,7 @@ import time
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.service import handshake
+from safenet_jax.protocol.service.description import Description
 from safenet_jax.protocol.service.preparation_files import Name, PreparationFiles
 from safenet_jax.transport.accounts import Accounts, BYTES
 from safenet_jax.transport.frames import ProtocolError
@@ -61,7 +62,7 @@ class ClientStore:
     self._names: dict[bytes, Name] = {}
     self._memory: dict[bytes, ClientMaterial] = {}
     self._lock = threading.Lock()
-    self._model = ''
+    self._model = self._mode = ''
     self._files = None if directory is None else PreparationFiles(directory, server, randomness)
     self._claimed = self._files.names[: handshake.MAX_CLAIMS] if self._files else []
 
@@ -73,23 +74,32 @@ class ClientStore:
     claims = [bytes.fromhex(name.identifier) for name in self._claimed]
     return handshake.Hello(owner, self._files.token if self._files else None, claims)
 
-  def open(self, model_id: bytes, answers: bytes) -> None:
+  def granted_mode(self, description: Description, answers: bytes) -> str | None:
+    """The mode of the newest preparation that was granted, if the server offers it."""
+    for name, answer in zip(self._claimed, answers, strict=True):
+      offered = name.mode in description.choices and name.model == description.model_id.hex()
+      if answer == handshake.GRANTED and offered:
+        return name.mode
+    return None
+
+  def open(self, description: Description, answers: bytes) -> None:
     """Begins, with those that the server granted; the others are not used.
 
     Those that it does not know are deleted, and one line of the log says so. Those that
-    another process of the server may know stay for a day.
+    another process of the server may know stay for a day. So do those of another mode, for
+    a connection in that mode.
 
     Args:
-      model_id: of the server.
+      description: of what the server serves, in the chosen mode.
       answers: of the server to the claims of `hello`.
     """
-    self._model = model_id.hex()
+    self._model, self._mode = description.model_id.hex(), description.mode
     if self._files is None:
       return
     self._files.begin()
     told = list(zip(self._claimed, answers, strict=True))
     for name, answer in reversed(told):  # the oldest is used first
-      if answer == handshake.GRANTED and name.model == self._model:
+      if answer == handshake.GRANTED and (name.model, name.mode) == (self._model, self._mode):
         self._names[bytes.fromhex(name.identifier)] = name
     gone = [name for name, answer in told if answer == handshake.UNKNOWN]
     self._files.delete(gone)
@@ -116,7 +126,7 @@ class ClientStore:
 
   def put(self, material: ClientMaterial) -> None:
     """Keeps a preparation."""
-    name = Name(self._model, material.output, material.identifier.hex())
+    name = Name(self._model, self._mode, material.output, material.identifier.hex())
     if self._files is None:
       self._memory[material.identifier] = material
     else:
