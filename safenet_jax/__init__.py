@@ -42,6 +42,7 @@ if TYPE_CHECKING:
   )
   from safenet_jax.models.network import Network, relu_counts
   from safenet_jax.models.weights import convert_torch_resnet, flatten_variables, load_variables
+  from safenet_jax.protocol.estimate.choice import over as cheapest_mode
   from safenet_jax.protocol.estimate.estimate import inference as estimate_inference
   from safenet_jax.protocol.service.bundle import load as load_bundle
   from safenet_jax.protocol.service.bundle import save as save_bundle
@@ -106,6 +107,7 @@ _NAMES = {
   'save_bundle': ('protocol.service.bundle', 'save'),
   'load_bundle': ('protocol.service.bundle', 'load'),
   'estimate_inference': ('protocol.estimate.estimate', 'inference'),
+  'cheapest_mode': ('protocol.estimate.choice', 'over'),
   'Ledger': ('transport.ledger', 'Ledger'),
   'simulate': ('protocol.simulation.simulator', 'infer'),
   'Server': ('protocol.service.server', 'Server'),

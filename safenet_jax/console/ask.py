@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from safenet_jax.console import directories, options, process_memory, progress, tables
-from safenet_jax.protocol.estimate import choice, links
+from safenet_jax.protocol.estimate import choice
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.transport import ledger as ledgers
@@ -85,7 +85,7 @@ def ask(asking: Asking) -> None:
     ProtocolError: the server cannot be reached, is not trusted, or broke the protocol.
   """
   images, path, ledger = read_images(asking), output_file(asking), ledgers.Ledger()
-  link = links.parse(asking.link) if asking.link else None
+  choose = choice.over(asking.link)
   with clients.Client(
     asking.host,
     asking.port,
@@ -93,7 +93,7 @@ def ask(asking: Asking) -> None:
     directory=asking.prepared,
     ledger=ledger,
     output=asking.output,
-    choose=choice.over(link),
+    choose=choose,
     max_memory=int(asking.max_memory_gib * (1 << 30)),
     max_bytes=int(asking.max_bytes_gib * (1 << 30)),
   ) as client:

@@ -44,8 +44,7 @@ class Serving:
   )
   insecure_clear: bool = options.option('instead: no encryption, for measurements only', False)
   mode: str = options.option(
-    f'{", ".join(protocol_sessions.MODES)}; or auto: as the client chooses '
-    f'({protocol_sessions.DEFAULT})',
+    f'{", ".join(protocol_sessions.MODES)}, or auto ({protocol_sessions.DEFAULT})',
     protocol_sessions.DEFAULT,
     metavar='MODE',
     choices=(*protocol_sessions.MODES, protocol_sessions.AUTO),

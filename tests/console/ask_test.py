@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.console import main
+from safenet_jax.protocol.estimate import choice
 from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions
@@ -49,6 +50,19 @@ def test_images_are_inferred_batch_by_batch(server, tmp_path, capsys):
   # Three batches of two activation layers.
   assert record['phases']['online']['rounds'] == 3 * 3
   assert record['memory']['peak'] >= record['memory']['resident'] > 0
+
+
+def test_a_client_takes_the_mode_that_is_cheapest_over_its_link(tmp_path, capsys):
+  model = models.calibrated()
+  np.save(tmp_path / 'images.npy', IMAGES[:1])
+  options = servers.ServerOptions(mode='auto')
+  with servers.Server(model, context=None, options=options) as offering:
+    for link in ('lan', '1e9,9'):
+      assert ask(offering, tmp_path / 'images.npy', f'--link={link}') == 0
+      mode = choice.over(link)(offering.description, 0.0)
+      assert f'1 images, mode {mode}; seconds' in capsys.readouterr().err
+    assert ask(offering, tmp_path / 'images.npy', '--link=moon') == 2
+    assert "a link 'moon', want lan" in capsys.readouterr().err
 
 
 def test_classes_alone_and_only_the_first_images(server, tmp_path, capsys):

@@ -77,9 +77,8 @@ class Client:
         not offer it is refused. The default is the logits, without refusing a server
         that does not offer them.
       choose: of a server that offers several modes, gives one of the description's `choices`;
-        also gets the seconds of a round trip. `protocol.estimate.choice` has one that compares
-        them. Without it the server's first mode is taken. What is prepared in the directory
-        already decides before it.
+        it also gets the seconds of a round trip. `safenet_jax.cheapest_mode()` is one. Without
+        it the server's first mode is taken. Preparations in the directory decide before it.
       ledger: gets every byte and second of this connection.
       timeout: seconds until a silent server is given up. What is done for one image may
         take ten of these, and what its bytes take at 100 kB a second.

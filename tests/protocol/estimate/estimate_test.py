@@ -15,8 +15,9 @@ from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.protocol.delphi import material
+from safenet_jax.protocol.delphi.mode import DELPHI
+from safenet_jax.protocol.estimate import choice, links, unit_costs, untrained
 from safenet_jax.protocol.estimate import estimate as estimates
-from safenet_jax.protocol.estimate import links, unit_costs, untrained
 from safenet_jax.protocol.service import description, sessions
 from safenet_jax.transport import ledger as ledgers
 from tests.support import models, parties
@@ -285,6 +286,19 @@ def test_the_cheapest_mode_depends_on_the_link():
   assert estimates.cheapest(found, links.Link('far', 1e9, 0.1)) == 'few rounds'
   assert estimates.cheapest(found, links.Link('narrow', 1e7, 0.1)) == 'few bytes'
   assert estimates.cheapest(found, links.Link('narrow', 1e7, 0.1), ['offline']) == 'few rounds'
+
+
+def test_a_client_takes_the_cheapest_mode_over_its_link(model):
+  served = description.describe(model('mixed'), randomness.SystemRandomness(), sessions.AUTO)
+  found, _ = estimates.modes(served.model)
+  for link in (links.LAN, links.Link('far', 1e9, 10.0), links.Link('narrow', 1e3, 0.0)):
+    cheapest = estimates.cheapest(found, link)
+    assert choice.over(link)(served, 0.0) == cheapest
+  # Ten seconds a round trip, measured: the fewest rounds win.
+  rounds = {mode: each.rounds('offline', 'online') for mode, each in found.items()}
+  assert choice.over()(served, 10.0) == min(rounds, key=rounds.get)
+  with pytest.raises(ValueError, match='want lan, wan'):
+    choice.over('moon')
 
 
 def test_modes_that_do_not_serve_a_model_say_why(model):

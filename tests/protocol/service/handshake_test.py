@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from safenet_jax.crypto import randomness
-from safenet_jax.protocol.service import description, handshake
+from safenet_jax.protocol.service import description, handshake, sessions
 from safenet_jax.protocol.service.description import Expectation
 from safenet_jax.transport.channel import RefusedError
 from safenet_jax.transport.frames import ProtocolError
@@ -15,23 +15,63 @@ HELLO = handshake.Hello(b'owner' + bytes(11), b'token' + bytes(11), [bytes(16), 
 SERVED = description.describe(models.model(), randomness.InsecureSeededRandomness(0))
 
 
-def shake(expected=None, served=SERVED):
+def shake(expected=None, served=SERVED, choose=None):
   """What both sides get of a handshake: a result or an error."""
   with peers.channels(timeout=300) as (client, server):
     return peers.both(
-      lambda: handshake.client(client, expected), lambda: handshake.server(server, served)
+      lambda: handshake.client(client, expected, choose=choose),
+      lambda: handshake.server(server, served),
     )
 
 
+def told(found):
+  """A client's welcome without the time that it took."""
+  assert found.round_trip > 0
+  return found._replace(round_trip=0.0)
+
+
 def test_the_client_learns_what_is_served():
-  assert shake() == [(SERVED, b''), None]
+  ours, mode = shake()
+  assert told(ours) == (SERVED, b'', 0.0) and mode == 'delphi'
+
+
+OFFERED = description.describe(models.model(), randomness.InsecureSeededRandomness(0), 'auto')
+
+
+@pytest.mark.parametrize('mode', OFFERED.choices)
+def test_the_client_chooses_among_the_modes_that_are_offered(mode):
+  asked = []
+
+  def choose(welcome):
+    asked.append(welcome)
+    return mode
+
+  ours, theirs = shake(served=OFFERED, choose=choose)
+  assert set(OFFERED.choices) == set(sessions.MODES) and OFFERED.mode == sessions.DEFAULT
+  assert told(asked[0]).description == OFFERED
+  assert (theirs, ours.description) == (mode, dataclasses.replace(OFFERED, mode=mode))
+
+
+def test_a_client_that_chooses_what_is_not_offered_is_not_served():
+  with peers.channels(timeout=300) as (client, server):
+    client.send('hello', handshake.PROTOCOL_VERSION.to_bytes(4, 'big'))
+    client.send('claims', bytes(16))
+    client.send('accept', OFFERED.model_id, bytes([len(OFFERED.choices)]))
+    with pytest.raises(ProtocolError, match='chose mode 3 of 3'):
+      handshake.server(server, OFFERED)
+
+
+@pytest.mark.parametrize('choices', [('gazelle',), ('delphi', 'delphi'), ('delphi', 'other')])
+def test_nonsensical_choices_are_refused(choices):
+  client, _ = shake(served=dataclasses.replace(SERVED, choices=choices))
+  assert str(client) == f'the description of the model: choices of modes {choices}'
 
 
 def test_a_client_gets_what_it_insists_on():
   wanted = {name: getattr(SERVED, name) for name in Expectation._fields}
-  assert shake(Expectation(**wanted)) == [(SERVED, b''), None]
+  assert told(shake(Expectation(**wanted))[0]).description == SERVED
   for name, value in wanted.items():
-    assert shake(Expectation(**{name: value})) == [(SERVED, b''), None]
+    assert told(shake(Expectation(**{name: value}))[0]).description == SERVED
 
 
 @pytest.mark.parametrize(
@@ -68,7 +108,7 @@ def test_an_older_server_refuses_in_the_same_line():
       server.refuse(f'protocol version {int.from_bytes(hello, "big")}, want 3')
 
     ours, theirs = peers.both(lambda: handshake.client(client, None, HELLO), old_server)
-  assert str(ours) == 'the server refused: protocol version 4, want 3' and theirs is None
+  assert str(ours) == 'the server refused: protocol version 5, want 3' and theirs is None
 
 
 def test_a_nonsensical_description_is_refused_on_both_sides():
@@ -89,7 +129,7 @@ def test_a_client_that_accepts_another_model_is_not_served():
   with peers.channels(timeout=300) as (client, server):
     client.send('hello', handshake.PROTOCOL_VERSION.to_bytes(4, 'big'))
     client.send('claims', bytes(16))
-    client.send('accept', bytes(16))
+    client.send('accept', bytes(16), bytes(1))
     with pytest.raises(ProtocolError, match='accepted another model'):
       handshake.server(server, SERVED)
 
@@ -113,10 +153,10 @@ def test_only_the_public_part_of_the_model_is_on_the_wire():
   'hello', [HELLO, HELLO._replace(claims=[]), handshake.Hello(bytes(16), None, [])]
 )
 def test_the_server_answers_every_claim(hello):
-  told = []
+  heard = []
 
   def claim(found):
-    told.append(found)
+    heard.append(found)
     return bytes([handshake.HELD, handshake.GRANTED][: len(found.claims)])
 
   with peers.channels(timeout=5) as (client, server):
@@ -124,8 +164,8 @@ def test_the_server_answers_every_claim(hello):
       lambda: handshake.client(client, None, hello),
       lambda: handshake.server(server, SERVED, claim),
     )
-  assert theirs is None and told == [hello]
-  assert ours == (SERVED, bytes([2, 1][: len(hello.claims)]))
+  assert theirs == 'delphi' and heard == [hello]
+  assert told(ours) == (SERVED, bytes([2, 1][: len(hello.claims)]), 0.0)
 
 
 def test_a_server_without_preparations_knows_none():

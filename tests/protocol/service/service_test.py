@@ -11,10 +11,17 @@ import pytest
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi.material import ServerMaterial
 from safenet_jax.protocol.service import client as clients
-from safenet_jax.protocol.service import commands, description, preparation_files
+from safenet_jax.protocol.service import (
+  commands,
+  description,
+  handshake,
+  preparation_files,
+  sessions,
+)
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport import tls
 from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.ledger import Ledger
 from tests.support import models
 from tests.support import servers as small_servers
 
@@ -304,3 +311,39 @@ def test_numbers_of_server_and_client_have_ranges():
     clients.Client('127.0.0.1', 1, context=None, timeout=-1, keep_prepared=-2)
   with pytest.raises(ValueError, match='^model of type str, want a FixedPointModel'):
     servers.Server('model.safenet', context=None)
+
+
+def test_clients_choose_a_mode_and_keep_to_what_they_prepared(files, model, tmp_path):
+  batch, asked = images(model, 1), []
+
+  def choose(described, round_trip):
+    asked.append((described.choices, round_trip))
+    return described.choices[-1]
+
+  with serve(model, files, mode='auto') as running:
+    with connect(running, files) as client:
+      assert client.description.mode == sessions.DEFAULT
+    with connect(running, files, directory=tmp_path, choose=choose) as client:
+      chosen = client.description.mode
+      client.prepare(1)
+    ((choices, round_trip),) = asked
+    # A directory leaves out the mode whose preparations stay in memory.
+    assert chosen == choices[-1] != 'gazelle' and 'gazelle' not in choices and round_trip > 0
+    with connect(running, files, directory=tmp_path, choose=lambda *_: 'delphi') as client:
+      assert client.description.mode == chosen and client.prepared == 1
+      assert close(model, batch, client.infer(batch))
+      assert 'offline' not in client.ledger.record()['phases']
+
+
+def test_a_preparation_is_not_used_in_another_mode(files, model):
+  with (
+    serve(model, files, mode='auto') as running,
+    connect(running, files) as client,
+  ):
+    client.prepare(1)
+    (identifier,) = client._store._names
+    refused = 'for logits in mode delphi, want one for logits in mode gazelle'
+    with pytest.raises(ProtocolError, match=refused), client._connect(Ledger()) as channel:
+      handshake.client(channel, None, client._hello, lambda _: 'gazelle')
+      commands.send(channel, commands.Command(commands.INFER, 1, [identifier], 'logits'))
+      channel.receive('anything', [(bytes, (1,))])
