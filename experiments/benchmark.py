@@ -8,8 +8,7 @@ beat, or of a peer, measured in the same run. --quick measures the smallest size
 that it runs.
 
 With --requests=200 the suite `sustained` is added: --clients keep a server busy with so many
-requests. The file of the suite `activations` also holds the costs that a search reads with
---config.search.cost=measured.
+requests.
 """
 
 from collections.abc import Sequence
@@ -61,17 +60,11 @@ def main() -> None:
 def _record(rows: Sequence[benchmarks.Row]) -> dict:
   """What the file holds of these rows."""
   record = machine.record() | {'rows': [row.record() for row in rows]}
-  costs = {
-    row.name.removeprefix(benchmarks.COSTS): row.value
-    for row in rows
-    if row.name.startswith(benchmarks.COSTS)
-  }
   units = {
     kind: {row.name.removeprefix(prefix): row.value for row in rows if row.name.startswith(prefix)}
     for kind, prefix in benchmarks.UNIT_COSTS.items()
   }
-  record |= {'unit_costs': units} if units['seconds'] else {}
-  return record | ({'seconds_per_activation': costs} if costs else {})
+  return record | ({'unit_costs': units} if units['seconds'] else {})
 
 
 if __name__ == '__main__':

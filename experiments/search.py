@@ -37,7 +37,7 @@ def main() -> None:
   degrees = tuple(settings.degrees)
   algorithm(pbt.Evolution(settings.population, degrees=degrees))  # refuses bad settings first
   mesh = population.mesh(settings.population) if settings.mesh else None
-  cost = score.cost_model(settings.cost, settings.cost_ledger)
+  cost = from_config.cost_model(settings, net)
   workdir = launcher.workdir(config, *from_config.SECTIONS)
   workdir.claim({'plan': {'source': 'search'}})
   first = from_config.trained(config, net, workdir, 'pretrain')

@@ -13,15 +13,7 @@ from absl import flags
 
 QUICK = flags.DEFINE_bool('quick', False, 'Smallest sizes and one repetition: to see that it runs.')
 
-BANDWIDTH = flags.DEFINE_float(
-  'bandwidth',
-  1e9,
-  'Bits a second between the parties, for the costs that the suite activations writes.',
-  lower_bound=1.0,
-)
-# Rows with this prefix are costs that a search reads, by kind of activation: see `activations`.
-COSTS = 'seconds_per_activation/'
-# Rows with these prefixes are what `experiments.describe --costs` reads: see `units`.
+# Rows with these prefixes are what `experiments.describe --costs` and searches read: see `units`.
 UNIT_COSTS = {'seconds': 'unit/', 'memory': 'memory/'}
 
 

@@ -65,8 +65,12 @@ def create(
     'accuracy_drop': 0.02,
     'literal': False,  # True: members are sorted by the score (Eq. 4) alone, without A_t
     'degrees': (0, 2, 3),  # of the polynomials in plans
-    'cost': 'published',  # or measured: then seconds_per_activation in the file cost_ledger
-    'cost_ledger': '',
+    # Or measured: what activations of this network cost in the mode, and over the link, in which
+    # its plan will be served; on the machines of unit_costs, a file of benchmark --suite=units.
+    'cost': 'published',
+    'mode': 'delphi',
+    'link': 'lan',  # or wan, or RATE,RTT: bits a second, seconds
+    'unit_costs': '',
     'partial_ratio': 0.5,  # algorithm partial: the share of every layer's channels replaced
     'subset_layers': 0,  # layerwise_released: how many layers are replaced, 0 tries every number
     'relu_budget': 50000,  # algorithms budget and gates_budget: ReLUs that may be left per image

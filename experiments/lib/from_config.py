@@ -11,6 +11,7 @@ from safenet_jax import data
 from safenet_jax.approximation import plans
 from safenet_jax.models import architectures, weights
 from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.protocol.estimate import activation_costs, links, unit_costs
 from safenet_jax.search import fit, members, phases, score
 from safenet_jax.search.members import Member, Task, Training
 from safenet_jax.search.teacher import Teacher
@@ -54,6 +55,16 @@ def network(config, images: data.Dataset | None = None) -> Network:
   net = architectures.build(name, **options)
   members.check_fit(net, options['input_shape'], options['classes'])
   return net
+
+
+def cost_model(settings, net: Network) -> score.CostModel:
+  """What activations cost in a search with these settings, those of section `search`."""
+  if settings.cost == 'published':
+    return score.PUBLISHED
+  file = settings.unit_costs
+  costs = unit_costs.load(os.path.expanduser(file)) if file else unit_costs.DEFAULT
+  link = links.parse(settings.link)
+  return score.cost_model(activation_costs.per_activation(net, settings.mode, link, costs))
 
 
 def section(config, phase: str):

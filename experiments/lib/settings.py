@@ -6,6 +6,8 @@ from typing import Any
 from safenet_jax import archives, ranges
 from safenet_jax.approximation import plans
 from safenet_jax.models import architectures
+from safenet_jax.protocol.estimate import links
+from safenet_jax.protocol.service import sessions
 from safenet_jax.search import strategy
 from safenet_jax.search.planners import algorithms
 from safenet_jax.search.training import DTYPES
@@ -15,6 +17,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
   'data.name': tuple(archives.SOURCES),
   'search.algorithm': algorithms.NAMES,
   'search.cost': ('published', 'measured'),
+  'search.mode': tuple(sessions.MODES),
   'search.strategy': (*strategy.STRATEGIES, 'auto'),
   'search.degrees': plans.DEGREES,
 }
@@ -43,6 +46,10 @@ def _faults(settings: dict[str, Any]) -> Iterator[str]:
     # An option of fine-tuning has the search's value until it is set: that is one fault, not two.
     named = found.get('search', ()) if section == 'finetune' else ()
     yield from (f'{section}.{fault}' for fault in those if fault not in named)
+  try:
+    links.parse(sections.get('search', {}).get('link', 'lan'))
+  except ValueError as error:
+    yield f'search.link: {error}'
   mean, std = (sections.get('teacher', {}).get(name, ()) for name in ('mean', 'std'))
   if len(mean) != len(std):
     yield f'teacher.mean of {len(mean)} numbers and teacher.std of {len(std)}, want as many'

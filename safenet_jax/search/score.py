@@ -5,10 +5,7 @@ The threshold A_t, below which a plan is not feasible, is set in `phases.search`
 """
 
 from collections.abc import Callable
-import json
 import math
-import os
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -42,44 +39,21 @@ KINDS = {'relu': None, 'degree0': 0, 'degree2': 2, 'degree3': 3}
 
 
 def cost_model(
-  source: str | Callable[[int | None], float], ledger: str | os.PathLike[str] | None = None
+  source: Callable[[int | None], float],
 ) -> CostModel:
-  """The cost model that a user names.
+  """The cost model of a function of the degree (None is ReLU), microseconds per activation.
 
-  Args:
-    source: 'published'; 'measured', read from `ledger`; or a function of the
-      degree (None is ReLU) that returns microseconds per activation.
-    ledger: JSON file with `seconds_per_activation` {relu, degree0, degree2, degree3}.
+  `protocol.estimate.activation_costs` has such functions.
 
   Raises:
-    ValueError: an unknown source, a ledger without those seconds, or costs that
-      are not finite, negative, or zero for a ReLU.
+    ValueError: a cost is not finite, negative, or zero for a ReLU.
   """
-  if source == 'published':
-    return PUBLISHED
-  if callable(source):
-    name = getattr(source, '__name__', 'given')
-    costs = {kind: float(source(degree)) for kind, degree in KINDS.items()}
-  elif source == 'measured':
-    if not ledger:
-      raise ValueError('cost model measured without a ledger, want the path of one')
-    name, costs = f'measured {ledger}', _measured(pathlib.Path(ledger).expanduser())
-  else:
-    raise ValueError(f"unknown cost model '{source}', want published, measured or a function")
+  name = getattr(source, '__name__', 'given')
+  costs = {kind: float(source(degree)) for kind, degree in KINDS.items()}
   for kind, cost in costs.items():
     if not (math.isfinite(cost) and cost >= 0 and (cost or kind != 'relu')):
       raise ValueError(f'{name} costs {cost} us for {kind}, want a finite positive number')
   return CostModel(name, **costs)
-
-
-def _measured(path: pathlib.Path) -> dict[str, float]:
-  try:
-    seconds = json.loads(path.read_text())['seconds_per_activation']
-    return {kind: 1e6 * float(seconds[kind]) for kind in KINDS}
-  except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f'{path} has no seconds_per_activation of {", ".join(KINDS)}: {error!r}'
-    ) from None
 
 
 class Activations(NamedTuple):

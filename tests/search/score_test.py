@@ -1,7 +1,5 @@
 """Eq. 4 and what members are sorted by."""
 
-import json
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,37 +40,15 @@ def test_feasible_members_come_before_better_scored_infeasible_ones():
   assert np.argsort(-literal).tolist() == [0, 1, 2, 3]
 
 
-def test_measured_costs_are_the_seconds_of_a_ledger(tmp_path):
-  path = tmp_path / 'ledger.json'
-  seconds = {'relu': 4e-5, 'degree0': 0.0, 'degree2': 1e-5, 'degree3': 2e-5}
-  path.write_text(json.dumps({'seconds_per_activation': seconds}))
-  model = score.cost_model('measured', path)
-  assert model.reduction() == pytest.approx((1, 0.75, 0.5))
-  assert model.relu == pytest.approx(40)
-
-
 def test_a_users_function_is_asked_for_every_kind():
   model = score.cost_model({None: 10.0, 0: 0.0, 2: 1.0, 3: 4.0}.__getitem__)
   assert model.reduction() == pytest.approx((1, 0.9, 0.6))
-  assert score.cost_model('published') is score.PUBLISHED
-
-
-@pytest.mark.parametrize('text', ['', '{}', '{"seconds_per_activation": {"relu": 1}}', '[1]'])
-def test_a_ledger_without_seconds_is_refused(tmp_path, text):
-  path = tmp_path / 'ledger.json'
-  path.write_text(text)
-  with pytest.raises(ValueError, match='ledger.json has no seconds_per_activation'):
-    score.cost_model('measured', path)
 
 
 def test_impossible_costs_are_refused():
   for cost in (0.0, -1.0, float('nan'), float('inf')):
     with pytest.raises(ValueError, match='us for relu'):
       score.cost_model(lambda degree, cost=cost: cost)
-  with pytest.raises(ValueError, match="unknown cost model 'guessed'"):
-    score.cost_model('guessed')
-  with pytest.raises(ValueError, match='without a ledger'):
-    score.cost_model('measured')
 
 
 def test_the_goal_is_the_score_the_share_replaced_or_the_accuracy():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from safenet_jax.report import tables
-from safenet_jax.search import score
 from safenet_jax.transport import ledger as ledgers
 from safenet_jax.transport import tls
 from safenet_jax.transport.channel import Channel
@@ -195,17 +194,15 @@ def test_another_clock_is_refused():
     ledgers.Ledger(cpu_clock=time.time)
 
 
-def test_the_saved_record_is_read_by_the_report_and_the_search(tmp_path):
+def test_the_saved_record_is_read_by_the_report(tmp_path):
   path = tmp_path / 'ledger.json'
   with peers.channels() as (client, server):
     conversation(client, server)
     record = ledgers.join(client.ledger.record(), server.ledger.record())
-  costs = {'relu': 2e-5, 'degree0': 0.0, 'degree2': 1e-7, 'degree3': 1e-6}
-  ledgers.save(record | {'seconds_per_activation': costs}, path)
+  ledgers.save(record, path)
   assert list(tmp_path.iterdir()) == [path]
   loaded = json.loads(path.read_text())
   assert loaded['rows'] == record['rows']
   header, rows = tables.costs(loaded)
   assert ['offline', 'garbling', 'server', '2.40 MB', '1'] in [row[:5] for row in rows]
   assert tables.bytes_by_layer(loaded, 'offline', ['conv0'])[0] > 2_400_000
-  assert score.cost_model('measured', path).relu == pytest.approx(1e6 * costs['relu'])

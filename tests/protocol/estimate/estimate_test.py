@@ -16,7 +16,7 @@ from safenet_jax.models import network as networks
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.protocol.delphi import material
 from safenet_jax.protocol.delphi.mode import DELPHI
-from safenet_jax.protocol.estimate import choice, links, unit_costs, untrained
+from safenet_jax.protocol.estimate import activation_costs, choice, links, unit_costs, untrained
 from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.service import description, sessions
 from safenet_jax.transport import ledger as ledgers
@@ -299,6 +299,24 @@ def test_a_client_takes_the_cheapest_mode_over_its_link(model):
   assert choice.over()(served, 10.0) == min(rounds, key=rounds.get)
   with pytest.raises(ValueError, match='want lan, wan'):
     choice.over('moon')
+
+
+@pytest.mark.parametrize('mode', list(sessions.MODES))
+def test_activations_cost_what_the_network_spends_on_them(mode):
+  net = networks.Network(PLAIN, small.SHAPE)
+  over = links.Link('slow', 1e6, 0.1)
+  cost = activation_costs.per_activation(net, mode, over)
+  both = {}
+  for name, ratios in (('relu', [0, 0]), ('square', [20, 20])):
+    found = estimates.inference(stand_in(PLAIN, ratios, [2, 2]).public, mode)
+    both[name] = found.seconds('offline', over) + found.seconds('online', over)
+  count = sum(networks.relu_counts(net))
+  saved = count * (cost(None) - cost(2)) / 1e6
+  assert saved == pytest.approx(both['relu'] - both['square'])
+  # All of it is for activations, but not all of the network's seconds.
+  assert 0 < cost(2) < cost(3) < cost(None) < 1e6 * both['relu'] / count and cost(0) == 0
+  faster = activation_costs.per_activation(net, mode, over._replace(bits_per_second=1e9))
+  assert faster(None) < cost(None)
 
 
 def test_modes_that_do_not_serve_a_model_say_why(model):
