@@ -99,7 +99,7 @@ def _runs(context: bfv.Context, layer: Convolution) -> dict[str, Callable[[], ob
     message, _ = encrypted_convolution.reply(public, weights, upload, randomness, b'')
     encrypted_convolution.decrypt_map(secret, layer, message, b'')
 
-  layout = packing.layout(layer, context.degree)
+  layout = encrypted_convolution.layout_of(context, layer)
   plains = [context.plaintext(c) for c in layout.pack_map(values)]
   return {'layer': run, 'calls': _calls(context, layout, plains, weights.multipliers)}
 

@@ -43,7 +43,7 @@ Layers = Sequence[tuple[packing.Convolution, np.ndarray]]
 _LOGGER = logging.getLogger(__name__)
 _RESULT, _ERROR, _FAILURE = b'R', b'E', b'F'
 _NUMBER = struct.Struct('<Q')
-_NUMBERS = struct.Struct('<QQQ')
+_NUMBERS = struct.Struct('<QQQ?')
 # A request during which workers end so often is refused: it could be what ends them.
 _TRIES = 2
 # A worker is started at most once in so many seconds.
@@ -80,7 +80,9 @@ class Workers:
       self.close()
       raise
 
-  def reply(self, key: bytes, layer: int, upload: bytes, tag: bytes) -> tuple[bytes, np.ndarray]:
+  def reply(
+    self, key: bytes, layer: int, upload: bytes, tag: bytes, *, drawn: bool = False
+  ) -> tuple[bytes, np.ndarray]:
     """`encrypted_convolution.reply` of a layer, by its index, under a client's public key.
 
     Raises:
@@ -92,7 +94,8 @@ class Workers:
       raise ValueError(f'layer {layer}, want 0 to {len(self._layers) - 1}')
     height, width, _ = self._layers[layer][0].output_shape
     messages, shares = [], []
-    for result in self._ask(_NUMBERS.pack(layer, len(key), len(tag)) + key + tag + upload):
+    head = _NUMBERS.pack(layer, len(key), len(tag), drawn)
+    for result in self._ask(head + key + tag + upload):
       end = _NUMBER.size + _NUMBER.unpack_from(result)[0]
       share = np.frombuffer(result[_NUMBER.size : end], np.uint64)
       shares.append(share.reshape(height, width, -1))
@@ -227,20 +230,20 @@ class _Part:
     self._context, self._randomness = bfv.Context(parameters), SystemRandomness()
     self._weights, self._key = [], b''
     for layer, kernel in layers:
-      groups = packing.layout(layer, self._context.degree).outputs
+      groups = encrypted_convolution.layout_of(self._context, layer).outputs
       part = range(worker * groups // count, (worker + 1) * groups // count)
       self._weights.append(encrypted_convolution.prepare(self._context, layer, kernel, part))
     return b''
 
   def reply(self, question: bytes) -> bytes:
     """Its part of a share, with the length in front, and of the message to the client."""
-    index, *lengths = _NUMBERS.unpack_from(question)
+    index, *lengths, drawn = _NUMBERS.unpack_from(question)
     middle, end = _NUMBERS.size + np.cumsum(lengths)
     key, tag = question[_NUMBERS.size : middle], question[middle:end]
     if key != self._key:
       self._public = bfv.PublicKey(self._context, key)
       self._key = key
     message, share = encrypted_convolution.reply(
-      self._public, self._weights[index], question[end:], self._randomness, tag
+      self._public, self._weights[index], question[end:], self._randomness, tag, drawn=drawn
     )
     return _NUMBER.pack(share.nbytes) + share.tobytes() + message

@@ -62,19 +62,37 @@ class Image:
     self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
   def send_masks(self) -> None:
-    """Sends Enc(r) of every linear layer."""
+    """Sends Enc(r) of every linear layer; most r are drawn as they are encrypted."""
+    uploads = {name: self._draw(name, source) for name, source in self.structure.drawn.items()}
     walk = share_walks.Masks(self.party.model, self.masks)
     records.run(self.party.model.layers, walk, self.mask)
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        upload = encrypted_convolution.encrypt_map(
-          self.party.keys.secrets[0],
-          layer,
-          walk.inputs[name].reshape(layer.input_shape),
-          self.party.randomness,
-          self.tag(name),
-        )
-        self.channel.send('masks', upload)
+        if name not in uploads:
+          uploads[name] = encrypted_convolution.encrypt_map(
+            self.party.keys.secrets[0],
+            layer,
+            walk.inputs[name].reshape(layer.input_shape),
+            self.party.randomness,
+            self.tag(name),
+          )
+        self.channel.send('masks', uploads.pop(name))
+
+  def _draw(self, name: str, source: str) -> bytes:
+    """Enc(r) of a linear layer under a fresh r, which becomes the mask of its input."""
+    with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+      upload, r = encrypted_convolution.draw_map(
+        self.party.keys.secrets[0],
+        self.structure.linear[name],
+        self.party.randomness,
+        self.tag(name),
+      )
+    if source == 'input':
+      self.mask = r.reshape(self.mask.shape)
+    else:
+      layer = self.layers[source]
+      self.masks[source] = layer.mask = r.reshape(layer.mask.shape)
+    return upload
 
   def receive_linear(self) -> None:
     """Receives c = W r - u of every linear layer; the share of the logits follows."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from safenet_jax.crypto import messages
 from safenet_jax.crypto.garbled_circuits import garbled_block
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
 from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 from safenet_jax.transport import frames, packed_words
 from safenet_jax.transport.ledger import Ledger
@@ -71,7 +71,7 @@ class Costs:
   def offline_linear(self) -> None:
     """Messages of all linear layers, the first of the offline phase."""
     for name in self._structure.linear:
-      self._request('offline', name, 'masks')
+      self._request('offline', name, 'masks', drawn=name in self._structure.drawn)
     for name in self._structure.linear:
       self._reply('offline', name)
 
@@ -126,12 +126,12 @@ class Costs:
           total += 2 * _WORD * block.count
     return {'client': total, 'server': _LABEL * structure.transfers('logits')}
 
-  def _request(self, phase: str, name: str, tag: str) -> None:
+  def _request(self, phase: str, name: str, tag: str, *, drawn: bool = False) -> None:
     """Counts what a client encrypts for a linear layer, and what both parties compute for it."""
     layer = self._structure.linear[name]
-    size = encrypted_convolution.upload_size(self._context, layer)
+    size = encrypted_convolution.upload_size(self._context, layer, drawn=drawn)
     self._tally.send((phase, name, 'linear'), 'client', tag, [(bytes, (size,))])
-    layout = packing.layout(layer, self._context.degree)
+    layout = encrypted_convolution.layout_of(self._context, layer)
     inputs, outputs = layout.tiles * layout.inputs, layout.tiles * layout.outputs
     self._tally.both(
       (phase, name, 'linear'),

@@ -20,7 +20,7 @@ class LinearReplies(Protocol):
   """Answers what clients encrypt for linear layers, in this process or in others."""
 
   def reply(
-    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes, *, drawn: bool
   ) -> tuple[bytes, np.ndarray]:
     """The message to the client, and u, uint64 [h, w, channels_out].
 
@@ -29,6 +29,7 @@ class LinearReplies(Protocol):
       name: of the layer.
       upload: what the client sent, Enc(r).
       tag: names this use of the keys.
+      drawn: whether the client drew r as it encrypted it.
 
     Raises:
       ValueError: the upload is malformed.
@@ -56,11 +57,11 @@ class InSession:
     }
 
   def reply(
-    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes, *, drawn: bool
   ) -> tuple[bytes, np.ndarray]:
     """As `LinearReplies.reply`."""
     return encrypted_convolution.reply(
-      keys.publics[0], self._weights[name], upload, self._randomness, tag
+      keys.publics[0], self._weights[name], upload, self._randomness, tag, drawn=drawn
     )
 
   def close(self) -> None:
@@ -87,10 +88,10 @@ class InProcesses:
     )
 
   def reply(
-    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes, *, drawn: bool
   ) -> tuple[bytes, np.ndarray]:
     """As `LinearReplies.reply`."""
-    return self._workers.reply(keys.raw[0], self._index[name], upload, tag)
+    return self._workers.reply(keys.raw[0], self._index[name], upload, tag, drawn=drawn)
 
   def close(self) -> None:
     """Ends the processes."""

@@ -47,9 +47,9 @@ def lot(structure: Structure, output: str, context: bfv.Context) -> int:
     context: of its linear layers.
   """
   size = structure.transfers(output) * _TRANSFER_BYTES + sum(
-    encrypted_convolution.upload_size(context, layer)
+    encrypted_convolution.upload_size(context, layer, drawn=name in structure.drawn)
     + encrypted_convolution.reply_size(context, layer)
-    for layer in structure.linear.values()
+    for name, layer in structure.linear.items()
   )
   return max(1, _LOT_BYTES // max(1, size))
 

@@ -54,7 +54,9 @@ class ServerOffline:
     found = {}
     for name, layer in self._structure.linear.items():
       with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        size = encrypted_convolution.upload_size(self._party.keys.publics[0].context, layer)
+        size = encrypted_convolution.upload_size(
+          self._party.keys.publics[0].context, layer, drawn=name in self._structure.drawn
+        )
         (found[name],) = self._channel.receive('masks', [(bytes, (size,))])
     return found
 
@@ -64,7 +66,14 @@ class ServerOffline:
     found, party = {}, self._party
     for name, upload in uploads.items():
       with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        reply, u = frames.checked(party.linear.reply, party.keys, name, upload, tag(name))
+        reply, u = frames.checked(
+          party.linear.reply,
+          party.keys,
+          name,
+          upload,
+          tag(name),
+          drawn=name in self._structure.drawn,
+        )
         self._channel.send('linear', reply)
         found[name] = u.reshape(1, *self._structure.shapes[name])
     return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from safenet_jax.crypto.homomorphic import bfv, packing
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.material import ServerMaterial
 from safenet_jax.protocol.delphi.mode import Mode
@@ -39,7 +39,7 @@ def peaks(
   client = fixed + costs['client'] + held['client'] + 2 * max(messages, default=0)
   weights = 0
   for layer in structure.linear.values():
-    layout = packing.layout(layer, contexts[0].degree)
+    layout = encrypted_convolution.layout_of(contexts[0], layer)
     weights += layout.inputs * layout.outputs * contexts[0].degree * contexts[0].moduli.size * _WORD
   material = ServerMaterial.size(structure, 'logits')
   server = fixed + costs['server'] + weights + material + held['server']

@@ -81,6 +81,48 @@ class Order:
     return branch and shortcut
 
 
+class Drawn:
+  """Which masks can be drawn as they are encrypted (`crypto.homomorphic.drawn_plaintexts`).
+
+  Such a mask is the whole input of a linear layer, without any sum or change of order. Values
+  are the name of the activation layer whose mask this is, 'input' for that of the image, or
+  None. Of the linear layers that read one mask, the first draws it.
+
+  found: is filled with the name of the mask, by that of the linear layer that draws it.
+  """
+
+  def __init__(self, model: PublicModel):
+    self._absorbed = model.absorbed
+    self.found: dict[str, str] = {}
+
+  def conv(self, name: str, layer, mask: str | None) -> None:
+    del layer
+    if mask is not None and mask not in self.found.values():
+      self.found[name] = mask
+
+  dense = conv
+
+  def activation(self, name: str, layer, mask: str | None) -> str:
+    del layer, mask
+    return name
+
+  def average_pool(self, name: str, layer, mask: str | None) -> str | None:
+    del layer
+    return mask if name in self._absorbed else None
+
+  def max_pool(self, name: str, layer, mask: str | None) -> str | None:
+    del name, layer
+    return mask
+
+  flatten = max_pool
+
+  def gather(self, name: str, layer, mask: str | None) -> None:
+    del name, layer, mask
+
+  def add(self, branch: str | None, shortcut: str | None) -> None:
+    del branch, shortcut
+
+
 class Masks(Local):
   """The client's first walk: the mask of every linear layer's input.
 

@@ -160,6 +160,7 @@ class Structure:
   input_shape: (H, W, C) of an image.
   linear: the linear layers by name; a dense layer is a convolution of one pixel.
   shapes: the output shape of each linear layer by name: (H, W, C), or (C,).
+  drawn: the masks that are drawn as they are encrypted, by linear layer (`share_walks.Drawn`).
   activations: in the order in which an inference reaches them.
   logits: how many there are.
   comparison: of the logits, for inferences that end in the class alone; None where
@@ -170,6 +171,7 @@ class Structure:
   input_shape: tuple[int, ...]
   linear: dict[str, packing.Convolution]
   shapes: dict[str, tuple[int, ...]]
+  drawn: dict[str, str]
   activations: tuple[ActivationStructure, ...]
   logits: int
   comparison: Comparison | None
@@ -182,6 +184,8 @@ class Structure:
       ValueError: a linear layer reads another one's output, or a sum of them.
     """
     records.run(model.layers, share_walks.Order(), True)
+    drawn = share_walks.Drawn(model)
+    records.run(model.layers, drawn, 'input')
     linear: dict[str, packing.Convolution] = {}
     found: dict[str, tuple[int, ...]] = {}
     activations = []
@@ -211,6 +215,7 @@ class Structure:
       model.input_shape,
       linear,
       found,
+      drawn.found,
       tuple(activations),
       logits,
       comparison,
