@@ -66,7 +66,7 @@ def client_party(channel, model, structure, contexts, randomness=None):
 def server_party(channel, model, structure, contexts, randomness=None):
   """A server that computes in its own thread."""
   randomness = randomness or SystemRandomness()
-  linear = linear_replies.InSession(model.linear, structure, contexts[0], randomness)
+  linear = linear_replies.InSession(model.linear, structure, contexts, randomness)
   return ServerParty(channel, structure, contexts, randomness, model, linear)
 
 

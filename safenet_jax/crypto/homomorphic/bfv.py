@@ -63,13 +63,26 @@ class Parameters:
   seed: bytes = b''
 
 
+  @property
+  def cipher_bits(self) -> int:
+    """Bits of q. SEAL takes a single prime for q and keys alike."""
+    return sum(self.modulus_bits[:-1]) or self.modulus_bits[0]
+
+
 def ring_parameters(bits: int = 56, seed: bytes = b'') -> Parameters:
   """Parameters for linear layers in Z_2^bits.
 
-  What replies leave out makes an element wrong by one with probability 2^-11.
+  What replies leave out makes an element wrong by one with probability 2^-11. Each choice
+  leaves the kernel's norm 2^24 or more in q / t: `encrypted_convolution` says what that is for.
   """
-  degree, moduli = 4096, (42, 42, 16)
-  return Parameters(degree, moduli, 1 << bits, sum(moduli[:2]) - bits - 15, seed)
+  degree: int = 4096
+  moduli: tuple[int, ...] = (42, 42, 16)
+  if bits <= 28:
+    degree, moduli = 2048, (54,)
+  elif bits <= 36:
+    degree, moduli = 4096, (60, 16)
+  dropped = Parameters(degree, moduli, 1 << bits).cipher_bits - bits - 15
+  return Parameters(degree, moduli, 1 << bits, dropped, seed)
 
 
 def slot_parameters(modulus: int, seed: bytes = b'') -> Parameters:
@@ -83,7 +96,7 @@ def slot_parameters(modulus: int, seed: bytes = b'') -> Parameters:
   bits = modulus.bit_length()
   if bits > 50 or modulus % (1 << 14) != 1:
     raise ValueError(f'modulus {modulus}, want 1 mod 2^14 and at most 50 bits')
-  width, dropped = (42, 42) if bits <= 41 else (48, 48)
+  width, dropped = (38, 36) if bits <= 35 else (42, 42) if bits <= 41 else (48, 48)
   return Parameters(8192, (width, width, width, 20), modulus, dropped, seed)
 
 

@@ -60,7 +60,7 @@ def _expand(context: bfv.Context, seed: bytes, free: np.ndarray) -> tuple[np.nda
   stream = residues.Expansion(seed)
   a = residues.uniform(stream, context.moduli, (context.degree,))
   h = np.zeros(context.degree, np.uint64)
-  h[free] = stream.residues(context.parameters.plain_modulus, np.count_nonzero(free))
+  h[free] = stream.residues(context.parameters.plain_modulus, int(np.count_nonzero(free)))
   return a, h
 
 

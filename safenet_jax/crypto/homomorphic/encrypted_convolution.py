@@ -25,7 +25,6 @@ a message for another key, layer or tag is refused. A tag is used once with a ke
 """
 
 from collections.abc import Sequence
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +82,27 @@ def _reply_identifier(key: bytes, layer: packing.Convolution, tag: bytes, group:
   return messages.identifier(b'reply', key, repr(layer).encode(), tag, b'%d' % group)
 
 
+def _fault(parameters: bfv.Parameters, kernel: np.ndarray) -> str | None:
+  """Why a kernel cannot be multiplied by under these parameters; None if it can."""
+  modulus = parameters.plain_modulus
+  if max(int(kernel.max()), -int(kernel.min())) >= modulus // 4:
+    return f'weights {kernel.min()} to {kernel.max()}, want below {modulus // 4}'
+  norms = (kernel.astype(np.float64) ** 2).reshape(-1, kernel.shape[-1]).sum(0)
+  norm = float(np.sqrt(norms.max()))
+  wrong = _NOISE * norm * modulus / 2.0**parameters.cipher_bits
+  if wrong > _MOST_WRONG:
+    return (
+      f'weights of norm {norm:.3g} round wrongly with probability {wrong:.2g}, want at most '
+      f'{_MOST_WRONG}: smaller weights or a smaller ring'
+    )
+  return None
+
+
+def fits(kernel: np.ndarray, bits: int) -> bool:
+  """Whether a kernel int64 [..., channels_out] can be served in the ring of so many bits."""
+  return _fault(bfv.ring_parameters(bits), kernel) is None
+
+
 def prepare(
   context: bfv.Context,
   layer: packing.Convolution,
@@ -104,15 +124,8 @@ def prepare(
   modulus = context.parameters.plain_modulus
   if kernel.shape != layer.kernel_shape or kernel.dtype != np.int64:
     raise ValueError(f'kernel {kernel.dtype} {kernel.shape}, want int64 {layer.kernel_shape}')
-  if max(int(kernel.max()), -int(kernel.min())) >= modulus // 4:
-    raise ValueError(f'weights {kernel.min()} to {kernel.max()}, want below {modulus // 4}')
-  norm = float(np.sqrt((kernel.astype(np.float64) ** 2).sum((0, 1, 2)).max()))
-  wrong = _NOISE * norm * modulus / math.prod(int(m) for m in context.moduli)
-  if wrong > _MOST_WRONG:
-    raise ValueError(
-      f'weights of norm {norm:.3g} round wrongly with probability {wrong:.2g}, want at most '
-      f'{_MOST_WRONG}: smaller weights or a smaller ring'
-    )
+  if fault := _fault(context.parameters, kernel):
+    raise ValueError(fault)
   layout = layout_of(context, layer)
   offset = np.zeros(context.degree, np.int64)
   offset[0] = modulus // 4

@@ -27,7 +27,7 @@ import numpy as np
 
 from safenet_jax.crypto import messages, ring
 from safenet_jax.crypto.garbled_circuits import garbling
-from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, ole
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi import message_shapes
@@ -46,12 +46,12 @@ class Image:
     self.comparison = self.structure.comparison_for(output)
     self.transfers = self.structure.transfers(output)
     self.tag = message_shapes.Tag(party.keys.nonce, number)
-    bits, randomness = self.structure.bits, party.randomness
-    self.mask = randomness.ring(bits, (1, *self.structure.input_shape))
+    randomness, widths = party.randomness, self.structure.rings.values
+    self.mask = randomness.ring(widths['input'], (1, *self.structure.input_shape))
     self.layers: dict[str, ClientLayer] = {}
     for layer in self.structure.activations:
       channels = layer.form.relu + layer.form.polynomial
-      mask = randomness.ring(bits, (1, *layer.pooled_shape, channels))
+      mask = randomness.ring(layer.bits, (1, *layer.pooled_shape, channels))
       self.layers[layer.name] = ClientLayer(mask)
     self.masks = {name: layer.mask for name, layer in self.layers.items()}
     self.inputs: dict[str, np.ndarray] = {}
@@ -69,29 +69,32 @@ class Image:
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
         if name not in uploads:
+          r = ring.reduce(walk.inputs[name], self.structure.rings.linear[name])
           uploads[name] = encrypted_convolution.encrypt_map(
-            self.party.keys.secrets[0],
+            self._secret(name),
             layer,
-            walk.inputs[name].reshape(layer.input_shape),
+            r.reshape(layer.input_shape),
             self.party.randomness,
             self.tag(name),
           )
         self.channel.send('masks', uploads.pop(name))
 
+  def _secret(self, name: str) -> bfv.SecretKey:
+    return self.party.keys.secrets[self.structure.plain_modulus(name)]
+
   def _draw(self, name: str, source: str) -> bytes:
-    """Enc(r) of a linear layer under a fresh r, which becomes the mask of its input."""
+    """Enc(r) of a linear layer for a fresh r, which becomes the low bits of its input's mask."""
     with self.channel.scope(phase='offline', layer=name, primitive='linear'):
       upload, r = encrypted_convolution.draw_map(
-        self.party.keys.secrets[0],
+        self._secret(name),
         self.structure.linear[name],
         self.party.randomness,
         self.tag(name),
       )
-    if source == 'input':
-      self.mask = r.reshape(self.mask.shape)
-    else:
-      layer = self.layers[source]
-      self.masks[source] = layer.mask = r.reshape(layer.mask.shape)
+    # The array is changed in place: `masks` and the material have it too.
+    mask = self.mask if source == 'input' else self.masks[source]
+    mask -= ring.reduce(mask, self.structure.rings.linear[name])
+    mask += r.reshape(mask.shape)
     return upload
 
   def receive_linear(self) -> None:
@@ -99,7 +102,7 @@ class Image:
     outputs = {}
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        secret = self.party.keys.secrets[0]
+        secret = self._secret(name)
         size = encrypted_convolution.reply_size(secret.context, layer)
         (reply,) = self.channel.receive('linear', [(bytes, (size,))])
         c = frames.checked(encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name))
@@ -176,7 +179,7 @@ class Image:
           max_pool.ClientBlock(garbled, labels, *rest)
           for labels, (garbled, *rest) in zip(self._block_labels(layer), self.garbled[layer.name])
         ]
-      for shape, rescale in layer.outputs(self.structure.bits):
+      for shape, rescale in layer.outputs:
         keys = word_transfer.random_words(next(self.sender_pads), bits=rescale.wrap_bits)
         self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
 
@@ -284,7 +287,7 @@ class ClientOffline:
   def prepare(self, count: int) -> Iterator[ClientMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready."""
     party = self._party
-    for lot in message_shapes.lots(party.structure, self._output, party.contexts[0], count):
+    for lot in message_shapes.lots(party.structure, self._output, party.contexts, count):
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ClientMaterial]:

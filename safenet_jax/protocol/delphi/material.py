@@ -226,7 +226,7 @@ class ServerMaterial(_Once):
       if layer.powers:
         words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
       words += layer.instances
-      words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs(structure.bits))
+      words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs)
       labels += sum(len(layer.circuit.outputs) * block.size for block in layer.blocks)
     comparison = structure.comparison_for(output)
     if comparison:

@@ -35,7 +35,7 @@ class ServerOffline:
     client told that the preparation exists.
     """
     party = self._party
-    for lot in message_shapes.lots(party.structure, self._output, party.contexts[0], count):
+    for lot in message_shapes.lots(party.structure, self._output, party.contexts, count):
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ServerMaterial]:
@@ -54,9 +54,9 @@ class ServerOffline:
     found = {}
     for name, layer in self._structure.linear.items():
       with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        size = encrypted_convolution.upload_size(
-          self._party.keys.publics[0].context, layer, drawn=name in self._structure.drawn
-        )
+        context = self._party.contexts[self._structure.plain_modulus(name)]
+        drawn = name in self._structure.drawn
+        size = encrypted_convolution.upload_size(context, layer, drawn=drawn)
         (found[name],) = self._channel.receive('masks', [(bytes, (size,))])
     return found
 
@@ -224,7 +224,7 @@ class ServerOffline:
               ]
             )
           )
-        for shape, _ in layer.outputs(self._structure.bits):
+        for shape, _ in layer.outputs:
           beta = self._party.randomness.bits((1, *shape))
           mine[layer.name].choices.append(beta.astype(np.uint64))
           choices.append(beta.reshape(-1))
@@ -254,7 +254,7 @@ class ServerOffline:
         mine.blocks.append(relu.ServerBlock(encoding, share, key))
 
   def _keep_wraps(self, layer, mine: ServerLayer, pads, choices) -> None:
-    for shape, rescale in layer.outputs(self._structure.bits):
+    for shape, rescale in layer.outputs:
       next(choices)
       chosen = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
       mine.chosen.append(chosen.reshape(1, *shape))
