@@ -62,7 +62,6 @@ class Parameters:
   dropped: int = 0
   seed: bytes = b''
 
-
   @property
   def cipher_bits(self) -> int:
     """Bits of q. SEAL takes a single prime for q and keys alike."""

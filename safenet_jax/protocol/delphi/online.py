@@ -147,9 +147,7 @@ class ClientOnline(share_walks.Local):
     with self._channel.scope(phase='online', layer=name, primitive='truncation'):
       mask, first = _join(m.mask for m in mine), 0
       answer: list[np.ndarray] = []
-      for i, (v, d, (shape, rescale)) in enumerate(
-        zip(shares, values, layer.outputs, strict=True)
-      ):
+      for i, (v, d, (shape, rescale)) in enumerate(zip(shares, values, layer.outputs, strict=True)):
         end = first + shape[-1]
         keys = np.concatenate([m.keys[i] for m in mine], axis=1)
         answer += truncation.online_client(

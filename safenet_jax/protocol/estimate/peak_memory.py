@@ -32,8 +32,7 @@ def peaks(
   fixed = costs['process'] + costs['context'] * len(contexts)
   held = mode.costs.held(structure)
   messages = [
-    sum(part.size for part in online.Messages(layer, 1).down)
-    for layer in structure.activations
+    sum(part.size for part in online.Messages(layer, 1).down) for layer in structure.activations
   ]
   # A message is held twice: as bytes, and as words.
   client = fixed + costs['client'] + held['client'] + 2 * max(messages, default=0)

@@ -145,9 +145,7 @@ class ServerOnline(online.ServerOnline):
       uploads = [self._channel.receive('share', [(bytes, (size,))])[0] for _ in self._prepared]
       for mine, upload in zip(self._prepared, uploads):
         each = tag(keys.nonce, mine.identifier, name)
-        reply, u = frames.checked(
-          self._party.linear.reply, keys, name, upload, each, drawn=False
-        )
+        reply, u = frames.checked(self._party.linear.reply, keys, name, upload, each, drawn=False)
         self._channel.send('linear', reply)
         masks.append(u.reshape(self._structure.shapes[name]))
       return self._linear(name, x, np.stack(masks))

@@ -183,9 +183,7 @@ class _Offline(Local):
     bits = self.rings.linear[name]
     u = self.u[name] = self.dealer.randomness.ring(bits, (r.shape[0], *shape))
     with self.ledger.step('offline', name, 'linear', 'both'):
-      c = _linear_offline(
-        r, u, weights.kernel, stride=weights.stride, limb=weights.limb, bits=bits
-      )
+      c = _linear_offline(r, u, weights.kernel, stride=weights.stride, limb=weights.limb, bits=bits)
       c.block_until_ready()
     self.ledger.send('offline', name, 'dealt linear', 'dealer', u, 2 * bits)
     return c
