@@ -226,11 +226,14 @@ class Context:
     self.evaluator.add_plain_inplace(encrypted, self.plaintext(plain))
     return self.polynomials(encrypted)[0]
 
-  def with_second(self, first: np.ndarray, second: np.ndarray) -> seal.Ciphertext:
-    """c0 in coefficient form and c1 in NTT form, [moduli, degree], as a ciphertext in NTT form."""
-    encrypted = self.ciphertext(np.stack([first, np.ones_like(first)]), ntt=False)
-    self.evaluator.transform_to_ntt_inplace(encrypted)
-    return self.ciphertext(np.stack([self.polynomials(encrypted)[0], second]), ntt=True)
+  def to_ntt(self, polynomials: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Residues [moduli, degree] in NTT form; SEAL takes them two at a time."""
+    found: list[np.ndarray] = []
+    for pair in _pairs(polynomials):
+      encrypted = self.ciphertext(pair, ntt=False)
+      self.evaluator.transform_to_ntt_inplace(encrypted)
+      found += list(self.polynomials(encrypted))
+    return found[: len(polynomials)]
 
   def upload_size(self, count: int) -> int:
     """Bytes of `SecretKey.encrypt` of `count` plaintexts."""
@@ -252,6 +255,14 @@ class Context:
       second = residues.uniform(stream, self.moduli, (self.degree,))
       encrypted.append(self.ciphertext(np.stack([first, second]), ntt=True))
     return encrypted
+
+
+def _pairs(polynomials: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """Polynomials [moduli, degree] as [2, moduli, degree] each; an odd one is there twice."""
+  last = len(polynomials) - 1
+  return [
+    np.stack([polynomials[k], polynomials[min(k + 1, last)]]) for k in range(0, len(polynomials), 2)
+  ]
 
 
 def _moduli(data: seal.ContextData) -> np.ndarray:
@@ -310,12 +321,15 @@ class SecretKey:
       message.append(residues.pack(context.polynomials(encrypted)[0], context.moduli))
     return b''.join(message)
 
-  def multiply(self, values: np.ndarray) -> np.ndarray:
-    """a s in coefficient form, for a in NTT form; both residues [moduli, degree]."""
-    product = self.context.ciphertext(np.stack([values, values]), ntt=True)
-    self.context.evaluator.multiply_plain_inplace(product, self._secret)
-    self.context.evaluator.transform_from_ntt_inplace(product)
-    return self.context.polynomials(product)[0]
+  def multiply(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """a s in coefficient form, for each a in NTT form; residues [moduli, degree]."""
+    found: list[np.ndarray] = []
+    for pair in _pairs(values):
+      product = self.context.ciphertext(pair, ntt=True)
+      self.context.evaluator.multiply_plain_inplace(product, self._secret)
+      self.context.evaluator.transform_from_ntt_inplace(product)
+      found += list(self.context.polynomials(product))
+    return found[: len(values)]
 
   def decrypt(self, polynomials: np.ndarray) -> np.ndarray:
     """The plaintext, uint64 [degree] below t, of a ciphertext [2, moduli, degree]."""

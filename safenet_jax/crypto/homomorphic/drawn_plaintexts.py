@@ -67,36 +67,59 @@ def _expand(context: bfv.Context, seed: bytes, free: np.ndarray) -> tuple[np.nda
 def draw(
   secret: bfv.SecretKey, plain: np.ndarray, free: np.ndarray, randomness: Randomness
 ) -> tuple[bytes, np.ndarray]:
-  """Client: one polynomial's message, and its plaintext, uint64 [degree].
+  """Client: the message of polynomials, and their plaintexts, uint64 [n, degree].
 
   Args:
     secret: the key.
-    plain: uint64 [degree] below t, the plaintext where it is given.
-    free: bool [degree], where it is drawn.
-    randomness: of the seed and the noise.
+    plain: uint64 [n, degree] below t, the plaintexts where they are given.
+    free: bool [n, degree], where they are drawn.
+    randomness: of the seeds and the noise.
   """
-  context, room = secret.context, _room(secret.context)
-  first = context.moduli[0]
-  while True:
-    seed = randomness.bytes(residues.SEED_BYTES)
-    a, h = _expand(context, seed, free)
-    noise = residues.subtract(
-      residues.from_signed(bfv.binomial(randomness, context.degree), context.moduli),
-      secret.multiply(a),
-      context.moduli,
-    )
-    zeros = np.zeros_like(noise)
-    start = context.add_scaled(zeros, h)
-    drawn = context.round(residues.subtract(start, noise, context.moduli))
-    found = np.where(free, drawn, plain)
-    c0 = context.add_scaled(noise, found)
-    # An offset is small, so that its residue modulo one prime tells all of it.
-    offsets = residues.subtract(c0, start, context.moduli)[0][free]
-    offsets = (offsets + np.uint64(room // 2 % int(first))) % first
-    if not offsets.size or offsets.max() < room:
-      break
-  parts = bit_packing.pack(offsets, width(context)), residues.pack(c0[:, ~free], context.moduli)
-  return seed + b''.join(parts), found
+  parts: list[bytes] = [b''] * len(plain)
+  found = plain.copy()
+  left = list(range(len(plain)))
+  while left:
+    failed = []
+    for pair in (left[start : start + 2] for start in range(0, len(left), 2)):
+      seeds = [randomness.bytes(residues.SEED_BYTES) for _ in pair]
+      expanded = [_expand(secret.context, seed, free[k]) for seed, k in zip(seeds, pair)]
+      products = secret.multiply([a for a, _ in expanded])
+      for seed, k, (_, h), product in zip(seeds, pair, expanded, products):
+        part = _offsets(secret.context, found[k], free[k], h, product, randomness)
+        if part is None:
+          failed.append(k)
+        else:
+          parts[k] = seed + part
+    left = failed
+  return b''.join(parts), found
+
+
+def _offsets(
+  context: bfv.Context,
+  plain: np.ndarray,
+  free: np.ndarray,
+  h: np.ndarray,
+  product: np.ndarray,
+  randomness: Randomness,
+) -> bytes | None:
+  """The message behind the seed, and the free plaintexts; None if an offset is too large.
+
+  `product` is a s.
+  """
+  moduli, room = context.moduli, _room(context)
+  noise = residues.from_signed(bfv.binomial(randomness, context.degree), moduli)
+  noise = residues.subtract(noise, product, moduli)
+  start = context.add_scaled(np.zeros_like(noise), h)
+  x = residues.subtract(start, noise, moduli)
+  plain[free] = residues.nearest(x, moduli, context.parameters.plain_modulus)[free]
+  c0 = context.add_scaled(noise, plain)
+  # An offset is small, so that its residue modulo one prime tells all of it.
+  offsets = residues.subtract(c0[:1], start[:1], moduli[:1])[0][free]
+  offsets = (offsets + np.uint64(room // 2 % int(moduli[0]))) % moduli[0]
+  if offsets.size and offsets.max() >= room:
+    return None
+  rest = np.ascontiguousarray(c0[:, ~free])
+  return bit_packing.pack(offsets, width(context)) + residues.pack(rest, moduli)
 
 
 def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list:
@@ -107,7 +130,8 @@ def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list:
   """
   if len(upload) != size(context, free):
     raise ValueError(f'upload of {len(upload)} bytes, want {size(context, free)}')
-  room, found, start = _room(context), [], 0
+  room, start = _room(context), 0
+  firsts, seconds = [], []
   for each in free:
     count = int(np.count_nonzero(each))
     parts = []
@@ -119,8 +143,13 @@ def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list:
       raise ValueError(f'an offset of {offsets.max()}, want below {room}')
     a, h = _expand(context, parts[0], each)
     c0 = np.empty((context.moduli.size, context.degree), np.uint64)
-    c0[:, each] = residues.from_signed(offsets.astype(np.int64) - room // 2, context.moduli)
-    rest = context.degree - count
-    c0[:, ~each] = residues.unpack(parts[2], context.moduli, (rest,))
-    found.append(context.with_second(context.add_scaled(c0, h), a))
-  return found
+    signed = residues.from_signed(offsets.astype(np.int64) - room // 2, context.moduli)
+    rest = residues.unpack(parts[2], context.moduli, (context.degree - count,))
+    for row, drawn, given in zip(c0, signed, rest):
+      row[each], row[~each] = drawn, given
+    firsts.append(context.add_scaled(c0, h))
+    seconds.append(a)
+  return [
+    context.ciphertext(np.stack(halves), ntt=True)
+    for halves in zip(context.to_ntt(firsts), seconds)
+  ]

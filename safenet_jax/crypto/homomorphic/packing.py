@@ -223,19 +223,21 @@ class Layout:
   def draw_map(
     self, draw: Callable[[np.ndarray, np.ndarray], np.ndarray], values: np.ndarray
   ) -> np.ndarray:
-    """A map [height, width, channels_in] whose pixels `draw` gives, polynomial by polynomial.
+    """A map [height, width, channels_in] whose pixels `draw` gives, tile by tile.
 
     Args:
-      draw: takes a polynomial with what is given of it, and where it is not, which is a row
-        of `free`; returns the whole polynomial.
+      draw: takes polynomials [inputs, degree] with what is given of them, and where it is not,
+        which are rows of `free`; returns the whole polynomials.
       values: such a map, for the pixels that no polynomial holds.
     """
     flat = np.append(values.reshape(-1), values.dtype.type(0))
-    for source, free in zip(self._source, self.free):
-      polynomial = np.zeros(self.degree, values.dtype)
-      polynomial[: source.size] = flat[source]
-      drawn = draw(polynomial, free)
-      flat[source[free[: source.size]]] = drawn[free]
+    used = self._source.shape[1]
+    for first in range(0, len(self.free), self.inputs):
+      source, free = (part[first : first + self.inputs] for part in (self._source, self.free))
+      polynomials = np.zeros((self.inputs, self.degree), values.dtype)
+      polynomials[:, :used] = np.where(free[:, :used], 0, flat[source])
+      drawn = draw(polynomials, free)
+      flat[source[free[:, :used]]] = drawn[free]
     return flat[:-1].reshape(values.shape)
 
   def pack_map(self, values: np.ndarray) -> np.ndarray:

@@ -87,19 +87,50 @@ def unpack(data: bytes, moduli: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
   return np.stack(rows, axis=-2)
 
 
-def pack_high(residues: np.ndarray, moduli: np.ndarray, dropped: int) -> bytes:
-  """Residues [..., moduli, n] as bytes, without the low `dropped` bits of each coefficient.
+def nearest(residues: np.ndarray, moduli: np.ndarray, plain_modulus: int) -> np.ndarray:
+  """round(x t / q) mod t for residues [moduli, n] of x, and t a power of two; uint64 [n].
 
-  `dropped` is at most the bits of the first prime. The primes are below 2^50, unless there is
-  only one.
+  Of one prime, or of two below 2^50. It may be off by one where x t / q is next to a half, by
+  2^-20 of a unit.
   """
+  bits = plain_modulus.bit_length() - 1
+  top = np.uint64(plain_modulus - 1)
+  if moduli.size == 1:
+    return np.rint(residues[0] * (plain_modulus / int(moduli[0]))).astype(np.uint64) & top
+  low, high = _digits(residues, moduli)
+  first, second = moduli
+  # x t / q = (high + low / first) t / second. A few bits of high t / second at a time:
+  whole, step = np.zeros_like(high), 64 - int(second).bit_length()
+  while bits:
+    step = min(step, bits)
+    high = high << np.uint64(step)
+    quotient = high // second
+    high -= quotient * second
+    whole = (whole << np.uint64(step)) + quotient
+    bits -= step
+  rest = (high + low * (plain_modulus / int(first))) / int(second)
+  return (whole + np.rint(rest).astype(np.uint64)) & top
+
+
+def _digits(residues: np.ndarray, moduli: np.ndarray) -> list[np.ndarray]:
+  """The digits z of residues [..., moduli, n]; primes as for `pack_high`."""
   rest = [residues[..., k, :] for k in range(moduli.size)]
   for k, q in enumerate(moduli):
     for j in range(k + 1, moduli.size):
-      digit = rest[k] % moduli[j]
+      digit = rest[k] - (rest[k] >= moduli[j]) * moduli[j]
       difference = rest[j] - digit + (rest[j] < digit) * moduli[j]
       inverse = np.uint64(pow(int(q), -1, int(moduli[j])))
       rest[j] = ring.multiply_mod(np, difference, inverse, int(moduli[j]))
+  return rest
+
+
+def pack_high(residues: np.ndarray, moduli: np.ndarray, dropped: int) -> bytes:
+  """Residues [..., moduli, n] as bytes, without the low `dropped` bits of each coefficient.
+
+  `dropped` is at most the bits of the first prime. Where there are several primes, they are
+  below 2^50, and all of the same number of bits.
+  """
+  rest = _digits(residues, moduli)
   widths = [int(q).bit_length() for q in moduli]
   high = bit_packing.pack(rest[0] >> np.uint64(dropped), widths[0] - dropped)
   return high + b''.join(map(bit_packing.pack, rest[1:], widths[1:]))
@@ -132,9 +163,13 @@ def unpack_high(
     digits[0] = np.minimum(middle, moduli[0] - np.uint64(1))
   rows = []
   for q in moduli:
-    total = digits[-1] % q
+    total = digits[-1] - (digits[-1] >= q) * q
     for digit, below in zip(digits[-2::-1], moduli[-2::-1]):
-      total = ring.multiply_mod(np, total, below % q, int(q)) + digit % q
-      total -= (total >= q) * q
+      if below == q:  # what is above is a multiple of q
+        total = digit
+        continue
+      total = ring.multiply_mod(np, total, below % q, int(q)) + digit
+      for _ in range(2):
+        total -= (total >= q) * q
     rows.append(total)
   return np.stack(rows, axis=-2)

@@ -63,35 +63,31 @@ class Image:
 
   def send_masks(self) -> None:
     """Sends Enc(r) of every linear layer; most r are drawn as they are encrypted."""
-    uploads = {name: self._draw(name, source) for name, source in self.structure.drawn.items()}
+    for name in self.structure.linear:
+      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+        drawn = name in self.structure.drawn
+        self.channel.send('masks', self._draw(name) if drawn else self._encrypt(name))
+
+  def _encrypt(self, name: str) -> bytes:
+    """Enc(r) of a linear layer; the masks that are a part of r are known."""
     walk = share_walks.Masks(self.party.model, self.masks)
     records.run(self.party.model.layers, walk, self.mask)
-    for name, layer in self.structure.linear.items():
-      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        if name not in uploads:
-          r = ring.reduce(walk.inputs[name], self.structure.rings.linear[name])
-          uploads[name] = encrypted_convolution.encrypt_map(
-            self._secret(name),
-            layer,
-            r.reshape(layer.input_shape),
-            self.party.randomness,
-            self.tag(name),
-          )
-        self.channel.send('masks', uploads.pop(name))
+    layer, bits = self.structure.linear[name], self.structure.rings.linear[name]
+    r = ring.reduce(walk.inputs[name], bits).reshape(layer.input_shape)
+    return encrypted_convolution.encrypt_map(
+      self._secret(name), layer, r, self.party.randomness, self.tag(name)
+    )
 
   def _secret(self, name: str) -> bfv.SecretKey:
     return self.party.keys.secrets[self.structure.plain_modulus(name)]
 
-  def _draw(self, name: str, source: str) -> bytes:
+  def _draw(self, name: str) -> bytes:
     """Enc(r) of a linear layer for a fresh r, which becomes the low bits of its input's mask."""
-    with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-      upload, r = encrypted_convolution.draw_map(
-        self._secret(name),
-        self.structure.linear[name],
-        self.party.randomness,
-        self.tag(name),
-      )
+    upload, r = encrypted_convolution.draw_map(
+      self._secret(name), self.structure.linear[name], self.party.randomness, self.tag(name)
+    )
     # The array is changed in place: `masks` and the material have it too.
+    source = self.structure.drawn[name]
     mask = self.mask if source == 'input' else self.masks[source]
     mask -= ring.reduce(mask, self.structure.rings.linear[name])
     mask += r.reshape(mask.shape)

@@ -41,7 +41,7 @@ class ServerOffline:
   def _prepare(self, count: int) -> Iterator[ServerMaterial]:
     keys = self._party.keys
     tags = [message_shapes.Tag(keys.nonce, next(keys.numbers)) for _ in range(count)]
-    linear = [self._reply_linear(tag, self._receive_masks()) for tag in tags]
+    linear = [self._reply_linear(tag) for tag in tags]
     choices = [self._receive_choices() for _ in tags]
     started = [self._start(*parts) for parts in zip(tags, linear, choices)]
     for finish in started:
@@ -50,29 +50,17 @@ class ServerOffline:
       with self._channel.scope(phase='offline', layer='session', primitive='identifier'):
         self._channel.send('prepared', material.identifier)
 
-  def _receive_masks(self) -> dict[str, bytes]:
-    found = {}
+  def _reply_linear(self, tag: message_shapes.Tag) -> dict[str, np.ndarray]:
+    """Answers Enc(r) of every linear layer, while the client encrypts the next; gives every u."""
+    found, party = {}, self._party
     for name, layer in self._structure.linear.items():
       with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        context = self._party.contexts[self._structure.plain_modulus(name)]
+        context = party.contexts[self._structure.plain_modulus(name)]
         drawn = name in self._structure.drawn
         size = encrypted_convolution.upload_size(context, layer, drawn=drawn)
-        (found[name],) = self._channel.receive('masks', [(bytes, (size,))])
-    return found
-
-  def _reply_linear(
-    self, tag: message_shapes.Tag, uploads: dict[str, bytes]
-  ) -> dict[str, np.ndarray]:
-    found, party = {}, self._party
-    for name, upload in uploads.items():
-      with self._channel.scope(phase='offline', layer=name, primitive='linear'):
+        (upload,) = self._channel.receive('masks', [(bytes, (size,))])
         reply, u = frames.checked(
-          party.linear.reply,
-          party.keys,
-          name,
-          upload,
-          tag(name),
-          drawn=name in self._structure.drawn,
+          party.linear.reply, party.keys, name, upload, tag(name), drawn=drawn
         )
         self._channel.send('linear', reply)
         found[name] = u.reshape(1, *self._structure.shapes[name])

@@ -82,45 +82,51 @@ class Order:
 
 
 class Drawn:
-  """Which masks can be drawn as they are encrypted (`crypto.homomorphic.drawn_plaintexts`).
+  """Which masks are drawn as they are encrypted (`crypto.homomorphic.drawn_plaintexts`).
 
-  Such a mask is the whole input of a linear layer, without any sum or change of order. Values
-  are the name of the activation layer whose mask this is, 'input' for that of the image, or
-  None. Of the linear layers that read one mask, the first draws it.
+  A linear layer draws the mask of its input if the input is that mask as it is, and no layer
+  before has read it. Values are the names of the masks that are part of a value: activation
+  layers, and 'input' for the image; and whether it is one of them as it is.
 
   found: is filled with the name of the mask, by that of the linear layer that draws it.
   """
 
   def __init__(self, model: PublicModel):
     self._absorbed = model.absorbed
+    self._read: frozenset[str] = frozenset()
     self.found: dict[str, str] = {}
 
-  def conv(self, name: str, layer, mask: str | None) -> None:
+  def conv(self, name: str, layer, mask: tuple[frozenset[str], bool]) -> tuple:
     del layer
-    if mask is not None and mask not in self.found.values():
-      self.found[name] = mask
+    parts, whole = mask
+    if whole and not parts & self._read:
+      (self.found[name],) = parts
+    self._read |= parts
+    return frozenset(), False
 
   dense = conv
 
-  def activation(self, name: str, layer, mask: str | None) -> str:
+  def activation(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
     del layer, mask
-    return name
+    return frozenset([name]), True
 
-  def average_pool(self, name: str, layer, mask: str | None) -> str | None:
+  def average_pool(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
     del layer
-    return mask if name in self._absorbed else None
+    parts, whole = mask
+    return parts, whole and name in self._absorbed
 
-  def max_pool(self, name: str, layer, mask: str | None) -> str | None:
+  def max_pool(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
     del name, layer
     return mask
 
   flatten = max_pool
 
-  def gather(self, name: str, layer, mask: str | None) -> None:
-    del name, layer, mask
+  def gather(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    del name, layer
+    return mask[0], False
 
-  def add(self, branch: str | None, shortcut: str | None) -> None:
-    del branch, shortcut
+  def add(self, branch, shortcut) -> tuple[frozenset[str], bool]:
+    return branch[0] | shortcut[0], False
 
 
 class Masks(Local):

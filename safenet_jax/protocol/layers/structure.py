@@ -190,7 +190,7 @@ class Structure:
     """
     records.run(model.layers, share_walks.Order(), True)
     drawn = share_walks.Drawn(model)
-    records.run(model.layers, drawn, 'input')
+    records.run(model.layers, drawn, (frozenset(['input']), True))
     widths = rings.of(model)
     linear: dict[str, packing.Convolution] = {}
     found: dict[str, tuple[int, ...]] = {}

@@ -23,7 +23,7 @@ def free_and_plain(secret, seed=1):
   source, degree = InsecureSeededRandomness(seed), secret.context.degree
   free = source.bits(degree).astype(bool)
   plain = source.residues(secret.context.parameters.plain_modulus, (degree,))
-  return free, np.where(free, np.uint64(0), plain)
+  return free[None], np.where(free, np.uint64(0), plain)[None]
 
 
 def decrypted(secret, encrypted):
@@ -37,11 +37,11 @@ def test_what_is_drawn_and_what_is_given_is_decrypted(bits):
   secret = secret_of(bits)
   free, plain = free_and_plain(secret)
   message, found = drawn_plaintexts.draw(secret, plain, free, SystemRandomness())
-  assert len(message) == drawn_plaintexts.size(secret.context, free[None])
-  (encrypted,) = drawn_plaintexts.load(secret.context, message, free[None])
+  assert len(message) == drawn_plaintexts.size(secret.context, free)
+  (encrypted,) = drawn_plaintexts.load(secret.context, message, free)
   np.testing.assert_array_equal(found[~free], plain[~free])
   assert found.max() < 2**bits
-  np.testing.assert_array_equal(decrypted(secret, encrypted), found)
+  np.testing.assert_array_equal(decrypted(secret, encrypted), found[0])
 
 
 @pytest.mark.parametrize('bits', KINDS)
@@ -50,9 +50,9 @@ def test_the_noise_is_that_of_other_ciphertexts(bits):
   free, plain = free_and_plain(secret)
   context, budgets = secret.context, []
   message, _ = drawn_plaintexts.draw(secret, plain, free, SystemRandomness())
-  upload = secret.encrypt(plain[None], SystemRandomness())
+  upload = secret.encrypt(plain, SystemRandomness())
   for (encrypted,) in (
-    drawn_plaintexts.load(context, message, free[None]),
+    drawn_plaintexts.load(context, message, free),
     context.load(upload, 1),
   ):
     context.evaluator.transform_from_ntt_inplace(encrypted)
@@ -81,17 +81,17 @@ def test_plaintexts_and_offsets_are_uniform_and_independent(bits):
   """Of the top two bits of both together: 15 degrees of freedom."""
   secret, randomness = secret_of(bits), SystemRandomness()
   context, found = secret.context, []
-  free = np.ones(context.degree, bool)
+  free = np.ones((1, context.degree), bool)
   room, width = drawn_plaintexts._room(context), drawn_plaintexts.width(context)
   for _ in range(8):
-    message, r = drawn_plaintexts.draw(secret, np.zeros_like(free, np.uint64), free, randomness)
+    message, r = drawn_plaintexts.draw(secret, np.zeros(free.shape, np.uint64), free, randomness)
     offsets = bit_packing.unpack(message[16:], context.degree, width)
-    _, h = drawn_plaintexts._expand(context, message[:16], free)
+    _, h = drawn_plaintexts._expand(context, message[:16], free[0])
     # r less h is what c1 s adds, which the server does not know.
-    difference = (r - h) % np.uint64(2**bits)
+    difference = (r[0] - h) % np.uint64(2**bits)
     quarters = [
       x >> np.uint64(bits - 2) if top is None else x * np.uint64(4) // np.uint64(top)
-      for x, top in ((r, None), (h, None), (difference, None), (offsets, room))
+      for x, top in ((r[0], None), (h, None), (difference, None), (offsets, room))
     ]
     found.append(np.stack(quarters))
   quarters = np.concatenate(found, axis=1).astype(int)
@@ -105,17 +105,17 @@ def test_without_fresh_noise_who_knows_a_plaintext_finds_the_key_equation():
   """c0 - round(q r / t) + a s is the noise: it is as wide as that of other ciphertexts."""
   secret = secret_of(28)
   context = secret.context
-  free = np.ones(context.degree, bool)
+  free = np.ones((1, context.degree), bool)
   message, r = drawn_plaintexts.draw(
-    secret, np.zeros(context.degree, np.uint64), free, SystemRandomness()
+    secret, np.zeros((1, context.degree), np.uint64), free, SystemRandomness()
   )
-  a, _ = drawn_plaintexts._expand(context, message[:16], free)
-  (encrypted,) = drawn_plaintexts.load(context, message, free[None])
+  a, _ = drawn_plaintexts._expand(context, message[:16], free[0])
+  (encrypted,) = drawn_plaintexts.load(context, message, free)
   context.evaluator.transform_from_ntt_inplace(encrypted)
   c0 = context.polynomials(encrypted)[0]
-  scaled = context.add_scaled(np.zeros_like(c0), r)
+  scaled = context.add_scaled(np.zeros_like(c0), r[0])
   q = int(context.moduli[0])
-  noise = (c0 - scaled).astype(np.int64)[0] + secret.multiply(a).astype(np.int64)[0]
+  noise = (c0 - scaled).astype(np.int64)[0] + secret.multiply([a])[0].astype(np.int64)[0]
   noise = (noise + q // 2) % q - q // 2
   assert np.abs(noise).max() <= 21
   assert abs(noise.var() - 10.5) < 6 * 10.5 * np.sqrt(2 / noise.size)
@@ -133,8 +133,8 @@ def test_a_coefficient_that_belongs_to_no_pair_makes_a_new_seed(monkeypatch):
   """In a ring with little room beside the plaintext it happens often."""
   parameters = dataclasses.replace(bfv.ring_parameters(28), plain_modulus=1 << 38)
   secret = bfv.SecretKey(bfv.Context(parameters))
-  free = np.zeros(2048, bool)
-  free[:2000] = True
+  free = np.zeros((1, 2048), bool)
+  free[:, :2000] = True
   seeds, expand = [], drawn_plaintexts._expand
 
   def noted(context, seed, free):
@@ -144,11 +144,11 @@ def test_a_coefficient_that_belongs_to_no_pair_makes_a_new_seed(monkeypatch):
   monkeypatch.setattr(drawn_plaintexts, '_expand', noted)
   for _ in range(20):
     message, found = drawn_plaintexts.draw(
-      secret, np.zeros(2048, np.uint64), free, SystemRandomness()
+      secret, np.zeros((1, 2048), np.uint64), free, SystemRandomness()
     )
   assert len(set(seeds)) == len(seeds) > 20
-  (encrypted,) = drawn_plaintexts.load(secret.context, message, free[None])
-  np.testing.assert_array_equal(decrypted(secret, encrypted), found)
+  (encrypted,) = drawn_plaintexts.load(secret.context, message, free)
+  np.testing.assert_array_equal(decrypted(secret, encrypted), found[0])
 
 
 def test_what_is_malformed_is_refused():
@@ -156,7 +156,7 @@ def test_what_is_malformed_is_refused():
   context = secret.context
   free, plain = free_and_plain(secret)
   message, _ = drawn_plaintexts.draw(secret, plain, free, SystemRandomness())
-  offsets = bit_packing.size(np.count_nonzero(free), drawn_plaintexts.width(context))
+  offsets = bit_packing.size(int(np.count_nonzero(free)), drawn_plaintexts.width(context))
   for change, match in (
     (message + b'\0', 'upload of'),
     (message[:-1], 'upload of'),
@@ -164,5 +164,5 @@ def test_what_is_malformed_is_refused():
     (message[: 16 + offsets] + b'\xff' * (len(message) - 16 - offsets), 'residue'),
   ):
     with pytest.raises(ValueError, match=match):
-      drawn_plaintexts.load(context, change, free[None])
+      drawn_plaintexts.load(context, change, free)
   assert residues.SEED_BYTES == 16

@@ -136,10 +136,10 @@ def test_a_map_is_drawn_where_it_lies_first(layer, seed):
   packed, drawn = layout.pack_map(x), []
 
   def draw(polynomial, free):
-    given = packed[len(drawn)]
+    given = packed[len(drawn) : len(drawn) + len(free)]
     np.testing.assert_array_equal(polynomial[~free], given[~free])
     assert not polynomial[free].any()  # nobody has told it these
-    drawn.append(given)
+    drawn.extend(given)
     return given
 
   read = np.unique(layout._source)
