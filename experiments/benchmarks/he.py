@@ -15,7 +15,7 @@ import seal
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
 from safenet_jax.crypto.homomorphic.packing import Convolution
 from safenet_jax.crypto.randomness import SystemRandomness
 

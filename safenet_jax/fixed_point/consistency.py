@@ -66,7 +66,9 @@ def check(found: PublicModel) -> None:
   _check_sides(shapes)
   for name, form in found.activations.items():
     _check_format(name, form, activations[name].input_shape, found.precision.ring)
-  rings.of(found)  # raises where they do not fit
+  for name, bits in rings.of(found).values.items():
+    if name in found.activations:
+      found.activations[name].rescales(bits)  # raises where they do not fit
   kinds = {
     (form.window, form.sign_bits - form.dropped)
     for form in found.activations.values()

@@ -116,6 +116,9 @@ def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
       found[name] = choose(name, found[name])
       ask(sources, found[name])
     else:
+      for rescale in form.rescales(widest):
+        # The truncation sends at least one bit of what is left of the carry.
+        ask(frozenset([name]), widest - rescale.wrap_bits + 1)
       ask(sources, widest if form.polynomial else max(form.sign_bits, form.select_bits))
   values = {name: found.pop(name) for name in ('input', *model.activations)}
   return Rings(found, values, min((found | values)[name] for name in ends))

@@ -10,9 +10,9 @@
 W is the layer's kernel, and c and u are the parties' shares of W r. r is what the client
 gives, or is drawn with its ciphertext, which then takes fewer bytes (`drawn_plaintexts`).
 
-An element is off by one with probability about 3.24 ||w||_2 t / q, where w is the
-kernel of its output channel, t = 2^bits is BFV's plaintext modulus, q its ciphertext
-modulus, and t / q = 2^(bits - 93).
+An element is off by one with probability about 3.24 ||w||_2 t / q, where w is the kernel of
+its output channel, t = 2^bits is BFV's plaintext modulus, q its ciphertext modulus, and
+q / t is 2^24 or more (`bfv.ring_parameters`); and with 2^-11 because of what replies leave out.
 
 Neither the lengths of messages nor the calls that are made depend on W. SEAL refuses
 to multiply by zero. So every kernel polynomial gets 2^bits / 4 added to its coefficient
