@@ -15,11 +15,12 @@ import seal
 
 from experiments import benchmarks
 from experiments.benchmarks import Row
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
 from safenet_jax.crypto.homomorphic.packing import Convolution
 from safenet_jax.crypto.randomness import SystemRandomness
 
-_WEIGHT_LIMIT = 1 << 14  # weights of 15 bits, section 4 of the paper
+# Uniform weights of 10 bits have norms as large as those of trained layers, or larger.
+_WEIGHT_BITS = 10
 
 
 def _dense(channels_in: int, channels_out: int) -> Convolution:
@@ -95,11 +96,11 @@ def _runs(context: bfv.Context, layer: Convolution) -> dict[str, Callable[[], ob
   values = randomness.ring(context.parameters.plain_modulus.bit_length() - 1, layer.input_shape)
 
   def run() -> None:
-    upload = encrypted_convolution.encrypt_map(secret, layer, values, randomness, b'')
-    message, _ = encrypted_convolution.reply(public, weights, upload, randomness, b'')
+    upload, _ = encrypted_convolution.draw_map(secret, layer, randomness, b'')
+    message, _ = encrypted_convolution.reply(public, weights, upload, randomness, b'', drawn=True)
     encrypted_convolution.decrypt_map(secret, layer, message, b'')
 
-  layout = packing.layout(layer, context.degree)
+  layout = encrypted_convolution.layout_of(context, layer)
   plains = [context.plaintext(c) for c in layout.pack_map(values)]
   return {'layer': run, 'calls': _calls(context, layout, plains, weights.multipliers)}
 
@@ -133,5 +134,5 @@ def _calls(context, layout, plains, multipliers) -> Callable[[], None]:
 
 
 def _kernel(layer: Convolution, randomness: SystemRandomness) -> np.ndarray:
-  words = randomness.ring(15, layer.kernel_shape)
-  return words.astype(np.int64) - _WEIGHT_LIMIT
+  words = randomness.ring(_WEIGHT_BITS, layer.kernel_shape)
+  return words.astype(np.int64) - (1 << _WEIGHT_BITS - 1)

@@ -19,6 +19,8 @@ import numpy as np
 
 Array = Any  # np.ndarray or jax.Array
 
+# 45*2^29 + 1, for squares whose values are small. It is 1 mod 2 * 8192, as the next one.
+PRIME_35 = 24159191041
 # 15*2^37 + 1. It is 1 mod 2 * 8192, which BFV of degree 8192 wants for its slots. It is
 # also 1 mod 2^37, so that for f <= 37 the quotient p / 2^f is an integer plus 2^-f.
 PRIME_41 = 2061584302081

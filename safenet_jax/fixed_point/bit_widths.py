@@ -13,6 +13,9 @@ from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 # Fraction bits to aim for in a leading coefficient that is not folded into weights.
 # Leading coefficients are small, so that they need many.
 _LEAD_BITS = 16
+# How many times the usual margin values have to fit the smallest field before it is taken. Squares
+# of unusual images grow from layer to layer, and the next field has room for them.
+_ROOM = 8.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +112,8 @@ class Choice:
     fields = [(ring.PRIME_41, 37, _LEAD_BITS - 4)] if square else []
     if not folded:
       fields.append((ring.PRIME_50, 32, _LEAD_BITS // 2))
+    elif bound * _ROOM * 2.0 ** split.integers(wanted, 0, folded=True)[1] < ring.PRIME_35 / 4:
+      fields.insert(0, (ring.PRIME_35, 29, 0))
     for modulus, exact, least in fields:
       inputs, lead = wanted, 0
       if not folded:

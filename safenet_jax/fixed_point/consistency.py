@@ -8,6 +8,7 @@ import dataclasses
 import math
 
 from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import rings
 from safenet_jax.fixed_point.formats import ActivationFormat
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
@@ -65,6 +66,9 @@ def check(found: PublicModel) -> None:
   _check_sides(shapes)
   for name, form in found.activations.items():
     _check_format(name, form, activations[name].input_shape, found.precision.ring)
+  for name, bits in rings.of(found).values.items():
+    if name in found.activations:
+      found.activations[name].rescales(bits)  # raises where they do not fit
   kinds = {
     (form.window, form.sign_bits - form.dropped)
     for form in found.activations.values()
@@ -133,7 +137,7 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} is of degree {form.degree}')
   if form.window < 1 or any(size % form.window for size in form.map_shape):
     raise ValueError(f'{name} has a pool of window {form.window}')
-  if form.polynomial and form.modulus not in (ring.PRIME_41, ring.PRIME_50):
+  if form.polynomial and form.modulus not in (ring.PRIME_35, ring.PRIME_41, ring.PRIME_50):
     raise ValueError(f'{name} computes in a field of {form.modulus} elements')
   fractions = (
     form.input_fraction,

@@ -19,7 +19,7 @@ class PublicModel:
   layers: the records of the network, without pruned channels.
   input_shape: (H, W, C) of an image.
   mean, std: per channel, what images are normalised with.
-  precision: the bits that were aimed for; `precision.ring` is the width of shares.
+  precision: the bits that were aimed for; `precision.ring` is the greatest width of shares.
   activations: the format of each activation layer, by name.
   absorbed: names of pools that are part of the activation before them; every
     max pool is.
@@ -29,6 +29,8 @@ class PublicModel:
   truncation_bits: an inference has at most 2^-truncation_bits expected failures of local
     truncation, as calibration images show. A local truncation is one in which each party
     drops low bits of its own share. Networks without polynomials have none.
+  rings: the width in bits of the shares of each linear layer that is computed in a narrower
+    ring than `precision.ring` (`fixed_point.rings`).
   """
 
   layers: tuple[records.Layer, ...]
@@ -42,6 +44,7 @@ class PublicModel:
   output_fraction: int
   logit_bits: int | None = None
   truncation_bits: int = 0
+  rings: dict[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def truncation_failure(self) -> float:

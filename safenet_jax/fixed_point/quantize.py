@@ -18,7 +18,8 @@ import numpy as np
 
 from safenet_jax import ranges
 from safenet_jax.approximation import activation, planned_weights
-from safenet_jax.fixed_point import calibration
+from safenet_jax.crypto.homomorphic import encrypted_convolution
+from safenet_jax.fixed_point import calibration, rings
 from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.formats import Precision, RangeReport
 from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
@@ -139,6 +140,11 @@ def build(
     output_fraction=end.fraction,
     logit_bits=_logit_bits(end, operations.precision),
   )
+  kernels = {name: weights.kernel for name, weights in operations.linear.items()}
+  found = rings.narrowest(
+    public, lambda name, bits: encrypted_convolution.fits(kernels[name], bits)
+  )
+  public = dataclasses.replace(public, rings=found)
   return FixedPointModel(public, operations.linear, operations.polynomials)
 
 

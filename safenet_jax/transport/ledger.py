@@ -135,10 +135,12 @@ def join(client: Mapping[str, Any], server: Mapping[str, Any]) -> dict[str, Any]
   """One record made of both parties' records.
 
   Each party's record has the messages of both. So only its own rows are taken: what it sent
-  and the time it spent. They also have the flights that it began, so that rounds stay right.
+  and the time it spent. Flights are those that the client saw: it waits for answers, while a
+  server may answer the first message before the last one of the same flight has come.
   """
+  flights = {tuple(row[key] for key in _KEYS): row['flights'] for row in client['rows']}
   rows = [
-    row
+    row | {'flights': flights.get(tuple(row[key] for key in _KEYS), 0)}
     for party, record in (('client', client), ('server', server))
     for row in record['rows']
     if row['party'] == party

@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 
+from safenet_jax.crypto import ring
 from safenet_jax.crypto.homomorphic import residues
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.gazelle import correlations
@@ -76,8 +77,8 @@ def surprises(views: views_.Views) -> tuple[dict[str, float], set[str]]:
 
 def _messages(views):
   structure, keys, images = views.structure, views.client_keys, len(views.client)
-  bits = structure.bits
-  layers = [online.Messages(layer, bits, images) for layer in structure.activations]
+  bits = structure.rings.values['input']
+  layers = [online.Messages(layer, images) for layer in structure.activations]
   shares = [
     [None, packed_words.Words((layer.selected,), layer.form.select_bits)]
     for layer in structure.activations
@@ -88,7 +89,7 @@ def _messages(views):
     'activation': iter([layer.down for layer in layers]),
     'masked': iter([layer.up for layer in layers]),
     'input': iter([[packed_words.Words((images, *structure.input_shape), bits)]]),
-    'logits': iter([[packed_words.Words((images, structure.logits), bits)]]),
+    'logits': iter([[packed_words.Words((images, structure.logits), structure.rings.logits)]]),
     'shares': iter(shares * images),
     'differences': iter(corrections),
   }
@@ -122,13 +123,13 @@ def _corrections(layer):
 
 def _kept(views):
   """What a party computes from messages and keeps."""
-  bits = views.structure.bits
+  rings = views.structure.rings
   forms = {layer.name: layer.form for layer in views.structure.activations}
   for material in views.client:
     if material.argmax is not None:
       yield 'client: labels of logits', digits(material.argmax.labels, 64)
     elif material.share.size:  # in Gazelle's mode it is known online only
-      yield 'client: share of logits', digits(material.share, bits)
+      yield 'client: share of logits', digits(material.share, rings.logits)
     for name, layer in material.layers.items():
       for block in layer.blocks:
         yield 'client: labels', digits(block.labels, 64)
@@ -136,16 +137,18 @@ def _kept(views):
           yield 'client: labels of M', digits(block.mask_labels, 64)
           yield 'client: decoding', halves(block.decoding.tobytes())
         else:
-          yield 'client: c', digits(block.share, bits)
+          # What is read of c; the ring of the layer before may be wider.
+          bits = forms[name].select_bits
+          yield 'client: c', digits(ring.reduce(block.share, bits), bits)
           yield "client: v'", digits(block.product_share, forms[name].select_bits)
       if layer.alphas is not None:
         yield 'client: alpha', scaled(layer.alphas, forms[name].modulus)
         yield "client: c'", scaled(layer.powers[0], forms[name].modulus)
   for material in views.server:
-    for u in material.u.values():
-      yield 'server: u', digits(u, bits)
+    for name, u in material.u.items():
+      yield 'server: u', digits(u, rings.linear[name])
     for name, layer in material.layers.items():
-      rescales = forms[name].rescales(bits)
+      rescales = forms[name].rescales(rings.values[name])
       for block in layer.blocks:
         if isinstance(block, max_pool.ServerBlock):
           yield 'server: M', digits(block.mask, forms[name].select_bits)
@@ -158,8 +161,8 @@ def _kept(views):
   for name, v in views.v.items():
     yield 'client: v', digits(v, forms[name].select_bits)
   # In Gazelle's mode the server's share of the image is zero, which is no message.
-  for m in views.m.values():
+  for name, m in views.m.items():
     if m.any():
-      yield 'server: m', digits(m, bits)
-  for s in views.s.values():
-    yield 'server: s', digits(s, bits)
+      yield 'server: m', digits(ring.reduce(m, rings.linear[name]), rings.linear[name])
+  for name, s in views.s.items():
+    yield 'server: s', digits(s, rings.linear[name])

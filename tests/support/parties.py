@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safenet_jax.crypto import ring
 from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi import keys, linear_replies
@@ -16,7 +15,7 @@ from safenet_jax.protocol.layers import share_walks
 from safenet_jax.protocol.service import sessions
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
-from tests.support import peers
+from tests.support import peers, shares
 
 context = functools.lru_cache(8)(bfv.Context)
 
@@ -37,7 +36,7 @@ class Run:
   ledgers: tuple
   sizes: list
 
-  def trace(self, bits):
+  def trace(self, model):
     """What the shares of every linear and activation layer stand for, by name."""
     found = {}
     for name, server in self.s.items():
@@ -45,7 +44,7 @@ class Run:
         client = [material.layers[name].mask for material in self.client]
       else:
         client = [c[name] for c in self.c]
-      found[name] = ring.reconstruct(np.concatenate(client), server, bits)
+      found[name] = shares.reconstruct(model, name, np.concatenate(client), server)
     return found
 
 
@@ -65,7 +64,7 @@ def client_party(channel, model, structure, contexts, randomness=None):
 def server_party(channel, model, structure, contexts, randomness=None):
   """A server that computes in its own thread."""
   randomness = randomness or SystemRandomness()
-  linear = linear_replies.InSession(model.linear, structure, contexts[0], randomness)
+  linear = linear_replies.InSession(model.linear, structure, contexts, randomness)
   return ServerParty(channel, structure, contexts, randomness, model, linear)
 
 

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import rings
 from safenet_jax.protocol.simulation import simulator
+
+
+def reconstruct(model, name, client, server):
+  """int64, what two shares of a layer stand for, or of a sum."""
+  found = rings.of(model.public)
+  widths = found.linear | found.values
+  # A sum is one in the narrowest ring, whatever is added.
+  bits = widths.get(name, min(widths.values()))
+  return ring.reconstruct(ring.reduce(client, bits), ring.reduce(server, bits), bits)
 
 
 class Shares(NamedTuple):
@@ -22,11 +32,12 @@ class Shares(NamedTuple):
   client: dict[str, np.ndarray]
   server: dict[str, np.ndarray]
 
-  def values(self, bits: int) -> dict[str, np.ndarray]:
-    """int64, the values that the shares stand for in the ring of so many bits."""
+  def values(self, model) -> dict[str, np.ndarray]:
+    """int64, the values that the shares stand for."""
     assert self.client.keys() == self.server.keys()
     return {
-      name: ring.reconstruct(share, self.server[name], bits) for name, share in self.client.items()
+      name: reconstruct(model, name, share, self.server[name])
+      for name, share in self.client.items()
     }
 
 

@@ -4,6 +4,7 @@
 - `residues`: polynomials modulo several primes, as ciphertexts hold them, and their bytes
 - `packing`: which coefficient of a polynomial holds which pixel and channel
 - `encrypted_convolution`: a linear layer of the server on an input that the client encrypts
+- `drawn_plaintexts`: encryptions of random values in fewer bytes
 - `ole`: products of a secret of one party and a secret of the other
 - `replies`: what the server sends back, which gives the client its share and nothing else
 - `workers`: processes that compute a reply together, each a part of every layer

@@ -29,6 +29,7 @@ lock: to compute in parallel takes processes (`workers`).
 
 from collections.abc import Sequence
 import dataclasses
+import math
 import threading
 
 import numpy as np
@@ -50,6 +51,7 @@ class Parameters:
     modulus_bits: the bits of each prime. The last is SEAL's special prime, which keys have
       and ciphertexts lack; q is the product of the others.
     plain_modulus: t, the modulus of plaintexts.
+    dropped: how many low bits of c1 replies leave out (`replies`).
     seed: public, from the server: pk1 of every public key is expanded from it. The
       client must not be able to choose it.
   """
@@ -57,26 +59,44 @@ class Parameters:
   degree: int
   modulus_bits: tuple[int, ...]
   plain_modulus: int
+  dropped: int = 0
   seed: bytes = b''
+
+  @property
+  def cipher_bits(self) -> int:
+    """Bits of q. SEAL takes a single prime for q and keys alike."""
+    return sum(self.modulus_bits[:-1]) or self.modulus_bits[0]
 
 
 def ring_parameters(bits: int = 56, seed: bytes = b'') -> Parameters:
-  """Parameters for linear layers in Z_2^bits: q has 93 bits, and 109 with the special prime."""
-  return Parameters(4096, (47, 46, 16), 1 << bits, seed)
+  """Parameters for linear layers in Z_2^bits.
+
+  What replies leave out makes an element wrong by one with probability 2^-11. Each choice
+  leaves the kernel's norm 2^24 or more in q / t: `encrypted_convolution` says what that is for.
+  """
+  degree: int = 4096
+  moduli: tuple[int, ...] = (42, 42, 16)
+  if bits <= 28:
+    degree, moduli = 2048, (54,)
+  elif bits <= 36:
+    degree, moduli = 4096, (60, 16)
+  dropped = Parameters(degree, moduli, 1 << bits).cipher_bits - bits - 15
+  return Parameters(degree, moduli, 1 << bits, dropped, seed)
 
 
 def slot_parameters(modulus: int, seed: bytes = b'') -> Parameters:
   """Parameters for products in F_p, for a prime p of at most 50 bits that is 1 mod 2^14.
 
-  If noise makes one coefficient of a product wrong, all of its N slots are. The
-  probability of that is 2^-42 for the 41-bit p, and 2^-60 for a 50-bit p.
+  If noise makes one coefficient of a sum of products wrong, all of its N slots are. The
+  probability of that is 2^-23 for three products and a 50-bit p, and less for others.
 
   ValueError for another modulus.
   """
   bits = modulus.bit_length()
   if bits > 50 or modulus % (1 << 14) != 1:
     raise ValueError(f'modulus {modulus}, want 1 mod 2^14 and at most 50 bits')
-  return Parameters(8192, (48, 48, 47, 20) if bits <= 41 else (60, 60, 60, 38), modulus, seed)
+  width, dropped = (38, 36) if bits <= 35 else (42, 42) if bits <= 41 else (48, 48)
+  return Parameters(8192, (width, width, width, 20), modulus, dropped, seed)
 
 
 class Context:
@@ -103,6 +123,7 @@ class Context:
     self.evaluator = seal.Evaluator(self.seal)
     self.key_moduli = _moduli(self.seal.key_context_data())
     self.moduli = _moduli(self.seal.first_context_data())
+    self.modulus = math.prod(int(q) for q in self.moduli)
     # Every kind of parameters has a pk1 of its own, whatever the seed is.
     expansion = residues.Expansion(messages.identifier(b'pk1', repr(parameters).encode()))
     self.second_half = residues.uniform(expansion, self.key_moduli, (self.degree,))
@@ -198,6 +219,22 @@ class Context:
     ]
     return np.concatenate(rounded)[:count]
 
+  def add_scaled(self, values: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """values + round(q m / t), residues [moduli, degree], for a plaintext m, uint64 [degree]."""
+    # SEAL adds to first halves only. It would refuse zeros as second ones.
+    encrypted = self.ciphertext(np.stack([values, np.ones_like(values)]), ntt=False)
+    self.evaluator.add_plain_inplace(encrypted, self.plaintext(plain))
+    return self.polynomials(encrypted)[0]
+
+  def to_ntt(self, polynomials: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Residues [moduli, degree] in NTT form; SEAL takes them two at a time."""
+    found: list[np.ndarray] = []
+    for pair in _pairs(polynomials):
+      encrypted = self.ciphertext(pair, ntt=False)
+      self.evaluator.transform_to_ntt_inplace(encrypted)
+      found += list(self.polynomials(encrypted))
+    return found[: len(polynomials)]
+
   def upload_size(self, count: int) -> int:
     """Bytes of `SecretKey.encrypt` of `count` plaintexts."""
     return residues.SEED_BYTES + count * residues.size(self.moduli, self.degree)
@@ -218,6 +255,14 @@ class Context:
       second = residues.uniform(stream, self.moduli, (self.degree,))
       encrypted.append(self.ciphertext(np.stack([first, second]), ntt=True))
     return encrypted
+
+
+def _pairs(polynomials: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """Polynomials [moduli, degree] as [2, moduli, degree] each; an odd one is there twice."""
+  last = len(polynomials) - 1
+  return [
+    np.stack([polynomials[k], polynomials[min(k + 1, last)]]) for k in range(0, len(polynomials), 2)
+  ]
 
 
 def _moduli(data: seal.ContextData) -> np.ndarray:
@@ -263,7 +308,7 @@ class SecretKey:
     stream = residues.Expansion(seed)
     message = [seed]
     for plain in coefficients:
-      error = residues.from_signed(_binomial(randomness, context.degree), context.moduli)
+      error = residues.from_signed(binomial(randomness, context.degree), context.moduli)
       # Only the first halves are used. SEAL would refuse zeros as second ones, because
       # such a ciphertext hides nothing.
       encrypted = context.ciphertext(np.stack([error, error]), ntt=False)
@@ -275,6 +320,16 @@ class SecretKey:
       evaluator.sub_inplace(encrypted, product)
       message.append(residues.pack(context.polynomials(encrypted)[0], context.moduli))
     return b''.join(message)
+
+  def multiply(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """a s in coefficient form, for each a in NTT form; residues [moduli, degree]."""
+    found: list[np.ndarray] = []
+    for pair in _pairs(values):
+      product = self.context.ciphertext(pair, ntt=True)
+      self.context.evaluator.multiply_plain_inplace(product, self._secret)
+      self.context.evaluator.transform_from_ntt_inplace(product)
+      found += list(self.context.polynomials(product))
+    return found[: len(values)]
 
   def decrypt(self, polynomials: np.ndarray) -> np.ndarray:
     """The plaintext, uint64 [degree] below t, of a ciphertext [2, moduli, degree]."""
@@ -303,7 +358,7 @@ def _with_second_half(drawn: np.ndarray, secret: np.ndarray, context: Context) -
   return ((first + change) % moduli).astype(np.uint64)
 
 
-def _binomial(randomness: Randomness, count: int) -> np.ndarray:
+def binomial(randomness: Randomness, count: int) -> np.ndarray:
   """Centred binomial noise, int64 [count]: heads of 21 coins minus heads of 21 others."""
   words = randomness.words(count)
   heads = np.bitwise_count(words & _COINS).astype(np.int64)

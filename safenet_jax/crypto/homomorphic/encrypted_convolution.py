@@ -2,16 +2,17 @@
 
     client (r, secret key)                       server (W, public key)
 
-    encrypt_map              -- Enc(r) ----->    reply (prepare: once per model)
+    encrypt_map or draw_map  -- Enc(r) ----->    reply (prepare: once per model)
     decrypt_map: c           <-- masked -----      u
 
     c + u = W r mod 2^bits, each c uniform and independent of W.
 
-W is the layer's kernel, and c and u are the parties' shares of W r.
+W is the layer's kernel, and c and u are the parties' shares of W r. r is what the client
+gives, or is drawn with its ciphertext, which then takes fewer bytes (`drawn_plaintexts`).
 
-An element is off by one with probability about 3.24 ||w||_2 t / q, where w is the
-kernel of its output channel, t = 2^bits is BFV's plaintext modulus, q its ciphertext
-modulus, and t / q = 2^(bits - 93).
+An element is off by one with probability about 3.24 ||w||_2 t / q, where w is the kernel of
+its output channel, t = 2^bits is BFV's plaintext modulus, q its ciphertext modulus, and
+q / t is 2^24 or more (`bfv.ring_parameters`); and with 2^-11 because of what replies leave out.
 
 Neither the lengths of messages nor the calls that are made depend on W. SEAL refuses
 to multiply by zero. So every kernel polynomial gets 2^bits / 4 added to its coefficient
@@ -24,13 +25,12 @@ a message for another key, layer or tag is refused. A tag is used once with a ke
 """
 
 from collections.abc import Sequence
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from safenet_jax.crypto import messages
-from safenet_jax.crypto.homomorphic import bfv, packing, replies
+from safenet_jax.crypto.homomorphic import bfv, drawn_plaintexts, packing, replies
 from safenet_jax.crypto.randomness import Randomness
 
 _NOISE = 3.24  # deviation of a fresh encryption's noise
@@ -46,30 +46,61 @@ class Weights(NamedTuple):
   offset: Any  # the plaintext that is in all of them
 
 
-def upload_size(context: bfv.Context, layer: packing.Convolution) -> int:
-  """Bytes of `encrypt_map`."""
-  layout = packing.layout(layer, context.degree)
+def layout_of(context: bfv.Context, layer: packing.Convolution) -> packing.Layout:
+  """How a layer is packed under these parameters."""
+  widths = [int(q).bit_length() for q in context.moduli]
+  given = sum(widths)
+  reply = given - context.parameters.dropped
+  bits = packing.Bits(drawn_plaintexts.width(context), given, reply, len(widths))
+  return packing.layout(layer, context.degree, bits)
+
+
+def upload_size(context: bfv.Context, layer: packing.Convolution, *, drawn: bool = False) -> int:
+  """Bytes of `encrypt_map`, or of `draw_map`."""
+  layout = layout_of(context, layer)
+  if drawn:
+    return messages.BYTES + drawn_plaintexts.size(context, layout.free)
   return messages.BYTES + context.upload_size(layout.tiles * layout.inputs)
 
 
 def reply_size(context: bfv.Context, layer: packing.Convolution) -> int:
   """Bytes of `reply`."""
-  layout = packing.layout(layer, context.degree)
-  # All groups but the last are full.
-  last = layout.outputs - 1
-  return last * _group_size(context, layout, 0) + _group_size(context, layout, last)
+  layout = layout_of(context, layer)
+  return layout.outputs * _group_size(context, layout)
 
 
-def _group_size(context: bfv.Context, layout: packing.Layout, group: int) -> int:
-  return messages.BYTES + replies.size(context, layout.tiles, layout.output_count(group))
+def _group_size(context: bfv.Context, layout: packing.Layout) -> int:
+  return messages.BYTES + replies.size(context, layout.tiles)
 
 
-def _upload_identifier(key: bytes, layer: packing.Convolution, tag: bytes) -> bytes:
-  return messages.identifier(b'upload', key, repr(layer).encode(), tag)
+def _upload_identifier(key: bytes, layer: packing.Convolution, tag: bytes, drawn: bool) -> bytes:
+  kind = b'drawn upload' if drawn else b'upload'
+  return messages.identifier(kind, key, repr(layer).encode(), tag)
 
 
 def _reply_identifier(key: bytes, layer: packing.Convolution, tag: bytes, group: int) -> bytes:
   return messages.identifier(b'reply', key, repr(layer).encode(), tag, b'%d' % group)
+
+
+def _fault(parameters: bfv.Parameters, kernel: np.ndarray) -> str | None:
+  """Why a kernel cannot be multiplied by under these parameters; None if it can."""
+  modulus = parameters.plain_modulus
+  if max(int(kernel.max()), -int(kernel.min())) >= modulus // 4:
+    return f'weights {kernel.min()} to {kernel.max()}, want below {modulus // 4}'
+  norms = (kernel.astype(np.float64) ** 2).reshape(-1, kernel.shape[-1]).sum(0)
+  norm = float(np.sqrt(norms.max()))
+  wrong = _NOISE * norm * modulus / 2.0**parameters.cipher_bits
+  if wrong > _MOST_WRONG:
+    return (
+      f'weights of norm {norm:.3g} round wrongly with probability {wrong:.2g}, want at most '
+      f'{_MOST_WRONG}: smaller weights or a smaller ring'
+    )
+  return None
+
+
+def fits(kernel: np.ndarray, bits: int) -> bool:
+  """Whether a kernel int64 [..., channels_out] can be served in the ring of so many bits."""
+  return _fault(bfv.ring_parameters(bits), kernel) is None
 
 
 def prepare(
@@ -93,16 +124,9 @@ def prepare(
   modulus = context.parameters.plain_modulus
   if kernel.shape != layer.kernel_shape or kernel.dtype != np.int64:
     raise ValueError(f'kernel {kernel.dtype} {kernel.shape}, want int64 {layer.kernel_shape}')
-  if max(int(kernel.max()), -int(kernel.min())) >= modulus // 4:
-    raise ValueError(f'weights {kernel.min()} to {kernel.max()}, want below {modulus // 4}')
-  norm = float(np.sqrt((kernel.astype(np.float64) ** 2).sum((0, 1, 2)).max()))
-  wrong = _NOISE * norm * modulus / math.prod(int(m) for m in context.moduli)
-  if wrong > _MOST_WRONG:
-    raise ValueError(
-      f'weights of norm {norm:.3g} round wrongly with probability {wrong:.2g}, want at most '
-      f'{_MOST_WRONG}: smaller weights or a smaller ring'
-    )
-  layout = packing.layout(layer, context.degree)
+  if fault := _fault(context.parameters, kernel):
+    raise ValueError(fault)
+  layout = layout_of(context, layer)
   offset = np.zeros(context.degree, np.int64)
   offset[0] = modulus // 4
   groups = range(layout.outputs) if groups is None else groups
@@ -135,10 +159,30 @@ def encrypt_map(
     raise ValueError(f'map {values.dtype} {values.shape}, want uint64 {layer.input_shape}')
   if values.max() >= modulus:
     raise ValueError(f'a value of {values.max()}, want below {modulus}')
-  layout = packing.layout(layer, secret.context.degree)
-  return _upload_identifier(secret.fingerprint, layer, tag) + secret.encrypt(
+  layout = layout_of(secret.context, layer)
+  return _upload_identifier(secret.fingerprint, layer, tag, False) + secret.encrypt(
     layout.pack_map(values), randomness
   )
+
+
+def draw_map(
+  secret: bfv.SecretKey, layer: packing.Convolution, randomness: Randomness, tag: bytes
+) -> tuple[bytes, np.ndarray]:
+  """Client: Enc(r) for a fresh uniform r, and r, uint64 [height, width, channels_in].
+
+  `tag` as for `encrypt_map`, and the server's call gets `drawn`.
+  """
+  layout, modulus = layout_of(secret.context, layer), secret.context.parameters.plain_modulus
+  message = [_upload_identifier(secret.fingerprint, layer, tag, True)]
+
+  def draw(plain, free):
+    part, found = drawn_plaintexts.draw(secret, plain, free, randomness)
+    message.append(part)
+    return found
+
+  unread = randomness.residues(modulus, layer.input_shape)
+  values = layout.draw_map(draw, unread)
+  return b''.join(message), values
 
 
 def reply(
@@ -147,6 +191,8 @@ def reply(
   upload: bytes,
   randomness: Randomness,
   tag: bytes,
+  *,
+  drawn: bool = False,
 ) -> tuple[bytes, np.ndarray]:
   """Server: the reply, which holds W r under a mask, and the server's share u.
 
@@ -160,20 +206,28 @@ def reply(
   layer, key = layout.convolution, public.fingerprint
   if not weights.groups:
     return b'', np.zeros((*layer.output_shape[:2], 0), np.uint64)
-  if len(upload) != upload_size(context, layer):
-    raise ValueError(f'upload of {len(upload)} bytes, want {upload_size(context, layer)}')
-  body = messages.read('upload', upload, _upload_identifier(key, layer, tag))
+  want = upload_size(context, layer, drawn=drawn)
+  if len(upload) != want:
+    raise ValueError(f'upload of {len(upload)} bytes, want {want}')
+  body = messages.read('upload', upload, _upload_identifier(key, layer, tag, drawn))
   with context.reply_lock:
-    return _reply(public, weights, body, randomness, tag)
+    if drawn:
+      encrypted = drawn_plaintexts.load(context, body, weights.layout.free)
+    else:
+      encrypted = context.load(body, weights.layout.tiles * weights.layout.inputs)
+    return _reply(public, weights, encrypted, randomness, tag)
 
 
 def _reply(
-  public: bfv.PublicKey, weights: Weights, body: bytes, randomness: Randomness, tag: bytes
+  public: bfv.PublicKey,
+  weights: Weights,
+  encrypted: Sequence[Any],
+  randomness: Randomness,
+  tag: bytes,
 ) -> tuple[bytes, np.ndarray]:
-  """`reply` to an upload without its identifier."""
+  """`reply` to the ciphertexts of an upload."""
   layout, context = weights.layout, public.context
   layer, key = layout.convolution, public.fingerprint
-  encrypted = context.load(body, layout.tiles * layout.inputs)
   starts = range(0, len(encrypted), layout.inputs)
   tiles = [encrypted[start : start + layout.inputs] for start in starts]
   totals = [public.combine(tile, weights.multipliers, weights.offset) for tile in tiles]
@@ -200,11 +254,11 @@ def decrypt_map(
   context = secret.context
   if len(message) != reply_size(context, layer):
     raise ValueError(f'reply of {len(message)} bytes, want {reply_size(context, layer)}')
-  layout = packing.layout(layer, context.degree)
+  layout = layout_of(context, layer)
   shares, shapes, start = [], [], 0
   for group in range(layout.outputs):
     places = layout.output_places(group)
-    end = start + _group_size(context, layout, group)
+    end = start + _group_size(context, layout)
     want = _reply_identifier(secret.fingerprint, layer, tag, group)
     body = messages.read('reply', message[start:end], want)
     shares.append(replies.unmask(secret, body, layout.tiles, places.reshape(-1)))

@@ -34,7 +34,7 @@ def reply_size(context: bfv.Context, count: int) -> int:
 
 
 def _block_size(context: bfv.Context) -> int:
-  return messages.BYTES + replies.size(context, 1, context.degree)
+  return messages.BYTES + replies.size(context, 1)
 
 
 def request(secret: bfv.SecretKey, a: np.ndarray, randomness: Randomness, tag: bytes) -> bytes:

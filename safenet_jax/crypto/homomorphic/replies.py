@@ -2,16 +2,24 @@
 
     server: c0, c1 of a result                   client
 
-    mask v uniform over Z_q    -- c0 - v, c1 ->  alpha = round((c0 - v + c1 s) t / q)
-    beta = round(v t / q)
+    z uniform over Z_q         ---- z, c1 ---->  alpha = round((z + c1 s) t / q)
+    beta = round((c0 - z) t / q)
 
 (c0, c1) is a BFV ciphertext modulo q of a plaintext modulo t, and s is the client's
 secret key. alpha + beta is the plaintext mod t, unless the noise carries over in the
 rounding: a coefficient is off by one with probability E|noise| t / q.
 
-What the client sees: c0 - v is exactly uniform, whatever the plaintext and its
-noise are, because v is uniform over Z_q, fresh and used once. So alpha is independent
-of the server's inputs. Coefficients of c0 that hold no result are not sent.
+The mask of c0 is v = c0 - z. It is not drawn: z is, from a fresh seed of the server, and
+the seed is all that is sent of it.
+
+c1 is sent without its low d bits (`residues.pack_high`). What is missing adds to the noise:
+up to 2^(d-1) for each coefficient, times the coefficients of s, which are -1, 0 and 1. So
+E|noise| grows by less than 2^d sqrt(N / 18), for the N coefficients of a polynomial.
+
+What the client sees: z = c0 - v is uniform, whatever the plaintext and its noise are,
+because it is drawn without them. v is then uniform as well, and known to the server alone.
+So alpha is independent of the server's inputs. The seed may be public, as that of c1 of a
+fresh ciphertext may. It is the server's choice, as v was.
 
 c1 = a W + pk1 u + e1. Here a is the c1 of what the client sent, W stands for the server's
 inputs, and pk1 u + e1 is the second half of a fresh Enc(0): pk1 is the second half of the
@@ -24,8 +32,9 @@ hold:
   noise, and divide by a: no test of pk1 finds all the keys that do this.
 - The client sees no other equation in u. There is one in c0, pk0 u + e0, and v hides it.
 
-Nothing is assumed of pk0, a and c0, which the client chooses. A client that deviates in
-them gets other results, but c0 - v and c1 stay uniform to it. Replies are many samples
+What is sent of c1 is computed from c1 alone. Nothing is assumed of pk0, a and c0, which the
+client chooses. A client that deviates in them gets other results, but z and c1 stay uniform
+to it. Replies are many samples
 under one pk1, each with its own u, which is as hard as one of them.
 """
 
@@ -38,10 +47,10 @@ from safenet_jax.crypto.homomorphic import bfv, residues
 from safenet_jax.crypto.randomness import Randomness
 
 
-def size(context: bfv.Context, ciphertexts: int, places: int) -> int:
-  """Bytes of a reply of so many ciphertexts and places."""
-  first = residues.size(context.moduli, places)
-  return first + residues.size(context.moduli, ciphertexts * context.degree)
+def size(context: bfv.Context, ciphertexts: int) -> int:
+  """Bytes of a reply of so many ciphertexts."""
+  count, dropped = ciphertexts * context.degree, context.parameters.dropped
+  return residues.SEED_BYTES + residues.size(context.moduli, count, dropped)
 
 
 def mask(
@@ -56,18 +65,23 @@ def mask(
     context: of the ciphertexts.
     ciphertexts: from `PublicKey.combine`.
     places: int [n], the indices of [ciphertexts, degree], flattened, that hold results.
-    randomness: the mask's source.
+    randomness: the seed's source.
 
   Returns:
     The message, and v [moduli, n], of which `Context.round` makes beta.
   """
   moduli = context.moduli
   pairs = np.stack([context.polynomials(c) for c in ciphertexts], axis=2)
+  seed = randomness.bytes(residues.SEED_BYTES)
   useful = pairs[0].reshape(moduli.size, -1)[:, places]
-  drawn = residues.uniform(randomness, moduli, (places.size,))
-  hidden = residues.subtract(useful, drawn, moduli)
-  second = pairs[1].swapaxes(0, 1)
-  return residues.pack(hidden, moduli) + residues.pack(second, moduli), drawn
+  hidden = residues.subtract(useful, _drawn(context, seed, places), moduli)
+  second = residues.pack_high(pairs[1].swapaxes(0, 1), moduli, context.parameters.dropped)
+  return seed + second, hidden
+
+
+def _drawn(context: bfv.Context, seed: bytes, places: np.ndarray) -> np.ndarray:
+  """z [moduli, n] of n places."""
+  return residues.uniform(residues.Expansion(seed), context.moduli, (places.size,))
 
 
 def unmask(
@@ -76,17 +90,16 @@ def unmask(
   """Client: alpha, uint64 [n] below t, for the same n places.
 
   Raises:
-    ValueError: the length is wrong or a residue is not below its modulus.
+    ValueError: the length is wrong or a digit of c1 is too large.
   """
   context = secret.context
-  moduli, want = context.moduli, size(context, ciphertexts, places.size)
+  moduli, want = context.moduli, size(context, ciphertexts)
   if len(message) != want:
     raise ValueError(f'reply of {len(message)} bytes, want {want}')
-  split = residues.size(moduli, places.size)
+  seed, second = message[: residues.SEED_BYTES], message[residues.SEED_BYTES :]
   pairs = np.zeros((2, moduli.size, ciphertexts, context.degree), np.uint64)
-  useful = residues.unpack(message[:split], moduli, (places.size,))
-  pairs[0].reshape(moduli.size, -1)[:, places] = useful
-  second = residues.unpack(message[split:], moduli, (ciphertexts, context.degree))
-  pairs[1] = second.swapaxes(0, 1)
+  pairs[0].reshape(moduli.size, -1)[:, places] = _drawn(context, seed, places)
+  shape = ciphertexts, context.degree
+  pairs[1] = residues.unpack_high(second, moduli, shape, context.parameters.dropped).swapaxes(0, 1)
   decrypted = [secret.decrypt(pairs[:, :, k]) for k in range(ciphertexts)]
   return np.concatenate(decrypted)[places]

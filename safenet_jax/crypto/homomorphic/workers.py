@@ -38,12 +38,13 @@ import numpy as np
 from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
 from safenet_jax.crypto.randomness import SystemRandomness
 
-Layers = Sequence[tuple[packing.Convolution, np.ndarray]]
+# Parameters, shape and kernel of each.
+Layers = Sequence[tuple[bfv.Parameters, packing.Convolution, np.ndarray]]
 
 _LOGGER = logging.getLogger(__name__)
 _RESULT, _ERROR, _FAILURE = b'R', b'E', b'F'
 _NUMBER = struct.Struct('<Q')
-_NUMBERS = struct.Struct('<QQQ')
+_NUMBERS = struct.Struct('<QQQ?')
 # A request during which workers end so often is refused: it could be what ends them.
 _TRIES = 2
 # A worker is started at most once in so many seconds.
@@ -61,13 +62,13 @@ class Workers:
     RuntimeError: a process ended before it was ready.
   """
 
-  def __init__(self, count: int, parameters: bfv.Parameters, layers: Layers):
+  def __init__(self, count: int, layers: Layers):
     if count < 1:
       raise ValueError(f'{count} workers, want 1 or more')
     self._layers = layers
     self._lock = threading.Lock()
     self._closed = False
-    self._workers = [_Worker(index, count, parameters, layers) for index in range(count)]
+    self._workers = [_Worker(index, count, layers) for index in range(count)]
     try:
       for worker in self._workers:
         worker.ask()
@@ -80,7 +81,9 @@ class Workers:
       self.close()
       raise
 
-  def reply(self, key: bytes, layer: int, upload: bytes, tag: bytes) -> tuple[bytes, np.ndarray]:
+  def reply(
+    self, key: bytes, layer: int, upload: bytes, tag: bytes, *, drawn: bool = False
+  ) -> tuple[bytes, np.ndarray]:
     """`encrypted_convolution.reply` of a layer, by its index, under a client's public key.
 
     Raises:
@@ -90,9 +93,10 @@ class Workers:
     """
     if not 0 <= layer < len(self._layers):
       raise ValueError(f'layer {layer}, want 0 to {len(self._layers) - 1}')
-    height, width, _ = self._layers[layer][0].output_shape
+    height, width, _ = self._layers[layer][1].output_shape
     messages, shares = [], []
-    for result in self._ask(_NUMBERS.pack(layer, len(key), len(tag)) + key + tag + upload):
+    head = _NUMBERS.pack(layer, len(key), len(tag), drawn)
+    for result in self._ask(head + key + tag + upload):
       end = _NUMBER.size + _NUMBER.unpack_from(result)[0]
       share = np.frombuffer(result[_NUMBER.size : end], np.uint64)
       shares.append(share.reshape(height, width, -1))
@@ -222,25 +226,35 @@ def _tried(function: Callable[..., bytes], *arguments) -> bytes:
 class _Part:
   """What one worker computes."""
 
-  def prepare(self, worker: int, count: int, parameters: bfv.Parameters, layers: Layers) -> bytes:
+  def prepare(self, worker: int, count: int, layers: Layers) -> bytes:
     """Prepares the part of one worker of `count`, and has no answer to it."""
-    self._context, self._randomness = bfv.Context(parameters), SystemRandomness()
-    self._weights, self._key = [], b''
-    for layer, kernel in layers:
-      groups = packing.layout(layer, self._context.degree).outputs
+    self._randomness = SystemRandomness()
+    self._contexts: dict[bfv.Parameters, bfv.Context] = {}
+    self._publics: dict[bfv.Parameters, tuple[bytes, bfv.PublicKey]] = {}
+    self._layers = []
+    for parameters, layer, kernel in layers:
+      if parameters not in self._contexts:
+        self._contexts[parameters] = bfv.Context(parameters)
+      context = self._contexts[parameters]
+      groups = encrypted_convolution.layout_of(context, layer).outputs
       part = range(worker * groups // count, (worker + 1) * groups // count)
-      self._weights.append(encrypted_convolution.prepare(self._context, layer, kernel, part))
+      weights = encrypted_convolution.prepare(context, layer, kernel, part)
+      self._layers.append((parameters, weights))
     return b''
+
+  def _public(self, parameters: bfv.Parameters, key: bytes) -> bfv.PublicKey:
+    """The public key; the last one of each kind is kept."""
+    if self._publics.get(parameters, (b'',))[0] != key:
+      self._publics[parameters] = key, bfv.PublicKey(self._contexts[parameters], key)
+    return self._publics[parameters][1]
 
   def reply(self, question: bytes) -> bytes:
     """Its part of a share, with the length in front, and of the message to the client."""
-    index, *lengths = _NUMBERS.unpack_from(question)
+    index, *lengths, drawn = _NUMBERS.unpack_from(question)
     middle, end = _NUMBERS.size + np.cumsum(lengths)
     key, tag = question[_NUMBERS.size : middle], question[middle:end]
-    if key != self._key:
-      self._public = bfv.PublicKey(self._context, key)
-      self._key = key
+    parameters, weights = self._layers[index]
     message, share = encrypted_convolution.reply(
-      self._public, self._weights[index], question[end:], self._randomness, tag
+      self._public(parameters, key), weights, question[end:], self._randomness, tag, drawn=drawn
     )
     return _NUMBER.pack(share.nbytes) + share.tobytes() + message

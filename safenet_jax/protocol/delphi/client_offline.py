@@ -27,7 +27,7 @@ import numpy as np
 
 from safenet_jax.crypto import messages, ring
 from safenet_jax.crypto.garbled_circuits import garbling
-from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, ole
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi import message_shapes
@@ -46,12 +46,12 @@ class Image:
     self.comparison = self.structure.comparison_for(output)
     self.transfers = self.structure.transfers(output)
     self.tag = message_shapes.Tag(party.keys.nonce, number)
-    bits, randomness = self.structure.bits, party.randomness
-    self.mask = randomness.ring(bits, (1, *self.structure.input_shape))
+    randomness, widths = party.randomness, self.structure.rings.values
+    self.mask = randomness.ring(widths['input'], (1, *self.structure.input_shape))
     self.layers: dict[str, ClientLayer] = {}
     for layer in self.structure.activations:
       channels = layer.form.relu + layer.form.polynomial
-      mask = randomness.ring(bits, (1, *layer.pooled_shape, channels))
+      mask = randomness.ring(layer.bits, (1, *layer.pooled_shape, channels))
       self.layers[layer.name] = ClientLayer(mask)
     self.masks = {name: layer.mask for name, layer in self.layers.items()}
     self.inputs: dict[str, np.ndarray] = {}
@@ -62,26 +62,43 @@ class Image:
     self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
   def send_masks(self) -> None:
-    """Sends Enc(r) of every linear layer."""
+    """Sends Enc(r) of every linear layer; most r are drawn as they are encrypted."""
+    for name in self.structure.linear:
+      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+        drawn = name in self.structure.drawn
+        self.channel.send('masks', self._draw(name) if drawn else self._encrypt(name))
+
+  def _encrypt(self, name: str) -> bytes:
+    """Enc(r) of a linear layer; the masks that are a part of r are known."""
     walk = share_walks.Masks(self.party.model, self.masks)
     records.run(self.party.model.layers, walk, self.mask)
-    for name, layer in self.structure.linear.items():
-      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        upload = encrypted_convolution.encrypt_map(
-          self.party.keys.secrets[0],
-          layer,
-          walk.inputs[name].reshape(layer.input_shape),
-          self.party.randomness,
-          self.tag(name),
-        )
-        self.channel.send('masks', upload)
+    layer, bits = self.structure.linear[name], self.structure.rings.linear[name]
+    r = ring.reduce(walk.inputs[name], bits).reshape(layer.input_shape)
+    return encrypted_convolution.encrypt_map(
+      self._secret(name), layer, r, self.party.randomness, self.tag(name)
+    )
+
+  def _secret(self, name: str) -> bfv.SecretKey:
+    return self.party.keys.secrets[self.structure.plain_modulus(name)]
+
+  def _draw(self, name: str) -> bytes:
+    """Enc(r) of a linear layer for a fresh r, which becomes the low bits of its input's mask."""
+    upload, r = encrypted_convolution.draw_map(
+      self._secret(name), self.structure.linear[name], self.party.randomness, self.tag(name)
+    )
+    # The array is changed in place: `masks` and the material have it too.
+    source = self.structure.drawn[name]
+    mask = self.mask if source == 'input' else self.masks[source]
+    mask -= ring.reduce(mask, self.structure.rings.linear[name])
+    mask += r.reshape(mask.shape)
+    return upload
 
   def receive_linear(self) -> None:
     """Receives c = W r - u of every linear layer; the share of the logits follows."""
     outputs = {}
     for name, layer in self.structure.linear.items():
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        secret = self.party.keys.secrets[0]
+        secret = self._secret(name)
         size = encrypted_convolution.reply_size(secret.context, layer)
         (reply,) = self.channel.receive('linear', [(bytes, (size,))])
         c = frames.checked(encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name))
@@ -163,7 +180,7 @@ class Image:
           max_pool.ClientBlock(garbled, labels, *rest)
           for labels, (garbled, *rest) in zip(self._block_labels(layer), self.garbled[layer.name])
         ]
-      for shape, rescale in layer.outputs(self.structure.bits):
+      for shape, rescale in layer.outputs:
         keys = word_transfer.random_words(next(self.sender_pads), bits=rescale.wrap_bits)
         self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
 
@@ -279,7 +296,7 @@ class ClientOffline:
   def prepare(self, count: int) -> Iterator[ClientMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready."""
     party = self._party
-    for lot in message_shapes.lots(party.structure, self._output, party.contexts[0], count):
+    for lot in message_shapes.lots(party.structure, self._output, party.contexts, count):
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ClientMaterial]:

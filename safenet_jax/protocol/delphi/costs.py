@@ -12,7 +12,7 @@ import numpy as np
 
 from safenet_jax.crypto import messages
 from safenet_jax.crypto.garbled_circuits import garbled_block
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
 from safenet_jax.protocol.delphi import message_shapes
 from safenet_jax.protocol.layers.blocks import Block
 from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
@@ -24,6 +24,7 @@ Row = tuple[str, str, str, str]
 # (phase, layer, primitive).
 Scope = tuple[str, str, str]
 _WORD, _LABEL = 8, 16
+_POLYNOMIAL = 2 * 4096
 
 
 class Tally:
@@ -64,16 +65,16 @@ class Costs:
   Args:
     tally: what is counted is added to it.
     structure: of the network.
-    context: of the homomorphic encryption of linear layers.
+    contexts: of homomorphic encryption, from `keys.contexts`.
   """
 
-  def __init__(self, tally: Tally, structure: Structure, context: bfv.Context):
-    self._tally, self._structure, self._context = tally, structure, context
+  def __init__(self, tally: Tally, structure: Structure, contexts: Mapping[int, bfv.Context]):
+    self._tally, self._structure, self._contexts = tally, structure, contexts
 
   def offline_linear(self) -> None:
     """Messages of all linear layers, the first of the offline phase."""
     for name in self._structure.linear:
-      self._request('offline', name, 'masks')
+      self._request('offline', name, 'masks', drawn=name in self._structure.drawn)
     for name in self._structure.linear:
       self._reply('offline', name)
 
@@ -108,7 +109,8 @@ class Costs:
 
   def online_input(self) -> None:
     """The message before the first layer: the masked image."""
-    words = packed_words.Words((1, *self._structure.input_shape), self._structure.bits)
+    bits = self._structure.rings.values['input']
+    words = packed_words.Words((1, *self._structure.input_shape), bits)
     self._tally.words(('online', 'input', 'masked input'), 'client', 'input', [words])
 
   def online_linear(self, name: str) -> None:
@@ -154,13 +156,18 @@ class Costs:
       return total + layer.form.select_bits * (_LABEL * block.size + block.size // 8)
     return total + 2 * _WORD * block.count
 
-  def _request(self, phase: str, name: str, tag: str) -> None:
+  def _context(self, name: str) -> bfv.Context:
+    return self._contexts[self._structure.plain_modulus(name)]
+
+  def _request(self, phase: str, name: str, tag: str, *, drawn: bool = False) -> None:
     """Counts what a client encrypts for a linear layer, and what both parties compute for it."""
-    layer = self._structure.linear[name]
-    size = encrypted_convolution.upload_size(self._context, layer)
+    layer, context = self._structure.linear[name], self._context(name)
+    size = encrypted_convolution.upload_size(context, layer, drawn=drawn)
     self._tally.send((phase, name, 'linear'), 'client', tag, [(bytes, (size,))])
-    layout = packing.layout(layer, self._context.degree)
-    inputs, outputs = layout.tiles * layout.inputs, layout.tiles * layout.outputs
+    layout = encrypted_convolution.layout_of(context, layer)
+    # Steps are counted in polynomials of 4096 coefficients modulo two primes.
+    tiles = layout.tiles * context.degree * context.moduli.size / _POLYNOMIAL
+    inputs, outputs = tiles * layout.inputs, tiles * layout.outputs
     self._tally.both(
       (phase, name, 'linear'),
       {'encryption': inputs, 'decryption': outputs},
@@ -168,5 +175,5 @@ class Costs:
     )
 
   def _reply(self, phase: str, name: str) -> None:
-    size = encrypted_convolution.reply_size(self._context, self._structure.linear[name])
+    size = encrypted_convolution.reply_size(self._context(name), self._structure.linear[name])
     self._tally.send((phase, name, 'linear'), 'server', 'linear', [(bytes, (size,))])

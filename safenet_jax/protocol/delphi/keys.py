@@ -57,10 +57,11 @@ def corrections_shape(extension: str = _EXTENSION) -> tuple[int, ...]:
 def parameters(structure: Structure, seed: bytes) -> dict[int, bfv.Parameters]:
   """Parameters of every kind of ciphertext in a session, by plaintext modulus.
 
-  0 stands for the linear ring; the others are the primes of polynomials. The seed is the
-  model id of the server's description.
+  Powers of two are those of the rings of linear layers; the others are the primes of
+  polynomials. The seed is the model id of the server's description.
   """
-  found = {0: bfv.ring_parameters(structure.bits, seed)}
+  widths = sorted(set(structure.rings.linear.values()))
+  found = {1 << bits: bfv.ring_parameters(bits, seed) for bits in widths}
   for modulus in sorted({modulus for modulus, _ in structure.products()}):
     found[modulus] = bfv.slot_parameters(modulus, seed)
   return found
@@ -86,7 +87,7 @@ def message_parts(contexts: dict[int, bfv.Context]) -> list[list[tuple]]:
 class ClientKeys(NamedTuple):
   """The client's side of a session.
 
-  secrets: secret keys of encryption, by plaintext modulus, 0 for the linear ring.
+  secrets: secret keys of encryption, by plaintext modulus (`parameters`).
   labels: the receiver of direction 1, for labels of the server's circuits.
   words: the sender of direction 2.
   delta: the client's own, of direction 2, uint64 [2].
@@ -105,7 +106,7 @@ class ClientKeys(NamedTuple):
 class ServerKeys(NamedTuple):
   """The server's side of a session.
 
-  publics: the client's public keys, by plaintext modulus, 0 for the linear ring.
+  publics: the client's public keys, by plaintext modulus (`parameters`).
   raw: the same keys as the bytes that the client sent.
   labels: the sender of direction 1.
   words: the receiver of direction 2.

@@ -5,6 +5,7 @@ the weights, and u is the server's mask of the layer's output. The mode `gazelle
 same way online, with the client's share of the input in the place of r.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ class LinearReplies(Protocol):
   """Answers what clients encrypt for linear layers, in this process or in others."""
 
   def reply(
-    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes, *, drawn: bool
   ) -> tuple[bytes, np.ndarray]:
     """The message to the client, and u, uint64 [h, w, channels_out].
 
@@ -29,6 +30,7 @@ class LinearReplies(Protocol):
       name: of the layer.
       upload: what the client sent, Enc(r).
       tag: names this use of the keys.
+      drawn: whether the client drew r as it encrypted it.
 
     Raises:
       ValueError: the upload is malformed.
@@ -45,22 +47,25 @@ class InSession:
     self,
     weights: dict[str, LinearWeights],
     structure: Structure,
-    context: bfv.Context,
+    contexts: Mapping[int, bfv.Context],
     randomness: Randomness,
   ):
-    """Prepares the weights; `context` is that of linear layers."""
-    self._randomness = randomness
+    """Prepares the weights; `contexts` are those of `keys.contexts`."""
+    self._structure, self._randomness = structure, randomness
     self._weights = {
-      name: encrypted_convolution.prepare(context, structure.linear[name], kernel)
+      name: encrypted_convolution.prepare(
+        contexts[structure.plain_modulus(name)], structure.linear[name], kernel
+      )
       for name, kernel in _kernels(weights, structure).items()
     }
 
   def reply(
-    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes, *, drawn: bool
   ) -> tuple[bytes, np.ndarray]:
     """As `LinearReplies.reply`."""
+    public = keys.publics[self._structure.plain_modulus(name)]
     return encrypted_convolution.reply(
-      keys.publics[0], self._weights[name], upload, self._randomness, tag
+      public, self._weights[name], upload, self._randomness, tag, drawn=drawn
     )
 
   def close(self) -> None:
@@ -75,22 +80,26 @@ class InProcesses:
     count: int,
     weights: dict[str, LinearWeights],
     structure: Structure,
-    parameters: bfv.Parameters,
+    contexts: Mapping[int, bfv.Context],
   ):
-    """Starts `count` processes; `parameters` are those of linear layers."""
+    """Starts `count` processes; `contexts` are those of `keys.contexts`."""
     kernels = _kernels(weights, structure)
+    self._structure = structure
     self._index = {name: i for i, name in enumerate(kernels)}
     self._workers = workers.Workers(
       count,
-      parameters,
-      [(structure.linear[name], kernel) for name, kernel in kernels.items()],
+      [
+        (contexts[structure.plain_modulus(name)].parameters, structure.linear[name], kernel)
+        for name, kernel in kernels.items()
+      ],
     )
 
   def reply(
-    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes
+    self, keys: ServerKeys, name: str, upload: bytes, tag: bytes, *, drawn: bool
   ) -> tuple[bytes, np.ndarray]:
     """As `LinearReplies.reply`."""
-    return self._workers.reply(keys.raw[0], self._index[name], upload, tag)
+    key = keys.raw[self._structure.plain_modulus(name)]
+    return self._workers.reply(key, self._index[name], upload, tag, drawn=drawn)
 
   def close(self) -> None:
     """Ends the processes."""

@@ -230,7 +230,7 @@ class ServerMaterial(_Once):
     for layer in structure.activations:
       if layer.powers:
         words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
-      words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs(structure.bits))
+      words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs)
     kept = sum(layer.kept for layer in structure.activations)
     comparison = structure.comparison_for(output)
     if comparison:

@@ -1,6 +1,6 @@
 """What both parties' offline phases share: tags, and the shapes of messages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import math
 
 import numpy as np
@@ -36,7 +36,7 @@ class Tag:
     return self._prefix + place.encode()
 
 
-def lot(structure: Structure, output: str, context: bfv.Context) -> int:
+def lot(structure: Structure, output: str, contexts: Mapping[int, bfv.Context]) -> int:
   """How many images at most are prepared together, with their messages in the same flights.
 
   Both parties compute the same number, from public sizes.
@@ -44,19 +44,21 @@ def lot(structure: Structure, output: str, context: bfv.Context) -> int:
   Args:
     structure: of the network.
     output: what the inferences are for, of `structure.OUTPUTS`.
-    context: of its linear layers.
+    contexts: of the session, from `keys.contexts`.
   """
-  size = structure.transfers(output) * _TRANSFER_BYTES + sum(
-    encrypted_convolution.upload_size(context, layer)
-    + encrypted_convolution.reply_size(context, layer)
-    for layer in structure.linear.values()
-  )
+  size = structure.transfers(output) * _TRANSFER_BYTES
+  for name, layer in structure.linear.items():
+    context = contexts[structure.plain_modulus(name)]
+    size += encrypted_convolution.upload_size(context, layer, drawn=name in structure.drawn)
+    size += encrypted_convolution.reply_size(context, layer)
   return max(1, _LOT_BYTES // max(1, size))
 
 
-def lots(structure: Structure, output: str, context: bfv.Context, count: int) -> Iterator[int]:
+def lots(
+  structure: Structure, output: str, contexts: Mapping[int, bfv.Context], count: int
+) -> Iterator[int]:
   """Cuts `count` images into lots that are prepared together; gives the size of each."""
-  most = lot(structure, output, context)
+  most = lot(structure, output, contexts)
   for first in range(0, count, most):
     yield min(most, count - first)
 
@@ -91,7 +93,7 @@ def choice_parts(structure: Structure) -> list[int]:
   for layer in structure.activations:
     if layer.selected:
       parts.append(layer.selected)
-    parts += [math.prod(shape) for shape, _ in layer.outputs(structure.bits)]
+    parts += [math.prod(shape) for shape, _ in layer.outputs]
   return parts
 
 

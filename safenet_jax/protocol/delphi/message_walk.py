@@ -29,7 +29,7 @@ def tally(
     mode: how it is served.
   """
   found = Tally()
-  walk = _Walk(found, structure, contexts, mode.costs(found, structure, contexts[0]))
+  walk = _Walk(found, structure, contexts, mode.costs(found, structure, contexts))
   walk.session()
   walk.offline()
   walk.online(model)
@@ -108,7 +108,7 @@ class _Walk:
         self._own.online_linear(shape.name)
         scope = 'online', shape.name, 'linear'
         self._tally.work(scope, 'server', multiply_accumulate=shape.macs, linear_layer=1)
-    words = packed_words.Words((1, self._structure.logits), self._structure.bits)
+    words = packed_words.Words((1, self._structure.logits), self._structure.rings.logits)
     self._tally.words(('online', 'logits', 'share'), 'server', 'logits', [words])
 
   def _activation(self, layer: ActivationStructure) -> None:
@@ -116,7 +116,7 @@ class _Walk:
       return 'online', layer.name, primitive
 
     self._own.online_corrections(layer)
-    sizes = online.Messages(layer, self._structure.bits, 1)
+    sizes = online.Messages(layer, 1)
     size = self._tally.words(at('activation'), 'server', 'activation', sizes.down)
     one = {'activation_byte': size, 'activation_layer': 1}
     self._tally.both(at('activation'), one, one)
@@ -126,6 +126,6 @@ class _Walk:
       values = {'polynomial_product': layer.powers * math.prod(layer.polynomial_shape)}
       self._tally.both(at('polynomial'), values, values)
     self._tally.words(at('truncation'), 'client', 'masked', sizes.up)
-    outputs = sum(math.prod(shape) for shape, _ in layer.outputs(self._structure.bits))
+    outputs = sum(math.prod(shape) for shape, _ in layer.outputs)
     one = {'truncation': outputs, 'truncated_layer': 1}
     self._tally.both(at('truncation'), one, one)

@@ -50,7 +50,7 @@ class Messages:
   up: the parts of the client's message: E and B of each output.
   """
 
-  def __init__(self, layer: ActivationStructure, bits: int, images: int):
+  def __init__(self, layer: ActivationStructure, images: int):
     self.labels = layer.label_words * images
     down = []
     if self.labels:
@@ -60,12 +60,12 @@ class Messages:
     if layer.form.polynomial:
       shape = (layer.powers, images, *layer.polynomial_shape)
       down.append(packed_words.field(shape, layer.form.modulus))
-    outputs = layer.outputs(bits)
+    outputs = layer.outputs
     self.down = down + [packed_words.Words((images, *shape), 1) for shape, _ in outputs]
     self.up = [
       packed_words.Words((images, *shape), width)
       for shape, rescale in outputs
-      for width in (rescale.wrap_bits, bits)
+      for width in (rescale.wrap_bits, rescale.bits)
     ]
 
 
@@ -92,7 +92,7 @@ class ClientOnline(share_walks.Local):
       ValueError: there are more or fewer images than materials, or a material was
         used before, or is for another output. Nothing was sent then.
     """
-    count, bits = len(self._materials), self.bits
+    count, bits = len(self._materials), self._structure.rings.values['input']
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
       x = ring.from_signed(self.model.encode(images), bits)
       # NumPy would broadcast a single mask to all images. A mask that is used twice shows
@@ -113,9 +113,11 @@ class ClientOnline(share_walks.Local):
   def _logits(self, ours: np.ndarray) -> np.ndarray:
     """Logits int64 [B, classes], from this party's share of them and the server's."""
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
-      words = packed_words.Words(ours.shape, self.bits)
-      (theirs,) = packed_words.receive(self._channel, 'logits', [words])
-      return ring.reconstruct(ours, theirs, self.bits)
+      bits = self._structure.rings.logits
+      (theirs,) = packed_words.receive(
+        self._channel, 'logits', [packed_words.Words(ours.shape, bits)]
+      )
+      return ring.reconstruct(ours, theirs, bits)
 
   def conv(self, name, layer, value):
     del name, layer, value
@@ -126,7 +128,7 @@ class ClientOnline(share_walks.Local):
     del layer, value
     layer, form = self._layers[name], self._layers[name].form
     mine = [material.layers[name] for material in self._materials]
-    messages = Messages(layer, self.bits, len(mine))
+    messages = Messages(layer, len(mine))
     with self._channel.scope(phase='online', layer=name, primitive='activation'):
       values = packed_words.receive(self._channel, 'activation', messages.down)
     shares = []
@@ -144,9 +146,7 @@ class ClientOnline(share_walks.Local):
     with self._channel.scope(phase='online', layer=name, primitive='truncation'):
       mask, first = _join(m.mask for m in mine), 0
       answer: list[np.ndarray] = []
-      for i, (v, d, (shape, rescale)) in enumerate(
-        zip(shares, values, layer.outputs(self.bits), strict=True)
-      ):
+      for i, (v, d, (shape, rescale)) in enumerate(zip(shares, values, layer.outputs, strict=True)):
         end = first + shape[-1]
         keys = np.concatenate([m.keys[i] for m in mine], axis=1)
         answer += truncation.online_client(
@@ -198,7 +198,7 @@ class ServerOnline(share_walks.Local):
 
     ValueError if a material was used before, or is for another output.
     """
-    count, bits = len(self._materials), self.bits
+    count, bits = len(self._materials), self._structure.rings.values['input']
     for material in self._materials:
       material.spend(self._output)
     with self._channel.scope(phase='online', layer='input', primitive='masked input'):
@@ -215,7 +215,8 @@ class ServerOnline(share_walks.Local):
   def _send_logits(self, s: np.ndarray) -> None:
     """Sends the server's share of the logits."""
     with self._channel.scope(phase='online', layer='logits', primitive='share'):
-      packed_words.send(self._channel, 'logits', [packed_words.Words(s.shape, self.bits)], [s])
+      words = packed_words.Words(s.shape, self._structure.rings.logits)
+      packed_words.send(self._channel, 'logits', [words], [ring.reduce(s, words.bits)])
 
   def conv(self, name, layer, m):
     del layer
@@ -233,7 +234,7 @@ class ServerOnline(share_walks.Local):
       weights.bias,
       stride=weights.stride,
       limb=weights.limb,
-      bits=self.bits,
+      bits=self._structure.rings.linear[name],
     )
 
   dense = conv
@@ -242,7 +243,7 @@ class ServerOnline(share_walks.Local):
     del layer
     layer, form = self._layers[name], self._layers[name].form
     mine = [material.layers[name] for material in self._materials]
-    messages = Messages(layer, self.bits, len(mine))
+    messages = Messages(layer, len(mine))
     finish = self._garbled(layer, mine, s[..., : form.relu]) if layer.blocks else None
     parts = [self._polynomial(layer, mine, s[..., form.relu :])] if form.polynomial else []
     if finish is not None:
@@ -251,7 +252,7 @@ class ServerOnline(share_walks.Local):
     for *sent, rho in parts:
       values += sent
       shares.append(rho)
-    outputs = layer.outputs(self.bits)
+    outputs = layer.outputs
     with self._channel.scope(phase='online', layer=name, primitive='truncation'):
       shares = [
         _pool(rho, form.summed, rescale.modulus) for rho, (_, rescale) in zip(shares, outputs)

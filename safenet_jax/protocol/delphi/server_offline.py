@@ -35,13 +35,13 @@ class ServerOffline:
     client told that the preparation exists.
     """
     party = self._party
-    for lot in message_shapes.lots(party.structure, self._output, party.contexts[0], count):
+    for lot in message_shapes.lots(party.structure, self._output, party.contexts, count):
       yield from self._prepare(lot)
 
   def _prepare(self, count: int) -> Iterator[ServerMaterial]:
     keys = self._party.keys
     tags = [message_shapes.Tag(keys.nonce, next(keys.numbers)) for _ in range(count)]
-    linear = [self._reply_linear(tag, self._receive_masks()) for tag in tags]
+    linear = [self._reply_linear(tag) for tag in tags]
     choices = [self._receive_choices() for _ in tags]
     started = [self._start(*parts) for parts in zip(tags, linear, choices)]
     for finish in started:
@@ -50,21 +50,18 @@ class ServerOffline:
       with self._channel.scope(phase='offline', layer='session', primitive='identifier'):
         self._channel.send('prepared', material.identifier)
 
-  def _receive_masks(self) -> dict[str, bytes]:
-    found = {}
+  def _reply_linear(self, tag: message_shapes.Tag) -> dict[str, np.ndarray]:
+    """Answers Enc(r) of every linear layer, while the client encrypts the next; gives every u."""
+    found, party = {}, self._party
     for name, layer in self._structure.linear.items():
       with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        size = encrypted_convolution.upload_size(self._party.keys.publics[0].context, layer)
-        (found[name],) = self._channel.receive('masks', [(bytes, (size,))])
-    return found
-
-  def _reply_linear(
-    self, tag: message_shapes.Tag, uploads: dict[str, bytes]
-  ) -> dict[str, np.ndarray]:
-    found, party = {}, self._party
-    for name, upload in uploads.items():
-      with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        reply, u = frames.checked(party.linear.reply, party.keys, name, upload, tag(name))
+        context = party.contexts[self._structure.plain_modulus(name)]
+        drawn = name in self._structure.drawn
+        size = encrypted_convolution.upload_size(context, layer, drawn=drawn)
+        (upload,) = self._channel.receive('masks', [(bytes, (size,))])
+        reply, u = frames.checked(
+          party.linear.reply, party.keys, name, upload, tag(name), drawn=drawn
+        )
         self._channel.send('linear', reply)
         found[name] = u.reshape(1, *self._structure.shapes[name])
     return found
@@ -211,7 +208,7 @@ class ServerOffline:
       for layer in self._structure.activations:
         if layer.selected:
           choices.append(self._signs(layer, garbled[layer.name]))
-        for shape, _ in layer.outputs(self._structure.bits):
+        for shape, _ in layer.outputs:
           beta = self._party.randomness.bits((1, *shape))
           mine[layer.name].choices.append(beta.astype(np.uint64))
           choices.append(beta.reshape(-1))
@@ -255,7 +252,7 @@ class ServerOffline:
     return relu.ServerBlock(encoding, product_share, key)
 
   def _keep_wraps(self, layer, mine: ServerLayer, pads, choices) -> None:
-    for shape, rescale in layer.outputs(self._structure.bits):
+    for shape, rescale in layer.outputs:
       next(choices)
       chosen = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
       mine.chosen.append(chosen.reshape(1, *shape))

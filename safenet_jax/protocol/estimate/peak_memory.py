@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from safenet_jax.crypto.homomorphic import bfv, packing
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.material import ServerMaterial
 from safenet_jax.protocol.delphi.mode import Mode
@@ -32,15 +32,15 @@ def peaks(
   fixed = costs['process'] + costs['context'] * len(contexts)
   held = mode.costs.held(structure)
   messages = [
-    sum(part.size for part in online.Messages(layer, structure.bits, 1).down)
-    for layer in structure.activations
+    sum(part.size for part in online.Messages(layer, 1).down) for layer in structure.activations
   ]
   # A message is held twice: as bytes, and as words.
   client = fixed + costs['client'] + held['client'] + 2 * max(messages, default=0)
   weights = 0
-  for layer in structure.linear.values():
-    layout = packing.layout(layer, contexts[0].degree)
-    weights += layout.inputs * layout.outputs * contexts[0].degree * contexts[0].moduli.size * _WORD
+  for name, layer in structure.linear.items():
+    context = contexts[structure.plain_modulus(name)]
+    layout = encrypted_convolution.layout_of(context, layer)
+    weights += layout.inputs * layout.outputs * context.degree * context.moduli.size * _WORD
   material = ServerMaterial.size(structure, 'logits')
   server = fixed + costs['server'] + weights + material + held['server']
   return {'client': round(client), 'server': round(server)}

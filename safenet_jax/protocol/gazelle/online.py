@@ -76,7 +76,8 @@ class ClientOnline(online.ClientOnline):
   def conv(self, name, layer, x):
     del layer
     shape, keys = self._structure.linear[name], self._party.keys
-    secret = keys.secrets[0]
+    secret = keys.secrets[self._structure.plain_modulus(name)]
+    x = ring.reduce(x, self._structure.rings.linear[name])
     outputs = []
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
       tags = [tag(keys.nonce, mine.identifier, name) for mine in self._prepared]
@@ -139,11 +140,12 @@ class ServerOnline(online.ServerOnline):
     shape, keys = self._structure.linear[name], self._party.keys
     masks = []
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
-      size = encrypted_convolution.upload_size(keys.publics[0].context, shape)
+      context = self._party.contexts[self._structure.plain_modulus(name)]
+      size = encrypted_convolution.upload_size(context, shape)
       uploads = [self._channel.receive('share', [(bytes, (size,))])[0] for _ in self._prepared]
       for mine, upload in zip(self._prepared, uploads):
         each = tag(keys.nonce, mine.identifier, name)
-        reply, u = frames.checked(self._party.linear.reply, keys, name, upload, each)
+        reply, u = frames.checked(self._party.linear.reply, keys, name, upload, each, drawn=False)
         self._channel.send('linear', reply)
         masks.append(u.reshape(self._structure.shapes[name]))
       return self._linear(name, x, np.stack(masks))

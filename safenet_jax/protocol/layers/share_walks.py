@@ -81,6 +81,54 @@ class Order:
     return branch and shortcut
 
 
+class Drawn:
+  """Which masks are drawn as they are encrypted (`crypto.homomorphic.drawn_plaintexts`).
+
+  A linear layer draws the mask of its input if the input is that mask as it is, and no layer
+  before has read it. Values are the names of the masks that are part of a value: activation
+  layers, and 'input' for the image; and whether it is one of them as it is.
+
+  found: is filled with the name of the mask, by that of the linear layer that draws it.
+  """
+
+  def __init__(self, model: PublicModel):
+    self._absorbed = model.absorbed
+    self._read: frozenset[str] = frozenset()
+    self.found: dict[str, str] = {}
+
+  def conv(self, name: str, layer, mask: tuple[frozenset[str], bool]) -> tuple:
+    del layer
+    parts, whole = mask
+    if whole and not parts & self._read:
+      (self.found[name],) = parts
+    self._read |= parts
+    return frozenset(), False
+
+  dense = conv
+
+  def activation(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    del layer, mask
+    return frozenset([name]), True
+
+  def average_pool(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    del layer
+    parts, whole = mask
+    return parts, whole and name in self._absorbed
+
+  def max_pool(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    del name, layer
+    return mask
+
+  flatten = max_pool
+
+  def gather(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    del name, layer
+    return mask[0], False
+
+  def add(self, branch, shortcut) -> tuple[frozenset[str], bool]:
+    return branch[0] | shortcut[0], False
+
+
 class Masks(Local):
   """The client's first walk: the mask of every linear layer's input.
 

@@ -9,8 +9,10 @@ import numpy as np
 from safenet_jax.crypto import hashing, ring
 from safenet_jax.crypto.garbled_circuits import argmax, circuits, wires
 from safenet_jax.crypto.homomorphic import packing
+from safenet_jax.fixed_point import rings
 from safenet_jax.fixed_point.formats import ActivationFormat, Rescale
 from safenet_jax.fixed_point.model import PublicModel
+from safenet_jax.fixed_point.rings import Rings
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.layers import (
   blocks,
@@ -35,11 +37,13 @@ class ActivationStructure:
   client gets the label of one of its bits.
 
   name, form: of the layer.
+  bits: width in bits of the ring of its outputs.
   offset: where the layer's label transfers start among those of the image.
   """
 
   name: str
   form: ActivationFormat
+  bits: int
   offset: int
 
   @functools.cached_property
@@ -127,15 +131,13 @@ class ActivationStructure:
     """(H, W) after the pool, or () after a dense layer."""
     return self.form.pooled_shape
 
-  def outputs(self, bits: int) -> list[tuple[tuple[int, ...], Rescale]]:
-    """Shape and truncation of the garbled output and of the polynomial one, if they exist.
-
-    `bits` is l, the width of the linear ring.
-    """
+  @property
+  def outputs(self) -> list[tuple[tuple[int, ...], Rescale]]:
+    """Shape and truncation of the garbled output and of the polynomial one, if they exist."""
     widths = [width for width in (self.form.relu, self.form.polynomial) if width]
     return [
       ((*self.pooled_shape, width), rescale)
-      for width, rescale in zip(widths, self.form.rescales(bits))
+      for width, rescale in zip(widths, self.form.rescales(self.bits))
     ]
 
 
@@ -179,10 +181,12 @@ class Comparison:
 class Structure:
   """The public shape of one inference of one image.
 
-  bits: l, width of the linear ring.
+  bits: width of the widest ring, in which polynomial channels get their inputs.
+  rings: l of every linear layer, and the widths of other shares.
   input_shape: (H, W, C) of an image.
   linear: the linear layers by name; a dense layer is a convolution of one pixel.
   shapes: the output shape of each linear layer by name: (H, W, C), or (C,).
+  drawn: the masks that are drawn as they are encrypted, by linear layer (`share_walks.Drawn`).
   activations: in the order in which an inference reaches them.
   logits: how many there are.
   comparison: of the logits, for inferences that end in the class alone; None where
@@ -190,9 +194,11 @@ class Structure:
   """
 
   bits: int
+  rings: Rings
   input_shape: tuple[int, ...]
   linear: dict[str, packing.Convolution]
   shapes: dict[str, tuple[int, ...]]
+  drawn: dict[str, str]
   activations: tuple[ActivationStructure, ...]
   logits: int
   comparison: Comparison | None
@@ -204,9 +210,13 @@ class Structure:
     """The structure of a model, with activation layers of the kind that a mode has.
 
     Raises:
-      ValueError: a linear layer reads another one's output, or a sum of them.
+      ValueError: a linear layer reads another one's output, or a sum of them; or has a ring
+        that does not fit.
     """
     records.run(model.layers, share_walks.Order(), True)
+    drawn = share_walks.Drawn(model)
+    records.run(model.layers, drawn, (frozenset(['input']), True))
+    widths = rings.of(model)
     linear: dict[str, packing.Convolution] = {}
     found: dict[str, tuple[int, ...]] = {}
     activations = []
@@ -225,21 +235,28 @@ class Structure:
           linear[shape.name] = packing.Convolution(1, 1, inputs, outputs, 1)
           found[shape.name] = shape.output_shape
         case records.Activation():
-          layer = kind(shape.name, model.activations[shape.name], offset)
+          form, bits = model.activations[shape.name], widths.values[shape.name]
+          layer = kind(shape.name, form, bits, offset)
           activations.append(layer)
           offset += layer.transfers
     (logits,), comparison = shapes[-1].output_shape, None
     if 'class' in outputs_of(model):
-      comparison = Comparison(logits, model.logit_bits or model.precision.ring, offset)
+      comparison = Comparison(logits, model.logit_bits or widths.logits, offset)
     return cls(
       model.precision.ring,
+      widths,
       model.input_shape,
       linear,
       found,
+      drawn.found,
       tuple(activations),
       logits,
       comparison,
     )
+
+  def plain_modulus(self, name: str) -> int:
+    """2^l of a linear layer, which names its parameters of encryption (`delphi.keys`)."""
+    return 1 << self.rings.linear[name]
 
   def comparison_for(self, output: str) -> Comparison | None:
     """The comparison that an inference for one of `OUTPUTS` ends in; None for the logits.
@@ -268,7 +285,7 @@ class Structure:
     with a random bit for each output value (`truncation`).
     """
     return sum(
-      layer.selected + sum(math.prod(shape) for shape, _ in layer.outputs(self.bits))
+      layer.selected + sum(math.prod(shape) for shape, _ in layer.outputs)
       for layer in self.activations
     )
 

@@ -32,7 +32,7 @@ from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import frames, record_codec
 from safenet_jax.transport.frames import ProtocolError
 
-VERSION = 2
+VERSION = 3
 _PREFIX = struct.Struct('>8sII')
 _MAGIC = b'safenet\x00'
 _DIGEST = hashlib.sha256().digest_size
@@ -220,6 +220,8 @@ def _model(
 def _check_values(public: PublicModel, name: str, array: np.ndarray) -> None:
   layer, _, kind = name.partition('/')
   form, bits = public.activations.get(layer), public.precision.ring
+  if kind == 'kernel':
+    bits = public.rings.get(layer, bits)
   # A kernel's limit is that of `encrypted_convolution.prepare`. A bias has to fit the ring of
   # linear layers, and a coefficient its field.
   limit = form.modulus if form else 1 << (bits - 2 if kind == 'kernel' else bits - 1)

@@ -149,12 +149,10 @@ class Server:
     self._linear: linear_replies.LinearReplies
     if options.workers:
       self._linear = linear_replies.InProcesses(
-        options.workers, model.linear, structure, self._contexts[0].parameters
+        options.workers, model.linear, structure, self._contexts
       )
     else:
-      self._linear = linear_replies.InSession(
-        model.linear, structure, self._contexts[0], randomness
-      )
+      self._linear = linear_replies.InSession(model.linear, structure, self._contexts, randomness)
     self._accounts, self._policy = accounts, policy or Policy()
     self._store = ServerStore(accounts, options.keep_seconds, alone=not shared_port)
     self._options, self._on_record = options, on_record

@@ -66,7 +66,7 @@ class ClientSession:
     """How many images share the flights of their offline phase, whatever the output is."""
     party = self._party
     return min(
-      message_shapes.lot(party.structure, output, party.contexts[0]) for output in self._outputs
+      message_shapes.lot(party.structure, output, party.contexts) for output in self._outputs
     )
 
 

@@ -24,6 +24,7 @@ from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.fixed_point import model as models
+from safenet_jax.fixed_point import rings
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.layers import linear, max_pool, polynomial, relu, truncation
@@ -96,7 +97,8 @@ def integers(
     raise ValueError('no images, want at least one')
   ledger = ledger or Ledger()
   ledger.truncation_failure = model.public.truncation_failure
-  bits = model.public.precision.ring
+  widths = rings.of(model.public)
+  bits = widths.values['input']
   with jax.enable_x64(True):
     x = model.public.encode(images)
     mask = randomness.ring(bits, x.shape)
@@ -107,8 +109,8 @@ def integers(
       m = ring.reduce(ring.from_signed(x, bits) - mask, bits)
     ledger.send('online', 'input', 'masked input', 'client', m, bits)
     s = records.run(model.public.layers, _Online(model, offline, ledger), m)
-    ledger.send('online', 'logits', 'share', 'server', s, bits)
-    return ring.reconstruct(np.asarray(c), np.asarray(s), bits)
+    ledger.send('online', 'logits', 'share', 'server', s, widths.logits)
+    return ring.reconstruct(np.asarray(c), np.asarray(s), widths.logits)
 
 
 class _ActivationState(NamedTuple):
@@ -170,7 +172,7 @@ class _Offline(Local):
 
   def __init__(self, model: FixedPointModel, dealer: dealers.InsecureDealer, ledger: Ledger):
     super().__init__(model.public, jnp)
-    self.linear = model.linear
+    self.linear, self.rings = model.linear, rings.of(model.public)
     self.dealer, self.ledger = dealer, ledger
     self.u: dict[str, np.ndarray] = {}
     self.states: dict[str, _ActivationState] = {}
@@ -178,13 +180,12 @@ class _Offline(Local):
   def conv(self, name, layer, r):
     weights = self.linear[name]
     shape = (*(-(-n // weights.stride) for n in r.shape[1:-1]), layer.features)
-    u = self.u[name] = self.dealer.randomness.ring(self.bits, (r.shape[0], *shape))
+    bits = self.rings.linear[name]
+    u = self.u[name] = self.dealer.randomness.ring(bits, (r.shape[0], *shape))
     with self.ledger.step('offline', name, 'linear', 'both'):
-      c = _linear_offline(
-        r, u, weights.kernel, stride=weights.stride, limb=weights.limb, bits=self.bits
-      )
+      c = _linear_offline(r, u, weights.kernel, stride=weights.stride, limb=weights.limb, bits=bits)
       c.block_until_ready()
-    self.ledger.send('offline', name, 'dealt linear', 'dealer', u, 2 * self.bits)
+    self.ledger.send('offline', name, 'dealt linear', 'dealer', u, 2 * bits)
     return c
 
   dense = conv
@@ -211,9 +212,9 @@ class _Offline(Local):
     with self.ledger.step('offline', name, 'truncation', 'both'):
       transfers = [
         self.dealer.transfers(name, (*pooled, width), rescale)
-        for width, rescale in zip(widths, form.rescales(self.bits))
+        for width, rescale in zip(widths, form.rescales(self.rings.values[name]))
       ]
-      mask = self.dealer.randomness.ring(self.bits, (*pooled, sum(widths)))
+      mask = self.dealer.randomness.ring(self.rings.values[name], (*pooled, sum(widths)))
     self.states[name] = _ActivationState(client, server, powers, products, transfers, mask)
     return mask
 
@@ -224,6 +225,7 @@ class _Online(Local):
   def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger):
     super().__init__(model.public, jnp)
     self.linear, self.polynomials = model.linear, model.polynomials
+    self.rings = rings.of(model.public)
     self.offline, self.ledger = offline, ledger
 
   def conv(self, name, layer, m):
@@ -237,7 +239,7 @@ class _Online(Local):
         weights.bias,
         stride=weights.stride,
         limb=weights.limb,
-        bits=self.bits,
+        bits=self.rings.linear[name],
       )
       s.block_until_ready()
     return s
@@ -267,7 +269,8 @@ class _Online(Local):
       shares.append((v, rho))
 
     outputs, first = [], 0
-    for (v, rho), transfers, rescale in zip(shares, state.transfers, form.rescales(self.bits)):
+    rescales = form.rescales(self.rings.values[name])
+    for (v, rho), transfers, rescale in zip(shares, state.transfers, rescales):
       end = first + v.shape[-1]
       with self.ledger.step('online', name, 'truncation', 'both'):
         d, correction, word, m = _truncate(
@@ -281,7 +284,7 @@ class _Online(Local):
       self.ledger.send('online', name, 'truncation', 'server', d, 1)
     for _, correction, word, _, rescale in outputs:
       self.ledger.send('online', name, 'truncation', 'client', correction, rescale.wrap_bits)
-      self.ledger.send('online', name, 'truncation', 'client', word, self.bits)
+      self.ledger.send('online', name, 'truncation', 'client', word, rescale.bits)
     return jnp.concatenate([m for *_, m, _ in outputs], axis=-1)
 
   def _relu(self, name, form, state, share):

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -99,11 +100,10 @@ def check_exact(secret, public, layer):
   r, _, c, u = run(secret, public, layer, kernel)
   wrong = deviation(layer, kernel, r, c, u)
   assert np.abs(wrong).max() <= 1
-  # E|noise| t / q for noise of deviation 3.24 ||w||: below 2^-6 for all of a layer.
+  # E|noise| t / q for noise of deviation 3.24 ||w||, and what replies leave out: 12 2^-15.
   norms = np.sqrt((kernel.astype(float) ** 2).sum(axis=(0, 1, 2)))
-  expected = (3.24 * norms * 2.0**-37).sum() * c[..., 0].size
-  assert expected < 0.1
-  assert np.count_nonzero(wrong) <= 3
+  expected = (3.24 * norms * 2.0**-28).sum() * c[..., 0].size + 12 * 2.0**-15 * c.size
+  assert np.count_nonzero(wrong) <= expected + 6 * math.sqrt(expected) + 3
 
 
 @pytest.mark.parametrize('layer', CNN7 + OTHERS, ids=str)
@@ -117,7 +117,7 @@ def test_shares_add_to_the_convolution_of_large_networks(secret, public, layer):
   check_exact(secret, public, layer)
 
 
-@pytest.mark.parametrize('bits', [32, 41])
+@pytest.mark.parametrize('bits', [20, 28, 36, 41])
 def test_other_rings_work(bits):
   context = bfv.Context(bfv.ring_parameters(bits))
   secret = bfv.SecretKey(context)
@@ -131,7 +131,60 @@ def test_other_rings_work(bits):
   message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
   c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
   want = plain_convolution.padded(r, kernel, 1)
-  np.testing.assert_array_equal((c + u) % 2**bits, want % 2**bits)
+  assert ((c + u - want + np.uint64(1)) % np.uint64(2**bits)).max() <= 2
+
+
+@pytest.mark.parametrize('bits', [28, 36, 56])
+@pytest.mark.parametrize('layer', [Layer(32, 32, 3, 6, 3), *OTHERS[2:7]], ids=str)
+def test_shares_add_to_the_convolution_of_a_drawn_map(bits, layer):
+  secret, public = keys_of(bits)
+  kernel, randomness = draw_kernel(layer), SystemRandomness()
+  weights = encrypted_convolution.prepare(public.context, layer, kernel)
+  upload, r = encrypted_convolution.draw_map(secret, layer, randomness, b'tag')
+  sizes = [
+    encrypted_convolution.upload_size(public.context, layer, drawn=drawn) for drawn in (True, False)
+  ]
+  assert len(upload) == sizes[0] < sizes[1]
+  assert r.shape == layer.input_shape and r.max() < 2**bits
+  message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag', drawn=True)
+  c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
+  want = plain_convolution.padded(r, kernel, layer.stride)
+  assert ((c + u - want + np.uint64(1)) % np.uint64(2**bits)).max() <= 2
+
+
+@functools.cache
+def keys_of(bits):
+  context = bfv.Context(bfv.ring_parameters(bits))
+  secret = bfv.SecretKey(context)
+  return secret, bfv.PublicKey(context, secret.public_key())
+
+
+def test_a_drawn_map_is_refused_as_a_given_one_and_the_other_way_round(context, secret, public):
+  layer = Layer(1, 1, 4096, 1, 1)  # one polynomial, which is drawn as a whole
+  randomness = SystemRandomness()
+  weights = encrypted_convolution.prepare(context, layer, draw_kernel(layer))
+  upload, r = encrypted_convolution.draw_map(secret, layer, randomness, b'tag')
+  given = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
+  for message, drawn in ((upload, False), (given, True)):
+    with pytest.raises(ValueError, match='upload of'):
+      encrypted_convolution.reply(public, weights, message, randomness, b'tag', drawn=drawn)
+  with pytest.raises(ValueError, match='upload .* of another'):
+    changed = given[: messages.BYTES] + upload[messages.BYTES :]
+    encrypted_convolution.reply(public, weights, changed, randomness, b'tag', drawn=True)
+
+
+def test_weights_fit_a_ring_as_they_can_be_prepared():
+  layer = Layer(1, 1, 1, 1, 1)
+  for weight in (1 << 14, 1 << 15, 1 << 16, 1 << 17):
+    kernel = np.full(layer.kernel_shape, weight)
+    for bits in (28, 36, 56):
+      context = keys_of(bits)[0].context
+      try:
+        encrypted_convolution.prepare(context, layer, kernel)
+        assert encrypted_convolution.fits(kernel, bits)
+      except ValueError:
+        assert not encrypted_convolution.fits(kernel, bits)
+  assert not encrypted_convolution.fits(kernel, 28) and not encrypted_convolution.fits(kernel, 36)
 
 
 class CountingEvaluator:
@@ -163,22 +216,22 @@ def test_zero_kernels_work_and_cost_the_same_calls_and_bytes(secret, public, mon
     with monkeypatch.context() as patch:
       patch.setattr(secret.context, 'evaluator', counter)
       r, message, c, u = run(secret, public, layer, kernel)
-    assert not deviation(layer, kernel, r, c, u).any()
+    assert np.abs(deviation(layer, kernel, r, c, u)).max() <= 1
     seen.add((tuple(counter.calls), len(message)))
   assert len(seen) == 1
 
 
 def test_the_largest_weights_work(secret, public):
   layer = Layer(8, 8, 2, 2, 3)
-  kernel = np.full(layer.kernel_shape, 2**20)
-  kernel[..., 1] = -(2**20)
+  kernel = np.full(layer.kernel_shape, 2**14)
+  kernel[..., 1] = -(2**14)
   r, _, c, u = run(secret, public, layer, kernel)
   assert np.abs(deviation(layer, kernel, r, c, u)).max() <= 1
 
 
 @pytest.mark.parametrize('layer', [CNN7[1], CNN7[4], OTHERS[0], OTHERS[6]], ids=str)
 def test_the_noise_is_within_the_bound_of_the_moduli(context, secret, public, layer):
-  kernel = draw_kernel(layer, bits=15)
+  kernel = draw_kernel(layer)
   randomness = SystemRandomness()
   weights = encrypted_convolution.prepare(context, layer, kernel)
   r = randomness.ring(BITS, layer.input_shape)
@@ -189,11 +242,11 @@ def test_the_noise_is_within_the_bound_of_the_moduli(context, secret, public, la
   packed = layout.pack_kernel(kernel, range(layout.outputs))
   for total, polynomials in zip(totals, packed):
     norm = math.sqrt((polynomials.astype(float) ** 2).sum())
-    # Six deviations of the products and 2^7 for Enc(0), against q / 2 t = 2^36.
-    bound = 36 - math.log2(6 * 3.24 * norm + 2**7)
+    # Six deviations of the products and 2^7 for Enc(0), against q / 2 t = 2^27.
+    bound = 27 - math.log2(6 * 3.24 * norm + 2**7)
     budget = secret._decryptor.invariant_noise_budget(total)
     assert bound - 1 <= budget <= bound + 3
-    assert budget >= 10
+    assert budget >= 8
 
 
 def test_another_key_is_refused_and_would_decrypt_to_garbage(context, secret, public, monkeypatch):
@@ -254,11 +307,11 @@ def test_blobs_of_another_length_raise(context, secret, public, error):
     encrypted_convolution.reply(public, weights, upload, SystemRandomness(), b'tag')
 
 
-def test_residues_beyond_the_modulus_raise(context, secret):
+def test_digits_beyond_the_modulus_raise(context, secret):
   layer = Layer(8, 8, 3, 4, 3)
   message = encrypted_convolution._reply_identifier(secret.fingerprint, layer, b'tag', 0)
   message += b'\xff' * (encrypted_convolution.reply_size(context, layer) - len(message))
-  with pytest.raises(ValueError, match='residue'):
+  with pytest.raises(ValueError, match='digit'):
     encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
 
 
@@ -280,9 +333,9 @@ def test_weights_whose_noise_would_show_are_refused(context):
   kernel = np.full(layer.kernel_shape, 1 << 34)
   with pytest.raises(ValueError, match='round wrongly'):
     encrypted_convolution.prepare(context, layer, kernel)
-  # One weight w rounds wrongly with 3.24 w 2^-37, which is to be at most 2^-10.
+  # One weight w rounds wrongly with 3.24 w 2^-28, which is to be at most 2^-10.
   single = packing.Convolution(1, 1, 1, 1, 1)
-  kernel = np.full(single.kernel_shape, 1 << 25)
+  kernel = np.full(single.kernel_shape, 1 << 16)
   encrypted_convolution.prepare(context, single, kernel)
   with pytest.raises(ValueError, match='round wrongly'):
     encrypted_convolution.prepare(context, single, 2 * kernel)

@@ -12,6 +12,7 @@ from safenet_jax.crypto.homomorphic import packing
 from tests.support import plain_convolution
 
 DEGREE = 64
+BITS = packing.Bits(28, 84, 71, 2)
 
 
 def negacyclic_product(a, b):
@@ -53,7 +54,7 @@ shapes = st.builds(
 @given(shapes, st.integers(0, 2**32))
 def test_every_shape_stride_and_tiling_convolves_exactly(layer, seed):
   x, kernel = draw_layer(layer, seed)
-  layout = packing.layout(layer, DEGREE)
+  layout = packing.layout(layer, DEGREE, BITS)
   want = plain_convolution.padded(x.astype(np.uint64), kernel, layer.stride)
   np.testing.assert_array_equal(convolve_packed(layout, x, kernel), want.view(np.int64))
 
@@ -72,7 +73,7 @@ def test_padding_is_symmetric_for_odd_kernels(size, kernel_size, stride):
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     precision=lax.Precision.HIGHEST,
   )[0]
-  layout = packing.layout(layer, 512)
+  layout = packing.layout(layer, 512, BITS)
   assert layer.output_shape == want.shape
   np.testing.assert_array_equal(convolve_packed(layout, x, kernel), want)
 
@@ -81,7 +82,7 @@ def test_padding_is_symmetric_for_odd_kernels(size, kernel_size, stride):
 @given(shapes, st.integers(0, 2**32))
 def test_parts_of_the_groups_are_parts_of_the_whole(layer, seed):
   _, kernel = draw_layer(layer, seed)
-  layout = packing.layout(layer, DEGREE)
+  layout = packing.layout(layer, DEGREE, BITS)
   whole = list(layout.pack_kernel(kernel, range(layout.outputs)))
   middle = layout.outputs // 2
   parts = [range(middle), range(middle, layout.outputs)]
@@ -91,24 +92,24 @@ def test_parts_of_the_groups_are_parts_of_the_whole(layer, seed):
 
 def test_a_one_by_one_stride_two_layer_uploads_only_what_it_reads():
   layer = packing.Convolution(8, 8, 4, 1, kernel=1, stride=2)
-  layout = packing.layout(layer, DEGREE)
+  layout = packing.layout(layer, DEGREE, BITS)
   assert (layout.tiles, layout.inputs) == (1, 1)  # 4 channels of 16 pixels read
 
 
 def test_taps_that_meet_only_padding_take_no_room():
   layer = packing.Convolution(1, 1, DEGREE, 1, kernel=3)
-  assert packing.layout(layer, DEGREE).inputs == 1
+  assert packing.layout(layer, DEGREE, BITS).inputs == 1
 
 
 def test_a_map_beyond_the_degree_is_tiled():
-  assert packing.layout(packing.Convolution(20, 20, 1, 1, 3), DEGREE).tiles > 1
+  assert packing.layout(packing.Convolution(20, 20, 1, 1, 3), DEGREE, BITS).tiles > 1
 
 
 @pytest.mark.parametrize('shape', [(99, 99, 1, 1, 9), (1, 4 * DEGREE, 1, 1, 4 * DEGREE + 1)])
 def test_a_kernel_beyond_the_degree_raises(shape):
   """Together with its rows, or its columns alone."""
   with pytest.raises(ValueError, match='coefficients'):
-    packing.layout(packing.Convolution(*shape), DEGREE)
+    packing.layout(packing.Convolution(*shape), DEGREE, BITS)
 
 
 def test_an_empty_shape_raises():
@@ -127,11 +128,44 @@ def test_taps_are_those_that_some_output_reads():
 
 
 @settings(deadline=None, max_examples=100)
-@given(shapes)
-def test_outputs_are_counted_without_their_places(layer):
-  layout = packing.layout(layer, DEGREE)
-  for group in range(layout.outputs):
-    assert layout.output_count(group) == layout.output_places(group).size
+@given(shapes, st.integers(0, 2**32))
+def test_a_map_is_drawn_where_it_lies_first(layer, seed):
+  """What `draw_map` fills in is the map of which `pack_map` makes the same polynomials."""
+  x, _ = draw_layer(layer, seed)
+  layout = packing.layout(layer, DEGREE, BITS)
+  packed, drawn = layout.pack_map(x), []
+
+  def draw(polynomial, free):
+    given = packed[len(drawn) : len(drawn) + len(free)]
+    np.testing.assert_array_equal(polynomial[~free], given[~free])
+    assert not polynomial[free].any()  # nobody has told it these
+    drawn.extend(given)
+    return given
+
+  read = np.unique(layout._source)
+  found = layout.draw_map(draw, np.zeros_like(x)).reshape(-1)
+  np.testing.assert_array_equal(np.flatnonzero(found), read[read >= 0])
+  np.testing.assert_array_equal(found[found != 0], x.reshape(-1)[found != 0])
+  assert len(drawn) == len(packed) == len(layout.free)
+  assert np.count_nonzero(layout.free) == np.count_nonzero(found)
+
+
+def test_pixels_that_no_polynomial_holds_stay_as_they_are():
+  layer = packing.Convolution(8, 8, 4, 1, kernel=1, stride=2)
+  x, _ = draw_layer(layer, 0)
+  layout = packing.layout(layer, DEGREE, BITS)
+  drawn = layout.draw_map(lambda _, free: np.where(free, -1, 0), x)
+  assert (drawn[::2, ::2] == -1).all()
+  drawn[::2, ::2] = x[::2, ::2]
+  np.testing.assert_array_equal(drawn, x)
+
+
+def test_the_dearer_direction_gets_fewer_polynomials():
+  layer = packing.Convolution(8, 8, 16, 16, 3)
+  found = [
+    packing.layout(layer, 512, packing.Bits(1, up, down, 2)) for up, down in ((1, 99), (99, 1))
+  ]
+  assert found[0].outputs < found[1].outputs and found[0].inputs > found[1].inputs
 
 
 def test_axes_are_cut_into_all_equal_parts():
@@ -154,7 +188,7 @@ def test_a_layout_takes_little_memory_however_large_the_layer_is(shape):
   tracemalloc.start()
   try:
     with contextlib.suppress(ValueError):
-      packing.layout(packing.Convolution(*shape), 4096)
+      packing.layout(packing.Convolution(*shape), 4096, BITS)
     assert tracemalloc.get_traced_memory()[1] < 1 << 23
   finally:
     tracemalloc.stop()

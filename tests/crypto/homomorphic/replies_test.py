@@ -1,26 +1,21 @@
 """What a client can read from a reply, with its defences and without them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from safenet_jax.crypto import messages
 from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, packing, replies, residues
-from safenet_jax.crypto.randomness import Randomness, SystemRandomness
+from safenet_jax.crypto.randomness import SystemRandomness
 
 BITS = 56
 Layer = packing.Convolution
 
 
-class InsecureZeros(Randomness):
-  """No mask at all."""
-
-  def fill(self, out):
-    out[...] = 0
-
-
 @pytest.fixture(scope='module')
 def context():
-  return bfv.Context(bfv.ring_parameters(BITS))
+  return bfv.Context(dataclasses.replace(bfv.ring_parameters(BITS), dropped=0))
 
 
 @pytest.fixture(scope='module')
@@ -37,23 +32,25 @@ def draw_kernel(layer):
   return np.random.default_rng(3).integers(-512, 512, layer.kernel_shape)
 
 
-def run(secret, public, layer, kernel, masks=None):
+def run(secret, public, layer, kernel):
   """The upload, the reply, the client's share c and the server's share u."""
   randomness = SystemRandomness()
   weights = encrypted_convolution.prepare(public.context, layer, kernel)
   r = randomness.ring(BITS, layer.input_shape)
   upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
-  message, u = encrypted_convolution.reply(public, weights, upload, masks or randomness, b'tag')
+  message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
   c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
   return upload, message, c, u
 
 
-def recover_kernel(context, layout, upload, message):
-  """The first group's first multiplier from c1 = a W, modulo the first prime."""
+def recover_kernel(context, upload, message):
+  """The first group's first multiplier from c1 = a W, modulo the first prime.
+
+  Of a context whose replies leave nothing of c1 out: what they leave out alone is noise.
+  """
   q = int(context.moduli[0])
-  places = layout.output_places(0).size
-  data = message[messages.BYTES + residues.size(context.moduli, places) :]
-  c1 = residues.unpack(data, context.moduli, (context.degree,))
+  data = message[messages.BYTES + residues.SEED_BYTES :]
+  c1 = residues.unpack_high(data, context.moduli, (context.degree,), 0)
   encrypted = context.ciphertext(np.stack([c1, c1]), ntt=False)
   context.evaluator.transform_to_ntt_inplace(encrypted)
   c1 = context.polynomials(encrypted)[0]
@@ -73,13 +70,13 @@ def test_only_the_fresh_zero_keeps_the_kernel_from_the_client(
 ):
   layer = Layer(8, 8, 2, 3, 3)
   kernel = draw_kernel(layer)
-  layout = packing.layout(layer, context.degree)
+  layout = encrypted_convolution.layout_of(context, layer)
   assert (layout.inputs, layout.outputs) == (1, 1)
   if not defended:
     nothing = np.zeros((2, context.moduli.size, context.degree), np.uint64)
     monkeypatch.setattr(public, 'fresh_zero', lambda: context.ciphertext(nothing, ntt=False))
   upload, message, _, _ = run(secret, public, layer, kernel)
-  found = recover_kernel(context, layout, upload, message)
+  found = recover_kernel(context, upload, message)
   (packed,) = layout.pack_kernel(kernel, range(1))
   if defended:
     assert (found == packed[0]).mean() < 1e-3
@@ -120,7 +117,7 @@ def test_no_key_that_the_client_sends_opens_the_kernel(context, name):
 
 @pytest.mark.parametrize('second', [0, 1])
 def test_a_second_half_of_the_client_would_open_the_kernel(monkeypatch, second):
-  context = bfv.Context(bfv.ring_parameters(BITS))
+  context = bfv.Context(dataclasses.replace(bfv.ring_parameters(BITS), dropped=0))
   monkeypatch.setattr(context, 'second_half', np.full_like(context.second_half, second))
   key = residues.pack(np.zeros_like(context.second_half), context.key_moduli)
   assert chosen_key_attack(bfv.PublicKey(context, key)) > 0.999
@@ -130,7 +127,7 @@ def chosen_key_attack(public):
   """What part of a packed kernel the client finds in c1 when it sent the key `public`."""
   context, layer = public.context, Layer(8, 8, 2, 3, 3)
   kernel = draw_kernel(layer)
-  layout = packing.layout(layer, context.degree)
+  layout = encrypted_convolution.layout_of(context, layer)
   weights = encrypted_convolution.prepare(context, layer, kernel)
   randomness = SystemRandomness()
   secret = bfv.SecretKey(context)
@@ -140,7 +137,7 @@ def chosen_key_attack(public):
   )
   message, _ = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
   (packed,) = layout.pack_kernel(kernel, range(1))
-  return (recover_kernel(context, layout, upload, message) == packed[0]).mean()
+  return (recover_kernel(context, upload, message) == packed[0]).mean()
 
 
 def test_every_reply_adds_zeros_of_its_own(context, secret, public, monkeypatch):
@@ -152,7 +149,7 @@ def test_every_reply_adds_zeros_of_its_own(context, secret, public, monkeypatch)
     return zeros[-1]
 
   monkeypatch.setattr(public, 'fresh_zero', record)
-  layout = packing.layout(layer, context.degree)
+  layout = encrypted_convolution.layout_of(context, layer)
   for _ in range(2):
     run(secret, public, layer, draw_kernel(layer))
   blobs = {context.polynomials(zero).tobytes() for zero in zeros}
@@ -174,32 +171,60 @@ def test_shares_are_uniform_whatever_the_weights(secret, public):
     assert chi_square(u) < 60
 
 
-def test_without_the_mask_the_share_is_the_result(secret, public):
-  """So the test above fails without its defence."""
+@pytest.mark.parametrize('masked', [False, True])
+def test_without_seed_and_fresh_zero_the_share_is_the_result(
+  context, secret, public, monkeypatch, masked
+):
+  """So the test above fails without its defences; the seed is one by itself."""
   layer = Layer(32, 32, 1, 8, 3)
   kernel = np.zeros(layer.kernel_shape, np.int64)
-  _, _, c, u = run(secret, public, layer, kernel, InsecureZeros())
-  assert not c.any() and not u.any()
-  assert chi_square(c) > 1e4
+  nothing = np.zeros((2, context.moduli.size, context.degree), np.uint64)
+  nothing[1, :, 0] = 1  # SEAL refuses all zeros
+  monkeypatch.setattr(public, 'fresh_zero', lambda: context.ciphertext(nothing, ntt=False))
+  if not masked:
+    monkeypatch.setattr(replies, '_drawn', no_first_half)
+  _, _, c, u = run(secret, public, layer, kernel)
+  assert not ((c + u) % 2**BITS).any()
+  if masked:
+    assert chi_square(c) < 60 and chi_square(u) < 60
+  else:
+    assert not c.any() and not u.any()
+    assert chi_square(c) > 1e4
 
 
-def test_masked_polynomials_are_uniform(context, secret, public):
-  """Chi-square of c0 and c1 as sent, for two kernels."""
+def no_first_half(context, seed, places):
+  """No z at all."""
+  del seed
+  return np.zeros((context.moduli.size, places.size), np.uint64)
+
+
+def test_every_group_has_a_seed_of_its_own(secret, public):
+  layer = Layer(32, 32, 1, 8, 3)
+  seeds = set()
+  for _ in range(2):
+    _, message, _, _ = run(secret, public, layer, draw_kernel(layer))
+    groups = encrypted_convolution.layout_of(public.context, layer).outputs
+    for start in range(0, len(message), len(message) // groups):
+      seeds.add(message[start + messages.BYTES :][: residues.SEED_BYTES])
+  assert len(seeds) == 2 * groups > 2
+
+
+def test_the_second_half_is_uniform(context, secret, public):
+  """Chi-square of c1 as sent, for two kernels."""
   layer = Layer(32, 32, 1, 2, 3)
   for kernel in (np.zeros(layer.kernel_shape, np.int64), draw_kernel(layer)):
     _, message, _, _ = run(secret, public, layer, kernel)
-    body, split = message[messages.BYTES :], residues.size(context.moduli, 2048)
-    for data, count in ((body[:split], 2048), (body[split:], 4096)):
-      first = residues.unpack(data, context.moduli, (count,))[0]
-      assert chi_square(first >> np.uint64(47 - 4), bits=4) < 60
+    data = message[messages.BYTES + residues.SEED_BYTES :]
+    first = residues.unpack_high(data, context.moduli, (4096,), 0)[0]
+    assert chi_square(first >> np.uint64(42 - 4), bits=4) < 60
 
 
-def test_only_useful_coefficients_are_sent(context):
+def test_a_reply_is_a_seed_and_the_high_bits_of_one_polynomial():
+  context = bfv.Context(bfv.ring_parameters(BITS))
   layer = Layer(8, 8, 64, 64, 3)
-  layout = packing.layout(layer, context.degree)
-  bits = 93 * (8 * 8 * 64 + layout.outputs * 4096)
-  size = encrypted_convolution.reply_size(context, layer)
-  assert bits / 8 <= size <= bits / 8 + (16 + messages.BYTES) * layout.outputs
+  layout = encrypted_convolution.layout_of(context, layer)
+  group = messages.BYTES + residues.SEED_BYTES + 4096 * (BITS + 15) // 8
+  assert encrypted_convolution.reply_size(context, layer) == layout.outputs * group
 
 
 def test_shares_add_to_the_plaintext_at_the_places(context, secret, public):
@@ -211,7 +236,7 @@ def test_shares_add_to_the_plaintext_at_the_places(context, secret, public):
   totals = public.combine(encrypted, [[context.multiplier(one)] * 2])
   places = np.array([5, 0, 4095, 4096, 8191])
   message, mask = replies.mask(context, totals, places, randomness)
-  assert len(message) == replies.size(context, 2, 5)
+  assert len(message) == replies.size(context, 2)
   alpha = replies.unmask(secret, message, 2, places)
   want = np.tile(values[0], 2)[places]
   np.testing.assert_array_equal((alpha + context.round(mask)) % 2**BITS, want)

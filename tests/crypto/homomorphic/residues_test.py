@@ -3,6 +3,7 @@ import pytest
 
 from safenet_jax.crypto.homomorphic import residues
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
+from tests.support import wide_integers
 
 MODULI = np.array([140737488273409, 70368743669761], np.uint64)
 
@@ -66,3 +67,39 @@ def test_an_expansion_continues_whatever_the_pieces():
   stream = residues.Expansion(bytes(16))
   pieces = np.concatenate([stream.words(n) for n in (1, 37, 62)])
   np.testing.assert_array_equal(pieces, whole)
+
+
+ALL_MODULI = [
+  [18014398509404161],
+  [4398046150657, 4398046445569],
+  [274877562881, 274877595649, 274877661185],
+]
+
+
+@pytest.mark.parametrize('moduli', ALL_MODULI)
+@pytest.mark.parametrize('dropped', [0, 1, 20, 38])
+def test_high_bits_are_within_half_of_what_is_dropped(moduli, dropped):
+  moduli = np.array(moduli, np.uint64)
+  values = residues.uniform(InsecureSeededRandomness(3), moduli, (4096,))
+  values[:, 0], values[:, 1] = 0, moduli - np.uint64(1)
+  data = residues.pack_high(values, moduli, dropped)
+  bits = sum(int(q).bit_length() for q in moduli) - dropped
+  assert len(data) == residues.size(moduli, 4096, dropped) == 4096 * bits // 8
+  found = residues.unpack_high(data, moduli, (4096,), dropped)
+  assert (found < moduli[:, None]).all()
+  distance = residues.subtract(found, values, moduli)
+  distance = wide_integers.from_residues(distance, moduli).astype(float)
+  assert np.abs(distance).max() <= 2.0**dropped / 2
+  # Of two values the upper one is taken.
+  middle = 0.5 if dropped else 0
+  assert abs(distance.mean() - middle) <= 6 * 2.0**dropped / np.sqrt(12 * 4096)
+
+
+def test_digits_beyond_what_they_can_be_are_refused():
+  for moduli in ALL_MODULI:
+    moduli = np.array(moduli, np.uint64)
+    size = residues.size(moduli, 8, 5)
+    with pytest.raises(ValueError, match='digit'):
+      residues.unpack_high(b'\xff' * size, moduli, (8,), 5)
+    with pytest.raises(ValueError, match=f'want {size}'):
+      residues.unpack_high(bytes(size + 1), moduli, (8,), 5)

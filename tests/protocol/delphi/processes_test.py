@@ -10,6 +10,7 @@ from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.oblivious_transfer import base_transfer
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point import formats
+from safenet_jax.fixed_point.rings import Rings
 from safenet_jax.protocol.delphi import client_offline
 from safenet_jax.protocol.layers import relu
 from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
@@ -30,7 +31,15 @@ FORM = formats.ActivationFormat(
   output_fraction=8,
 )
 STRUCTURE = Structure(
-  56, (8, 8, 2), {}, {}, (ActivationStructure('activation0', FORM, 0),), 3, None
+  bits=56,
+  rings=Rings({}, {'input': 56, 'activation0': 56}, 56),
+  input_shape=(8, 8, 2),
+  linear={},
+  shapes={},
+  drawn={},
+  activations=(ActivationStructure('activation0', FORM, 56, 0),),
+  logits=3,
+  comparison=None,
 )
 
 

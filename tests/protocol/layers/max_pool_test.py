@@ -155,7 +155,7 @@ def test_a_network_with_max_pools_equals_the_integer_reference():
     logits = simulator.integers(
       model, images, randomness.InsecureSeededRandomness(1), ledger=ledger
     )
-  values = held.values(model.public.precision.ring)
+  values = held.values(model)
   for n in range(len(images)):
     x = np.round(small.normal(images[n]) * 2.0**model.public.input_fraction).astype(np.int64)
     follower = reference.Follower(model, values, n)

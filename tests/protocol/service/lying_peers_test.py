@@ -141,14 +141,15 @@ def test_images_go_in_lots_that_the_queues_hold(monkeypatch):
   """Both parties send before they receive: a lot is prepared before the next is begun."""
   model = models.model()
   structure, contexts = parties.set_up(model)
-  context = contexts[0]
-  assert list(message_shapes.lots(structure, 'logits', context, 100)) == [100]
+  assert list(message_shapes.lots(structure, 'logits', contexts, 100)) == [100]
   monkeypatch.setattr(message_shapes, '_LOT_BYTES', 1 << 21)
-  most = next(message_shapes.lots(structure, 'logits', context, 100))
-  layers_ = structure.linear.values()
-  replies = sum(encrypted_convolution.reply_size(context, layer) for layer in layers_)
+  most = next(message_shapes.lots(structure, 'logits', contexts, 100))
+  replies = sum(
+    encrypted_convolution.reply_size(contexts[structure.plain_modulus(name)], layer)
+    for name, layer in structure.linear.items()
+  )
   assert 1 < most < (1 << 21) // replies
-  assert sum(message_shapes.lots(structure, 'logits', context, 100)) == 100
+  assert sum(message_shapes.lots(structure, 'logits', contexts, 100)) == 100
   monkeypatch.setattr(message_shapes, '_LOT_BYTES', 1)
   found = views.run(model, images(2))
   assert found.logits.shape == (2, 3)

@@ -74,7 +74,7 @@ def test_every_layer_equals_the_integer_reference(images, name, early_pool):
   test = images.test.images[:2]
   with shares.recorded() as held:
     logits = simulator.integers(model, test, randomness.InsecureSeededRandomness(1))
-  values = held.values(model.public.precision.ring)
+  values = held.values(model)
 
   for n in range(len(test)):
     normal = (test[n] / 255.0 - np.asarray(images.mean)) / np.asarray(images.std)
