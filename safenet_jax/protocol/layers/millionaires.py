@@ -50,7 +50,8 @@ and y_c, and of a random bit a, with which it tells the server the rest of b_c:
     server      L_0 = q_a xor d q_y xor e q_x xor (f xor g) delta,   L_1 = L_0 xor delta
 
 With E as the colour and L_0 and L_1 as the output labels, the rest is as in `relu`: p, u', v',
-the select word, v and rho. With one digit or none there is no level 2, and E has the label of
+the select word, v and rho. Labels of x and y are hashed for their triple too: each hash of a
+block has a key of its own. With one digit or none there is no level 2, and E has the label of
 a alone.
 
 What the client sees:

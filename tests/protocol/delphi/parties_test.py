@@ -66,8 +66,9 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
     assert ours['phases']['offline']['rounds'] == (3 if garbled else 2)
 
 
+@pytest.mark.parametrize('mode', ['delphi', 'ot'])
 @pytest.mark.parametrize('name', ['padded', 'projected', 'pre-activation', 'VGG'])
-def test_shortcuts_and_max_pools_are_served(name):
+def test_shortcuts_and_max_pools_are_served(name, mode):
   records = small.NETWORKS.get(name, small.VGG)
   net, variables = small.trained(records)
   count = len(networks.activation_channels(net))
@@ -75,7 +76,7 @@ def test_shortcuts_and_max_pools_are_served(name):
   degrees = [(0, 2, 3)[t % 3] for t in range(count)] if name != 'VGG' else [0, 2, 0, 3]
   ratios = [10] * count if name != 'VGG' else [0, 10, 10, 10]
   model = small.quantised(net, variables, small.planned(net, variables, ratios, degrees))
-  run = parties.run(model, small.IMAGES[:2])
+  run = parties.run(model, small.IMAGES[:2], mode=mode)
   assert all(size == foreseen for size, foreseen in run.sizes)
   trace = run.trace(model)
   for n in range(2):

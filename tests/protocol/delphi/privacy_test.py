@@ -125,7 +125,7 @@ def test_a_second_encoding_would_give_both_labels_and_delta(evaluated, monkeypat
   assert pairs(labels, delta) >= width * size
 
 
-@pytest.mark.parametrize('make, mode', KINDS)
+@pytest.mark.parametrize('make, mode', [*KINDS, (models.model, 'ot')])
 def test_the_clients_logits_are_all_that_is_ever_put_together(make, mode, monkeypatch):
   """Neither party checks itself by a value that the protocol keeps in shares."""
   found, reconstruct = [], ring.reconstruct
@@ -182,9 +182,10 @@ def client_state(found, public):
   return numbers([public, found.structure, found.client, found.client_keys, walk], set())
 
 
-def test_no_coefficient_is_in_anything_that_the_client_has():
+@pytest.mark.parametrize('mode', ['delphi', 'ot'])
+def test_no_coefficient_is_in_anything_that_the_client_has(mode):
   model = models.model()
-  found = views.run(model, IMAGES[:1])
+  found = views.run(model, IMAGES[:1], mode=mode)
   assert len(secrets(model)) > 20
   assert not client_state(found, model.public) & secrets(model)
   # With the server's model in its place, all of them would be found.
@@ -193,7 +194,7 @@ def test_no_coefficient_is_in_anything_that_the_client_has():
   } & secrets(model)
 
 
-def prepared(model):
+def prepared(model, mode):
   """What a client prepares with fixed coins of both parties, and of SEAL."""
   zeros = {}
 
@@ -213,6 +214,7 @@ def prepared(model):
     found = views.run(
       model,
       None,
+      mode=mode,
       prepares=[1],
       client=InsecureSeededRandomness(1),
       server=InsecureSeededRandomness(2),
@@ -227,15 +229,15 @@ def same(one, other):
   return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
-def test_what_a_client_prepares_does_not_depend_on_coefficients_or_biases():
+@pytest.mark.parametrize('mode', ['delphi', 'ot'])
+def test_what_a_client_prepares_does_not_depend_on_coefficients_or_biases(mode):
   """With the same coins it is the same, bit for bit."""
   model, other = models.model(0), models.model(1)
   biased = {
     name: dataclasses.replace(w, bias=other.linear[name].bias) for name, w in model.linear.items()
   }
-  first = prepared(model)
-  assert same(
-    first, prepared(dataclasses.replace(model, polynomials=other.polynomials, linear=biased))
-  )
+  first = prepared(model, mode)
+  changed = dataclasses.replace(model, polynomials=other.polynomials, linear=biased)
+  assert same(first, prepared(changed, mode))
   # Kernels do enter, under the mask u: with the same u, c is another.
-  assert not same(first, prepared(dataclasses.replace(model, linear=other.linear)))
+  assert not same(first, prepared(dataclasses.replace(model, linear=other.linear), mode))

@@ -161,8 +161,9 @@ def test_an_untrained_network_has_nearly_the_bytes_of_the_benchmarks(cnn7, measu
       if 'polynomial' in at or 'cubic' in at:
         assert ratio == pytest.approx(1), at  # their sizes depend on no value
       else:
-        # Random weights on noise: sign tests of 12 bits, where room for trained ones takes 13.
-        assert 1 <= ratio < 1.1, (at, phase, ratio)
+        # Random weights on noise: sign tests of 12 bits, where room for trained ones takes 13. In
+        # the mode ot longer words have longer digits too, whose tables double with every bit.
+        assert 1 <= ratio < (1.12 if 'ot' in at else 1.1), (at, phase, ratio)
 
 
 def test_seconds_are_within_30_percent_of_the_measured_ones(cnn7, measured):
