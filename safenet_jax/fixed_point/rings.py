@@ -55,7 +55,7 @@ class _Sources:
     del name, layer
     return sources
 
-  max_pool = flatten = gather = average_pool
+  max_pool = flatten = gather = pad_shortcut = average_pool
 
   def add(self, branch, shortcut):
     return branch | shortcut

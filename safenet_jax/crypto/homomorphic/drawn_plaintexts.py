@@ -26,6 +26,9 @@ h and a, r is uniform over [0, t), and independent of the offset. The few b that
 says that its b all belong to pairs, and nothing else.
 """
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from safenet_jax.crypto import bit_packing
@@ -43,16 +46,38 @@ def width(context: bfv.Context) -> int:
   return (_room(context) - 1).bit_length()
 
 
-def size(context: bfv.Context, free: np.ndarray) -> int:
-  """Bytes of polynomials whose random coefficients are `free`, bool [n, degree]."""
-  return sum(sum(_sizes(context, int(count))) for count in np.count_nonzero(free, axis=1))
+def size(context: bfv.Context, polynomials: int, free: int) -> int:
+  """Bytes of `encode` of so many polynomials, in all of which so many coefficients are drawn."""
+  return sum(_sizes(context, polynomials, free))
 
 
-def _sizes(context: bfv.Context, count: int) -> tuple[int, int, int]:
-  """Bytes of the parts of one polynomial with so many random coefficients."""
-  offsets = bit_packing.size(count, width(context))
-  others = residues.size(context.moduli, context.degree - count)
-  return residues.SEED_BYTES, offsets, others
+def _sizes(context: bfv.Context, polynomials: int, free: int) -> tuple[int, int, int]:
+  """Bytes of the seeds, of the offsets, and of the other coefficients."""
+  return (
+    polynomials * residues.SEED_BYTES,
+    bit_packing.size(free, width(context)),
+    residues.size(context.moduli, polynomials * context.degree - free),
+  )
+
+
+class Part(NamedTuple):
+  """What `draw` makes of some polynomials.
+
+  seeds: of each polynomial.
+  offsets: uint64, less their least value, one after another.
+  others: c0 of the coefficients that are given, residues [moduli, n].
+  """
+
+  seeds: bytes
+  offsets: np.ndarray
+  others: np.ndarray
+
+
+def encode(context: bfv.Context, parts: Sequence[Part]) -> bytes:
+  """The message of all polynomials of a map."""
+  seeds, offsets, others = zip(*parts)
+  packed = bit_packing.pack(np.concatenate(offsets), width(context))
+  return b''.join(seeds) + packed + residues.pack(np.concatenate(others, axis=1), context.moduli)
 
 
 def _expand(context: bfv.Context, seed: bytes, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +91,8 @@ def _expand(context: bfv.Context, seed: bytes, free: np.ndarray) -> tuple[np.nda
 
 def draw(
   secret: bfv.SecretKey, plain: np.ndarray, free: np.ndarray, randomness: Randomness
-) -> tuple[bytes, np.ndarray]:
-  """Client: the message of polynomials, and their plaintexts, uint64 [n, degree].
+) -> tuple[Part, np.ndarray]:
+  """Client: polynomials for `encode`, and their plaintexts, uint64 [n, degree].
 
   Args:
     secret: the key.
@@ -75,23 +100,20 @@ def draw(
     free: bool [n, degree], where they are drawn.
     randomness: of the seeds and the noise.
   """
-  parts: list[bytes] = [b''] * len(plain)
   found = plain.copy()
-  left = list(range(len(plain)))
-  while left:
-    failed = []
+  parts: dict[int, Part] = {}
+  while left := [k for k in range(len(plain)) if k not in parts]:
     for pair in (left[start : start + 2] for start in range(0, len(left), 2)):
       seeds = [randomness.bytes(residues.SEED_BYTES) for _ in pair]
       expanded = [_expand(secret.context, seed, free[k]) for seed, k in zip(seeds, pair)]
       products = secret.multiply([a for a, _ in expanded])
       for seed, k, (_, h), product in zip(seeds, pair, expanded, products):
-        part = _offsets(secret.context, found[k], free[k], h, product, randomness)
-        if part is None:
-          failed.append(k)
-        else:
-          parts[k] = seed + part
-    left = failed
-  return b''.join(parts), found
+        halves = _offsets(secret.context, found[k], free[k], h, product, randomness)
+        if halves is not None:
+          parts[k] = Part(seed, *halves)
+  ordered = [parts[k] for k in range(len(plain))]
+  seeds_, offsets, others = zip(*ordered)
+  return Part(b''.join(seeds_), np.concatenate(offsets), np.concatenate(others, axis=1)), found
 
 
 def _offsets(
@@ -101,10 +123,10 @@ def _offsets(
   h: np.ndarray,
   product: np.ndarray,
   randomness: Randomness,
-) -> bytes | None:
-  """The message behind the seed, and the free plaintexts; None if an offset is too large.
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Offsets and other coefficients of a polynomial; None if an offset is too large.
 
-  `product` is a s.
+  Fills in the free plaintexts. `product` is a s.
   """
   moduli, room = context.moduli, _room(context)
   noise = residues.from_signed(bfv.binomial(randomness, context.degree), moduli)
@@ -118,35 +140,34 @@ def _offsets(
   offsets = (offsets + np.uint64(room // 2 % int(moduli[0]))) % moduli[0]
   if offsets.size and offsets.max() >= room:
     return None
-  rest = np.ascontiguousarray(c0[:, ~free])
-  return bit_packing.pack(offsets, width(context)) + residues.pack(rest, moduli)
+  return offsets, c0[:, ~free]
 
 
-def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list:
+def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list[Any]:
   """Server: the ciphertexts, in NTT form, of polynomials whose coefficients are `free`.
 
   Raises:
     ValueError: the length is wrong, or an offset or a residue is too large.
   """
-  if len(upload) != size(context, free):
-    raise ValueError(f'upload of {len(upload)} bytes, want {size(context, free)}')
-  room, start = _room(context), 0
-  firsts, seconds = [], []
-  for each in free:
-    count = int(np.count_nonzero(each))
-    parts = []
-    for length in _sizes(context, count):
-      parts.append(upload[start : start + length])
-      start += length
-    offsets = bit_packing.unpack(parts[1], count, width(context))
-    if count and offsets.max() >= room:
-      raise ValueError(f'an offset of {offsets.max()}, want below {room}')
-    a, h = _expand(context, parts[0], each)
-    c0 = np.empty((context.moduli.size, context.degree), np.uint64)
-    signed = residues.from_signed(offsets.astype(np.int64) - room // 2, context.moduli)
-    rest = residues.unpack(parts[2], context.moduli, (context.degree - count,))
-    for row, drawn, given in zip(c0, signed, rest):
-      row[each], row[~each] = drawn, given
+  counts = np.count_nonzero(free, axis=1)
+  total, room = int(counts.sum()), _room(context)
+  sizes = _sizes(context, len(free), total)
+  if len(upload) != sum(sizes):
+    raise ValueError(f'upload of {len(upload)} bytes, want {sum(sizes)}')
+  end = sizes[0] + sizes[1]
+  offsets = bit_packing.unpack(upload[sizes[0] : end], total, width(context))
+  if total and offsets.max() >= room:
+    raise ValueError(f'an offset of {offsets.max()}, want below {room}')
+  drawn = residues.from_signed(offsets.astype(np.int64) - room // 2, context.moduli)
+  given = residues.unpack(upload[end:], context.moduli, (free.size - total,))
+  firsts, seconds, place, other = [], [], 0, 0
+  for k, (each, count) in enumerate(zip(free, counts.tolist())):
+    a, h = _expand(context, upload[residues.SEED_BYTES * k :][: residues.SEED_BYTES], each)
+    c0, rest = np.empty_like(a), context.degree - count
+    for row, ours, theirs in zip(c0, drawn, given):
+      row[each] = ours[place : place + count]
+      row[~each] = theirs[other : other + rest]
+    place, other = place + count, other + rest
     firsts.append(context.add_scaled(c0, h))
     seconds.append(a)
   return [

@@ -59,7 +59,8 @@ def upload_size(context: bfv.Context, layer: packing.Convolution, *, drawn: bool
   """Bytes of `encrypt_map`, or of `draw_map`."""
   layout = layout_of(context, layer)
   if drawn:
-    return messages.BYTES + drawn_plaintexts.size(context, layout.free)
+    size = drawn_plaintexts.size(context, layout.tiles * layout.inputs, layout.drawn)
+    return messages.BYTES + size
   return messages.BYTES + context.upload_size(layout.tiles * layout.inputs)
 
 
@@ -173,16 +174,17 @@ def draw_map(
   `tag` as for `encrypt_map`, and the server's call gets `drawn`.
   """
   layout, modulus = layout_of(secret.context, layer), secret.context.parameters.plain_modulus
-  message = [_upload_identifier(secret.fingerprint, layer, tag, True)]
+  parts: list[drawn_plaintexts.Part] = []
 
   def draw(plain, free):
     part, found = drawn_plaintexts.draw(secret, plain, free, randomness)
-    message.append(part)
+    parts.append(part)
     return found
 
   unread = randomness.residues(modulus, layer.input_shape)
   values = layout.draw_map(draw, unread)
-  return b''.join(message), values
+  header = _upload_identifier(secret.fingerprint, layer, tag, True)
+  return header + drawn_plaintexts.encode(secret.context, parts), values
 
 
 def reply(

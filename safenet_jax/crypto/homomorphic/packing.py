@@ -206,6 +206,15 @@ class Layout:
     index = np.pad(index, ((0, 0), (0, missing), (0, 0)), constant_values=-1)
     return index.reshape(self.tiles * self.inputs, -1)
 
+  @property
+  def drawn(self) -> int:
+    """How many pixels the polynomials hold, each counted once."""
+    rows, columns = (
+      sum(-(-(axis.size - int(phase)) // axis.stride) for phase in axis.phases)
+      for axis in (self.rows, self.columns)
+    )
+    return self.convolution.channels_in * rows * columns
+
   @functools.cached_property
   def free(self) -> np.ndarray:
     """Where a pixel lies for the first time: bool [tiles * inputs, degree].

@@ -26,6 +26,12 @@ def free_and_plain(secret, seed=1):
   return free[None], np.where(free, np.uint64(0), plain)[None]
 
 
+def draw(secret, plain, free, randomness=None):
+  """The message, and the plaintexts."""
+  part, found = drawn_plaintexts.draw(secret, plain, free, randomness or SystemRandomness())
+  return drawn_plaintexts.encode(secret.context, [part]), found
+
+
 def decrypted(secret, encrypted):
   context = secret.context
   context.evaluator.transform_from_ntt_inplace(encrypted)
@@ -36,8 +42,8 @@ def decrypted(secret, encrypted):
 def test_what_is_drawn_and_what_is_given_is_decrypted(bits):
   secret = secret_of(bits)
   free, plain = free_and_plain(secret)
-  message, found = drawn_plaintexts.draw(secret, plain, free, SystemRandomness())
-  assert len(message) == drawn_plaintexts.size(secret.context, free)
+  message, found = draw(secret, plain, free, SystemRandomness())
+  assert len(message) == drawn_plaintexts.size(secret.context, 1, np.count_nonzero(free))
   (encrypted,) = drawn_plaintexts.load(secret.context, message, free)
   np.testing.assert_array_equal(found[~free], plain[~free])
   assert found.max() < 2**bits
@@ -49,7 +55,7 @@ def test_the_noise_is_that_of_other_ciphertexts(bits):
   secret = secret_of(bits)
   free, plain = free_and_plain(secret)
   context, budgets = secret.context, []
-  message, _ = drawn_plaintexts.draw(secret, plain, free, SystemRandomness())
+  message, _ = draw(secret, plain, free, SystemRandomness())
   upload = secret.encrypt(plain, SystemRandomness())
   for (encrypted,) in (
     drawn_plaintexts.load(context, message, free),
@@ -65,10 +71,11 @@ def test_the_noise_is_that_of_other_ciphertexts(bits):
 def test_a_free_coefficient_takes_the_bits_of_an_offset(bits, part):
   """Those of q / t, where another takes those of q."""
   context = secret_of(bits).context
-  free = np.full((1, context.degree), bool(part))
   whole = context.parameters.cipher_bits
   width = whole - bits if part else whole
-  assert drawn_plaintexts.size(context, free) == 16 + context.degree * width // 8
+  assert (
+    drawn_plaintexts.size(context, 1, part * context.degree) == 16 + context.degree * width // 8
+  )
 
 
 def chi_square(counts):
@@ -84,7 +91,7 @@ def test_plaintexts_and_offsets_are_uniform_and_independent(bits):
   free = np.ones((1, context.degree), bool)
   room, width = drawn_plaintexts._room(context), drawn_plaintexts.width(context)
   for _ in range(8):
-    message, r = drawn_plaintexts.draw(secret, np.zeros(free.shape, np.uint64), free, randomness)
+    message, r = draw(secret, np.zeros(free.shape, np.uint64), free, randomness)
     offsets = bit_packing.unpack(message[16:], context.degree, width)
     _, h = drawn_plaintexts._expand(context, message[:16], free[0])
     # r less h is what c1 s adds, which the server does not know.
@@ -106,9 +113,7 @@ def test_without_fresh_noise_who_knows_a_plaintext_finds_the_key_equation():
   secret = secret_of(28)
   context = secret.context
   free = np.ones((1, context.degree), bool)
-  message, r = drawn_plaintexts.draw(
-    secret, np.zeros((1, context.degree), np.uint64), free, SystemRandomness()
-  )
+  message, r = draw(secret, np.zeros((1, context.degree), np.uint64), free, SystemRandomness())
   a, _ = drawn_plaintexts._expand(context, message[:16], free[0])
   (encrypted,) = drawn_plaintexts.load(context, message, free)
   context.evaluator.transform_from_ntt_inplace(encrypted)
@@ -124,7 +129,7 @@ def test_without_fresh_noise_who_knows_a_plaintext_finds_the_key_equation():
 def test_every_draw_is_a_new_one():
   secret, randomness = secret_of(28), SystemRandomness()
   free, plain = free_and_plain(secret)
-  one, other = (drawn_plaintexts.draw(secret, plain, free, randomness) for _ in range(2))
+  one, other = (draw(secret, plain, free, randomness) for _ in range(2))
   assert one[0][:16] != other[0][:16]
   assert (one[1] == other[1])[free].mean() < 0.01
 
@@ -143,9 +148,7 @@ def test_a_coefficient_that_belongs_to_no_pair_makes_a_new_seed(monkeypatch):
 
   monkeypatch.setattr(drawn_plaintexts, '_expand', noted)
   for _ in range(20):
-    message, found = drawn_plaintexts.draw(
-      secret, np.zeros((1, 2048), np.uint64), free, SystemRandomness()
-    )
+    message, found = draw(secret, np.zeros((1, 2048), np.uint64), free, SystemRandomness())
   assert len(set(seeds)) == len(seeds) > 20
   (encrypted,) = drawn_plaintexts.load(secret.context, message, free)
   np.testing.assert_array_equal(decrypted(secret, encrypted), found[0])
@@ -155,7 +158,7 @@ def test_what_is_malformed_is_refused():
   secret = secret_of(28)
   context = secret.context
   free, plain = free_and_plain(secret)
-  message, _ = drawn_plaintexts.draw(secret, plain, free, SystemRandomness())
+  message, _ = draw(secret, plain, free, SystemRandomness())
   offsets = bit_packing.size(int(np.count_nonzero(free)), drawn_plaintexts.width(context))
   for change, match in (
     (message + b'\0', 'upload of'),

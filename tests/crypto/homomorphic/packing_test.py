@@ -147,7 +147,7 @@ def test_a_map_is_drawn_where_it_lies_first(layer, seed):
   np.testing.assert_array_equal(np.flatnonzero(found), read[read >= 0])
   np.testing.assert_array_equal(found[found != 0], x.reshape(-1)[found != 0])
   assert len(drawn) == len(packed) == len(layout.free)
-  assert np.count_nonzero(layout.free) == np.count_nonzero(found)
+  assert np.count_nonzero(layout.free) == np.count_nonzero(found) == layout.drawn
 
 
 def test_pixels_that_no_polynomial_holds_stay_as_they_are():

@@ -245,7 +245,7 @@ def test_a_session_keeps_nothing_of_an_inference_that_is_over(server, files, mod
 def test_an_error_of_the_server_ends_one_session_and_says_nothing(
   server, files, model, monkeypatch, caplog
 ):
-  def transparent(*args):
+  def transparent(*args, **options):
     raise RuntimeError('result ciphertext is transparent')
 
   with connect(server, files) as other:
