@@ -73,7 +73,8 @@ def test_a_link_is_waited_for(mode, records):
     seconds, before = (inference.quantities(record)[f'{phase}_s'][0] for record in (far, near))
     assert seconds > least > far['rounds'][phase] * 0.04 > 0
     assert far['phases'][phase]['sent'] == near['phases'][phase]['sent']
-  # That many round trips, beside a few milliseconds of work.
-  assert far['rounds']['online'] == {'delphi': 8, 'gazelle': 15, 'ot': 15}[mode]
+  # That many round trips, beside a few milliseconds of work. In a network so narrow one of the
+  # seven layers has no ReLU left, so that six of them take a second one in the mode ot.
+  assert far['rounds']['online'] == {'delphi': 8, 'gazelle': 15, 'ot': 14}[mode]
   assert seconds > before + 0.2
   assert far['agree'] == near['agree'] == 1
