@@ -75,7 +75,8 @@ def ring_parameters(bits: int = 56, seed: bytes = b'') -> Parameters:
   leaves the kernel's norm 2^24 or more in q / t: `encrypted_convolution` says what that is for.
   """
   degree: int = 4096
-  moduli: tuple[int, ...] = (42, 42, 16)
+  width = (bits + 29) // 2
+  moduli: tuple[int, ...] = (width, width, 16)
   if bits <= 28:
     degree, moduli = 2048, (54,)
   elif bits <= 36:

@@ -149,8 +149,7 @@ def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list[Any]:
   Raises:
     ValueError: the length is wrong, or an offset or a residue is too large.
   """
-  counts = np.count_nonzero(free, axis=1)
-  total, room = int(counts.sum()), _room(context)
+  total, room = int(np.count_nonzero(free)), _room(context)
   sizes = _sizes(context, len(free), total)
   if len(upload) != sum(sizes):
     raise ValueError(f'upload of {len(upload)} bytes, want {sum(sizes)}')
@@ -160,17 +159,17 @@ def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list[Any]:
     raise ValueError(f'an offset of {offsets.max()}, want below {room}')
   drawn = residues.from_signed(offsets.astype(np.int64) - room // 2, context.moduli)
   given = residues.unpack(upload[end:], context.moduli, (free.size - total,))
-  firsts, seconds, place, other = [], [], 0, 0
-  for k, (each, count) in enumerate(zip(free, counts.tolist())):
-    a, h = _expand(context, upload[residues.SEED_BYTES * k :][: residues.SEED_BYTES], each)
-    c0, rest = np.empty_like(a), context.degree - count
-    for row, ours, theirs in zip(c0, drawn, given):
-      row[each] = ours[place : place + count]
-      row[~each] = theirs[other : other + rest]
-    place, other = place + count, other + rest
-    firsts.append(context.add_scaled(c0, h))
-    seconds.append(a)
-  return [
-    context.ciphertext(np.stack(halves), ntt=True)
-    for halves in zip(context.to_ntt(firsts), seconds)
-  ]
+  c0 = np.empty((context.moduli.size, *free.shape), np.uint64)
+  for row, ours, theirs in zip(c0, drawn, given):
+    row[free], row[~free] = ours, theirs
+  found: list[Any] = []
+  for start in range(0, len(free), 2):
+    firsts, seconds = [], []
+    for k in range(start, min(start + 2, len(free))):
+      seed = upload[residues.SEED_BYTES * k : residues.SEED_BYTES * (k + 1)]
+      a, h = _expand(context, seed, free[k])
+      firsts.append(context.add_scaled(c0[:, k], h))
+      seconds.append(a)
+    halves = zip(context.to_ntt(firsts), seconds)
+    found += [context.ciphertext(np.stack(pair), ntt=True) for pair in halves]
+  return found
