@@ -133,7 +133,7 @@ def search_plan(
   trained: dict[str, Any],
   images: Dataset,
   *,
-  algorithm: str = 'btpbt',
+  algorithm: str = 'gates',
   accuracy_drop: float = 0.02,
   relu_budget: int = 0,
   population: int = 6,
@@ -151,19 +151,21 @@ def search_plan(
 ) -> Planned:
   """Searches a plan that saves much and loses little accuracy, and trains its network on.
 
-  With the defaults, a search of a network with T activation layers trains 6 members for
-  (2 T + 4) x 20 batches each.
+  With the defaults, a search of a network with T activation layers trains on 6 x (2 T + 4) x 20
+  batches.
 
   Args:
     network: whose ReLUs to replace.
     trained: its weights, of `train` or `load_variables`.
     images: what it is trained on; the search sees training and validation images.
-    algorithm: one of `search.planners.algorithms.NAMES`; 'btpbt' is the paper's.
+    algorithm: one of `search.planners.algorithms.NAMES`. 'gates' found the cheapest networks
+      (docs/lab_log.md, "Six planners at one budget"); 'btpbt' is the paper's.
     accuracy_drop: how far below the all-ReLU network's accuracy a plan may be in the search. The
       result is trained on afterwards, and may then lie above or below that threshold.
     relu_budget: for algorithm 'budget', how many ReLUs may be left per image. That algorithm
       ignores accuracy_drop.
-    population: how many networks are trained side by side.
+    population: how many networks are trained side by side. Gates train one, as long as these
+      together.
     iterations: batches that each of them trains on between two selections.
     node_cycles, joint_cycles: selections in each node of the tree, and in the joint search at its
       end. Other algorithms get as many in all.

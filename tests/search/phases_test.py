@@ -129,7 +129,7 @@ def test_a_workdir_of_other_settings_is_refused(images, run, found):
   ):
     with pytest.raises(ValueError, match=message):
       safenet.train(NETWORK, images, **RELU | change, workdir=str(run[1]))
-  with pytest.raises(ValueError, match=r"search_plan\.algorithm='btpbt', got 'pbt'"):
+  with pytest.raises(ValueError, match=r"search_plan\.algorithm='gates', got 'pbt'"):
     safenet.search_plan(
       NETWORK, trained.variables, images, **SMALL, algorithm='pbt', workdir=run[1]
     )
