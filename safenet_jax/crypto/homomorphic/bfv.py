@@ -211,6 +211,9 @@ class Context:
 
   def round(self, values: np.ndarray) -> np.ndarray:
     """round(v t / q) mod t of each column v of values [moduli, n]: [n]."""
+    t = self.parameters.plain_modulus
+    if t & (t - 1) == 0:
+      return residues.nearest(values, self.moduli, t)
     _, count = values.shape
     blocks = -(-count // self.degree)
     padded = np.pad(values, ((0, 0), (0, blocks * self.degree - count)))

@@ -136,7 +136,7 @@ def test_every_draw_is_a_new_one():
 
 def test_a_coefficient_that_belongs_to_no_pair_makes_a_new_seed(monkeypatch):
   """In a ring with little room beside the plaintext it happens often."""
-  parameters = dataclasses.replace(bfv.ring_parameters(28), plain_modulus=1 << 38)
+  parameters = dataclasses.replace(bfv.ring_parameters(28), plain_modulus=1 << 41)
   secret = bfv.SecretKey(bfv.Context(parameters))
   free = np.zeros((1, 2048), bool)
   free[:, :2000] = True
