@@ -144,6 +144,8 @@ def build(
   found = rings.narrowest(
     public, lambda name, bits: encrypted_convolution.fits(kernels[name], bits)
   )
+  for name, kernel in kernels.items():
+    encrypted_convolution.check(name, kernel, found.get(name, public.precision.ring))
   public = dataclasses.replace(public, rings=found)
   return FixedPointModel(public, operations.linear, operations.polynomials)
 

@@ -19,8 +19,8 @@ the rows of a map, are sent whole.
 
 What the server sees. By ring-LWE (a, e - a s) is as a uniform pair (a, b). Then c0 is uniform
 in the coefficients that are sent whole. For the others, any two of the points round(q r / t)
-are B + 4 or more apart, so that x is nearest to the r of its offset, by more than rounding
-can change. So each pair of r and offset belongs to one b, and a b to one pair or none: given
+are B + 4 or more apart, so that x is nearest to the r of its offset. The client finds that r
+also where floats round to its neighbour. So each pair of r and offset belongs to one b, and a b to one pair or none: given
 h and a, r is uniform over [0, t), and independent of the offset. The few b that belong to none
 (about 5 in q / t) make the client draw a new seed for the whole polynomial. Which seed is sent
 says that its b all belong to pairs, and nothing else.
@@ -133,14 +133,21 @@ def _offsets(
   noise = residues.subtract(noise, product, moduli)
   start = context.add_scaled(np.zeros_like(noise), h)
   x = residues.subtract(start, noise, moduli)
-  plain[free] = residues.nearest(x, moduli, context.parameters.plain_modulus)[free]
-  c0 = context.add_scaled(noise, plain)
-  # An offset is small, so that its residue modulo one prime tells all of it.
-  offsets = residues.subtract(c0[:1], start[:1], moduli[:1])[0][free]
-  offsets = (offsets + np.uint64(room // 2 % int(moduli[0]))) % moduli[0]
-  if offsets.size and offsets.max() >= room:
-    return None
-  return offsets, c0[:, ~free]
+  top = np.uint64(context.parameters.plain_modulus - 1)
+  plain[free] = residues.nearest(x, moduli, top.item() + 1)[free]
+  for _ in range(2):
+    c0 = context.add_scaled(noise, plain)
+    # An offset is small, so that its residue modulo one prime tells all of it.
+    offsets = residues.subtract(c0[:1], start[:1], moduli[:1])[0][free]
+    offsets = (offsets + np.uint64(room // 2 % int(moduli[0]))) % moduli[0]
+    outside = offsets >= room
+    if not outside.any():
+      return offsets, c0[:, ~free]
+    # Floats may have rounded to a neighbour of r, and whether they do depends on r. So the pair
+    # is looked for there too; only what belongs to none is refused.
+    above = outside & (offsets < moduli[0] // np.uint64(2))
+    plain[free] = (plain[free] + (outside & ~above) - above) & top
+  return None
 
 
 def load(context: bfv.Context, upload: bytes, free: np.ndarray) -> list[Any]:

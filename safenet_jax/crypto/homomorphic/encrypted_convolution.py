@@ -104,6 +104,13 @@ def fits(kernel: np.ndarray, bits: int) -> bool:
   return _fault(bfv.ring_parameters(bits), kernel) is None
 
 
+def check(name: str, kernel: np.ndarray, bits: int) -> None:
+  """ValueError if a kernel cannot be served in the ring of so many bits; `name` is its layer's."""
+  fault = _fault(bfv.ring_parameters(bits), kernel)
+  if fault:
+    raise ValueError(f'{name}: {fault}')
+
+
 def prepare(
   context: bfv.Context,
   layer: packing.Convolution,

@@ -30,7 +30,12 @@ hold:
 - pk1 is uniform, and not of the client's choice. Both parties expand it from a seed that
   the server drew before (`bfv`). A client that chose pk1 = 0 or 1 would read a W + small
   noise, and divide by a: no test of pk1 finds all the keys that do this.
-- The client sees no other equation in u. There is one in c0, pk0 u + e0, and v hides it.
+- The client sees no other equation in u. There is one in c0, pk0 u + e0, and v hides it, except
+  in the last layer, whose sum of both shares the client is to have. A client that follows the
+  protocol gets the logits with it. One that sends another pk0 gets log2(t) bits of pk0 u at each
+  logit instead, some 17 coefficients of u at most. With 10 classes these are 170 of 2048. Where
+  they are all, c1 still hides W as ring-LWE does, because a is expanded from a seed, and low
+  bits of c1 are missing; but it is not uniform then.
 
 What is sent of c1 is computed from c1 alone. Nothing is assumed of pk0, a and c0, which the
 client chooses. A client that deviates in them gets other results, but z and c1 stay uniform

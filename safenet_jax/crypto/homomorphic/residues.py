@@ -90,8 +90,8 @@ def unpack(data: bytes, moduli: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
 def nearest(residues: np.ndarray, moduli: np.ndarray, plain_modulus: int) -> np.ndarray:
   """round(x t / q) mod t for residues [moduli, n] of x, and t a power of two; uint64 [n].
 
-  Of one prime, or of two below 2^50. It may be off by one where x t / q is next to a half, by
-  2^-20 of a unit.
+  Of one prime, or of two below 2^50. It may be off by one where x t / q is next to a half: by
+  2^-20 of a unit, or by 2^-16 for one prime and t = 2^36.
   """
   bits = plain_modulus.bit_length() - 1
   top = np.uint64(plain_modulus - 1)

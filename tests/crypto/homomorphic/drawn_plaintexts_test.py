@@ -78,6 +78,47 @@ def test_a_free_coefficient_takes_the_bits_of_an_offset(bits, part):
   )
 
 
+@pytest.mark.parametrize('bits', KINDS)
+@pytest.mark.parametrize('first', [0, -8])
+def test_every_pair_of_plaintext_and_offset_is_found_at_the_ends_of_the_interval(bits, first):
+  """Offsets there are next to those of a neighbour, and large plaintexts round in floats."""
+  context = secret_of(bits).context
+  moduli, degree, room = context.moduli, context.degree, drawn_plaintexts._room(context)
+  source = InsecureSeededRandomness(5)
+  r = source.residues(1 << bits, (degree,)) | np.uint64(1 << bits - 1)
+  offsets = ((first % room) + np.arange(degree) % 8).astype(np.uint64)
+  h, zero = source.residues(1 << bits, (degree,)), np.zeros((moduli.size, degree), np.uint64)
+  noise = residues.from_signed(bfv.binomial(InsecureSeededRandomness(6), degree), moduli)
+  # x = round(q r / t) - offset; the product a s is what gives that x.
+  centred = residues.from_signed(offsets.astype(np.int64) - room // 2, moduli)
+  x = residues.subtract(context.add_scaled(zero, r), centred, moduli)
+  start = context.add_scaled(zero, h)
+  product = residues.subtract(x, start, moduli)
+  product = residues.subtract(product, residues.subtract(zero, noise, moduli), moduli)
+  found = np.zeros(degree, np.uint64)
+  free = np.ones(degree, bool)
+  halves = drawn_plaintexts._offsets(context, found, free, h, product, InsecureSeededRandomness(6))
+  assert halves is not None
+  np.testing.assert_array_equal(found, r)
+  np.testing.assert_array_equal(halves[0], offsets)
+
+
+@pytest.mark.parametrize('bits', KINDS)
+def test_what_belongs_to_no_pair_is_refused(bits):
+  """Halfway between two points."""
+  context = secret_of(bits).context
+  moduli, degree = context.moduli, context.degree
+  zero, one = np.zeros((moduli.size, degree), np.uint64), np.ones(degree, np.uint64)
+  noise = residues.from_signed(bfv.binomial(InsecureSeededRandomness(6), degree), moduli)
+  half = residues.from_signed(np.full(degree, (context.modulus >> bits) // 2, np.int64), moduli)
+  x = residues.subtract(context.add_scaled(zero, one), half, moduli)
+  product = residues.subtract(x, residues.subtract(zero, noise, moduli), moduli)
+  halves = drawn_plaintexts._offsets(
+    context, 0 * one, one > 0, 0 * one, product, InsecureSeededRandomness(6)
+  )
+  assert halves is None
+
+
 def chi_square(counts):
   want = counts.sum() / counts.size
   return ((counts - want) ** 2 / want).sum()
