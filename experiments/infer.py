@@ -21,6 +21,7 @@ from experiments.lib import served_model as planned_
 from safenet_jax.crypto import randomness
 from safenet_jax.fixed_point import formats, quantize
 from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.protocol.service import sessions
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.report import runs
 from safenet_jax.search import members
@@ -31,6 +32,9 @@ SIMULATE = flags.DEFINE_bool(
 )
 COUNT = flags.DEFINE_integer(
   'count', None, 'How many test images, secure.images by default.', lower_bound=1
+)
+MODE = flags.DEFINE_enum(
+  'mode', sessions.DEFAULT, list(sessions.MODES), 'How the server serves, without --simulate.'
 )
 BATCH = flags.DEFINE_integer(
   'batch',
@@ -61,7 +65,7 @@ def main() -> None:
   if SIMULATE.value:
     name, (classes, record) = 'ledger.json', _simulate(model, test, BATCH.value or 16)
   else:
-    name, (classes, record) = runs.CLIENT_LEDGER, _ask(model, test, BATCH.value or 1)
+    name, (classes, record) = runs.CLIENT_LEDGER, _ask(model, test, BATCH.value or 1, MODE.value)
   # The plaintext network's score on all test images, taken once in a run by whichever command.
   scores.tested(workdir, 'finetune', planned, task, net, images)
   agree, correct = int((classes == plain).sum()), int((classes == labels).sum())
@@ -99,9 +103,9 @@ def _simulate(model: FixedPointModel, images: np.ndarray, batch: int):
   }
 
 
-def _ask(model: FixedPointModel, images: np.ndarray, batch: int):
+def _ask(model: FixedPointModel, images: np.ndarray, batch: int, mode: str):
   """The classes that the client got, and its ledger of all images."""
-  answers = two_processes.ask(model, images, batch=batch)
+  answers = two_processes.ask(model, images, batch=batch, mode=mode)
   memory = {'server_memory': answers.server._asdict()}
   return np.array(answers.classes), answers.ledger | memory
 

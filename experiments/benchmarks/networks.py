@@ -4,7 +4,8 @@ In every layer 60 % of the channels are squares. `safenet serve` serves a bundle
 asks it, one image after another, over TLS on the loopback. Both are processes without JAX, as
 they would be deployed. Weights are random: neither bytes nor time depend on them.
 
-Rows are `<network>/channel_60/<quantity>`, for one image:
+Rows are `<network>/channel_60/<quantity>` in the mode `delphi`, and
+`<network>/channel_60/ot/<quantity>` in the mode `ot`, for one image:
 
 - `offline_s`, `online_s`, `total_s`: seconds that the client waits;
 - `offline_mb`, `online_mb`: what is sent, both ways together;
@@ -42,15 +43,18 @@ def rows() -> Iterator[Row]:
     images = np.random.default_rng(0).integers(
       0, 256, (_IMAGES, *model.public.input_shape), np.uint8
     )
-    setting = f'{name} at width {width:g}, {PLAN}, mean of {_IMAGES} images, loopback, TLS'
-    for quantity, (value, unit) in _measure(model, images).items():
-      yield Row('networks', f'{name}/{PLAN}/{quantity}', setting, value, unit)
+    for mode, place in (('delphi', PLAN), ('ot', f'{PLAN}/ot')):
+      setting = f'{name} at width {width:g}, {PLAN}, {mode}, mean of {_IMAGES} images'
+      for quantity, (value, unit) in _measure(model, images, mode).items():
+        yield Row(
+          'networks', f'{name}/{place}/{quantity}', f'{setting}, loopback, TLS', value, unit
+        )
 
 
-def _measure(model: FixedPointModel, images: np.ndarray) -> dict[str, tuple[float, str]]:
+def _measure(model: FixedPointModel, images: np.ndarray, mode: str) -> dict[str, tuple[float, str]]:
   """Value and unit of every quantity."""
   expected = model.run(images).argmax(-1).tolist()
-  found = two_processes.ask(model, images)
+  found = two_processes.ask(model, images, mode=mode)
   return quantities(found.ledger) | {
     'client_peak_mb': (found.ledger['memory']['peak'] / 1e6, 'MB'),
     'server_peak_mb': (found.server.peak / 1e6, 'MB'),

@@ -17,7 +17,7 @@ import numpy as np
 
 from safenet_jax.console import process_memory
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.service import bundle
+from safenet_jax.protocol.service import bundle, sessions
 
 
 class Answers(NamedTuple):
@@ -28,7 +28,14 @@ class Answers(NamedTuple):
   server: process_memory.Memory
 
 
-def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: int = 0) -> Answers:
+def ask(
+  model: FixedPointModel,
+  images: np.ndarray,
+  *,
+  batch: int = 1,
+  workers: int = 0,
+  mode: str = sessions.DEFAULT,
+) -> Answers:
   """Private classes of images uint8 [N, H, W, C].
 
   Args:
@@ -36,6 +43,7 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
     images: what the client gets.
     batch: images at once.
     workers: processes of the server for homomorphic encryption; with 0 its session computes.
+    mode: in which the server serves it, of `sessions.MODES`.
 
   Raises:
     RuntimeError: a party failed; with its error.
@@ -51,6 +59,7 @@ def ask(model: FixedPointModel, images: np.ndarray, *, batch: int = 1, workers: 
       '--host=127.0.0.1',
       '--port=0',
       f'--workers={workers}',
+      f'--mode={mode}',
       log=root / 'serve.log',
     ) as server:
       output = cast(IO[str], server.stdout)
