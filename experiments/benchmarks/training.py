@@ -35,6 +35,7 @@ except ImportError:  # only ever a yardstick
 BATCH = 128
 STEPS = 4
 REPETITIONS = 5
+PAUSE = 0.3  # seconds
 # Names of rows, and what the networks are.
 NETWORKS = {
   'cnn7': ('cnn7', 1.0),
@@ -67,12 +68,18 @@ def rows() -> Iterator[Row]:
 
 
 def alternate(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
-  """Median seconds of each run, interleaved: what else the machine does hits all alike."""
+  """Median seconds of each run, interleaved: what else the machine does hits all alike.
+
+  A run is timed once it is warm, and after a pause: PyTorch's threads spin for a while when
+  their work is done, and would take a core from the run behind them.
+  """
   for run in runs.values():
     run()
   seconds: dict[str, list[float]] = {name: [] for name in runs}
   for _ in range(REPETITIONS):
     for name, run in runs.items():
+      time.sleep(PAUSE)
+      run()
       start = time.perf_counter()
       run()
       seconds[name].append(time.perf_counter() - start)

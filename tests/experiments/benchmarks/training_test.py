@@ -11,6 +11,7 @@ from safenet_jax.models import architectures
 @pytest.fixture(autouse=True)
 def one_network(monkeypatch):
   monkeypatch.setattr(training, 'NETWORKS', {'cnn7': ('cnn7', 1.0)})
+  monkeypatch.setattr(training, 'PAUSE', 0.0)
   with flagsaver.flagsaver():
     flags.FLAGS.mark_as_parsed()
     yield
