@@ -158,14 +158,12 @@ def search_plan(
     network: whose ReLUs to replace.
     trained: its weights, of `train` or `load_variables`.
     images: what it is trained on; the search sees training and validation images.
-    algorithm: one of `search.planners.algorithms.NAMES`. 'gates' found the cheapest networks
-      (docs/lab_log.md, "Six planners at one budget"); 'btpbt' is the paper's.
+    algorithm: one of `search.planners.algorithms.NAMES`; 'btpbt' is the paper's.
     accuracy_drop: how far below the all-ReLU network's accuracy a plan may be in the search. The
       result is trained on afterwards, and may then lie above or below that threshold.
     relu_budget: for algorithm 'budget', how many ReLUs may be left per image. That algorithm
       ignores accuracy_drop.
-    population: how many networks are trained side by side. Gates train one, as long as these
-      together.
+    population: how many networks are trained side by side; gates train one, for as long.
     iterations: batches that each of them trains on between two selections.
     node_cycles, joint_cycles: selections in each node of the tree, and in the joint search at its
       end. Other algorithms get as many in all.

@@ -21,6 +21,7 @@ def rows():
     task, first = small_search.task()
     patch.setattr(training, 'start', lambda network, options: (first, task))
     patch.setattr(population, 'POPULATIONS', (1, 3))
+    patch.setattr(training, 'PAUSE', 0.0)
     patch.setattr(population, 'COUNTED', (1, 3))
     flags.FLAGS.mark_as_parsed()
     patch.setattr(training, 'torch', 'installed')
@@ -51,7 +52,7 @@ def test_the_yardstick_trains_as_many_networks_for_as_many_steps_one_after_anoth
   found, made = rows
   networks = [entry for entry in made if entry != 'step']
   assert len(networks) == 1 + 3
-  calls = 1 + training.REPETITIONS  # one to warm up
+  calls = 1 + 2 * training.REPETITIONS  # one to compile, and one before each that is timed
   assert made.count('step') == (1 + 3) * strategy.STEPS * calls
   floors = {found[f'train/{name}/P3'].floor for name in strategy.STRATEGIES}
   assert len(floors) == 1 and floors != {found['train/map/P1'].floor}

