@@ -20,10 +20,10 @@ the rows of a map, are sent whole.
 What the server sees. By ring-LWE (a, e - a s) is as a uniform pair (a, b). Then c0 is uniform
 in the coefficients that are sent whole. For the others, any two of the points round(q r / t)
 are B + 4 or more apart, so that x is nearest to the r of its offset. The client finds that r
-also where floats round to its neighbour. So each pair of r and offset belongs to one b, and a b to one pair or none: given
-h and a, r is uniform over [0, t), and independent of the offset. The few b that belong to none
-(about 5 in q / t) make the client draw a new seed for the whole polynomial. Which seed is sent
-says that its b all belong to pairs, and nothing else.
+also where floats round to its neighbour. So each pair of r and offset belongs to one b, and a
+b to one pair or none: given h and a, r is uniform over [0, t), and independent of the offset.
+The few b that belong to none (about 5 in q / t) make the client draw a new seed for the whole
+polynomial. Which seed is sent says that its b all belong to pairs, and nothing else.
 """
 
 from collections.abc import Sequence
