@@ -34,7 +34,7 @@ except ImportError:  # only ever a yardstick
 
 BATCH = 128
 STEPS = 4
-REPETITIONS = 5
+REPETITIONS = 3
 PAUSE = 0.3  # seconds
 # Names of rows, and what the networks are.
 NETWORKS = {
