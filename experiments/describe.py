@@ -42,7 +42,17 @@ COSTS = flags.DEFINE(
   None,
   'With --plan: JSON file that experiments.benchmark --suite=units wrote on your machine.',
 )
-LINK = flags.DEFINE_string(
+
+
+class _LinkParser(flags.ArgumentParser):
+  """A network between the parties, as `links.parse` reads it."""
+
+  def parse(self, argument: str) -> links.Link:
+    return links.parse(argument)
+
+
+LINK = flags.DEFINE(
+  _LinkParser(),
   'link',
   None,
   'With --plan: lan, wan or RATE,RTT (bits a second, seconds), to compare all modes over it.',
@@ -73,7 +83,7 @@ def _estimate(console, config, net, path: str) -> None:
   for line in reports.lines(found):
     console.print(line, highlight=False, soft_wrap=True)
   if LINK.value is not None:
-    link = links.parse(LINK.value)
+    link = LINK.value
     served, refused = estimates.modes(model, costs)
     title = f'every mode over {link}: MB both ways, and seconds'
     _show(console, title, *reports.modes(served, link), left=1, total=False)

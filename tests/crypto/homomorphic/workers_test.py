@@ -88,7 +88,7 @@ def test_two_workers_and_two_replies_repeat_nothing(secret):
   for one in range(4):
     for other in range(one):
       same = np.frombuffer(pieces[one], np.uint8) == np.frombuffer(pieces[other], np.uint8)
-      assert abs(same.mean() - 1 / 256) < 1e-3
+      assert abs(same.mean() - 1 / 256) < 2e-3  # six deviations of so many bytes
       assert (shares[one] == shares[other]).mean() < 1e-3
 
 
