@@ -87,7 +87,7 @@ def _estimate(console, config, net, path: str) -> None:
     served, refused = estimates.modes(model, costs)
     title = f'every mode over {link}: MB both ways, and seconds'
     _show(console, title, *reports.modes(served, link), left=1, total=False)
-    for line in reports.choice(served, refused, link):
+    for line in estimates.verdict(served, refused, link):
       console.print(line, highlight=False, soft_wrap=True)
 
 

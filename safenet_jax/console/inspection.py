@@ -103,13 +103,13 @@ def price(
   yield 'one private inference of one image, for its logits; setup is once a connection'
   yield from tables.lines(['mode', 'phase', 'MB up', 'MB down', 'rounds', *over], rows, left=2)
   yield from held
-  yield from (f'{mode}: not served, {reason}' for mode, reason in refused.items())
+  if not link:
+    yield from (f'{mode}: not served, {reason}' for mode, reason in refused.items())
   if over:
     yield 'seconds: of both parties, one core each, one after the other'
     yield from (str(way) for way in over.values() if way)
-  if link and found:
-    online = estimates.cheapest(found, link, ['online'])
-    yield f'cheapest over {link}: {estimates.cheapest(found, link)}; online alone: {online}'
+  if link:
+    yield from estimates.verdict(found, refused, link)
 
 
 def _kind(layer: records.Layer) -> str:

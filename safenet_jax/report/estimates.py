@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.estimate.estimate import Estimate
 from safenet_jax.protocol.estimate.links import LAN, Link, WAN
 
@@ -89,14 +88,6 @@ def modes(found: Mapping[str, Estimate], link: Link) -> tuple[list[str], list[li
     rows.append([mode, *sizes, str(each.rounds('offline', 'online'))])
     rows[-1] += [f'{value:.2f}' for value in (*seconds, sum(seconds))]
   return header, rows
-
-
-def choice(found: Mapping[str, Estimate], refused: Mapping[str, str], link: Link) -> Iterator[str]:
-  """Lines that name the cheapest mode over a link, and say why others do not serve the model."""
-  if found:
-    online = estimates.cheapest(found, link, ['online'])
-    yield f'cheapest over {link}: {estimates.cheapest(found, link)}; online alone: {online}'
-  yield from (f'{mode}: not served, {reason}' for mode, reason in refused.items())
 
 
 def lines(found: Estimate) -> Iterator[str]:

@@ -11,7 +11,7 @@ added up, although the parties compute at the same time in part. So the sum is r
 high.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from safenet_jax import ranges
@@ -102,3 +102,11 @@ def cheapest(
 ) -> str:
   """The mode in which a client waits least for these phases, by the estimates of `modes`."""
   return min(found, key=lambda mode: sum(found[mode].seconds(phase, link) for phase in phases))
+
+
+def verdict(found: Mapping[str, Estimate], refused: Mapping[str, str], link: Link) -> Iterator[str]:
+  """Lines that name the cheapest mode over a link, and say why others do not serve the model."""
+  if found:
+    both, online = cheapest(found, link), cheapest(found, link, ['online'])
+    yield f'cheapest over {link}: {both}; online alone: {online}'
+  yield from (f'{mode}: not served, {reason}' for mode, reason in refused.items())

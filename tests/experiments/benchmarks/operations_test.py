@@ -6,7 +6,6 @@ import jax
 import pytest
 
 from experiments.benchmarks import operations, training
-from safenet_jax.models import architectures
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import Network
 
@@ -21,7 +20,9 @@ def parsed_flags(monkeypatch):
 
 
 def test_parts_and_the_rest_add_up_to_the_step(monkeypatch):
-  small = architectures.cnn7(width=0.0625, input_shape=(8, 8, 3))
+  small = Network(
+    (records.Conv(4), records.Activation(), records.Flatten(), records.Dense(10)), (8, 8, 3)
+  )
   monkeypatch.setattr(training, 'NETWORKS', {'cnn7': ('cnn7', 1.0)})
   monkeypatch.setattr(operations.architectures, 'build', lambda name, width: small)
   monkeypatch.setattr(operations, '_limits', lambda: (1e9, 1e9))
