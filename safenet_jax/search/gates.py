@@ -89,7 +89,18 @@ class Gates(struct.PyTreeNode):
 
 
 def start(sizes: score.Activations, degrees: tuple[int, ...], pace: Pace) -> Gates:
-  """Open gates. The saving starts below 0, so that something is known before the first closes."""
+  """Open gates. The saving starts below 0, so that something is known before the first closes.
+
+  Raises:
+    ValueError: a degree saves nothing, so that there is no order in which its gates could close.
+  """
+  if useless := [
+    d for d, saved in zip(plans.DEGREES, pace.reduction) if d in degrees and saved <= 0
+  ]:
+    raise ValueError(
+      f'polynomials of degree {", ".join(map(str, useless))} cost as much as a ReLU here, '
+      'want search.degrees without them'
+    )
   layer = jnp.asarray([LOGITS[d] if d in degrees else -jnp.inf for d in plans.DEGREES])
   logits = jnp.tile(layer, (len(sizes.counts), 1))
   return Gates(

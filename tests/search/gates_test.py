@@ -110,6 +110,13 @@ def test_degrees_that_are_not_asked_for_never_come():
   assert set(np.asarray(gates.plan(found, SIZES).degree).tolist()) == {2}
 
 
+def test_degrees_that_save_nothing_are_refused():
+  pace = gates.Pace(10, (1.0, -0.3, 0.0))
+  with pytest.raises(ValueError, match='degree 2, 3 cost as much as a ReLU here'):
+    gates.start(SIZES, (0, 2, 3), pace)
+  gates.start(SIZES, (0,), pace)
+
+
 def test_the_saving_rises_while_the_plan_reaches_the_threshold_and_gates_grow_cold():
   found = opened(saving=0.2)
   up, down = (gates.next_cycle(found, jnp.asarray(f), PACE) for f in (True, False))

@@ -92,8 +92,7 @@ def load(path: str | os.PathLike[str]) -> UnitCosts:
   return costs
 
 
-# From experiments/results/benchmark_units.json: one core of an x86-64 server that was busy with
-# other work too.
+# From experiments/results/benchmark_units.json: one core of an x86-64 server.
 DEFAULT = UnitCosts(
   seconds={
     'client activation byte': 1.07e-09,
