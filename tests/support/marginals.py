@@ -98,8 +98,8 @@ def _messages(views):
     if tag == 'keys':
       for secret, value in zip(keys.secrets.values(), values):
         context = secret.context
-        rows = residues.unpack(value, context.key_moduli, (context.degree,))
-        for row, modulus in zip(rows, context.key_moduli):
+        rows = residues.unpack(value, context.moduli, (context.degree,))
+        for row, modulus in zip(rows, context.moduli):
           yield f'{seen}: public key', scaled(row, int(modulus))
       values = values[len(keys.secrets) :]
     if tag == 'class tables':

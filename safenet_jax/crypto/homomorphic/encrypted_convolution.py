@@ -10,9 +10,10 @@
 W is the layer's kernel, and c and u are the parties' shares of W r. r is what the client
 gives, or is drawn with its ciphertext, which then takes fewer bytes (`drawn_plaintexts`).
 
-An element is off by one with probability about 3.24 ||w||_2 t / q, where w is the kernel of
-its output channel, t = 2^bits is BFV's plaintext modulus, q its ciphertext modulus, and
-q / t is 2^24 or more (`bfv.ring_parameters`); and with 2^-11 because of what replies leave out.
+An element is off by one with probability about 3.24 sqrt(||w||^2 + 74^2) t / q, where w is the
+kernel of its output channel (the 74 comes with a fresh Enc(0), for N = 4096), t = 2^bits is
+BFV's plaintext modulus, q its ciphertext modulus, and q / t is 2^24 or more
+(`bfv.ring_parameters`); and with 2^-11 because of what replies leave out.
 
 Neither the lengths of messages nor the calls that are made depend on W. SEAL refuses
 to multiply by zero. So every kernel polynomial gets 2^bits / 4 added to its coefficient
@@ -239,7 +240,7 @@ def _reply(
   layer, key = layout.convolution, public.fingerprint
   starts = range(0, len(encrypted), layout.inputs)
   tiles = [encrypted[start : start + layout.inputs] for start in starts]
-  totals = [public.combine(tile, weights.multipliers, weights.offset) for tile in tiles]
+  totals = [public.combine(tile, weights.multipliers, randomness, weights.offset) for tile in tiles]
   parts, masks, shapes = [], [], []
   for group, *sums in zip(weights.groups, *totals):
     places = layout.output_places(group)

@@ -96,7 +96,8 @@ def _reply(
     used = [j for j in range(products) if blocks[j, block].any()]
     multipliers = [[context.multiplier(context.to_coefficients(blocks[j, block]))] for j in used]
     chosen = [encrypted[j * count + block] for j in used]
-    totals = public.combine(chosen, multipliers) or [public.fresh_zero()]
+    totals = public.combine(chosen, multipliers, randomness)
+    totals = totals or [public.fresh_zero(randomness)]
     masked, mask = replies.mask(context, totals, places, randomness)
     parts += [_reply_identifier(public.fingerprint, tag, block), masked]
     shares.append(context.to_slots(context.round(mask)))

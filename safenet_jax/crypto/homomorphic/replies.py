@@ -29,7 +29,7 @@ hold:
 
 - pk1 is uniform, and not of the client's choice. Both parties expand it from a seed that
   the server drew before (`bfv`). A client that chose pk1 = 0 or 1 would read a W + small
-  noise, and divide by a: no test of pk1 finds all the keys that do this.
+  noise, for an a that it knows: no test of pk1 finds all the keys that do this.
 - The client sees no other equation in u. There is one in c0, pk0 u + e0, and v hides it, except
   in the last layer, whose sum of both shares the client is to have. A client that follows the
   protocol gets the logits with it. One that sends another pk0 gets log2(t) bits of pk0 u at each

@@ -238,7 +238,7 @@ def test_the_noise_is_within_the_bound_of_the_moduli(context, secret, public, la
   upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
   layout = weights.layout
   tile = context.load(upload[messages.BYTES :], layout.tiles * layout.inputs)[: layout.inputs]
-  totals = public.combine(tile, weights.multipliers, weights.offset)
+  totals = public.combine(tile, weights.multipliers, SystemRandomness(), weights.offset)
   packed = layout.pack_kernel(kernel, range(layout.outputs))
   for total, polynomials in zip(totals, packed):
     norm = math.sqrt((polynomials.astype(float) ** 2).sum())

@@ -74,7 +74,7 @@ def test_only_the_fresh_zero_keeps_the_kernel_from_the_client(
   assert (layout.inputs, layout.outputs) == (1, 1)
   if not defended:
     nothing = np.zeros((2, context.moduli.size, context.degree), np.uint64)
-    monkeypatch.setattr(public, 'fresh_zero', lambda: context.ciphertext(nothing, ntt=False))
+    monkeypatch.setattr(public, 'fresh_zero', lambda _: context.ciphertext(nothing, ntt=False))
   upload, message, _, _ = run(secret, public, layer, kernel)
   found = recover_kernel(context, upload, message)
   (packed,) = layout.pack_kernel(kernel, range(1))
@@ -87,7 +87,7 @@ def test_only_the_fresh_zero_keeps_the_kernel_from_the_client(
 
 def degenerate_keys(context):
   """First halves pk0 that a client might choose instead of its own, by name."""
-  shape = context.moduli.size + 1, context.degree
+  shape = context.moduli.size, context.degree
   assert context.second_half.shape == shape
   sparse = np.zeros(shape, np.uint64)
   sparse[:, 0] = 1
@@ -98,7 +98,7 @@ def degenerate_keys(context):
     'one': np.ones(shape, np.uint64),
     'sparse': sparse,
     'small': small,
-    'largest': np.broadcast_to(context.key_moduli[:, None] - np.uint64(1), shape),
+    'largest': np.broadcast_to(context.moduli[:, None] - np.uint64(1), shape),
     'second half': context.second_half,
     'of another session': bfv.SecretKey(other).public_key(),
   }
@@ -111,20 +111,23 @@ def test_no_key_that_the_client_sends_opens_the_kernel(context, name):
   """The attack of the next test, which also chooses where it can: pk0, the half that it sends."""
   key = degenerate_keys(context)[name]
   if not isinstance(key, bytes):
-    key = residues.pack(key, context.key_moduli)
-  assert chosen_key_attack(bfv.PublicKey(context, key)) < 1e-3
+    key = residues.pack(key, context.moduli)
+  assert chosen_key_attack(bfv.PublicKey(context, key)) > 0.49
 
 
-@pytest.mark.parametrize('second', [0, 1])
+@pytest.mark.parametrize('second', [1, 2])
 def test_a_second_half_of_the_client_would_open_the_kernel(monkeypatch, second):
   context = bfv.Context(dataclasses.replace(bfv.ring_parameters(BITS), dropped=0))
   monkeypatch.setattr(context, 'second_half', np.full_like(context.second_half, second))
-  key = residues.pack(np.zeros_like(context.second_half), context.key_moduli)
-  assert chosen_key_attack(bfv.PublicKey(context, key)) > 0.999
+  key = residues.pack(np.zeros_like(context.second_half), context.moduli)
+  assert chosen_key_attack(bfv.PublicKey(context, key)) < 1e-6
 
 
 def chosen_key_attack(public):
-  """What part of a packed kernel the client finds in c1 when it sent the key `public`."""
+  """How far c1 is from a W for a client that sent the key `public`, in units of q_0.
+
+  The largest distance modulo the first prime q_0. Where it is small, nothing but noise hides W.
+  """
   context, layer = public.context, Layer(8, 8, 2, 3, 3)
   kernel = draw_kernel(layer)
   layout = encrypted_convolution.layout_of(context, layer)
@@ -136,16 +139,24 @@ def chosen_key_attack(public):
     secret, layer, randomness.ring(BITS, layer.input_shape), randomness, b'tag'
   )
   message, _ = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
+  data = message[messages.BYTES + residues.SEED_BYTES :]
+  c1 = residues.unpack_high(data, context.moduli, (context.degree,), 0)
   (packed,) = layout.pack_kernel(kernel, range(1))
-  return (recover_kernel(context, upload, message) == packed[0]).mean()
+  a = context.load(upload[messages.BYTES :], 1)[0]
+  w = np.where(packed[0] < 0, packed[0] + 2**BITS, packed[0]).astype(np.uint64)
+  context.evaluator.multiply_plain_inplace(a, context.multiplier(w))
+  context.evaluator.transform_from_ntt_inplace(a)
+  distance = residues.subtract(c1, context.polynomials(a)[1], context.moduli)[0]
+  q = context.moduli[0]
+  return float(np.minimum(distance, q - distance).max() / q)
 
 
 def test_every_reply_adds_zeros_of_its_own(context, secret, public, monkeypatch):
   layer = Layer(70, 66, 2, 3, 3)
   zeros, fresh_zero = [], public.fresh_zero
 
-  def record():
-    zeros.append(fresh_zero())
+  def record(randomness):
+    zeros.append(fresh_zero(randomness))
     return zeros[-1]
 
   monkeypatch.setattr(public, 'fresh_zero', record)
@@ -180,7 +191,7 @@ def test_without_seed_and_fresh_zero_the_share_is_the_result(
   kernel = np.zeros(layer.kernel_shape, np.int64)
   nothing = np.zeros((2, context.moduli.size, context.degree), np.uint64)
   nothing[1, :, 0] = 1  # SEAL refuses all zeros
-  monkeypatch.setattr(public, 'fresh_zero', lambda: context.ciphertext(nothing, ntt=False))
+  monkeypatch.setattr(public, 'fresh_zero', lambda _: context.ciphertext(nothing, ntt=False))
   if not masked:
     monkeypatch.setattr(replies, '_drawn', no_first_half)
   _, _, c, u = run(secret, public, layer, kernel)
@@ -233,7 +244,7 @@ def test_shares_add_to_the_plaintext_at_the_places(context, secret, public):
   one = np.zeros(context.degree, np.uint64)
   one[0] = 1
   encrypted = context.load(secret.encrypt(values, randomness), 1)
-  totals = public.combine(encrypted, [[context.multiplier(one)] * 2])
+  totals = public.combine(encrypted, [[context.multiplier(one)] * 2], SystemRandomness())
   places = np.array([5, 0, 4095, 4096, 8191])
   message, mask = replies.mask(context, totals, places, randomness)
   assert len(message) == replies.size(context, 2)

@@ -9,7 +9,7 @@ import pytest
 
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
-from safenet_jax.crypto.homomorphic import bfv, residues
+from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.party import ClientParty
@@ -195,22 +195,9 @@ def test_no_coefficient_is_in_anything_that_the_client_has(mode):
 
 
 def prepared(model, mode):
-  """What a client prepares with fixed coins of both parties, and of SEAL."""
-  zeros = {}
-
-  def fresh_zero(public):
-    """The same for all replies of a kind."""
-    context, kind = public.context, public.context.parameters
-    if kind not in zeros:
-      coins = InsecureSeededRandomness(3)
-      zeros[kind] = np.stack(
-        [residues.uniform(coins, context.moduli, (context.degree,)) for _ in range(2)]
-      )
-    return context.ciphertext(zeros[kind], ntt=False)
-
+  """What a client prepares with fixed coins of both parties, and keys that SEAL draws once."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(bfv, 'SecretKey', _secret_key)
-    patch.setattr(bfv.PublicKey, 'fresh_zero', fresh_zero)
     found = views.run(
       model,
       None,
