@@ -7,6 +7,8 @@ import ssl
 import threading
 from typing import Any
 
+import threadpoolctl
+
 from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point.model import FixedPointModel
@@ -94,6 +96,8 @@ class Server:
   Sessions are isolated: each has its own thread, keys and ledger. What a client does
   wrong ends only its own session. A prepared inference is used once. It outlives the
   connection it was made in, if the client has a directory to keep its own side.
+
+  While a server is open, numpy's matrix products in its process run in one thread.
   """
 
   def __init__(
@@ -156,6 +160,9 @@ class Server:
     self._accounts, self._policy = accounts, policy or Policy()
     self._store = ServerStore(accounts, options.keep_seconds, alone=not shared_port)
     self._options, self._on_record = options, on_record
+    # Threads of BLAS wait for each other by spinning. On cores that others use too, such waits
+    # made an online phase of 0.05 s last for seconds.
+    self._one_thread = threadpoolctl.threadpool_limits(1, user_api='blas')
     try:
       self._listener = Listener(
         host,
@@ -171,6 +178,7 @@ class Server:
       )
     except BaseException:
       self._linear.close()
+      self._one_thread.restore_original_limits()
       raise
     self._closed = threading.Event()
 
@@ -205,6 +213,7 @@ class Server:
     self._closed.set()
     drained = self._listener.close(drain_seconds)
     self._linear.close()
+    self._one_thread.restore_original_limits()
     return drained
 
   def __enter__(self) -> 'Server':

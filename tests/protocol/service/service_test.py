@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi.material import ServerMaterial
@@ -71,6 +72,17 @@ def test_predictions_are_those_of_the_model(server, files, model):
     assert client.prepared == server.prepared == 0
     record = client.ledger.record()
   assert set(record['phases']) >= {'handshake', 'setup', 'offline', 'online'}
+
+
+def test_products_take_one_thread_while_a_server_is_open(files, model):
+  def threads():
+    return {library['num_threads'] for library in threadpoolctl.threadpool_info()}
+
+  with threadpoolctl.threadpool_limits(2, user_api='blas'):
+    before = threads()
+    with serve(model, files):
+      assert threads() == {1}
+    assert threads() == before == {2}
 
 
 def test_gazelle_is_served_as_delphi_is(files, model):
