@@ -39,8 +39,9 @@ from experiments.benchmarks import inference, Row
 from safenet_jax.approximation import plans
 from safenet_jax.console import process_memory
 from safenet_jax.models import architectures
+from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.protocol.layers.structure import Structure
-from safenet_jax.protocol.service import bundle, commands, handshake, sessions
+from safenet_jax.protocol.service import bundle, commands, handshake
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport import channel as channels
@@ -148,9 +149,9 @@ def _process(target: Callable[..., None], *arguments) -> Iterator[tuple[Any, Any
 def _serve(pipe, path: str, files: tls.CertificateFiles) -> None:
   """The server's process, with room for so many preparations of logits."""
   model = bundle.load(path)
-  material = sessions.MODES[sessions.DEFAULT].server_material
+  material = DELPHI.server_material
   room = _ROOM * material.size(Structure.of(model.public), 'logits')
-  options = servers.ServerOptions(outputs=('logits',), memory_bytes=room)
+  options = servers.ServerOptions(mode=DELPHI.name, outputs=('logits',), memory_bytes=room)
   context = tls.server_context(*files)
   with servers.Server(model, context=context, options=options) as server:
     pipe.send((server.address[1], model.public.input_shape))

@@ -38,6 +38,7 @@ from safenet_jax.fixed_point import quantize
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions
@@ -70,10 +71,10 @@ def rows() -> Iterator[Row]:
   cases = [
     (mode, name)
     for mode in sessions.MODES
-    for name in (PLANS if mode == sessions.DEFAULT else list(PLANS)[:2])
+    for name in (PLANS if mode == DELPHI.name else list(PLANS)[:2])
   ]
   for mode, name in cases[1:2] if quick else cases:
-    at = f'{NETWORK}/{"" if mode == sessions.DEFAULT else f"{mode}_"}{name}'
+    at = f'{NETWORK}/{"" if mode == DELPHI.name else f"{mode}_"}{name}'
     what = f'{NETWORK} at width {width:g}, {name}, {mode}'
     for link, record in measure(mode, name, width, counts):
       setting = f'{what}, mean of {record["images"]} images, {link}, TLS'

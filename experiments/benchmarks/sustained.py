@@ -30,7 +30,7 @@ from experiments import benchmarks
 from experiments.benchmarks import inference, Row
 from experiments.lib import load_test
 from safenet_jax.console import process_memory
-from safenet_jax.protocol.service import sessions
+from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.transport import tls
 
 PLAN = 'channel_80'
@@ -51,7 +51,7 @@ def _rows(processes: int, clients: int, quick: bool) -> Iterator[Row]:
   requests = load_test.REQUESTS.value or (4 if quick else _REQUESTS)
   resident: list[int] = []
   images = min(_IMAGES, requests)
-  with inference.serving(sessions.DEFAULT, PLAN, width, images, processes=processes) as server:
+  with inference.serving(DELPHI.name, PLAN, width, images, processes=processes) as server:
     ids = server.processes
 
     def measure(number: int) -> None:

@@ -21,6 +21,7 @@ from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.delphi import costs, keys, message_walk
+from safenet_jax.protocol.delphi.mode import DELPHI
 from safenet_jax.protocol.estimate import peak_memory, unit_costs
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import bundle, sessions
@@ -71,20 +72,20 @@ def rows() -> Iterator[Row]:
   for name, value in unit_costs.fit(operations, seconds).items():
     yield Row('units', f'{UNIT}{name}', setting, value, 'CPU s')
   # Memory of one inference alone: allocators keep some of what earlier sessions used.
-  held, size = measure(model, sessions.DEFAULT, 1), _context_size()
+  held, size = measure(model, DELPHI.name, 1), _context_size()
   process = min(held.process.values())
   yield Row('units', f'{MEMORY}process', 'after importing a party', process, 'bytes')
   yield Row('units', f'{MEMORY}context', 'of homomorphic encryption', size, 'bytes')
   # What is left of the peaks once everything else is counted.
   known = {'process': process, 'context': size, 'client': 0, 'server': 0}
-  default = sessions.MODES[sessions.DEFAULT]
+  default = DELPHI
   for party, least in peak_memory.peaks(structure, contexts, default, known).items():
     rest = max(0, held.peaks[party] - least)
     yield Row('units', f'{MEMORY}{party}', f'what the {party} works in', rest, 'bytes')
   # Peaks of other plans, only to compare with.
   for name, ratio, degree in () if quick else PEAKS:
     other = untrained.model(net, plans.from_twentieths([ratio] * 7, [degree] * 7))
-    found = measure(other, sessions.DEFAULT, 1)
+    found = measure(other, DELPHI.name, 1)
     for party, peak in found.peaks.items():
       yield Row('units', f'peak/{name}/{party}', 'cnn7, one inference', peak, 'bytes')
 
