@@ -7,7 +7,7 @@ import pytest
 
 from safenet_jax.console import main
 from safenet_jax.protocol.estimate import choice
-from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
+from safenet_jax.protocol.layers.structure import OUTPUTS
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions
 from tests.support import models
@@ -19,10 +19,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 2), dtype=np.uint8)
 def server():
   """One that has room for two preparations; all five at once would not fit."""
   model = models.calibrated()
-  size = max(
-    sessions.MODES['delphi'].server_material.size(Structure.of(model.public), output)
-    for output in OUTPUTS
-  )
+  mode = sessions.MODES[sessions.DEFAULT]
+  structure = mode.structure(model.public)
+  size = max(mode.server_material.size(structure, output) for output in OUTPUTS)
   options = servers.ServerOptions(sessions=1, memory_bytes=2 * size)
   with servers.Server(model, context=None, options=options) as found:
     yield found
@@ -47,8 +46,8 @@ def test_images_are_inferred_batch_by_batch(server, tmp_path, capsys):
   assert 'MB up' in printed.err and 'MB down' in printed.err
   record = json.loads(out.read_text())
   assert record['images'] == 5 and record['truncation_failure'] == model.public.truncation_failure
-  # Three batches of two activation layers.
-  assert record['phases']['online']['rounds'] == 3 * 3
+  # Three batches of two activation layers, in the mode `ot` two round trips each.
+  assert record['phases']['online']['rounds'] == 3 * (2 * 2 + 1)
   assert record['memory']['peak'] >= record['memory']['resident'] > 0
 
 

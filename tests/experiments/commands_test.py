@@ -106,8 +106,8 @@ def test_a_run_is_served_to_a_client_without_weights(workdir, tmp_path):
   assert log.count('event=session_end') == 2 and 'event=closed drained=True' in log
   ledger = json.loads((tmp_path / 'ledger.json').read_text())
   assert ledger['images'] == 3 and set(ledger['phases']) >= {'setup', 'offline', 'online'}
-  # Two batches.
-  assert ledger['phases']['online']['rounds'] == 2 * 8
+  # Two batches of seven activation layers, each with two round trips but where all is replaced.
+  assert ledger['phases']['online']['rounds'] == 2 * 15
 
 
 def test_a_simulation_leaves_a_ledger_of_its_own(workdir):

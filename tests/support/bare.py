@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from safenet_jax.crypto.homomorphic import replies
+from safenet_jax.crypto.homomorphic import bfv, replies
+from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.layers import share_walks
 
 
@@ -19,6 +20,9 @@ def replies_without_masks(patch):
   def bare_drawn(context, seed, places):
     return first_halves[seed] if seed in first_halves else drawn(context, seed, places)
 
+  # Of a source of zeros u is zero, and SEAL refuses what hides nothing.
+  zero, coins = bfv.PublicKey.fresh_zero, SystemRandomness()
+  patch.setattr(bfv.PublicKey, 'fresh_zero', lambda public, unused: zero(public, coins))
   patch.setattr(replies, 'mask', bare_mask)
   patch.setattr(replies, '_drawn', bare_drawn)
 

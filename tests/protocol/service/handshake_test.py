@@ -32,7 +32,7 @@ def told(found):
 
 def test_the_client_learns_what_is_served():
   ours, mode = shake()
-  assert told(ours) == (SERVED, b'', 0.0) and mode == 'delphi'
+  assert told(ours) == (SERVED, b'', 0.0) and mode == sessions.DEFAULT
 
 
 OFFERED = description.describe(models.model(), randomness.InsecureSeededRandomness(0), 'auto')
@@ -164,7 +164,7 @@ def test_the_server_answers_every_claim(hello):
       lambda: handshake.client(client, None, hello),
       lambda: handshake.server(server, SERVED, claim),
     )
-  assert theirs == 'delphi' and heard == [hello]
+  assert theirs == sessions.DEFAULT and heard == [hello]
   assert told(ours) == (SERVED, bytes([2, 1][: len(hello.claims)]), 0.0)
 
 

@@ -146,7 +146,8 @@ BEFORE_AN_ANSWER = mortals.before('client', MESSAGES['delphi'] - 4)
 
 def test_without_marked_files_the_server_still_grants_nothing_twice(journal, tmp_path, monkeypatch):
   monkeypatch.setattr(preparation_files.os, 'rename', shutil.copy)
-  with servers.Server(models.smallest(), context=None) as server:
+  options = servers.ServerOptions(mode='delphi')
+  with servers.Server(models.smallest(), context=None, options=options) as server:
     error = end_of(server, tmp_path / 'prepared', BEFORE_AN_ANSWER)
     assert 'receive activation' in str(error)
     assert end_of(server, tmp_path / 'prepared', mortals.alive, prepare=0) is None

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from safenet_jax.protocol.delphi import server_offline
-from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import commands, handshake, sessions
 from safenet_jax.protocol.service import server as servers
@@ -23,7 +22,8 @@ from tests.support import certificates, models
 
 MODEL = models.model()
 IMAGE = np.zeros((1, *MODEL.public.input_shape), np.uint8)
-SIZE = sessions.MODES['delphi'].server_material.size(Structure.of(MODEL.public), 'logits')
+MODE = sessions.MODES[sessions.DEFAULT]
+SIZE = MODE.server_material.size(MODE.structure(MODEL.public), 'logits')
 ME, STRANGER = '127.0.0.1', '127.0.0.2'
 
 
