@@ -52,6 +52,7 @@ def fit(
   epochs: int,
   warmup_epochs: float = 0.0,
   anneal_epochs: float = 0.0,
+  keep_best: bool = False,
   progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> Member:
   """Trains for `epochs` epochs on a cosine schedule, then recalibrates batch norm.
@@ -69,6 +70,8 @@ def fit(
     epochs: passes over the training set, 0 or more.
     warmup_epochs: linear warm-up before the cosine decay to zero.
     anneal_epochs: epochs over which replaced channels go from ReLU to the polynomial.
+    keep_best: return the epoch with the highest validation accuracy instead of the last one; of
+      equal ones the later. Its checkpoint is under `<phase>_best`.
     progress: called as (steps done, steps in all, last metrics) after a chunk of
       steps. From the second chunk on, when nothing is compiled any more, the
       metrics have its images/s. The log has no times, so that a resumed run
@@ -99,6 +102,7 @@ def fit(
   checkpoints = workdir.checkpoints(phase)
   found = checkpoints.restore({'member': member})
   done, member = (found[0], found[1]['member']) if found else (0, member)
+  best = _Best(workdir, phase, member, done) if keep_best else None
   # Donated below, and a restored array may still belong to the caller.
   member = jax.tree.map(jnp.copy, member)
   workdir.rewind(phase, done + 1 if found else 0)
@@ -137,9 +141,6 @@ def fit(
       if progress:
         progress(int(steps[-1]) + 1, total, metrics | speed)
     finished, accuracy = _finish(jax.random.fold_in(epoch_key, epoch_steps), member, task)
-    if epoch + 1 == epochs:
-      member = members.averaged(finished)
-    member = member.replace(accuracy=accuracy)
     metrics = {
       'loss': float(np.concatenate(losses).mean()),
       'validation_accuracy': float(accuracy),
@@ -147,6 +148,10 @@ def fit(
     }
     if not math.isfinite(metrics['loss']):
       raise FloatingPointError(f'{phase}: the loss is {metrics["loss"]} in epoch {epoch}')
+    finished = members.averaged(finished).replace(accuracy=accuracy)
+    if best:
+      finished = best.offer(int(steps[-1]) + 1, finished)
+    member = finished if epoch + 1 == epochs else member.replace(accuracy=accuracy)
     workdir.log(phase, int(steps[-1]) + 1, epoch=epoch + 1, **metrics)
     checkpoints.save(int(steps[-1]) + 1, {'member': member})
     if progress:
@@ -157,4 +162,29 @@ def fit(
     workdir.log(phase, 0, epoch=0, validation_accuracy=float(accuracy))
     checkpoints.save(0, {'member': member})
   checkpoints.close()
+  if best:
+    best.close()
   return member
+
+
+class _Best:
+  """The member with the highest accuracy so far, on the disk before its epoch is done."""
+
+  def __init__(self, workdir: Workdir, phase: str, like: Member, done: int):
+    """Takes up what epochs until step `done` left, shaped `like` the given member."""
+    self._checkpoints = workdir.checkpoints(f'{phase}_best')
+    found = self._checkpoints.restore({'member': like}) if done else None
+    self._member: Member | None = found[1]['member'] if found else None
+
+  def offer(self, step: int, member: Member) -> Member:
+    """The best one, the member of this step among them; a repeated epoch's is the same."""
+    if self._member is not None and member.accuracy < self._member.accuracy:
+      return self._member
+    # Arrays that recalibration leaves as they are belong to the next step, which reuses them.
+    self._member = jax.tree.map(jnp.copy, member)
+    if self._checkpoints.step < step:
+      self._checkpoints.save(step, {'member': self._member})
+    return self._member
+
+  def close(self) -> None:
+    self._checkpoints.close()

@@ -433,10 +433,7 @@ def tune(
   phase: str = 'finetune',
   progress: Progress | None = None,
 ) -> Member:
-  """Trains a member on from its weights, its optimiser started anew.
-
-  The arguments are those of `fit.fit`.
-  """
+  """`fit.fit` from a member's weights, its optimiser anew; the best epoch is kept."""
   return fit.fit(
     key,
     members.restart(member, learning_rate, task.network, task.training),
@@ -446,5 +443,6 @@ def tune(
     epochs=epochs,
     warmup_epochs=warmup_epochs,
     anneal_epochs=anneal_epochs,
+    keep_best=True,
     progress=progress,
   )

@@ -280,6 +280,41 @@ def test_an_interrupted_fit_ends_like_an_uninterrupted_one(tmp_path, ema):
       np.testing.assert_array_equal(ours, theirs)
 
 
+def test_the_best_epoch_is_kept_over_an_interruption(tmp_path, monkeypatch):
+  task, first = small_search.task()
+  scores, seen = iter([0.1, 0.9, 0.4, 0.9, 0.2]), []
+  finish = fit._finish
+
+  def scored(key, member, task):
+    finished, _ = finish(key, member, task)
+    seen.append(jax.tree.map(np.array, finished.params))
+    return finished, jnp.float32(next(scores))
+
+  monkeypatch.setattr(fit, '_finish', scored)
+
+  def stop(done, total, metrics):
+    del total
+    if done == 18 and 'validation_accuracy' in metrics:
+      raise KeyboardInterrupt
+
+  def run(epochs, **options):
+    place = Workdir(tmp_path)
+    key = jax.random.key(0)
+    return fit.fit(
+      key, first, task, place, phase='finetune', epochs=epochs, keep_best=True, **options
+    )
+
+  with pytest.raises(KeyboardInterrupt):
+    run(5, progress=stop)
+  kept = run(5)
+  assert float(kept.accuracy) == np.float32(0.9) and len(seen) == 5
+  # Of two equal ones the later.
+  for ours, theirs in zip(jax.tree.leaves(kept.params), jax.tree.leaves(seen[3])):
+    np.testing.assert_array_equal(ours, theirs)
+  for again, once in zip(jax.tree.leaves(run(5)), jax.tree.leaves(kept)):
+    np.testing.assert_array_equal(again, once)
+
+
 def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
   task, first = small_search.task()
   poisoned = first.replace(params=jax.tree.map(lambda a: a * jnp.nan, first.params))
