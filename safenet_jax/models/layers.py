@@ -26,17 +26,34 @@ def _check(record: Any, *names: str) -> None:
       )
 
 
+# Rows or columns that are added before and behind each axis: ((top, bottom), (left, right)).
+Padding = tuple[tuple[int, int], tuple[int, int]]
+NO_PADDING: Padding = ((0, 0), (0, 0))
+
+
 @dataclasses.dataclass(frozen=True)
 class Conv:
-  """Convolution to ceil(H/s) x ceil(W/s) for stride s; without batch_norm it has a bias.
+  """Convolution; without batch_norm it has a bias.
 
-  Each axis is padded with (kernel - 1) // 2 zeros before it and kernel // 2 behind it.
+  features: O, output channels.
+  kernel: its side k.
+  stride: of both axes.
+  groups: the input's and output's channels are cut into so many groups of neighbours, and each
+    group of outputs reads its own group of inputs. As many as input channels is depthwise.
+  dilation: distance of two neighbouring taps of the kernel, whose span is (k - 1) dilation + 1.
+  padding: zeros around the map. None adds (span - 1) // 2 before each axis and span // 2
+    behind it, so that the output has ceil(H / stride) rows.
+  epsilon: of the batch norm.
   """
 
   features: int
   kernel: int = 3
   stride: int = 1
   batch_norm: bool = True
+  groups: int = 1
+  dilation: int = 1
+  padding: Padding | None = None
+  epsilon: float = 1e-5
 
   def __post_init__(self):
     _check(self, 'features', 'kernel', 'stride')
@@ -48,21 +65,45 @@ class Dense:
 
   features: int
   batch_norm: bool = False
+  epsilon: float = 1e-5
 
   def __post_init__(self):
     _check(self, 'features')
 
 
 @dataclasses.dataclass(frozen=True)
+class BatchNorm:
+  """Batch norm that no convolution stands before, as in pre-activation networks."""
+
+  epsilon: float = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
 class Activation:
-  """ReLU, or per channel the polynomial that a plan puts in its place."""
+  """ReLU, or per channel the polynomial that a plan puts in its place.
+
+  limit: largest value; 6 is ReLU6. None is no limit.
+  slope: below zero; 0 is ReLU, others are leaky ReLUs. It is public, as all of a record is.
+  """
+
+  limit: float | None = None
+  slope: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class AveragePool:
-  """Mean over non-overlapping windows; None is one window over a square map."""
+  """Mean over windows.
+
+  window: its side; None is one window over the whole map.
+  stride: of the windows; None is the window.
+  padding: zeros around the map.
+  count_padding: whether a mean counts the zeros of the padding as values.
+  """
 
   window: int | None = 2
+  stride: int | None = None
+  padding: Padding = NO_PADDING
+  count_padding: bool = True
 
   def __post_init__(self):
     if self.window is not None:
@@ -71,9 +112,16 @@ class AveragePool:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-  """Maximum over non-overlapping windows; `window` must divide the map."""
+  """Maximum over windows; padding never is the maximum.
+
+  window: its side.
+  stride: of the windows; None is the window.
+  padding: rows and columns around the map.
+  """
 
   window: int = 2
+  stride: int | None = None
+  padding: Padding = NO_PADDING
 
   def __post_init__(self):
     _check(self, 'window')
@@ -113,6 +161,16 @@ class Residual:
 
 
 @dataclasses.dataclass(frozen=True)
+class Concat:
+  """Turns x into the channels of all branches, side by side; an empty branch is x itself."""
+
+  branches: tuple[tuple['Layer', ...], ...]
+
+  def __post_init__(self):
+    object.__setattr__(self, 'branches', tuple(sequence(branch) for branch in self.branches))
+
+
+@dataclasses.dataclass(frozen=True)
 class Gather:
   """Picks channels; only the models that are served have this record.
 
@@ -139,17 +197,30 @@ def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
 
 
 Pool = AveragePool | MaxPool
-Layer = Conv | Dense | Activation | Pool | Flatten | PadShortcut | Residual | Gather
+Layer = (
+  Conv
+  | Dense
+  | BatchNorm
+  | Activation
+  | Pool
+  | Flatten
+  | PadShortcut
+  | Residual
+  | Concat
+  | Gather
+)
 
 _KINDS = {
   Conv: 'conv',
   Dense: 'dense',
+  BatchNorm: 'batch_norm',
   Activation: 'activation',
   AveragePool: 'average_pool',
   MaxPool: 'max_pool',
   Flatten: 'flatten',
   PadShortcut: 'pad_shortcut',
   Residual: 'add',
+  Concat: 'concat',
   Gather: 'gather',
 }
 
@@ -160,9 +231,9 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
   Args:
     layers: the records, in order.
     operations: an object with a method per kind of record: conv, dense,
-      activation, average_pool, max_pool, flatten and pad_shortcut, each called
+      batch_norm, activation, average_pool, max_pool, flatten and pad_shortcut, each called
       as `method(name, layer, value)` and returning the next value, and
-      `add(branch, shortcut)`. Names count the records of each kind in walking order, a
+      `add(branch, shortcut)` and `concat(values)`. Names count the records of each kind in walking order, a
       branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
     value: whatever the operations understand, such as an image, a shape or two shares.
 
@@ -186,6 +257,9 @@ def _walk(layers: tuple[Layer, ...], operations: Any, value: Any, counts: collec
     if isinstance(layer, Residual):
       branch = _walk(layer.branch, operations, value, counts)
       value = method(branch, _walk(layer.shortcut, operations, value, counts))
+      continue
+    if isinstance(layer, Concat):
+      value = method([_walk(branch, operations, value, counts) for branch in layer.branches])
       continue
     value = method(f'{kind}{counts[kind]}', layer, value)
     counts[kind] += 1
