@@ -14,6 +14,7 @@ from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.protocol.estimate import activation_costs, links, unit_costs
 from safenet_jax.search import fit, members, phases, score
 from safenet_jax.search.members import Member, Task, Training
+from safenet_jax.search import teacher as teachers
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
 
@@ -102,7 +103,7 @@ def teacher(config, images: data.Dataset, options: Training, own=None) -> Teache
         'trained network'
       )
     net, first = own
-    return phases.own_teacher(net, members.variables(first), images, options)
+    return teachers.own(net, members.variables(first), images, options)
   net = architectures.build(
     settings.network, classes=images.classes, input_shape=images.train.images.shape[1:]
   )

@@ -25,7 +25,18 @@ _GATED = 'use a network without attention or squeeze-and-excitation'
 # What could be done instead of an operator that is not taken.
 INSTEAD = {
   **dict.fromkeys(
-    ('Sigmoid', 'Tanh', 'HardSwish', 'HardSigmoid', 'Gelu', 'Erf', 'Elu', 'Selu', 'Softplus', 'Mish'),
+    (
+      'Sigmoid',
+      'Tanh',
+      'HardSwish',
+      'HardSigmoid',
+      'Gelu',
+      'Erf',
+      'Elu',
+      'Selu',
+      'Softplus',
+      'Mish',
+    ),
     _SMOOTH,
   ),
   **dict.fromkeys(('Softmax', 'LogSoftmax', 'Einsum'), _GATED),
@@ -61,7 +72,9 @@ def take(node: Node, place: int, steps: Steps, inputs: list[Input], last: bool) 
     Refused: it is not taken.
   """
   if node.operator not in TAKEN:
-    instead = INSTEAD.get(node.operator, 'leave it out, or build it of those that docs/onnx.md lists')
+    instead = INSTEAD.get(
+      node.operator, 'leave it out, or build it of those that docs/onnx.md lists'
+    )
     raise Refused(f'the operator is not taken; {instead}')
   function = TAKEN[node.operator]
   first = inputs[0] if inputs else None
@@ -307,7 +320,12 @@ def _pool(at: _At, x: Input, record: type, **options) -> Value:
   if padding == records.NO_PADDING:
     options = {}
   return at.layer(
-    x, record, window=window, stride=None if stride == window else stride, padding=padding, **options
+    x,
+    record,
+    window=window,
+    stride=None if stride == window else stride,
+    padding=padding,
+    **options,
   )
 
 
@@ -327,9 +345,7 @@ def _max_pool(at: _At, x: Input) -> Value:
 
 
 def _average_pool(at: _At, x: Input) -> Value:
-  return _pool(
-    at, x, records.AveragePool, count_padding=bool(at.integer('count_include_pad', 0))
-  )
+  return _pool(at, x, records.AveragePool, count_padding=bool(at.integer('count_include_pad', 0)))
 
 
 def _global_average(at: _At, x: Input) -> Value:

@@ -46,9 +46,7 @@ class Reading(NamedTuple):
   refusals: tuple[str, ...]
 
 
-def from_onnx(
-  path: str | os.PathLike[str], *, size: tuple[int, int] | None = None
-) -> Imported:
+def from_onnx(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> Imported:
   """The network and the weights in an ONNX file.
 
   A softmax at the end is left out, which changes no class; a warning says so.
@@ -209,8 +207,7 @@ def _image(graph: file.Graph, size: tuple[int, int] | None) -> Value:
   # Networks of TensorFlow take [N, H, W, C], and transpose it first.
   readers = [node for node in graph.nodes if graph.input in node.inputs]
   last = all(
-    node.operator == 'Transpose' and node.attributes.get('perm') == (0, 3, 1, 2)
-    for node in readers
+    node.operator == 'Transpose' and node.attributes.get('perm') == (0, 3, 1, 2) for node in readers
   )
   axes = 'nhwc' if readers and last else 'nchw'
   sides = dict(zip(axes, graph.shape))

@@ -161,9 +161,12 @@ def settled(member: Member, task: Task) -> tuple[Member, tuple[jax.Array, ...]]:
   return Member(**plain), gates_.ranks(member.gates)
 
 
-def untrained(key: jax.Array, learning_rate: float, network: Network, training: Training) -> Member:
-  """The all-ReLU member with random weights."""
-  return all_relu(jax.jit(network.init)(key), learning_rate, network, training)
+def untrained(
+  key: jax.Array, learning_rate: float, network: Network, training: Training, given=None
+) -> Member:
+  """The all-ReLU member with the weights that are given, else with random ones."""
+  variables = jax.jit(network.init)(key) if given is None else given
+  return all_relu(variables, learning_rate, network, training)
 
 
 def all_relu(variables, learning_rate: float, network: Network, training: Training) -> Member:
