@@ -49,6 +49,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ) from None
 
 
+def load(network: Network, path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Variables of a network from an .npz file, in the names of this module or of a PyTorch ResNet.
+
+  OSError and ValueError as of `read` and `load_variables`.
+  """
+  arrays = read(path)
+  torch = any(name.endswith('running_mean') for name in arrays)
+  return load_variables(network, convert_torch_resnet(arrays) if torch else arrays)
+
+
 def load_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any]:
   """Variables of a network from arrays by name, such as an opened .npz.
 

@@ -4,6 +4,7 @@ The file may be anybody's. Its size and that of its data are bounded, every tens
 before it is read, and names are shortened before they are printed.
 """
 
+import hashlib
 import math
 import os
 import pathlib
@@ -87,6 +88,15 @@ def read(path: str | os.PathLike[str]) -> Graph:
       input and one output; or the package onnx is not installed.
   """
   path = pathlib.Path(path)
+  _, model = _load(path)
+  try:
+    return _graph(model, path.parent)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
+
+
+def _load(path: pathlib.Path) -> tuple[bytes, Any]:
+  """The bytes of a file, and the message that they are."""
   try:
     import onnx
   except ModuleNotFoundError:
@@ -101,10 +111,22 @@ def read(path: str | os.PathLike[str]) -> Graph:
     raise ValueError(f'{path} is damaged or of another kind, want an ONNX file') from None
   if not model.graph.node:
     raise ValueError(f'{path} holds no network, want an ONNX file with nodes')
-  try:
-    return _graph(model, path.parent)
-  except ValueError as error:
-    raise ValueError(f'{path}: {error}') from None
+  return content, model
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+  """SHA-256 of an ONNX file and of the files beside it that hold its weights, in hexadecimal.
+
+  OSError and ValueError as of `read`, which has to have taken the file.
+  """
+  path = pathlib.Path(path)
+  content, model = _load(path)
+  found = hashlib.sha256(content)
+  entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+  for name in sorted({entry.value for entry in entries if entry.key == 'location'}):
+    with open(_beside(path.parent, name), 'rb') as file:
+      found.update(hashlib.file_digest(file, 'sha256').digest())
+  return found.hexdigest()
 
 
 def _graph(model, folder: pathlib.Path) -> Graph:
@@ -164,6 +186,17 @@ def _attribute(proto, tensors: '_Tensors') -> Any:
   return None
 
 
+def _beside(folder: pathlib.Path, location: str) -> pathlib.Path:
+  """A file of weights; ValueError for one that is not in the folder of the ONNX file."""
+  path = folder / location
+  # No other file of this machine is read for whoever wrote this one.
+  if not location or '\0' in location or not path.resolve().is_relative_to(folder.resolve()):
+    raise ValueError(f"weights in '{short(location)}', want a file beside this one")
+  if not path.is_file():
+    raise ValueError(f"weights in '{short(location)}', which is not there")
+  return path
+
+
 class _Tensors:
   """Reads tensors of a file whose other files are in `folder`."""
 
@@ -192,12 +225,7 @@ class _Tensors:
 
     entries = {entry.key: entry.value for entry in proto.external_data}
     location = entries.get('location', '')
-    path, folder = self.folder / location, self.folder.resolve()
-    # No other file of this machine is read for whoever wrote this one.
-    if not location or '\0' in location or not path.resolve().is_relative_to(folder):
-      raise ValueError(f"tensor '{name}' is in '{short(location)}', want a file beside this one")
-    if not path.is_file():
-      raise ValueError(f"tensor '{name}' is in {short(location)}, which is not there")
+    path = _beside(self.folder, location)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(proto.data_type))
     size, offset = math.prod(shape) * dtype.itemsize, entries.get('offset', '0')
     if not offset.isascii() or not offset.isdigit() or len(offset) > 18:

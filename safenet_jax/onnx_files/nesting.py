@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from safenet_jax.models import layers as records
-from safenet_jax.onnx_files.steps import Refused, Step
+from safenet_jax.onnx_files.steps import RefusedError, Step
 
 # A block within a block within a block is two deep.
 _DEEPEST = 32
@@ -20,7 +20,7 @@ _DEEPEST = 32
 _WIDEST = 1000
 
 
-class Entangled(Refused):
+class EntangledError(RefusedError):
   """Steps that no records can be made of; `step` is the number of the one where it shows."""
 
   def __init__(self, step: int, reason: str):
@@ -53,7 +53,7 @@ def fused(steps: list[Step], last: int) -> tuple[int, dict[int, int]]:
     The number of the last step now, and for each step that is gone, that of its linear layer.
 
   Raises:
-    Entangled: a scaling that no linear layer can take in.
+    EntangledError: a scaling that no linear layer can take in.
   """
   alive, into = live(steps, last), {}
   readers = dict.fromkeys(alive, 0)
@@ -71,7 +71,7 @@ def fused(steps: list[Step], last: int) -> tuple[int, dict[int, int]]:
       into[number] = original
       readers[original] = readers[number]
     elif step.kind == 'scaling':
-      raise Entangled(
+      raise EntangledError(
         number, 'of channels that no convolution or dense layer has just made, want it there'
       )
   return into.get(last, last), into
@@ -102,7 +102,7 @@ def nest(steps: list[Step], last: int) -> Nested:
   """The records that compute the value of the last step.
 
   Raises:
-    Entangled: the steps are not series-parallel.
+    EntangledError: the steps are not series-parallel.
   """
   alive = live(steps, last)
   _share_concatenations(steps, alive)
@@ -154,11 +154,11 @@ class _Nesting:
   def between(self, start: int, end: int, level: int) -> Nested:
     """The records that make the value of `end` from that of `start`."""
     if level > _DEEPEST:
-      raise Entangled(end, f'in blocks more than {_DEEPEST} deep, want fewer')
+      raise EntangledError(end, f'in blocks more than {_DEEPEST} deep, want fewer')
     parts: list[Nested] = []
     while end != start:
       if end in self.used:
-        raise Entangled(
+        raise EntangledError(
           end,
           'whose value is read in several branches that part before it: only blocks whose '
           'branches start at one value are taken',

@@ -1,7 +1,7 @@
 """The operators of ONNX that are taken, each as a function from values to a value.
 
 Their meaning is that of https://onnx.ai/onnx/operators. A function that does not take its node
-raises `Refused`, which says why, and what could be done instead.
+raises `RefusedError`, which says why, and what could be done instead.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 from safenet_jax.models import layers as records
 from safenet_jax.onnx_files import constants
 from safenet_jax.onnx_files.file import FLOATS, Node
-from safenet_jax.onnx_files.steps import finite, ours, per_channel, Refused, Steps, Value
+from safenet_jax.onnx_files.steps import finite, ours, per_channel, RefusedError, Steps, Value
 
 # What a node reads: a value, an array, or None for an input that is left out.
 Input = Value | np.ndarray | None
@@ -69,22 +69,22 @@ def take(node: Node, place: int, steps: Steps, inputs: list[Input], last: bool) 
     last: whether its output is the network's.
 
   Raises:
-    Refused: it is not taken.
+    RefusedError: it is not taken.
   """
   if node.operator not in TAKEN:
     instead = INSTEAD.get(
       node.operator, 'leave it out, or build it of those that docs/onnx.md lists'
     )
-    raise Refused(f'the operator is not taken; {instead}')
+    raise RefusedError(f'the operator is not taken; {instead}')
   function = TAKEN[node.operator]
   first = inputs[0] if inputs else None
   if not isinstance(first, Value) and node.operator not in _SYMMETRIC:
-    raise Refused('whose first input does not depend on the image, want the image there')
+    raise RefusedError('whose first input does not depend on the image, want the image there')
   at = _At(node, place, steps, last)
   try:
     inspect.signature(function).bind(at, *inputs)
   except TypeError:
-    raise Refused(f'{len(inputs)} inputs, want those of this operator') from None
+    raise RefusedError(f'{len(inputs)} inputs, want those of this operator') from None
   return function(at, *inputs)
 
 
@@ -105,14 +105,14 @@ class _At:
     """An attribute that is one float."""
     value = self._typed(name, float, default)
     if not math.isfinite(value):
-      raise Refused(f'{name} {value}, want a finite number')
+      raise RefusedError(f'{name} {value}, want a finite number')
     return value
 
   def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     """An attribute of as many numbers as the default has."""
     found = self._typed(name, tuple, default)
     if len(found) != len(default) or not all(isinstance(n, int) for n in found):
-      raise Refused(f'{name} {found}, want {len(default)} integers: maps of two axes')
+      raise RefusedError(f'{name} {found}, want {len(default)} integers: maps of two axes')
     return found
 
   def _typed(self, name: str, kind: type, default: Any) -> Any:
@@ -120,7 +120,7 @@ class _At:
     if value is None:
       return default
     if not isinstance(value, kind):
-      raise Refused(f'{name} {value!r}, want {kind.__name__}')
+      raise RefusedError(f'{name} {value!r}, want {kind.__name__}')
     return value
 
   def layer(self, x: Value, record: Callable[..., records.Layer], **options) -> Value:
@@ -129,26 +129,26 @@ class _At:
 
 
 def made(record: Callable[..., records.Layer], **options) -> records.Layer:
-  """A record; `Refused` where it does not take these options."""
+  """A record; `RefusedError` where it does not take these options."""
   try:
     return record(**options)
   except ValueError as error:
-    raise Refused(str(error)) from None
+    raise RefusedError(str(error)) from None
 
 
 def _map(x: Input, *, axes: str = 'nchw') -> Value:
   """The value, if it is a map of these axes."""
   if not isinstance(x, Value):
-    raise Refused('of weights alone, want a map')
+    raise RefusedError('of weights alone, want a map')
   if x.axes != axes:
-    raise Refused(f'of a value with axes {x.axes}, want {axes}')
+    raise RefusedError(f'of a value with axes {x.axes}, want {axes}')
   return x
 
 
 def _one(name: str, both: tuple[int, ...]) -> int:
   """The number that holds for both axes."""
   if len(set(both)) != 1:
-    raise Refused(f'{name} {both}, want the same along both axes')
+    raise RefusedError(f'{name} {both}, want the same along both axes')
   return both[0]
 
 
@@ -163,7 +163,7 @@ def _padding(at: _At, span: int, stride: int, sides: tuple[int, ...]) -> records
       found.append((less, more) if kind == 'SAME_UPPER' else (more, less))
     return tuple(found)  # type: ignore[return-value]
   if kind not in ('NOTSET', 'VALID'):
-    raise Refused(f'auto_pad {kind!r}, want NOTSET, VALID, SAME_UPPER or SAME_LOWER')
+    raise RefusedError(f'auto_pad {kind!r}, want NOTSET, VALID, SAME_UPPER or SAME_LOWER')
   top, left, bottom, right = (0, 0, 0, 0) if kind == 'VALID' else at.integers('pads', (0, 0, 0, 0))
   return (top, bottom), (left, right)
 
@@ -176,12 +176,12 @@ def _convolution(at: _At, x: Input, kernel: Input, bias: Input = None) -> Value:
   dilation = _one('dilations', at.integers('dilations', (1, 1)))
   groups, inputs = at.integer('group', 1), x.ours[-1]
   if groups < 1 or inputs % groups or weights.shape[1] != inputs // groups:
-    raise Refused(
+    raise RefusedError(
       f'a kernel of shape {weights.shape} for {inputs} channels in {groups} groups, '
       'want channels in each group'
     )
   if stride < 1 or dilation < 1:
-    raise Refused(f'stride {stride} and dilation {dilation}, want at least 1')
+    raise RefusedError(f'stride {stride} and dilation {dilation}, want at least 1')
   span = (side - 1) * dilation + 1
   (top, bottom), (left, right) = _padding(at, span, stride, x.shape[2:])
   (more_top, more_bottom), (more_left, more_right) = x.padding
@@ -214,11 +214,13 @@ def _batch_norm(
   at: _At, x: Input, scale: Input, bias: Input, mean: Input, variance: Input
 ) -> Value:
   if not isinstance(x, Value):
-    raise Refused('of weights alone, want a map')
+    raise RefusedError('of weights alone, want a map')
   if not x.flat:
     _map(x)
   if at.integer('training_mode', 0):
-    raise Refused('in training mode, want the export of a network in evaluation (model.eval())')
+    raise RefusedError(
+      'in training mode, want the export of a network in evaluation (model.eval())'
+    )
   channels = x.ours[-1]
   given = {'scale': scale, 'bias': bias, 'mean': mean, 'var': variance}
   arrays = {name: ours(x, finite(each, name, channels)) for name, each in given.items()}
@@ -233,7 +235,7 @@ def _decimal(value: float) -> float:
 
 def _features(x: Input) -> Value:
   if not isinstance(x, Value) or not x.flat:
-    raise Refused('want features of the image on the left, and weights on the right')
+    raise RefusedError('want features of the image on the left, and weights on the right')
   return x
 
 
@@ -245,16 +247,16 @@ def _dense(at: _At, x: Value, kernel: np.ndarray, bias: np.ndarray) -> Value:
 def _gemm(at: _At, x: Input, kernel: Input, bias: Input = None) -> Value:
   x = _features(x)
   if at.integer('transA', 0):
-    raise Refused('of images along the second axis, want transA 0')
+    raise RefusedError('of images along the second axis, want transA 0')
   weights = finite(kernel, 'kernel', None, None) * np.float32(at.number('alpha', 1.0))
   weights = weights.T if at.integer('transB', 0) else weights
   if len(weights) != x.ours[0]:
-    raise Refused(f'a kernel for {len(weights)} features, got {x.ours[0]}')
+    raise RefusedError(f'a kernel for {len(weights)} features, got {x.ours[0]}')
   added = np.zeros(weights.shape[1], np.float32)
   if bias is not None:
     given = finite(bias, 'bias', *(None,) * np.ndim(bias))  # type: ignore[arg-type]
     if given.size not in (1, weights.shape[1]):
-      raise Refused(f'a bias of shape {given.shape}, want {weights.shape[1]} numbers')
+      raise RefusedError(f'a bias of shape {given.shape}, want {weights.shape[1]} numbers')
     added = added + given.reshape(-1) * np.float32(at.number('beta', 1.0))
   return _dense(at, x, weights, added)
 
@@ -275,7 +277,7 @@ def _clip(at: _At, x: Input, low: Input = None, high: Input = None) -> Value:
     for name, given in (('min', low), ('max', high))
   )
   if not isinstance(x, Value) or least != 0:
-    raise Refused(f'from {least} to {most}, want 0 as the least: ReLU or ReLU6')
+    raise RefusedError(f'from {least} to {most}, want 0 as the least: ReLU or ReLU6')
   endless = most is None or most >= 3e38  # exporters write no bound as the largest float32
   return at.layer(x, records.Activation, limit=None if endless else float(most))
 
@@ -284,7 +286,7 @@ def _scalar(given: Input) -> float | None:
   if given is None:
     return None
   if not isinstance(given, np.ndarray) or given.size != 1:
-    raise Refused('with a bound that is no constant, want numbers')
+    raise RefusedError('with a bound that is no constant, want numbers')
   return float(given.reshape(-1)[0])
 
 
@@ -295,25 +297,25 @@ def _leaky_relu(at: _At, x: Value) -> Value:
 def _parametric_relu(at: _At, x: Input, slope: Input) -> Value:
   slopes = finite(slope, 'slope', *(None,) * np.ndim(slope))  # type: ignore[arg-type]
   if not isinstance(x, Value) or not slopes.size or (slopes != slopes.reshape(-1)[0]).any():
-    raise Refused('with a slope for each channel, want one for all: PReLU(num_parameters=1)')
+    raise RefusedError('with a slope for each channel, want one for all: PReLU(num_parameters=1)')
   return at.layer(x, records.Activation, slope=_decimal(float(slopes.reshape(-1)[0])))
 
 
 def _pool(at: _At, x: Input, record: type, **options) -> Value:
   x = _map(x)
   if 'kernel_shape' not in at.node.attributes:
-    raise Refused('without kernel_shape, want a window')
+    raise RefusedError('without kernel_shape, want a window')
   window = _one('windows', at.integers('kernel_shape', (1, 1)))
   stride = _one('strides', at.integers('strides', (1, 1)))
   if at.integers('dilations', (1, 1)) != (1, 1):
-    raise Refused('with dilations, want windows of neighbours')
+    raise RefusedError('with dilations, want windows of neighbours')
   if stride < 1 or window < 1:
-    raise Refused(f'window {window} and stride {stride}, want at least 1')
+    raise RefusedError(f'window {window} and stride {stride}, want at least 1')
   padding = _padding(at, window, stride, x.shape[2:])
   if at.integer('ceil_mode', 0) and (at.node.attributes.get('auto_pad') or 'NOTSET') == 'NOTSET':
     whole = tuple(_ceiling(n, window, stride, each) for n, each in zip(x.shape[2:], padding))
     if whole != padding and options.get('count_padding'):
-      raise Refused('with ceil_mode and count_include_pad, want one of them')
+      raise RefusedError('with ceil_mode and count_include_pad, want one of them')
     padding = whole  # type: ignore[assignment]
   if window == stride == 1 and padding == records.NO_PADDING:
     return x
@@ -340,7 +342,7 @@ def _ceiling(side: int, window: int, stride: int, padding: tuple[int, int]) -> t
 
 def _max_pool(at: _At, x: Input) -> Value:
   if at.integer('storage_order', 0):
-    raise Refused('with storage_order, want rows first')
+    raise RefusedError('with storage_order, want rows first')
   return _pool(at, x, records.MaxPool)
 
 
@@ -361,11 +363,11 @@ def _mean(at: _At, x: Input, axes: Input = None) -> Value:
   """The mean over the map, which exporters write for `x.mean((2, 3))`."""
   named = at.node.attributes.get('axes') if axes is None else axes
   if not isinstance(x, Value) or x.flat or not isinstance(named, tuple | np.ndarray):
-    raise Refused('want the mean over the two axes of a map')
+    raise RefusedError('want the mean over the two axes of a map')
   places = np.ravel(named).tolist()
   rank = len(x.axes)
   if not all(-rank <= n < rank for n in places) or {x.axes[n] for n in places} != {'h', 'w'}:
-    raise Refused(f'over the axes {tuple(places)} of {x.axes}, want those of the map')
+    raise RefusedError(f'over the axes {tuple(places)} of {x.axes}, want those of the map')
   found = at.layer(x, records.AveragePool, window=None)
   return found if at.integer('keepdims', 1) else at.steps.flatten(at.place, found)
 
@@ -399,29 +401,31 @@ def _subtract(at: _At, x: Input, y: Input) -> Value:
     return _scaled(at, x, 1.0, -_numbers(x, y))
   if isinstance(x, np.ndarray) and isinstance(y, Value):
     return _scaled(at, y, -1.0, _numbers(y, x))
-  raise Refused('of two values, want a constant; a sum takes both signs in the weights before it')
+  raise RefusedError(
+    'of two values, want a constant; a sum takes both signs in the weights before it'
+  )
 
 
 def _multiply(at: _At, x: Input, y: Input) -> Value:
   if isinstance(x, Value) and isinstance(y, Value):
-    raise Refused(f'a product of two values; {_GATED}')
+    raise RefusedError(f'a product of two values; {_GATED}')
   value, factor = (x, y) if isinstance(x, Value) else (y, x)
   return _scaled(at, value, _numbers(value, factor), 0.0)  # type: ignore[arg-type]
 
 
 def _divide(at: _At, x: Input, y: Input) -> Value:
   if not isinstance(x, Value) or not isinstance(y, np.ndarray):
-    raise Refused('by a value, want a constant')
+    raise RefusedError('by a value, want a constant')
   divisor = _numbers(x, y)
   if not divisor.all():
-    raise Refused('by 0, want another number')
+    raise RefusedError('by 0, want another number')
   return _scaled(at, x, 1 / divisor, 0.0)
 
 
 def _concat(at: _At, *inputs: Input) -> Value:
   values = [each for each in inputs if isinstance(each, Value)]
   if len(values) < len(inputs):
-    raise Refused('with constants, want channels that the network computes')
+    raise RefusedError('with constants, want channels that the network computes')
   return values[0] if len(values) == 1 else at.steps.concat(at.place, values, at.integer('axis', 1))
 
 
@@ -431,10 +435,10 @@ def _pad(at: _At, x: Input, pads: Input = None, value: Input = None, axes: Input
   zero = at.number('value', 0.0) if value is None else _scalar(value)
   mode = at.node.attributes.get('mode') or 'constant'
   if mode != 'constant' or zero != 0 or axes is not None or np.size(amounts) != 8:
-    raise Refused('want zeros around a map, before a convolution')
+    raise RefusedError('want zeros around a map, before a convolution')
   before, behind = np.reshape(amounts, (2, 4)).tolist()  # type: ignore[arg-type]
   if any(before[:2] + behind[:2]) or not all(0 <= n < 1 << 14 for n in before + behind):
-    raise Refused(f'of {before} and {behind}, want zeros around the map alone')
+    raise RefusedError(f'of {before} and {behind}, want zeros around the map alone')
   (top, bottom), (left, right) = x.padding
   padding = (top + before[2], bottom + behind[2]), (left + before[3], right + behind[3])
   return dataclasses.replace(x, padding=padding)
@@ -443,13 +447,13 @@ def _pad(at: _At, x: Input, pads: Input = None, value: Input = None, axes: Input
 def _flatten(at: _At, x: Value) -> Value:
   axis = at.integer('axis', 1)
   if axis not in (1, 1 - len(x.axes)):
-    raise Refused(f'axis {axis}, want 1: one row for each image')
+    raise RefusedError(f'axis {axis}, want 1: one row for each image')
   return x if x.flat else at.steps.flatten(at.place, x)
 
 
 def _reshape(at: _At, x: Input, target: Input) -> Value:
   if not isinstance(x, Value) or not isinstance(target, np.ndarray):
-    raise Refused('to a shape that depends on the image, want a constant')
+    raise RefusedError('to a shape that depends on the image, want a constant')
   return _reshaped(at, x, target, at.integer('allowzero', 0))
 
 
@@ -457,18 +461,18 @@ def _reshaped(at: _At, x: Value, target: np.ndarray, allow_zero: int = 0) -> Val
   try:
     shape = constants.reshaped(x.shape, np.ravel(target).tolist(), allow_zero)
   except ValueError as error:
-    raise Refused(str(error)) from None
+    raise RefusedError(str(error)) from None
   if shape == x.shape:
     return x
   if x.axes[0] == 'n' and shape == (x.shape[0], math.prod(x.shape[1:])):
     return at.steps.flatten(at.place, x)
-  raise Refused(f'from {x.shape} to {shape}, want one row of features for each image')
+  raise RefusedError(f'from {x.shape} to {shape}, want one row of features for each image')
 
 
 def _squeeze(at: _At, x: Value, axes: Input = None) -> Value:
   named = at.node.attributes.get('axes') if axes is None else axes
   if not isinstance(named, tuple | np.ndarray):
-    raise Refused('without axes, want those of a map of one place')
+    raise RefusedError('without axes, want those of a map of one place')
   dropped = {n % len(x.shape) for n in np.ravel(named).tolist()}
   return _reshaped(at, x, np.array([s for n, s in enumerate(x.shape) if n not in dropped]))
 
@@ -477,9 +481,9 @@ def _transpose(at: _At, x: Value) -> Value:
   rank = len(x.axes)
   perm = at.integers('perm', tuple(reversed(range(rank))))
   if sorted(perm) != list(range(rank)) or (x.flat and perm != (0, 1)):
-    raise Refused(f'perm {perm} of {x.axes}, want the axes of a map in another order')
+    raise RefusedError(f'perm {perm} of {x.axes}, want the axes of a map in another order')
   if x.padding != records.NO_PADDING:
-    raise Refused('after a Pad, want a Conv there')
+    raise RefusedError('after a Pad, want a Conv there')
   axes, shape = ''.join(x.axes[n] for n in perm), tuple(x.shape[n] for n in perm)
   return dataclasses.replace(x, axes=axes, shape=shape)
 
@@ -490,19 +494,21 @@ def _same(at: _At, x: Value) -> Value:
 
 def _dropout(at: _At, x: Value, ratio: Input = None, training: Input = None) -> Value:
   if training is not None and _scalar(training):
-    raise Refused('in training mode, want the export of a network in evaluation (model.eval())')
+    raise RefusedError(
+      'in training mode, want the export of a network in evaluation (model.eval())'
+    )
   return x
 
 
 def _cast(at: _At, x: Value) -> Value:
   if at.integer('to', 1) not in FLOATS:
-    raise Refused('to integers, want floats')
+    raise RefusedError('to integers, want floats')
   return x
 
 
 def _softmax(at: _At, x: Value) -> Value:
   if not at.last:
-    raise Refused(f'not at the end of the network; {_GATED}')
+    raise RefusedError(f'not at the end of the network; {_GATED}')
   return x
 
 

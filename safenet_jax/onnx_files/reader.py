@@ -16,7 +16,7 @@ from safenet_jax.models import weights
 from safenet_jax.models.network import Network
 from safenet_jax.onnx_files import constants, file, nesting, operators
 from safenet_jax.onnx_files.file import Node, short
-from safenet_jax.onnx_files.steps import input_value, Refused, Steps, Value
+from safenet_jax.onnx_files.steps import input_value, RefusedError, Steps, Value
 
 
 class Imported(NamedTuple):
@@ -115,7 +115,7 @@ class _Reader:
           raise ValueError(f"{node} reads '{short(name)}', which nothing before it makes")
       try:
         made = self._made(place, node)
-      except Refused as error:
+      except RefusedError as error:
         self.refused[place], made = str(error), None
       for name in node.outputs[1:]:
         self.values.setdefault(name, None)
@@ -154,7 +154,7 @@ class _Reader:
     try:
       return self.folding.fold(node, inputs)
     except ValueError as error:
-      raise Refused(str(error)) from None
+      raise RefusedError(str(error)) from None
 
   def _imported(self) -> Imported | None:
     """The network; None if a node is refused now."""
@@ -170,7 +170,7 @@ class _Reader:
     try:
       last, into = nesting.fused(made, output.step)
       nested = nesting.nest(made, last)
-    except nesting.Entangled as error:
+    except nesting.EntangledError as error:
       self.refused[made[error.step].node] = str(error)
       return None
     arrays, names = nesting.named(nested, made)

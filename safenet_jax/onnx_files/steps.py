@@ -9,7 +9,7 @@ import numpy as np
 from safenet_jax.models import layers as records
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
   """Why a node is not taken, and what could be done instead."""
 
 
@@ -73,13 +73,13 @@ class Steps:
     self.image = image
 
   def layer(self, node: int, x: Value, layer: records.Layer, **arrays: np.ndarray) -> Value:
-    """What a layer makes of a value; `Refused` where it does not take it."""
+    """What a layer makes of a value; `RefusedError` where it does not take it."""
     if x.padding != records.NO_PADDING:
-      raise Refused('after a Pad, want a Conv there')
+      raise RefusedError('after a Pad, want a Conv there')
     try:
       (*_, found) = records.shapes((layer,), x.ours)
     except ValueError as error:
-      raise Refused(str(error)) from None
+      raise RefusedError(str(error)) from None
     self.made.append(Step('layer', (x.step,), node, layer, arrays))
     sizes = dict(zip('hwc' if len(found.output_shape) == 3 else 'f', found.output_shape))
     sizes['n'] = x.shape[x.axes.index('n')]
@@ -97,7 +97,7 @@ class Steps:
   def flatten(self, node: int, x: Value) -> Value:
     """A map as features."""
     if x.axes[0] != 'n':
-      raise Refused('flattens the batch too, want one row for each image')
+      raise RefusedError('flattens the batch too, want one row for each image')
     found = self.layer(node, x, records.Flatten())
     places = np.arange(math.prod(x.ours)).reshape(x.ours)
     order = places.transpose(['hwc'.index(axis) for axis in x.axes[1:]]).reshape(-1)
@@ -106,7 +106,7 @@ class Steps:
   def add(self, node: int, x: Value, y: Value) -> Value:
     """The sum of two values of one shape."""
     if (x.axes, x.shape) != (y.axes, y.shape) or not np.array_equal(x.order, y.order):
-      raise Refused(f'adds values of shapes {x.shape} and {y.shape}, want one shape')
+      raise RefusedError(f'adds values of shapes {x.shape} and {y.shape}, want one shape')
     self._unpadded(x, y)
     self.made.append(Step('add', (x.step, y.step), node))
     return dataclasses.replace(x, step=len(self.made) - 1)
@@ -115,11 +115,13 @@ class Steps:
     """The channels, or features, of all values side by side."""
     first = values[0]
     if not -len(first.axes) <= axis < len(first.axes) or first.axes[axis] not in 'cf':
-      raise Refused(f'along axis {axis} of {first.axes}, want the channels')
+      raise RefusedError(f'along axis {axis} of {first.axes}, want the channels')
     axis %= len(first.axes)
     others = {(v.axes, v.shape[:axis], v.shape[axis + 1 :]) for v in values}
     if len(others) > 1:
-      raise Refused(f'of shapes {", ".join(str(v.shape) for v in values)}, want maps of one size')
+      raise RefusedError(
+        f'of shapes {", ".join(str(v.shape) for v in values)}, want maps of one size'
+      )
     self._unpadded(*values)
     self.made.append(Step('concat', tuple(v.step for v in values), node))
     sizes = [v.shape[axis] for v in values]
@@ -133,21 +135,21 @@ class Steps:
 
   def _unpadded(self, *values: Value) -> None:
     if any(value.padding != records.NO_PADDING for value in values):
-      raise Refused('after a Pad, want a Conv there')
+      raise RefusedError('after a Pad, want a Conv there')
 
 
 def per_channel(x: Value, array: np.ndarray) -> np.ndarray:
   """Numbers that are broadcast against a value, as one for each channel in our order.
 
   Raises:
-    Refused: they differ within a channel.
+    RefusedError: they differ within a channel.
   """
   axis = x.axes.index('f' if x.flat else 'c')
   wanted = [1] * len(x.axes)
   wanted[axis] = x.shape[axis]
   shape = (1,) * (len(x.axes) - array.ndim) + array.shape
   if len(shape) != len(x.axes) or any(a not in (1, b) for a, b in zip(shape, wanted)):
-    raise Refused(f'by numbers of shape {array.shape}, want one for each channel')
+    raise RefusedError(f'by numbers of shape {array.shape}, want one for each channel')
   return ours(x, np.broadcast_to(array.reshape(-1), (x.shape[axis],)))
 
 
@@ -164,16 +166,18 @@ def finite(array: Any, name: str, *shape: int | None) -> np.ndarray:
   """Weights as float32.
 
   Raises:
-    Refused: they are not known, of another shape (None is any size), or not finite.
+    RefusedError: they are not known, of another shape (None is any size), or not finite.
   """
   if not isinstance(array, np.ndarray):
-    raise Refused(f'its {name} depends on the image, want constants')
+    raise RefusedError(f'its {name} depends on the image, want constants')
   fits = len(array.shape) == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape))
   if not fits or array.dtype.kind not in 'fVi':
     wanted = ' x '.join('any' if size is None else str(size) for size in shape)
-    raise Refused(f'its {name} is {array.dtype} of shape {array.shape}, want floats of {wanted}')
+    raise RefusedError(
+      f'its {name} is {array.dtype} of shape {array.shape}, want floats of {wanted}'
+    )
   with np.errstate(over='ignore'):
     found = array.astype(np.float32)
   if wrong := int((~np.isfinite(found)).sum()):
-    raise Refused(f'{wrong} of the {found.size} numbers of its {name} are NaN or infinite')
+    raise RefusedError(f'{wrong} of the {found.size} numbers of its {name} are NaN or infinite')
   return found

@@ -81,8 +81,9 @@ class Task(struct.PyTreeNode, kw_only=True):
       validation_images: members are scored on the first so many of them; None is all.
       channel_ranks: where these were learned; None takes those of `variables`.
     """
+    # A CPU reads an array where it is, so that images mapped from a file are not copied.
     train, validation = (
-      data.Split(*(jnp.asarray(part[:count]) for part in split))
+      data.Split(*(jax.device_put(part[:count]) for part in split))
       for split, count in ((images.train, None), (images.validation, validation_images))
     )
     return cls(

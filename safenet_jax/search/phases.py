@@ -25,9 +25,9 @@ from safenet_jax.data import Dataset
 from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.search import fit, members, pbt, schedule, score, strategy
+from safenet_jax.search import teacher as teachers
 from safenet_jax.search.members import Member, Task
 from safenet_jax.search.planners import algorithms
-from safenet_jax.search import teacher as teachers
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import record, Training
 from safenet_jax.workdir import Workdir
