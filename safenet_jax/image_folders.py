@@ -113,10 +113,10 @@ def _open(path: pathlib.Path, size, resize: int, channels: int) -> np.ndarray:
     raise ValueError("Pillow is not installed, want: pip install 'safenet_jax[images]'") from None
   with open(path, 'rb') as file:
     try:
-      image = Image.open(file, formats=('PNG', 'JPEG'))
-      if image.width * image.height > _MOST_PIXELS:
+      given = Image.open(file, formats=('PNG', 'JPEG'))
+      if given.width * given.height > _MOST_PIXELS:
         raise ValueError
-      image = image.convert('RGB' if channels == 3 else 'L')
+      image = given.convert('RGB' if channels == 3 else 'L')
     # Pillow raises a dozen unrelated types on damaged files.
     except Exception:
       raise ValueError(f'{path} is damaged or of another kind, want a PNG or JPEG file') from None

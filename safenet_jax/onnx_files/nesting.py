@@ -55,11 +55,11 @@ def fused(steps: list[Step], last: int) -> tuple[int, dict[int, int]]:
   Raises:
     EntangledError: a scaling that no linear layer can take in.
   """
-  alive, into = live(steps, last), {}
+  alive = live(steps, last)
+  into: dict[int, int] = {}
   readers = dict.fromkeys(alive, 0)
-  for step in alive:
-    for given in steps[step].inputs:
-      readers[given] += 1
+  for given in (given for number in alive for given in steps[number].inputs):
+    readers[given] += 1
   for number in alive:
     step = steps[number]
     step.inputs = tuple(into.get(given, given) for given in step.inputs)

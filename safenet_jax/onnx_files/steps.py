@@ -105,7 +105,7 @@ class Steps:
 
   def add(self, node: int, x: Value, y: Value) -> Value:
     """The sum of two values of one shape."""
-    if (x.axes, x.shape) != (y.axes, y.shape) or not np.array_equal(x.order, y.order):
+    if (x.axes, x.shape) != (y.axes, y.shape) or not _same_order(x, y):
       raise RefusedError(f'adds values of shapes {x.shape} and {y.shape}, want one shape')
     self._unpadded(x, y)
     self.made.append(Step('add', (x.step, y.step), node))
@@ -136,6 +136,12 @@ class Steps:
   def _unpadded(self, *values: Value) -> None:
     if any(value.padding != records.NO_PADDING for value in values):
       raise RefusedError('after a Pad, want a Conv there')
+
+
+def _same_order(x: Value, y: Value) -> bool:
+  if x.order is None or y.order is None:
+    return x.order is y.order
+  return np.array_equal(x.order, y.order)
 
 
 def per_channel(x: Value, array: np.ndarray) -> np.ndarray:
