@@ -31,6 +31,10 @@ class _Producers:
 
   dense = conv
 
+  def batch_norm(self, name, layer, value):
+    del layer
+    return tuple(_Channel(((name, i),), True) for i in range(len(value)))
+
   def activation(self, name, layer, value):
     del name, layer
     self.found.append(tuple(channel.filters for channel in value))
