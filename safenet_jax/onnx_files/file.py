@@ -52,7 +52,12 @@ class Node(NamedTuple):
 
   def __str__(self):
     made = short(self.outputs[0]) if self.outputs else 'nothing'
-    return f"node '{short(self.name)}' ({short(self.operator)}, output '{made}')"
+    return f"node '{self.shown}' ({short(self.operator)}, output '{made}')"
+
+  @property
+  def shown(self) -> str:
+    """Its name, as it can be printed."""
+    return short(self.name)
 
 
 class Graph(NamedTuple):
