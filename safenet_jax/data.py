@@ -280,9 +280,9 @@ def _folder(path: pathlib.Path, size, resize: int, channels: int) -> Dataset:
   train, validation, test = (
     Split(images[end - many : end], labels[end - many : end]) for many, end in zip(sizes, ends)
   )
-  statistics = IMAGENET_STATISTICS if channels == 3 else ((0.5,), (0.5,))
+  mean, std = IMAGENET_STATISTICS if channels == 3 else ((0.5,), (0.5,))
   names = given.class_names
-  return Dataset(path.name, train, validation, test, len(names), *statistics, names)
+  return Dataset(path.name, train, validation, test, len(names), mean, std, names)
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

@@ -33,6 +33,8 @@ _TYPES = {
   16: 'bfloat16',
 }
 FLOATS = (1, 10, 11, 16)
+# ONNX's own.
+_DOMAINS = ('', 'ai.onnx')
 
 
 class Node(NamedTuple):
@@ -84,6 +86,11 @@ def short(name: str) -> str:
   return clean if len(clean) <= 60 else f'{clean[:57]}...'
 
 
+def _text(name: str | bytes) -> str:
+  """A name of a message, which is bytes where a damaged file has no UTF-8."""
+  return name if isinstance(name, str) else name.decode(errors='replace')
+
+
 def read(path: str | os.PathLike[str]) -> Graph:
   """The graph in a file.
 
@@ -128,7 +135,7 @@ def digest(path: str | os.PathLike[str]) -> str:
   content, model = _load(path)
   found = hashlib.sha256(content)
   entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
-  for name in sorted({entry.value for entry in entries if entry.key == 'location'}):
+  for name in sorted({_text(entry.value) for entry in entries if entry.key == 'location'}):
     with open(_beside(path.parent, name), 'rb') as file:
       found.update(hashlib.file_digest(file, 'sha256').digest())
   return found.hexdigest()
@@ -136,31 +143,38 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 def _graph(model, folder: pathlib.Path) -> Graph:
   graph = model.graph
-  opsets = [item.version for item in model.opset_import if item.domain in ('', 'ai.onnx')]
+  opsets = [item.version for item in model.opset_import if item.domain in _DOMAINS]
   if len(opsets) != 1 or opsets[0] not in OPSETS:
     found = ', '.join(map(str, opsets)) or 'none'
     raise ValueError(f'opset {found}, want one of {OPSETS[0]} to {OPSETS[-1]}: export it again')
   if len(graph.node) > _MOST_NODES:
     raise ValueError(f'{len(graph.node)} nodes, want at most {_MOST_NODES}')
   tensors = _Tensors(folder)
-  constants = {proto.name: tensors.read(proto) for proto in graph.initializer}
-  inputs = [item for item in graph.input if item.name not in constants]
+  constants = {_text(proto.name): tensors.read(proto) for proto in graph.initializer}
+  inputs = [item for item in graph.input if _text(item.name) not in constants]
   for kind, items in (('input', inputs), ('output', graph.output)):
     if len(items) != 1:
-      names = ', '.join(short(item.name) for item in items[:5]) or 'none'
+      names = ', '.join(short(_text(item.name)) for item in items[:5]) or 'none'
       raise ValueError(f'{len(items)} {kind}s ({names}), want a network with one')
-  kind = inputs[0].type.tensor_type
+  kind, given = inputs[0].type.tensor_type, _text(inputs[0].name)
   if kind.elem_type not in FLOATS:
-    raise ValueError(f"input '{short(inputs[0].name)}' is not of floats, want normalised images")
+    raise ValueError(f"input '{short(given)}' is not of floats, want normalised images")
   nodes = []
   for place, node in enumerate(graph.node):
-    domain = '' if node.domain in ('', 'ai.onnx') else f'{node.domain}::'
-    name = node.name or f'{node.op_type} {place}'
-    attributes = {each.name: _attribute(each, tensors) for each in node.attribute}
-    operator = f'{domain}{node.op_type}'
-    nodes.append(Node(name, operator, tuple(node.input), tuple(node.output), attributes))
+    domain = '' if node.domain in _DOMAINS else f'{_text(node.domain)}::'
+    operator = f'{domain}{_text(node.op_type)}'
+    nodes.append(
+      Node(
+        _text(node.name) or f'{operator} {place}',
+        operator,
+        tuple(map(_text, node.input)),
+        tuple(map(_text, node.output)),
+        {_text(each.name): _attribute(each, tensors) for each in node.attribute},
+      )
+    )
   shape = tuple(_side(dim) for dim in kind.shape.dim)
-  return Graph(opsets[0], tuple(nodes), constants, inputs[0].name, graph.output[0].name, shape)
+  made = _text(graph.output[0].name)
+  return Graph(opsets[0], tuple(nodes), constants, given, made, shape)
 
 
 def _side(dim) -> int | None:
@@ -211,7 +225,7 @@ class _Tensors:
 
   def read(self, proto) -> np.ndarray:
     """The array of a TensorProto; ValueError for another than it says it is."""
-    name, shape = short(proto.name), tuple(proto.dims)
+    name, shape = short(_text(proto.name)), tuple(proto.dims)
     if proto.data_type not in _TYPES:
       raise ValueError(f"tensor '{name}' of type {proto.data_type}, want numbers")
     if any(size < 0 for size in shape):
@@ -228,7 +242,7 @@ class _Tensors:
   def _external(self, proto, name: str, shape: tuple[int, ...]) -> np.ndarray:
     from onnx import helper
 
-    entries = {entry.key: entry.value for entry in proto.external_data}
+    entries = {_text(entry.key): _text(entry.value) for entry in proto.external_data}
     location = entries.get('location', '')
     path = _beside(self.folder, location)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(proto.data_type))

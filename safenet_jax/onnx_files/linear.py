@@ -87,12 +87,12 @@ def gemm(at: At, x: Input, kernel: Input, bias: Input = None) -> Value:
   weights = weights.T if at.integer('transB', 0) else weights
   if len(weights) != x.ours[0]:
     raise RefusedError(f'a kernel for {len(weights)} features, got {x.ours[0]}')
-  added = np.zeros(weights.shape[1], np.float32)
+  added: np.ndarray = np.zeros(weights.shape[1], np.float32)
   if bias is not None:
     given = finite(bias, 'bias', *(None,) * np.ndim(bias))  # type: ignore[arg-type]
     if given.size not in (1, weights.shape[1]):
       raise RefusedError(f'a bias of shape {given.shape}, want {weights.shape[1]} numbers')
-    added = added + given.reshape(-1) * np.float32(at.number('beta', 1.0))
+    added += given.reshape(-1) * np.float32(at.number('beta', 1.0))
   return _dense(at, x, weights, added)
 
 
@@ -150,13 +150,13 @@ def divide(at: At, x: Input, y: Input) -> Value:
 
 def pad(at: At, x: Input, pads: Input = None, value: Input = None, axes: Input = None) -> Value:
   x = node.a_map(x)
-  amounts = at.node.attributes.get('pads') if pads is None else pads
+  amounts = np.ravel(at.node.attributes.get('pads') if pads is None else pads)  # type: ignore
   zero = at.number('value', 0.0) if value is None else node.scalar(value)
   mode = at.node.attributes.get('mode') or 'constant'
-  if mode != 'constant' or zero != 0 or axes is not None or np.size(amounts) != 8:
+  if mode != 'constant' or zero != 0 or axes is not None or amounts.shape != (8,):
     raise RefusedError('want zeros around a map, before a convolution')
-  before, behind = np.reshape(amounts, (2, 4)).tolist()  # type: ignore[arg-type]
-  if any(before[:2] + behind[:2]) or not all(0 <= n < 1 << 14 for n in before + behind):
+  before, behind = amounts.reshape(2, 4).tolist()
+  if any(before[:2] + behind[:2]) or not all(n in range(1 << 14) for n in before + behind):
     raise RefusedError(f'of {before} and {behind}, want zeros around the map alone')
   (top, bottom), (left, right) = x.padding
   padding = (top + before[2], bottom + behind[2]), (left + before[3], right + behind[3])

@@ -57,11 +57,13 @@ def _pool(at: At, x: Input, record: type, **options) -> Value:
     return x
   if padding == records.NO_PADDING:
     options = {}
+  # A record without a stride is for windows that cover the map.
+  covering = stride == window and not any(side % window for side in x.shape[2:])
   return at.layer(
     x,
     record,
     window=window,
-    stride=None if stride == window else stride,
+    stride=None if covering else stride,
     padding=padding,
     **options,
   )

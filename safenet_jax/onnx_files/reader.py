@@ -177,7 +177,8 @@ class _Reader:
     for number, step in enumerate(made):
       if step.node >= 0:
         self.becomes[step.node] = self._step_text(number, names, into)
-    network = Network(nested.layers, self.steps.image.ours)
+    height, width, channels = self.steps.image.ours
+    network = Network(nested.layers, (height, width, channels))
     return Imported(network, weights.load_variables(network, arrays))
 
   def _step_text(self, number: int, names: dict[int, str], into: dict[int, int]) -> str:

@@ -156,7 +156,7 @@ def networks():
     ),
     'view': (
       nn.Sequential(
-        nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(2, 4, 2, 2, groups=2), nn.ReLU(), View(),
+        nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(2, 4, 2, 2, groups=2), nn.ReLU(), View(),
         nn.ReLU(), nn.Linear(36, 5),
       ), (2, 5, 5), 'dynamic', 14, False,
     ),
