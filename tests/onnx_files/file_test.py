@@ -184,13 +184,13 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
     safenet.from_onnx(FOLDER / 'fire.onnx')
 
 
-@pytest.mark.parametrize('name', ['fire', 'residual', 'dense_block', 'inverted', 'perceptron'])
+@pytest.mark.parametrize('name', ['fire', 'view', 'perceptron'])
 def test_cut_files_and_flipped_bytes_are_taken_or_refused_in_one_line(name, tmp_path):
   """Never another error than ValueError, whatever byte is wrong."""
   content, path = (FOLDER / f'{name}.onnx').read_bytes(), tmp_path / 'net.onnx'
   random = np.random.default_rng(0)
   damaged = [content[: random.integers(len(content))] for _ in range(20)]
-  for _ in range(150):
+  for _ in range(80):
     changed = bytearray(content)
     for place in random.integers(len(content), size=random.integers(1, 4)):
       changed[place] ^= 1 << random.integers(8)
