@@ -1,5 +1,6 @@
 """What disappears into the weights before serving: batch norm, and square polynomials."""
 
+import copy
 import math
 
 import numpy as np
@@ -52,6 +53,12 @@ class Split:
     used = activation.effective(layer.coefficients, layer.degree, layer.floor)
     coefficients = np.asarray(used, np.float64)
     self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
+
+  def larger(self, factor: float) -> 'Split':
+    """The split of the same activation, for inputs and outputs that are larger by a factor."""
+    found = copy.copy(self)
+    found.coefficients = self.coefficients * factor ** (1.0 - np.arange(4)[:, None])
+    return found
 
   def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Puts the scale and the shift of squares into the weights of the layer before.
