@@ -28,7 +28,6 @@ from safenet_jax.search import fit, members, pbt, schedule, score, strategy
 from safenet_jax.search import teacher as teachers
 from safenet_jax.search.members import Member, Task
 from safenet_jax.search.planners import algorithms
-from safenet_jax.search.teacher import Teacher
 from safenet_jax.search.training import record, Training
 from safenet_jax.workdir import Workdir
 
@@ -80,7 +79,7 @@ def train(
   learning_rate: float = 0.1,
   warmup_epochs: float = 0.5,
   training: Training = TRAINING,
-  teacher: Teacher | None = None,
+  teacher: teachers.Teacher | None = None,
   seed: int = 0,
   workdir: Workdir | str | os.PathLike[str] | None = None,
   progress: Progress | None = None,
@@ -103,10 +102,10 @@ def train(
 
   Raises:
     ValueError: a setting out of its range (`ranges.RANGES`), images that the network does not
-      take, distillation without a teacher, no epochs and no weights, or a directory of other
-      settings.
+      take, no teacher to distil, neither epochs nor weights, or a directory of other settings.
     FloatingPointError: the loss became NaN or infinite; names the step.
   """
+  warmup_epochs = warmup_epochs if epochs else 0.0
   settings = {
     'epochs': epochs,
     'learning_rate': learning_rate,
@@ -116,10 +115,10 @@ def train(
   _check(network, images, settings, training, seed, 'pretrain')
   if training.distillation and teacher is None:
     raise ValueError(f'distillation {training.distillation} and no teacher, want one')
-  if start is None and not epochs:
-    raise ValueError('epochs 0, want weights to start with, or at least 1')
   if start is not None:
     weights.check(network, start)
+  elif not epochs:
+    raise ValueError('epochs 0, want weights to start with, or at least 1')
   with _place(workdir, 'train', network, images, settings, seed) as place:
     first = key(seed, 'init')
     member = members.untrained(first, learning_rate, network, training, start)

@@ -62,6 +62,14 @@ def test_the_commands_of_the_page_lead_from_a_file_to_an_answer(tmp_path):
   assert len([line for line in lines if re.fullmatch('[0-9]', line)]) == 2
 
 
+def test_the_python_of_the_page_runs(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  (code,) = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'onnx.md').read_text(), re.DOTALL)
+  found: dict = {}
+  exec(code, found)
+  assert found['network'].output_shape == (10,) and len(found['plan'].ratio) == 2
+
+
 def test_a_network_is_scored_as_it_is(tmp_path):
   """With pretrain.epochs=0 nothing changes, batch norm's statistics neither."""
   run('pretrain', *FASHION, f'--workdir={tmp_path / "run"}')
