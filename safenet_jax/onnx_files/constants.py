@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from safenet_jax.onnx_files.file import Node
+from safenet_jax.onnx_files.file import Node, short
 
 # Numbers that may be made in all, besides as many again as the file has.
 _MOST = 1 << 24
@@ -173,5 +173,5 @@ def reshaped(shape: Sequence[int], target: Sequence[int], allow_zero: int) -> tu
   if wanted.count(-1) == 1 and rest > 0:
     wanted[wanted.index(-1)] = math.prod(shape) // rest
   if min(wanted, default=0) < 0 or math.prod(wanted) != math.prod(shape):
-    raise ValueError(f'a shape of {tuple(target)} for {tuple(shape)}, want as many values')
+    raise ValueError(f'a shape of {short(str(target))} for {tuple(shape)}, want as many values')
   return tuple(wanted)

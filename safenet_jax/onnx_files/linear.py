@@ -6,11 +6,11 @@ import numpy as np
 
 from safenet_jax.models import layers as records
 from safenet_jax.onnx_files import node
-from safenet_jax.onnx_files.node import At, GATED, Input
+from safenet_jax.onnx_files.node import At, GATED, Input, Taker
 from safenet_jax.onnx_files.steps import finite, ours, RefusedError, Value
 
 
-def convolution(at: At, x: Input, kernel: Input, bias: Input = None) -> Value:
+def _convolution(at: At, x: Input, kernel: Input, bias: Input = None) -> Value:
   x = node.a_map(x)
   weights = finite(kernel, 'kernel', None, None, None, None)
   side = node.same_for_both('a kernel of', weights.shape[2:])
@@ -52,7 +52,7 @@ def _bias(bias: Input, features: int) -> np.ndarray:
   return np.zeros(features, np.float32) if bias is None else finite(bias, 'bias', features)
 
 
-def batch_norm(at: At, x: Input, scale: Input, bias: Input, mean: Input, variance: Input) -> Value:
+def _batch_norm(at: At, x: Input, scale: Input, bias: Input, mean: Input, variance: Input) -> Value:
   if not isinstance(x, Value):
     raise RefusedError('of weights alone, want a map')
   if not x.flat:
@@ -79,7 +79,7 @@ def _dense(at: At, x: Value, kernel: np.ndarray, bias: np.ndarray) -> Value:
   return at.steps.layer(at.place, x, layer, kernel=ours(x, kernel), bias=bias)
 
 
-def gemm(at: At, x: Input, kernel: Input, bias: Input = None) -> Value:
+def _gemm(at: At, x: Input, kernel: Input, bias: Input = None) -> Value:
   x = _features(x)
   if at.integer('transA', 0):
     raise RefusedError('of images along the second axis, want transA 0')
@@ -96,7 +96,7 @@ def gemm(at: At, x: Input, kernel: Input, bias: Input = None) -> Value:
   return _dense(at, x, weights, added)
 
 
-def matmul(at: At, x: Input, kernel: Input) -> Value:
+def _matmul(at: At, x: Input, kernel: Input) -> Value:
   x = _features(x)
   weights = finite(kernel, 'kernel', x.ours[0], None)
   return _dense(at, x, weights, np.zeros(weights.shape[1], np.float32))
@@ -111,7 +111,7 @@ def _scaled(at: At, x: Value, scale: float | np.ndarray, bias: float | np.ndarra
   return at.steps.scaling(at.place, x, scale, bias)
 
 
-def add(at: At, *inputs: Input) -> Value:
+def _add(at: At, *inputs: Input) -> Value:
   values = [each for each in inputs if isinstance(each, Value)]
   found = values[0]
   for value in values[1:]:
@@ -122,7 +122,7 @@ def add(at: At, *inputs: Input) -> Value:
   return found
 
 
-def subtract(at: At, x: Input, y: Input) -> Value:
+def _subtract(at: At, x: Input, y: Input) -> Value:
   if isinstance(x, Value) and isinstance(y, np.ndarray):
     return _scaled(at, x, 1.0, -node.numbers(x, y))
   if isinstance(x, np.ndarray) and isinstance(y, Value):
@@ -132,14 +132,14 @@ def subtract(at: At, x: Input, y: Input) -> Value:
   )
 
 
-def multiply(at: At, x: Input, y: Input) -> Value:
+def _multiply(at: At, x: Input, y: Input) -> Value:
   if isinstance(x, Value) and isinstance(y, Value):
     raise RefusedError(f'a product of two values; {GATED}')
   value, factor = (x, y) if isinstance(x, Value) else (y, x)
   return _scaled(at, value, node.numbers(value, factor), 0.0)  # type: ignore[arg-type]
 
 
-def divide(at: At, x: Input, y: Input) -> Value:
+def _divide(at: At, x: Input, y: Input) -> Value:
   if not isinstance(x, Value) or not isinstance(y, np.ndarray):
     raise RefusedError('by a value, want a constant')
   divisor = node.numbers(x, y)
@@ -148,7 +148,7 @@ def divide(at: At, x: Input, y: Input) -> Value:
   return _scaled(at, x, 1 / divisor, 0.0)
 
 
-def pad(at: At, x: Input, pads: Input = None, value: Input = None, axes: Input = None) -> Value:
+def _pad(at: At, x: Input, pads: Input = None, value: Input = None, axes: Input = None) -> Value:
   x = node.a_map(x)
   amounts = np.ravel(at.node.attributes.get('pads') if pads is None else pads)  # type: ignore
   zero = at.number('value', 0.0) if value is None else node.scalar(value)
@@ -161,3 +161,17 @@ def pad(at: At, x: Input, pads: Input = None, value: Input = None, axes: Input =
   (top, bottom), (left, right) = x.padding
   padding = (top + before[2], bottom + behind[2]), (left + before[3], right + behind[3])
   return dataclasses.replace(x, padding=padding)
+
+
+TAKEN: dict[str, Taker] = {
+  'Add': _add,
+  'BatchNormalization': _batch_norm,
+  'Conv': _convolution,
+  'Div': _divide,
+  'Gemm': _gemm,
+  'MatMul': _matmul,
+  'Mul': _multiply,
+  'Pad': _pad,
+  'Sub': _subtract,
+  'Sum': _add,
+}

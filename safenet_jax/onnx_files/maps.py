@@ -6,15 +6,16 @@ import numpy as np
 
 from safenet_jax.models import layers as records
 from safenet_jax.onnx_files import node
-from safenet_jax.onnx_files.node import At, Input
+from safenet_jax.onnx_files.file import short
+from safenet_jax.onnx_files.node import At, Input, Taker
 from safenet_jax.onnx_files.steps import finite, RefusedError, Value
 
 
-def relu(at: At, x: Value) -> Value:
+def _relu(at: At, x: Value) -> Value:
   return at.layer(x, records.Activation)
 
 
-def clip(at: At, x: Input, low: Input = None, high: Input = None) -> Value:
+def _clip(at: At, x: Input, low: Input = None, high: Input = None) -> Value:
   least, most = (
     at.number(name, math.nan) if name in at.node.attributes else node.scalar(given)
     for name, given in (('min', low), ('max', high))
@@ -26,11 +27,11 @@ def clip(at: At, x: Input, low: Input = None, high: Input = None) -> Value:
   return at.layer(x, records.Activation, limit=limit)
 
 
-def leaky_relu(at: At, x: Value) -> Value:
+def _leaky_relu(at: At, x: Value) -> Value:
   return at.layer(x, records.Activation, slope=node.decimal(at.number('alpha', 0.01)))
 
 
-def parametric_relu(at: At, x: Input, slope: Input) -> Value:
+def _parametric_relu(at: At, x: Input, slope: Input) -> Value:
   slopes = finite(slope, 'slope', *(None,) * np.ndim(slope))  # type: ignore[arg-type]
   if not isinstance(x, Value) or not slopes.size or (slopes != slopes.reshape(-1)[0]).any():
     raise RefusedError('with a slope for each channel, want one for all: PReLU(num_parameters=1)')
@@ -78,26 +79,26 @@ def _ceiling(side: int, window: int, stride: int, padding: tuple[int, int]) -> t
   return before, max(behind, (count - 1) * stride + window - side - before)
 
 
-def max_pool(at: At, x: Input) -> Value:
+def _max_pool(at: At, x: Input) -> Value:
   if at.integer('storage_order', 0):
     raise RefusedError('with storage_order, want rows first')
   return _pool(at, x, records.MaxPool)
 
 
-def average_pool(at: At, x: Input) -> Value:
+def _average_pool(at: At, x: Input) -> Value:
   return _pool(at, x, records.AveragePool, count_padding=bool(at.integer('count_include_pad', 0)))
 
 
-def global_average(at: At, x: Input) -> Value:
+def _global_average(at: At, x: Input) -> Value:
   return at.layer(node.a_map(x), records.AveragePool, window=None)
 
 
-def global_maximum(at: At, x: Input) -> Value:
+def _global_maximum(at: At, x: Input) -> Value:
   x = node.a_map(x)
   return at.layer(x, records.MaxPool, window=node.same_for_both('a map of', x.shape[2:]))
 
 
-def mean(at: At, x: Input, axes: Input = None) -> Value:
+def _mean(at: At, x: Input, axes: Input = None) -> Value:
   """The mean over the map, which exporters write for `x.mean((2, 3))`."""
   named = at.node.attributes.get('axes') if axes is None else axes
   if not isinstance(x, Value) or x.flat or not isinstance(named, tuple | np.ndarray):
@@ -105,6 +106,21 @@ def mean(at: At, x: Input, axes: Input = None) -> Value:
   places = np.ravel(named).tolist()
   rank = len(x.axes)
   if not all(-rank <= n < rank for n in places) or {x.axes[n] for n in places} != {'h', 'w'}:
-    raise RefusedError(f'over the axes {tuple(places)} of {x.axes}, want those of the map')
+    raise RefusedError(
+      f'over the axes {short(str(tuple(places)))} of {x.axes}, want those of the map'
+    )
   found = at.layer(x, records.AveragePool, window=None)
   return found if at.integer('keepdims', 1) else at.steps.flatten(at.place, found)
+
+
+TAKEN: dict[str, Taker] = {
+  'AveragePool': _average_pool,
+  'Clip': _clip,
+  'GlobalAveragePool': _global_average,
+  'GlobalMaxPool': _global_maximum,
+  'LeakyRelu': _leaky_relu,
+  'MaxPool': _max_pool,
+  'PRelu': _parametric_relu,
+  'ReduceMean': _mean,
+  'Relu': _relu,
+}

@@ -8,17 +8,25 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.models import layers as records
-from safenet_jax.onnx_files.file import Node
+from safenet_jax.onnx_files.file import Node, short
 from safenet_jax.onnx_files.steps import finite, per_channel, RefusedError, Steps, Value
 
 # What a node reads: a value, an array, or None for an input that is left out.
 Input = Value | np.ndarray | None
+# A function of an `At` and of what its node reads, which makes a value or raises `RefusedError`.
+Taker = Callable[..., Value]
 GATED = 'use a network without attention or squeeze-and-excitation'
 
 
 @dataclasses.dataclass
 class At:
-  """A node, and where what it becomes is put."""
+  """A node, and where what it becomes is put.
+
+  node: of the file.
+  place: its number there.
+  steps: get those that it becomes.
+  last: whether its output is the network's.
+  """
 
   node: Node
   place: int
@@ -30,17 +38,19 @@ class At:
     return self._typed(name, int, default)
 
   def number(self, name: str, default: float) -> float:
-    """An attribute that is one float."""
+    """An attribute that is one float; `RefusedError` for another."""
     value = self._typed(name, float, default)
     if not math.isfinite(value):
       raise RefusedError(f'{name} {value}, want a finite number')
     return value
 
   def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    """An attribute of as many numbers as the default has."""
+    """An attribute of as many numbers as the default has; `RefusedError` for another."""
     found = self._typed(name, tuple, default)
     if len(found) != len(default) or not all(isinstance(n, int) for n in found):
-      raise RefusedError(f'{name} {found}, want {len(default)} integers: maps of two axes')
+      raise RefusedError(
+        f'{name} {short(str(found))}, want {len(default)} integers: maps of two axes'
+      )
     return found
 
   def _typed(self, name: str, kind: type, default: Any) -> Any:
@@ -48,7 +58,7 @@ class At:
     if value is None:
       return default
     if not isinstance(value, kind):
-      raise RefusedError(f'{name} {value!r}, want {kind.__name__}')
+      raise RefusedError(f'{name} {short(repr(value))}, want {kind.__name__}')
     return value
 
   def layer(self, x: Value, record: Callable[..., records.Layer], **options) -> Value:
@@ -65,7 +75,7 @@ def made(record: Callable[..., records.Layer], **options) -> records.Layer:
 
 
 def a_map(x: Input, *, axes: str = 'nchw') -> Value:
-  """The value, if it is a map of these axes."""
+  """The value, if it is a map of these axes, else `RefusedError`."""
   if not isinstance(x, Value):
     raise RefusedError('of weights alone, want a map')
   if x.axes != axes:
@@ -74,13 +84,14 @@ def a_map(x: Input, *, axes: str = 'nchw') -> Value:
 
 
 def same_for_both(name: str, both: tuple[int, ...]) -> int:
-  """The number that holds for both axes."""
+  """The number that holds for both axes; `RefusedError` for two."""
   if len(set(both)) != 1:
     raise RefusedError(f'{name} {both}, want the same along both axes')
   return both[0]
 
 
 def scalar(given: Input) -> float | None:
+  """The number that an input is, None if it is left out; `RefusedError` for more."""
   if given is None:
     return None
   if not isinstance(given, np.ndarray) or given.size != 1:
@@ -94,11 +105,15 @@ def decimal(value: float) -> float:
 
 
 def numbers(x: Value, array: Input) -> np.ndarray:
+  """An input that is one number for each channel of a value, in our order."""
   return per_channel(x, finite(array, 'numbers', *(None,) * np.ndim(array)))  # type: ignore[arg-type]
 
 
 def padding(at: At, span: int, stride: int, sides: tuple[int, ...]) -> records.Padding:
-  """The zeros that a convolution or pool adds around a map of these sides."""
+  """The zeros that a convolution or pool adds around a map of these sides.
+
+  RefusedError: for what no version of ONNX has.
+  """
   kind = at.node.attributes.get('auto_pad') or 'NOTSET'
   if kind in ('SAME_UPPER', 'SAME_LOWER'):
     found = []
@@ -108,6 +123,8 @@ def padding(at: At, span: int, stride: int, sides: tuple[int, ...]) -> records.P
       found.append((less, more) if kind == 'SAME_UPPER' else (more, less))
     return tuple(found)  # type: ignore[return-value]
   if kind not in ('NOTSET', 'VALID'):
-    raise RefusedError(f'auto_pad {kind!r}, want NOTSET, VALID, SAME_UPPER or SAME_LOWER')
+    raise RefusedError(
+      f'auto_pad {short(repr(kind))}, want NOTSET, VALID, SAME_UPPER or SAME_LOWER'
+    )
   top, left, bottom, right = (0, 0, 0, 0) if kind == 'VALID' else at.integers('pads', (0, 0, 0, 0))
   return (top, bottom), (left, right)

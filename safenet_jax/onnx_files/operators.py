@@ -5,12 +5,11 @@ steps on the way. One that does not take its node raises `RefusedError`, which s
 could be done instead.
 """
 
-from collections.abc import Callable
 import inspect
 
 from safenet_jax.onnx_files import linear, maps, rearranged
 from safenet_jax.onnx_files.file import Node
-from safenet_jax.onnx_files.node import At, GATED, Input
+from safenet_jax.onnx_files.node import At, GATED, Input, Taker
 from safenet_jax.onnx_files.steps import RefusedError, Steps, Value
 
 _SMOOTH = 'train the network on with ReLUs in its place'
@@ -82,34 +81,4 @@ def take(node: Node, place: int, steps: Steps, inputs: list[Input], last: bool) 
 
 # Operators that may have constants in front of the image's values.
 _SYMMETRIC = ('Add', 'Concat', 'Div', 'Mul', 'Sub', 'Sum')
-TAKEN: dict[str, Callable[..., Value]] = {
-  'Add': linear.add,
-  'AveragePool': maps.average_pool,
-  'BatchNormalization': linear.batch_norm,
-  'Cast': rearranged.cast,
-  'Clip': maps.clip,
-  'Concat': rearranged.concat,
-  'Conv': linear.convolution,
-  'Div': linear.divide,
-  'Dropout': rearranged.dropout,
-  'Flatten': rearranged.flatten,
-  'Gemm': linear.gemm,
-  'GlobalAveragePool': maps.global_average,
-  'GlobalMaxPool': maps.global_maximum,
-  'Identity': rearranged.same,
-  'LeakyRelu': maps.leaky_relu,
-  'LogSoftmax': rearranged.softmax,
-  'MatMul': linear.matmul,
-  'MaxPool': maps.max_pool,
-  'Mul': linear.multiply,
-  'PRelu': maps.parametric_relu,
-  'Pad': linear.pad,
-  'ReduceMean': maps.mean,
-  'Relu': maps.relu,
-  'Reshape': rearranged.reshape,
-  'Softmax': rearranged.softmax,
-  'Squeeze': rearranged.squeeze,
-  'Sub': linear.subtract,
-  'Sum': linear.add,
-  'Transpose': rearranged.transpose,
-}
+TAKEN: dict[str, Taker] = linear.TAKEN | maps.TAKEN | rearranged.TAKEN

@@ -95,7 +95,7 @@ class Steps:
     return dataclasses.replace(x, step=len(self.made) - 1)
 
   def flatten(self, node: int, x: Value) -> Value:
-    """A map as features."""
+    """A map as features; `RefusedError` if it is not one row for each image."""
     if x.axes[0] != 'n':
       raise RefusedError('flattens the batch too, want one row for each image')
     found = self.layer(node, x, records.Flatten())
@@ -104,7 +104,7 @@ class Steps:
     return dataclasses.replace(found, order=None if (np.diff(order) == 1).all() else order)
 
   def add(self, node: int, x: Value, y: Value) -> Value:
-    """The sum of two values of one shape."""
+    """The sum of two values; `RefusedError` if they are not of one shape."""
     if (x.axes, x.shape) != (y.axes, y.shape) or not _same_order(x, y):
       raise RefusedError(f'adds values of shapes {x.shape} and {y.shape}, want one shape')
     self._unpadded(x, y)
@@ -112,7 +112,7 @@ class Steps:
     return dataclasses.replace(x, step=len(self.made) - 1)
 
   def concat(self, node: int, values: list[Value], axis: int) -> Value:
-    """The channels, or features, of all values side by side."""
+    """The channels, or features, of all values side by side; `RefusedError` along other axes."""
     first = values[0]
     if not -len(first.axes) <= axis < len(first.axes) or first.axes[axis] not in 'cf':
       raise RefusedError(f'along axis {axis} of {first.axes}, want the channels')
