@@ -82,8 +82,10 @@ def _inspect_onnx(path: str, size, costs, link) -> None:
 
 
 def _pair(text: str) -> tuple[int, int]:
-  height, width = map(int, text.split(','))
-  return height, width
+  numbers = text.split(',')
+  if len(numbers) != 2 or not all(n.isascii() and n.isdigit() and 0 < int(n) for n in numbers):
+    raise argparse.ArgumentTypeError(f'{text!r}, want H,W')
+  return int(numbers[0]), int(numbers[1])
 
 
 def facts(model: FixedPointModel) -> Iterator[str]:

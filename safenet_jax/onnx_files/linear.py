@@ -83,7 +83,8 @@ def _gemm(at: At, x: Input, kernel: Input, bias: Input = None) -> Value:
   x = _features(x)
   if at.integer('transA', 0):
     raise RefusedError('of images along the second axis, want transA 0')
-  weights = finite(kernel, 'kernel', None, None) * np.float32(at.number('alpha', 1.0))
+  weights, factor = finite(kernel, 'kernel', None, None), at.number('alpha', 1.0)
+  weights = weights if factor == 1 else weights * np.float32(factor)
   weights = weights.T if at.integer('transB', 0) else weights
   if len(weights) != x.ours[0]:
     raise RefusedError(f'a kernel for {len(weights)} features, got {x.ours[0]}')

@@ -163,9 +163,8 @@ def ours(x: Value, array: np.ndarray) -> np.ndarray:
   """One number for each channel or feature, from the file's order into ours."""
   if x.order is None:
     return array
-  found = np.empty_like(array)
-  found[x.order] = array
-  return found
+  # Along the last axis of the transpose, which is how a Gemm's kernel lies in memory.
+  return np.take(array.T, np.argsort(x.order), axis=-1).T
 
 
 def finite(array: Any, name: str, *shape: int | None) -> np.ndarray:
@@ -183,7 +182,7 @@ def finite(array: Any, name: str, *shape: int | None) -> np.ndarray:
       f'its {name} is {array.dtype} of shape {array.shape}, want floats of {wanted}'
     )
   with np.errstate(over='ignore'):
-    found = array.astype(np.float32)
+    found = array.astype(np.float32, copy=False)
   if wrong := int((~np.isfinite(found)).sum()):
     raise RefusedError(f'{wrong} of the {found.size} numbers of its {name} are NaN or infinite')
   return found
