@@ -83,7 +83,7 @@ def _inspect_onnx(path: str, size, costs, link) -> None:
 
 def _pair(text: str) -> tuple[int, int]:
   numbers = text.split(',')
-  if len(numbers) != 2 or not all(n.isascii() and n.isdigit() and 0 < int(n) for n in numbers):
+  if len(numbers) != 2 or not all(n.isascii() and n.isdigit() and int(n) > 0 for n in numbers):
     raise argparse.ArgumentTypeError(f'{text!r}, want H,W')
   return int(numbers[0]), int(numbers[1])
 
