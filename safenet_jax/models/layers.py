@@ -9,7 +9,10 @@ from collections.abc import Iterable
 import dataclasses
 import math
 import numbers
-from typing import Any, NamedTuple
+import operator
+from typing import Any
+
+from safenet_jax.models import windows as pool_windows
 
 # Far above any network's number of channels, kernel, stride or window.
 _MOST = 1 << 20
@@ -24,6 +27,28 @@ def _check(record: Any, *names: str) -> None:
       raise ValueError(
         f'{type(record).__name__} with {name} {value!r}, want an integer in 1..{_MOST}'
       )
+
+
+def _check_pool(record: Any) -> None:
+  """ValueError unless the fields of a pool make windows, each with a value of the map."""
+  kind, size, padding = type(record).__name__, record.window, record.padding
+  if size is not None or isinstance(record, MaxPool):
+    _check(record, 'window')
+  if record.stride is not None:
+    _check(record, 'stride')
+  try:
+    (top, bottom), (left, right) = padding
+    amounts = [operator.index(n) for n in (top, bottom, left, right)]
+  except (TypeError, ValueError):
+    raise ValueError(
+      f'{kind} with padding {padding!r}, want ((top, bottom), (left, right))'
+    ) from None
+  # Networks are hashed; a list would not be.
+  object.__setattr__(record, 'padding', (tuple(amounts[:2]), tuple(amounts[2:])))
+  if size is None and (record.stride is not None or any(amounts)):
+    raise ValueError(f'{kind} over the whole map with a stride or padding, want neither')
+  if size is not None and not all(0 <= n < size for n in amounts):
+    raise ValueError(f'{kind} with padding {padding!r}, want less than the window of {size}')
 
 
 # Rows or columns that are added before and behind each axis: ((top, bottom), (left, right)).
@@ -137,6 +162,17 @@ class Activation:
   limit: float | None = None
   slope: float = 0.0
 
+  def __post_init__(self):
+    for name in ('limit', 'slope'):
+      value = getattr(self, name)
+      if value is None and name == 'limit':
+        continue
+      real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+      if not real or not (0 < value <= _MOST if name == 'limit' else -1 <= value <= 1):
+        wanted = 'a positive number or None' if name == 'limit' else 'a number in -1..1'
+        raise ValueError(f'Activation with {name} {value!r}, want {wanted}')
+      object.__setattr__(self, name, float(value))
+
 
 @dataclasses.dataclass(frozen=True)
 class AveragePool:
@@ -154,8 +190,7 @@ class AveragePool:
   count_padding: bool = True
 
   def __post_init__(self):
-    if self.window is not None:
-      _check(self, 'window')
+    _check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +207,7 @@ class MaxPool:
   padding: Padding = NO_PADDING
 
   def __post_init__(self):
-    _check(self, 'window')
+    _check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +251,8 @@ class Concat:
 
   def __post_init__(self):
     object.__setattr__(self, 'branches', tuple(sequence(branch) for branch in self.branches))
+    if not self.branches:
+      raise ValueError('Concat without branches, want at least one')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,8 +309,8 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
     operations: an object with a method per kind of record: conv, dense,
       batch_norm, activation, average_pool, max_pool, flatten and pad_shortcut, each called
       as `method(name, layer, value)` and returning the next value, and
-      `add(branch, shortcut)` and `concat(values)`. Names count the records of each kind in walking order, a
-      branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
+      `add(branch, shortcut)` and `concat(values)`. Names count the records of each kind in
+      walking order, a branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
     value: whatever the operations understand, such as an image, a shape or two shares.
 
   Returns:
@@ -306,15 +343,14 @@ def _walk(layers: tuple[Layer, ...], operations: Any, value: Any, counts: collec
 
 
 def window(layer: Pool, height: int, width: int) -> int:
-  """The pool's window on a map; ValueError if it does not divide it."""
-  size = layer.window
-  if size is None:
-    if height != width:
-      raise ValueError(f'a pool over a {height} x {width} map, want a square map')
-    return height
-  if height % size or width % size:
-    raise ValueError(f'a pool of window {size} does not divide a {height} x {width} map')
-  return size
+  """The side of a pool's windows, where they are squares that lie side by side and cover the map.
+
+  ValueError for all others.
+  """
+  found = pool_windows.of(layer, height, width)
+  if not found.plain or found.rows.size != found.columns.size:
+    raise ValueError(f'{layer} over a {height} x {width} map is not served yet')
+  return found.rows.size
 
 
 def convolved(layer: Conv, axis: int, size: int) -> int:
@@ -388,8 +424,7 @@ class _Shapes:
 
   def average_pool(self, name, layer, shape):
     h, w, c = self._map(name, shape)
-    size = window(layer, h, w)
-    return self._record(name, layer, shape, (h // size, w // size, c))
+    return self._record(name, layer, shape, (*pool_windows.of(layer, h, w).shape, c))
 
   max_pool = average_pool
 
@@ -414,63 +449,14 @@ class _Shapes:
       raise ValueError(f'a residual branch of shape {branch} and a shortcut of {shortcut}')
     return branch
 
+  def concat(self, values):
+    if len({shape[:-1] for shape in values}) > 1:
+      raise ValueError(f'a Concat of {" and ".join(map(str, values))}, want maps of one size')
+    return (*values[0][:-1], sum(shape[-1] for shape in values))
+
 
 def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[LayerShape, ...]:
   """The shape of every layer, in walking order; ValueError where they do not fit."""
   operations = _Shapes()
   run(layers, operations, tuple(input_shape))
-  return tuple(operations.found)
-
-
-class _Sum(NamedTuple):
-  """Names of the last linear layers, and whether the value is still the sum of their outputs."""
-
-  names: tuple[str, ...]
-  linear: bool
-
-
-class _Producers:
-  """Operations on a `_Sum`, which tells from which linear layers a value comes."""
-
-  def __init__(self):
-    self.found: list[tuple[str, ...]] = []
-
-  def conv(self, name, layer, value):
-    del layer, value
-    return _Sum((name,), True)
-
-  dense = batch_norm = conv
-
-  def activation(self, name, layer, value):
-    del name, layer
-    self.found.append(value.names)
-    return value._replace(linear=False)
-
-  def average_pool(self, name, layer, value):
-    del name, layer
-    return value
-
-  max_pool = flatten = average_pool
-
-  def pad_shortcut(self, name, layer, value):
-    del name, layer
-    # Its channels are not those of the layers that the value came from.
-    return value._replace(linear=False)
-
-  def add(self, branch, shortcut):
-    linear = [side for side in (branch, shortcut) if side.linear]
-    if not linear:
-      return branch
-    return _Sum(tuple(dict.fromkeys(name for side in linear for name in side.names)), True)
-
-
-def producers(layers: tuple[Layer, ...]) -> tuple[tuple[str, ...], ...]:
-  """For each activation, the names of the linear layers whose sum it is given.
-
-  A batch norm of its own is one of them.
-
-  A shortcut without weights, from an activation to an addition, adds no name.
-  """
-  operations = _Producers()
-  run(layers, operations, _Sum((), False))
   return tuple(operations.found)
