@@ -70,7 +70,7 @@ def facts(model: FixedPointModel) -> Iterator[str]:
   yield f'outputs  {", ".join(structure.outputs_of(public))} of {rows[-1][2]} classes'
   yield (
     f'formats  shares of {public.precision.ring} bits, logits with '
-    f'{public.output_fraction} fraction bits'
+    f'{public.output_fraction:g} fraction bits'
   )
   widths = sorted({form.sign_bits for form in public.activations.values() if form.relu})
   if widths:

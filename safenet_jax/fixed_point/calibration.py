@@ -6,21 +6,26 @@ can then add by adding its own shares.
 """
 
 import dataclasses
+import functools
+import itertools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from safenet_jax.approximation import activation
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import bit_widths, folding
-from safenet_jax.fixed_point.channel_order import Channels
+from safenet_jax.fixed_point import bit_widths, channel_order, folding, pooling
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
-from safenet_jax.fixed_point.model import LinearWeights, max_pool
+from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.models import layers as records
+from safenet_jax.models import windows
 
 _LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
 # An image is left out if its largest value is more than this many times the median image's.
 _OUTLIER = 8.0
+# Fraction bits that a value gets at least, where a factor of a mean is rounded.
+_FACTOR_BITS = 8
 
 
 class _Step(NamedTuple):
@@ -55,7 +60,8 @@ class Value:
   channels: the original index of every channel that is there, in the new order. The
     channels that are not there are zero.
   total: how many channels the original network has here.
-  fraction: fraction bits of the integers that stand for x.
+  fraction: fraction bits of the integers that stand for x. Behind a mean of n values they are
+    log2(n) more, which need not be whole: the weights of who reads them make up for that.
   step: the last served layer.
   folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
     before. Then the integers of the polynomial channels are those of a y + b.
@@ -64,7 +70,7 @@ class Value:
   x: np.ndarray
   channels: np.ndarray
   total: int
-  fraction: int
+  fraction: float
   step: _Step | None = None
   folded: bool = False
 
@@ -72,24 +78,29 @@ class Value:
     """This value after one more served layer."""
     return dataclasses.replace(self, step=_Step(layer, self.step), **changes)
 
-  def arranged(self, channels: np.ndarray, fraction: int | None = None) -> 'Value':
-    """This value with other channels, by original index, or with more fraction bits."""
-    shift = 0 if fraction is None else fraction - self.fraction
-    if not shift and np.array_equal(channels, self.channels):
+  def arranged(self, channels: np.ndarray, fraction: float | None = None) -> 'Value':
+    """This value with other channels, by original index, or with more fraction bits.
+
+    If these are not whole bits more, it is multiplied by the nearest integer (`_common`).
+    """
+    more = 0 if fraction is None else fraction - self.fraction
+    if not more and np.array_equal(channels, self.channels):
       return self
     place = {channel: i for i, channel in enumerate(self.channels.tolist())}
     index = tuple(place.get(channel, -1) for channel in channels.tolist())
+    shift = int(more) if more == int(more) else 0
     return self.then(
-      records.Gather(index, shift=shift),
+      records.Gather(index, shift=shift, factor=1 if shift == more else round(2.0**more)),
       x=ring.gather(np, self.x, index),
       channels=channels,
-      fraction=self.fraction + shift,
+      fraction=self.fraction if fraction is None else fraction,
     )
 
 
 class Calibration:
   """Operations on a `Value` that choose formats and integers.
 
+  layers: the network's records, in the order in which they are served.
   activations, absorbed: as in `PublicModel`.
   linear, polynomials: as in `FixedPointModel`.
   usual: bool [B], the images that no layer has left out.
@@ -98,9 +109,9 @@ class Calibration:
   def __init__(self, network, variables, approximation, precision: Precision):
     self.precision = precision
     self.folded = folding.fold_batch_norm(network, variables)
-    self.channels = Channels(
-      network.layers, network.input_shape, [folding.Split(layer) for layer in approximation]
-    )
+    splits = [folding.Split(layer) for layer in approximation]
+    self.layers = channel_order.rectified_first(network.layers, splits)
+    self.channels = channel_order.Channels(self.layers, splits)
     self.absorbed = frozenset(pool.name for pool in self.channels.pools.values())
     self.activations: dict[str, ActivationFormat] = {}
     self.linear: dict[str, LinearWeights] = {}
@@ -159,6 +170,9 @@ class Calibration:
       kernel, bias = split.fold(kernel, bias)
       extra = split.extra
     weight = self._fraction(kernel, self.precision.weight + extra) - extra
+    # The weights make up for the constant of a mean, so that the output's bits are whole.
+    fraction = math.floor(value.fraction + weight)
+    weight = fraction - value.fraction
     bits = np.full(order.size, weight)
     if split is not None:
       bits[split.relu.size :] += extra
@@ -170,9 +184,7 @@ class Calibration:
       ring.limb_bits(integers),
     )
     served = dataclasses.replace(layer, features=order.size, batch_norm=False)
-    return value.then(
-      served, x=x, channels=order, total=total, fraction=value.fraction + weight, folded=folds
-    )
+    return value.then(served, x=x, channels=order, total=total, fraction=fraction, folded=folds)
 
   def conv(self, name, layer, value):
     kernel, bias = self.folded[name]
@@ -185,60 +197,66 @@ class Calibration:
 
   def dense(self, name, layer, value):
     kernel, bias = self.folded[name]
-    # After flattening, channel c of the position (h, w) is row (h W + w) C + c.
-    positions = kernel.shape[0] // value.total
-    rows = np.arange(positions)[:, None] * value.total + value.channels
-    return self._linear(name, layer, value, kernel[rows.ravel()], bias, 1, np.matmul)
+    return self._linear(name, layer, value, kernel[value.channels], bias, 1, np.matmul)
 
   def activation(self, name, layer, value):
-    split = self.channels.splits[len(self.activations)]
+    split = self.channels.split(name)
     if not split.order.size:
       raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
-    if split.total != value.total or value.x.shape[-1] != value.channels.size:
-      raise ValueError(
-        f'{name} has {value.x.shape[-1]} channels, want the {split.total} that its plan is for, '
-        'not flattened'
-      )
-    value = value.arranged(split.order)
-    pool = self.channels.pools.get(name)
-    z = split.evaluate(value.x)
-    if pool is None:
-      pooled = z
-    elif pool.maximum:
-      if split.degree:
-        raise ValueError(
-          f'{name}: {split.polynomial.size} polynomial channels of degree {split.degree} reach '
-          f'{pool.name}, want garbled or pruned ones only: no circuit has their maximum'
-        )
-      pooled = max_pool(z, pool.window)
-    else:
-      pooled = ring.sum_pool(z, pool.window) / pool.window**2
-    output = min(self._fraction(pooled, self.precision.activation), value.fraction)
+    if split.total != value.total:
+      raise ValueError(f'{name} has {value.total} channels, want the {split.total} of its plan')
+    value = value.arranged(split.order, _whole(value.fraction))
+    return self._activation(name, layer, value, split, self.channels.pools.get(name))
+
+  def _activation(self, name, layer, value, split, pool) -> Value:
+    """What activations and max pools alone share; the latter have a record that is None."""
+    z = value.x if layer is None else split.evaluate(value.x, layer)
+    pooled, more = z, 0.0
+    if pool is not None and isinstance(pool.layer, records.MaxPool):
+      pooled = pooling.maxima(z, pool.layer)
+    elif pool is not None:
+      pooled, bits = _means(z, pool.layer)
+      more = bits - math.floor(bits)
+    wanted = self._fraction(pooled * 2.0**more, self.precision.activation)
+    output = min(wanted, int(value.fraction))
     choice = bit_widths.Choice(
-      name, self.precision, split, value.x, z, value.fraction, output, pool, value.folded
+      name,
+      self.precision,
+      split,
+      value.x,
+      z,
+      int(value.fraction),
+      output,
+      pool,
+      value.folded,
+      layer,
     )
     self.activations[name], integers = choice.formats()
     if integers is not None:
       self.polynomials[name] = integers
-    return value.then(layer, x=pooled, fraction=output, folded=False)
+    record = pool.layer if layer is None else layer
+    return value.then(record, x=pooled, fraction=output + more if more else output, folded=False)
 
   def average_pool(self, name, layer, value):
     if name in self.absorbed:
       return value.then(layer)
-    window = records.window(layer, *value.x.shape[1:3])
-    bits = ring.window_bits(window)
-    x = ring.sum_pool(value.x, window) / window**2
-    # From here on the record has its window as a number, also where it is the whole map.
-    layer = dataclasses.replace(layer, window=window)
+    x, bits = _means(value.x, layer)
     return value.then(layer, x=x, fraction=value.fraction + bits)
 
   def max_pool(self, name, layer, value):
-    del name  # it is part of an activation: `Channels` refuses all other max pools
-    return value.then(layer)
+    if name in self.absorbed:
+      return value.then(layer)
+    value = value.arranged(value.channels, _whole(value.fraction))
+    split = folding.Split(activation.all_relu(value.x.shape[-1:])[0])
+    return self._activation(name, None, value, split, channel_order.Pool(name, layer))
 
   def flatten(self, name, layer, value):
     del name
-    return value.then(layer, x=value.x.reshape(value.x.shape[0], -1))
+    # Channel c of the position (h, w) becomes channel (h W + w) C + c.
+    positions = math.prod(value.x.shape[1:-1])
+    channels = (np.arange(positions)[:, None] * value.total + value.channels).ravel()
+    x = value.x.reshape(value.x.shape[0], -1)
+    return value.then(layer, x=x, channels=channels, total=positions * value.total)
 
   def pad_shortcut(self, name, layer, value):
     del name
@@ -254,11 +272,49 @@ class Calibration:
   def add(self, branch, shortcut):
     order = self.channels.order(f'add{self.additions}', branch.total)
     self.additions += 1
-    fraction = max(branch.fraction, shortcut.fraction)
+    fraction = _common([branch.fraction, shortcut.fraction])
     start = _parting(branch.step, shortcut.step)
     sides = [side.arranged(order, fraction) for side in (branch, shortcut)]
     block = records.Residual(*(layers_since(side.step, start) for side in sides))
     return Value(sides[0].x + sides[1].x, order, branch.total, fraction, _Step(block, start))
+
+  def concat(self, values):
+    fraction = _common([value.fraction for value in values])
+    start = functools.reduce(_parting, [value.step for value in values])
+    sides = [value.arranged(value.channels, fraction) for value in values]
+    firsts = itertools.accumulate([0, *(side.total for side in sides)])
+    return Value(
+      np.concatenate([side.x for side in sides], axis=-1),
+      np.concatenate([side.channels + first for side, first in zip(sides, firsts)]),
+      sum(side.total for side in sides),
+      fraction,
+      _Step(records.Concat(tuple(layers_since(side.step, start) for side in sides)), start),
+    )
+
+
+def _means(x: np.ndarray, layer: records.AveragePool) -> tuple[np.ndarray, float]:
+  """The means, and how many fraction bits the sums that stand for them have more."""
+  divisor = pooling.divisor(layer, windows.of(layer, *x.shape[1:3]))
+  whole = divisor.bit_length() - 1
+  bits = whole if divisor == 1 << whole else math.log2(divisor)
+  return pooling.sums(np, x, layer) / divisor, bits
+
+
+def _common(fractions: list[float]) -> float:
+  """Fraction bits that all of these values can have: the most of them, if all are whole.
+
+  Others differ by a factor of a mean. They are multiplied by an integer near a power of two of
+  that factor, which has eight bits or more, as weights have.
+  """
+  most = max(fractions)
+  if all(most - fraction == int(most - fraction) for fraction in fractions):
+    return most
+  return math.ceil(most) + _FACTOR_BITS
+
+
+def _whole(fraction: float) -> int:
+  """Fraction bits that are whole, as `_common` has them."""
+  return int(fraction) if fraction == int(fraction) else math.ceil(fraction) + _FACTOR_BITS
 
 
 def _parting(branch: _Step | None, shortcut: _Step | None) -> _Step | None:

@@ -107,12 +107,15 @@ class Split:
     scales = 2.0 ** (value - fraction * np.arange(len(used)))
     return np.round(used * scales[:, None]).astype(np.int64), value
 
-  def evaluate(self, y: np.ndarray) -> np.ndarray:
+  def evaluate(self, y: np.ndarray, layer: records.Activation) -> np.ndarray:
     """The activation in floats.
 
     Args:
       y: its inputs [..., C], with channels in `order`.
+      layer: what the garbled channels are.
     """
     relu, z = np.split(y, [self.relu.size], axis=-1)
     value = sum(c * z**j for j, c in enumerate(self.coefficients)) if self.degree else z
-    return np.concatenate([np.maximum(relu, 0), value], axis=-1)
+    exact = np.where(relu < 0, layer.slope * relu, relu)
+    exact = exact if layer.limit is None else np.minimum(exact, layer.limit)
+    return np.concatenate([exact, value], axis=-1)

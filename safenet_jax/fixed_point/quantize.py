@@ -125,9 +125,8 @@ def build(
     ValueError: the values do not fit the rings.
   """
   start = operations.start(normalise(images, mean, std))
-  end = records.run(network.layers, operations, start)
-  if end.x.shape[-1] == end.channels.size:
-    end = end.arranged(np.arange(end.total))
+  end = records.run(operations.layers, operations, start)
+  end = end.arranged(np.arange(end.total))
   public = PublicModel(
     layers=calibration.layers_since(end.step, None),
     input_shape=network.input_shape,
@@ -136,8 +135,8 @@ def build(
     precision=operations.precision,
     activations=operations.activations,
     absorbed=operations.absorbed,
-    input_fraction=start.fraction,
-    output_fraction=end.fraction,
+    input_fraction=int(start.fraction),
+    output_fraction=float(end.fraction),
     logit_bits=_logit_bits(end, operations.precision),
   )
   kernels = {name: weights.kernel for name, weights in operations.linear.items()}

@@ -259,13 +259,14 @@ class Concat:
 class Gather:
   """Picks channels; only the models that are served have this record.
 
-  Output channel i is channel channels[i] of the input, times 2^shift; -1 stands for a
+  Output channel i is channel channels[i] of the input, times factor 2^shift; -1 stands for a
   channel of zeros. Of a map, it takes every stride-th row and column.
   """
 
   channels: tuple[int, ...]
   stride: int = 1
   shift: int = 0
+  factor: int = 1
 
 
 def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
@@ -340,17 +341,6 @@ def _walk(layers: tuple[Layer, ...], operations: Any, value: Any, counts: collec
     value = method(f'{kind}{counts[kind]}', layer, value)
     counts[kind] += 1
   return value
-
-
-def window(layer: Pool, height: int, width: int) -> int:
-  """The side of a pool's windows, where they are squares that lie side by side and cover the map.
-
-  ValueError for all others.
-  """
-  found = pool_windows.of(layer, height, width)
-  if not found.plain or found.rows.size != found.columns.size:
-    raise ValueError(f'{layer} over a {height} x {width} map is not served yet')
-  return found.rows.size
 
 
 def convolved(layer: Conv, axis: int, size: int) -> int:

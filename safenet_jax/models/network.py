@@ -138,7 +138,8 @@ class _Forward:
     found = windows.of(layer, *x.shape[1:3])
     if found.plain:
       return _parts(found, x).mean((2, 4))
-    return nn.avg_pool(x, *_options(found), count_include_pad=layer.count_padding)
+    size, strides, padding = _options(found)
+    return nn.avg_pool(x, size, strides, padding, count_include_pad=layer.count_padding)
 
   def max_pool(self, name, layer, x):
     del name

@@ -1,11 +1,13 @@
 """Where the windows of a pool lie on a map."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
 
-class Axis(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Axis:
   """The windows along one axis.
 
   length: of the map.

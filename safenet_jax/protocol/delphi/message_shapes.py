@@ -73,7 +73,7 @@ def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:
   sizes = garbled_block.SEED_BYTES, garbled_block.CHECK_BYTES
   parts: list[tuple] = [*((bytes, (size,)) for size in sizes), (np.uint64, shape)]
   if layer.form.maximum:
-    bits = layer.form.select_bits
+    bits = len(layer.circuit.outputs)
     return [*parts, (np.uint64, (bits, block.size, 2)), (np.uint8, (bits, block.size // 8))]
   return [*parts, (bytes, (hashing.KEY_BYTES,))]
 

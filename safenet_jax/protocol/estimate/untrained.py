@@ -31,7 +31,7 @@ class _Normalised(calibration.Calibration):
   """Calibration that keeps values near a standard deviation of 1, as training does."""
 
   def activation(self, name, layer, value):
-    split = self.channels.splits[len(self.activations)]
+    split = self.channels.split(name)
     if split.degree and not value.folded:
       # Values grow with every addition of the network, and their powers would fit no field.
       powers = max(np.abs(value.x).max() / _NOISE, 1.0) ** np.arange(4)

@@ -33,8 +33,18 @@ the client opens the word, and v is under rho, which H(L_0) hides.
 
 An instance is one sign test. The instances are the values of a [B, H, W, C] array in
 order. They are cut into blocks of at most `hashing.MAX_ROWS`, each with keys of its own.
+
+Other activations are sums of ReLUs, which cost no message more: with a public slope a below
+zero and a limit L,
+
+    min(max(y, a y), L) = a y + (1 - a) ReLU(y) - ReLU(y - L)
+
+A slope is an integer over 2^e, and both parties multiply their shares by it. The exact truncation
+that follows drops e bits more, so that the select ring has e bits more. A limit takes a second
+instance for each value, all of them behind the others, in which the server's share is s - L.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +65,46 @@ def circuit(form: ActivationFormat) -> circuits.Circuit:
 def sign_words(share: np.ndarray, form: ActivationFormat) -> np.ndarray:
   """The k - t bits of each share that enter the circuit, as words uint64."""
   return ring.reduce(share, form.sign_bits) >> np.uint64(form.dropped)
+
+
+def tests(form: ActivationFormat) -> int:
+  """Sign tests of each value."""
+  return 2 if form.limit else 1
+
+
+def tested(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.ndarray:
+  """What a party's share of the garbled channels is in each instance, uint64 [n]."""
+  flat = share.reshape(-1)
+  if not form.limit:
+    return flat
+  return np.concatenate([flat, flat - np.uint64(form.limit) if server else flat])
+
+
+def joined(
+  selected: Sequence[np.ndarray],
+  shares: Sequence[np.ndarray],
+  form: ActivationFormat,
+  images: int = 1,
+) -> np.ndarray:
+  """A party's share of the activation, uint64 [images, values], in the select ring.
+
+  Args:
+    selected: its share of b y in all blocks, image by image.
+    shares: its share of y there.
+    form: of the layer.
+    images: how many.
+  """
+  result = np.concatenate(selected).reshape(images, -1)
+  if not form.slope and not form.slope_bits and not form.limit:
+    return result
+  share = np.concatenate(shares).reshape(images, -1)
+  first, *rest = np.split(result, tests(form), axis=1)
+  unit, slope = 1 << form.slope_bits, form.slope
+  one, below, rest_of = (np.uint64(n % 2**64) for n in (unit, slope, unit - slope))
+  result = below * share[:, : first.shape[1]] + rest_of * first
+  for second in rest:
+    result = result - one * second
+  return ring.reduce(result, form.select_bits)
 
 
 def cut(instances: int) -> tuple[Block, ...]:

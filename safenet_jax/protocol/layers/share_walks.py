@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import pooling
 from safenet_jax.fixed_point.model import PublicModel
-from safenet_jax.models import layers as records
 
 
 class Local:
@@ -27,11 +27,15 @@ class Local:
   def average_pool(self, name: str, layer, share: Any) -> Any:
     if name in self.model.absorbed or share is None:
       return share
-    return ring.reduce(ring.sum_pool(share, records.window(layer, *share.shape[-3:-1])), self.bits)
+    return ring.reduce(pooling.sums(self.xp, share, layer), self.bits)
+
+  def activation(self, name: str, layer, share: Any) -> Any:
+    """Each party's own."""
+    raise NotImplementedError
 
   def max_pool(self, name: str, layer, share: Any) -> Any:
-    del name, layer  # always part of the activation before it
-    return share
+    """As an activation, unless it is part of the one before it."""
+    return share if name in self.model.absorbed else self.activation(name, layer, share)
 
   def flatten(self, name: str, layer, share: Any) -> Any:
     del name, layer
@@ -42,12 +46,16 @@ class Local:
     if share is None:
       return None
     share = ring.gather(self.xp, share, layer.channels, layer.stride)
-    return ring.reduce(share << np.uint64(layer.shift), self.bits)
+    return ring.reduce(share * np.uint64(layer.factor) << np.uint64(layer.shift), self.bits)
 
   def add(self, branch: Any, shortcut: Any) -> Any:
     if branch is None or shortcut is None:
       return None
     return ring.reduce(branch + shortcut, self.bits)
+
+  def concat(self, values: list[Any]) -> Any:
+    known = all(value is not None for value in values)
+    return self.xp.concatenate(values, axis=-1) if known else None
 
 
 class Order:
@@ -71,14 +79,20 @@ class Order:
     del name, layer, known
     return True
 
+  # If it is part of an activation, this is the one before it.
+  max_pool = activation
+
   def average_pool(self, name: str, layer, known: bool) -> bool:
     del name, layer
     return known
 
-  max_pool = flatten = gather = average_pool
+  flatten = gather = average_pool
 
   def add(self, branch: bool, shortcut: bool) -> bool:
     return branch and shortcut
+
+  def concat(self, values: list[bool]) -> bool:
+    return all(values)
 
 
 class Drawn:
@@ -86,7 +100,7 @@ class Drawn:
 
   A linear layer draws the mask of its input if the input is that mask as it is, and no layer
   before has read it. Values are the names of the masks that are part of a value: activation
-  layers, and 'input' for the image; and whether it is one of them as it is.
+  layers, max pools alone, and 'input' for the image; and whether it is one of them as it is.
 
   found: is filled with the name of the mask, by that of the linear layer that draws it.
   """
@@ -116,10 +130,11 @@ class Drawn:
     return parts, whole and name in self._absorbed
 
   def max_pool(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    return mask if name in self._absorbed else self.activation(name, layer, mask)
+
+  def flatten(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
     del name, layer
     return mask
-
-  flatten = max_pool
 
   def gather(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
     del name, layer
@@ -127,6 +142,9 @@ class Drawn:
 
   def add(self, branch, shortcut) -> tuple[frozenset[str], bool]:
     return branch[0] | shortcut[0], False
+
+  def concat(self, values) -> tuple[frozenset[str], bool]:
+    return frozenset().union(*(parts for parts, _ in values)), False
 
 
 class Masks(Local):

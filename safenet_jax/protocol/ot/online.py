@@ -20,7 +20,7 @@ import numpy as np
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.material import ClientMaterial
 from safenet_jax.protocol.delphi.party import ClientParty
-from safenet_jax.protocol.layers import millionaires
+from safenet_jax.protocol.layers import millionaires, relu
 from safenet_jax.protocol.layers.sign_test import SignTest
 from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.protocol.ot import structure
@@ -103,7 +103,8 @@ class ClientOnline(online.ClientOnline):
         millionaires.finish_client(state, step, received, words[at], layer.form)
         for (state, at), (step, received) in zip(self._blocks(layer), self._steps, strict=True)
       ]
-      return np.concatenate(values).reshape(len(mine), *layer.garbled_shape)
+      known = [state.share for state, _ in self._blocks(layer)]
+      return relu.joined(values, known, layer.form, len(mine)).reshape(-1, *layer.garbled_shape)
 
 
 class ServerOnline(online.ServerOnline):
@@ -114,10 +115,10 @@ class ServerOnline(online.ServerOnline):
       return super()._garbled(layer, mine, s)
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
       exchange = _Exchange(self._channel, layer, layer.test, len(mine))
-      flat = s.reshape(len(mine), -1)
+      flat = [relu.tested(share, layer.form, server=True) for share in s]
       # A batch may have preparations of several sessions, each with a delta of its own.
       blocks = [
-        (state, flat[image, block.first : block.end], self._materials[image].delta)
+        (state, flat[image][block.first : block.end], self._materials[image].delta)
         for image, material in enumerate(mine)
         for block, state in zip(layer.blocks, material.blocks, strict=True)
       ]
@@ -136,9 +137,10 @@ class ServerOnline(online.ServerOnline):
         ]
         bits, words, shares = zip(*last)
         exchange.send(2, bits)
+        rho = relu.joined(shares, [share for _, share, _ in blocks], layer.form, len(mine))
         return (
           np.concatenate(words).reshape(len(mine), layer.selected),
-          np.concatenate(shares).reshape(len(mine), *layer.garbled_shape),
+          rho.reshape(-1, *layer.garbled_shape),
         )
 
     return finish
