@@ -1,4 +1,4 @@
-"""Runs the float network on calibration images, and makes its integers on the way.
+"""Chooses formats from the values that calibration images have, and makes integers of the network.
 
 Pruned channels are neither computed nor read. Garbled channels come first. Before an
 addition, a `Gather` gives both sides the same channels and fraction bits. Each party
@@ -18,6 +18,7 @@ from safenet_jax.crypto import ring
 from safenet_jax.fixed_point import bit_widths, channel_order, folding, pooling
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 from safenet_jax.fixed_point.model import LinearWeights
+from safenet_jax.fixed_point.statistics import Statistics
 from safenet_jax.models import layers as records
 from safenet_jax.models import windows
 
@@ -54,20 +55,18 @@ def layers_since(step: _Step | None, start: _Step | None) -> tuple[records.Layer
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-  """Calibration values float64 [B, ..., C] on their way through the layers.
+  """What is known of a value on its way through the layers.
 
-  x: the values, in floats.
   channels: the original index of every channel that is there, in the new order. The
     channels that are not there are zero.
   total: how many channels the original network has here.
-  fraction: fraction bits of the integers that stand for x. Behind a mean of n values they are
+  fraction: fraction bits of the integers that stand for it. Behind a mean of n values they are
     log2(n) more, which need not be whole: the weights of who reads them make up for that.
   step: the last served layer.
   folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
     before. Then the integers of the polynomial channels are those of a y + b.
   """
 
-  x: np.ndarray
   channels: np.ndarray
   total: int
   fraction: float
@@ -91,63 +90,75 @@ class Value:
     shift = int(more) if more == int(more) else 0
     return self.then(
       records.Gather(index, shift=shift, factor=1 if shift == more else round(2.0**more)),
-      x=ring.gather(np, self.x, index),
       channels=channels,
       fraction=self.fraction if fraction is None else fraction,
     )
 
 
+class Prepared(NamedTuple):
+  """A float network, ready to be made one of integers.
+
+  layers: its records, in the order in which they are served.
+  input_shape: (H, W, C) of an image.
+  folded: by linear layer, kernel and bias with batch norm in them.
+  splits: of every activation, in the order in which the network is walked.
+  statistics: how large its values are.
+  """
+
+  layers: tuple[records.Layer, ...]
+  input_shape: tuple[int, ...]
+  folded: dict[str, tuple[np.ndarray, np.ndarray]]
+  splits: list[folding.Split]
+  statistics: Statistics
+
+
 class Calibration:
   """Operations on a `Value` that choose formats and integers.
 
-  layers: the network's records, in the order in which they are served.
+  layers, input_shape, folded, statistics: as in `Prepared`.
+  start: the value at the input.
   activations, absorbed: as in `PublicModel`.
   linear, polynomials: as in `FixedPointModel`.
   usual: bool [B], the images that no layer has left out.
   """
 
-  def __init__(self, network, variables, approximation, precision: Precision):
-    self.precision = precision
-    self.folded = folding.fold_batch_norm(network, variables)
-    splits = [folding.Split(layer) for layer in approximation]
-    self.layers = channel_order.rectified_first(network.layers, splits)
-    self.channels = channel_order.Channels(self.layers, splits)
+  def __init__(self, prepared: Prepared, precision: Precision):
+    self.precision, self.folded, self.layers = precision, prepared.folded, prepared.layers
+    self.input_shape, self.statistics = prepared.input_shape, prepared.statistics
+    self.channels = channel_order.Channels(self.layers, prepared.splits)
     self.absorbed = frozenset(pool.name for pool in self.channels.pools.values())
     self.activations: dict[str, ActivationFormat] = {}
     self.linear: dict[str, LinearWeights] = {}
     self.polynomials: dict[str, np.ndarray] = {}
     self.additions = 0
-    self.usual = np.zeros(0, bool)
+    images, channels = self.statistics.largest['input'].shape
+    self.usual = np.ones(images, bool)
+    self._shapes = {s.name: s for s in records.shapes(self.layers, prepared.input_shape)}
+    fraction = self._fraction(self.largest('input'), self.precision.activation)
+    self.start = Value(np.arange(channels), channels, fraction)
 
-  def start(self, normal: np.ndarray) -> Value:
-    """The value at the input: normalised images, float64 [B, H, W, C]."""
-    self.usual = np.ones(len(normal), bool)
-    fraction = self._fraction(normal, self.precision.activation)
-    return Value(normal, np.arange(normal.shape[-1]), normal.shape[-1], fraction)
+  def largest(self, name: str, channels: slice | np.ndarray = slice(None)) -> float:
+    """Of a value's channels, by original index, in all images that are usual so far."""
+    return float(self.statistics.largest[name][self.usual][:, channels].max(initial=0.0))
 
-  def _fraction(self, values: np.ndarray, wanted: int) -> int:
-    """The most fraction bits, but not over `wanted`, with which the values fit 15 bits."""
-    largest = float(np.abs(values).max(initial=0.0)) or 1.0
-    return min(wanted, math.floor(math.log2(_LIMIT / largest)))
+  def _fraction(self, largest: float, wanted: int) -> int:
+    """The most fraction bits, but not over `wanted`, with which values fit 15 bits."""
+    return min(wanted, math.floor(math.log2(_LIMIT / (largest or 1.0))))
 
-  def _without_outliers(self, x: np.ndarray) -> np.ndarray:
-    """Values [B, ..., C] of a linear layer, in which no image is far beyond the others.
+  def _leave_outliers(self, name: str, channels: np.ndarray) -> None:
+    """Leaves out the images whose values in a linear layer are far beyond those of the others.
 
     An image is far beyond if its largest value here is more than `_OUTLIER` times that of
-    the median image. It gets the median image's values from this layer on, and is no longer
-    among the `usual` ones.
+    the median image. From this layer on it is no longer among the `usual` ones.
 
     The reason: with many polynomials in a row, the values of about one image in a hundred may
     grow without bound. Formats wide enough for that image would leave no fraction bits to the
     others, and the float network rarely finds its class either.
     """
-    largest = np.abs(x).reshape(len(x), -1).max(-1)
-    far = largest > _OUTLIER * np.median(largest)
-    x[far] = x[np.argsort(largest)[len(x) // 2]]
-    self.usual &= ~far
-    return x
+    largest = self.statistics.largest[name][:, channels].max(-1, initial=0.0)
+    self.usual &= largest <= _OUTLIER * np.median(largest[self.usual])
 
-  def _linear(self, name, layer, value, kernel, bias, stride, apply) -> Value:
+  def _linear(self, name, layer, value, kernel, bias, stride) -> Value:
     """What conv and dense share.
 
     Args:
@@ -156,20 +167,20 @@ class Calibration:
         are left.
       bias: float64 [O].
       stride: of a convolution, else 1.
-      apply: computes the layer's product of values and a kernel.
     """
     order = self.channels.order(name, bias.size)
     split = self.channels.folded(name)
     if not order.size:
       raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
     total, kernel, bias = bias.size, kernel[..., order], bias[order]
-    x = self._without_outliers(apply(value.x, kernel) + bias)
+    self._leave_outliers(name, order)
     folds = split is not None and split.degree == 2
     extra = 0
     if split is not None and folds:
       kernel, bias = split.fold(kernel, bias)
       extra = split.extra
-    weight = self._fraction(kernel, self.precision.weight + extra) - extra
+    largest = float(np.abs(kernel).max(initial=0.0))
+    weight = self._fraction(largest, self.precision.weight + extra) - extra
     # The weights make up for the constant of a mean, so that the output's bits are whole.
     fraction = math.floor(value.fraction + weight)
     weight = fraction - value.fraction
@@ -184,20 +195,15 @@ class Calibration:
       ring.limb_bits(integers),
     )
     served = dataclasses.replace(layer, features=order.size, batch_norm=False)
-    return value.then(served, x=x, channels=order, total=total, fraction=fraction, folded=folds)
+    return value.then(served, channels=order, total=total, fraction=fraction, folded=folds)
 
   def conv(self, name, layer, value):
     kernel, bias = self.folded[name]
-
-    def apply(x, w):
-      return ring.patches(np, x, w.shape[0], layer.stride) @ w.reshape(-1, w.shape[-1])
-
-    kept = kernel[:, :, value.channels]
-    return self._linear(name, layer, value, kept, bias, layer.stride, apply)
+    return self._linear(name, layer, value, kernel[:, :, value.channels], bias, layer.stride)
 
   def dense(self, name, layer, value):
     kernel, bias = self.folded[name]
-    return self._linear(name, layer, value, kernel[value.channels], bias, 1, np.matmul)
+    return self._linear(name, layer, value, kernel[value.channels], bias, 1)
 
   def activation(self, name, layer, value):
     split = self.channels.split(name)
@@ -210,21 +216,21 @@ class Calibration:
 
   def _activation(self, name, layer, value, split, pool) -> Value:
     """What activations and max pools alone share; the latter have a record that is None."""
-    z = value.x if layer is None else split.evaluate(value.x, layer)
-    pooled, more = z, 0.0
-    if pool is not None and isinstance(pool.layer, records.MaxPool):
-      pooled = pooling.maxima(z, pool.layer)
-    elif pool is not None:
-      pooled, bits = _means(z, pool.layer)
+    before, order, more = self._shapes[name].input_shape, value.channels, 0.0
+    garbled, polynomial = np.split(order, [split.relu.size])
+    if pool is not None and isinstance(pool.layer, records.AveragePool):
+      bits = _mean_bits(pool.layer, before)
       more = bits - math.floor(bits)
+    pooled = self.largest(pool.name if pool else name, order)
     wanted = self._fraction(pooled * 2.0**more, self.precision.activation)
     output = min(wanted, int(value.fraction))
     choice = bit_widths.Choice(
       name,
       self.precision,
       split,
-      value.x,
-      z,
+      self.largest(f'{name}/input', garbled),
+      self.largest(name, polynomial),
+      before[:-1],
       int(value.fraction),
       output,
       pool,
@@ -235,35 +241,32 @@ class Calibration:
     if integers is not None:
       self.polynomials[name] = integers
     record = pool.layer if layer is None else layer
-    return value.then(record, x=pooled, fraction=output + more if more else output, folded=False)
+    return value.then(record, fraction=output + more if more else output, folded=False)
 
   def average_pool(self, name, layer, value):
     if name in self.absorbed:
       return value.then(layer)
-    x, bits = _means(value.x, layer)
-    return value.then(layer, x=x, fraction=value.fraction + bits)
+    bits = _mean_bits(layer, self._shapes[name].input_shape)
+    return value.then(layer, fraction=value.fraction + bits)
 
   def max_pool(self, name, layer, value):
     if name in self.absorbed:
       return value.then(layer)
     value = value.arranged(value.channels, _whole(value.fraction))
-    split = folding.Split(activation.all_relu(value.x.shape[-1:])[0])
+    split = folding.Split(activation.all_relu((value.channels.size,))[0])
     return self._activation(name, None, value, split, channel_order.Pool(name, layer))
 
   def flatten(self, name, layer, value):
-    del name
     # Channel c of the position (h, w) becomes channel (h W + w) C + c.
-    positions = math.prod(value.x.shape[1:-1])
+    positions = math.prod(self._shapes[name].input_shape[:-1])
     channels = (np.arange(positions)[:, None] * value.total + value.channels).ravel()
-    x = value.x.reshape(value.x.shape[0], -1)
-    return value.then(layer, x=x, channels=channels, total=positions * value.total)
+    return value.then(layer, channels=channels, total=positions * value.total)
 
   def pad_shortcut(self, name, layer, value):
     del name
     kept = records.Gather(tuple(range(value.channels.size)), stride=layer.stride)
     return value.then(
       kept,
-      x=value.x[:, :: layer.stride, :: layer.stride],
       # The channels of zeros need not exist before something is added to them.
       channels=value.channels + (layer.features - value.total) // 2,
       total=layer.features,
@@ -276,7 +279,7 @@ class Calibration:
     start = _parting(branch.step, shortcut.step)
     sides = [side.arranged(order, fraction) for side in (branch, shortcut)]
     block = records.Residual(*(layers_since(side.step, start) for side in sides))
-    return Value(sides[0].x + sides[1].x, order, branch.total, fraction, _Step(block, start))
+    return Value(order, branch.total, fraction, _Step(block, start))
 
   def concat(self, values):
     fraction = _common([value.fraction for value in values])
@@ -284,7 +287,6 @@ class Calibration:
     sides = [value.arranged(value.channels, fraction) for value in values]
     firsts = itertools.accumulate([0, *(side.total for side in sides)])
     return Value(
-      np.concatenate([side.x for side in sides], axis=-1),
       np.concatenate([side.channels + first for side, first in zip(sides, firsts)]),
       sum(side.total for side in sides),
       fraction,
@@ -292,12 +294,11 @@ class Calibration:
     )
 
 
-def _means(x: np.ndarray, layer: records.AveragePool) -> tuple[np.ndarray, float]:
-  """The means, and how many fraction bits the sums that stand for them have more."""
-  divisor = pooling.divisor(layer, windows.of(layer, *x.shape[1:3]))
+def _mean_bits(layer: records.AveragePool, shape: tuple[int, ...]) -> float:
+  """How many fraction bits the sums have that stand for means over a map (H, W, C)."""
+  divisor = pooling.divisor(layer, windows.of(layer, *shape[:2]))
   whole = divisor.bit_length() - 1
-  bits = whole if divisor == 1 << whole else math.log2(divisor)
-  return pooling.sums(np, x, layer) / divisor, bits
+  return whole if divisor == 1 << whole else math.log2(divisor)
 
 
 def _common(fractions: list[float]) -> float:

@@ -1,5 +1,6 @@
 """What disappears into the weights before serving: batch norm, and square polynomials."""
 
+import copy
 import math
 
 import numpy as np
@@ -52,6 +53,15 @@ class Split:
     used = activation.effective(layer.coefficients, layer.degree, layer.floor)
     coefficients = np.asarray(used, np.float64)
     self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
+
+  def scaled(self, factors: np.ndarray) -> 'Split':
+    """The split of a layer whose channels [total], in and out, are multiplied by positive factors.
+
+    For ReLUs nothing changes. A polynomial P(y) becomes s P(y / s).
+    """
+    found, s = copy.copy(self), factors[self.polynomial]
+    found.coefficients = self.coefficients * s ** (1 - np.arange(4))[:, None]
+    return found
 
   def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Puts the scale and the shift of squares into the weights of the layer before.

@@ -6,7 +6,7 @@ import numpy as np
 
 from safenet_jax import ranges
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import pooling
+from safenet_jax.fixed_point import pooling, products
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision, RangeReport
 from safenet_jax.models import layers as records
 
@@ -180,16 +180,16 @@ class Plain:
     self.model, self.report = model, report
 
   def conv(self, name, layer, x):
-    del layer
     weights = self.model.linear[name]
-    kernel = weights.kernel
-    patches = ring.patches(np, _limb(x, weights.limb), kernel.shape[0], weights.stride)
-    return _product(patches, kernel.reshape(-1, kernel.shape[-1]), weights.limb) + weights.bias
+    kernel = weights.kernel.astype(np.float64)
+    product = products.exactly(lambda v: products.convolve(v, kernel, layer), x, weights.limb)
+    return product + weights.bias
 
   def dense(self, name, layer, x):
     del layer
     weights = self.model.linear[name]
-    return _product(_limb(x, weights.limb), weights.kernel, weights.limb) + weights.bias
+    kernel = weights.kernel.astype(np.float64)
+    return products.exactly(lambda v: v @ kernel, x, weights.limb) + weights.bias
 
   def activation(self, name, layer, y):
     del layer
@@ -244,19 +244,6 @@ class Plain:
 
   def concat(self, values):
     return np.concatenate(values, axis=-1)
-
-
-def _limb(x: np.ndarray, bits: int) -> np.ndarray:
-  """int64 as float64 where one exact limb of `ring.multiply` holds it, else as uint64."""
-  small = x.size and max(int(x.max()), -int(x.min())) < 1 << bits
-  return x.astype(np.float64 if small else np.uint64)
-
-
-def _product(x: np.ndarray, kernel: np.ndarray, limb: int) -> np.ndarray:
-  """int64 [..., O]."""
-  if x.dtype == np.float64:
-    return (x @ kernel.astype(np.float64)).astype(np.int64)
-  return ring.to_signed(ring.multiply(np, x, kernel, 64, limb), 64)
 
 
 def _round(x: np.ndarray, shift: int) -> np.ndarray:

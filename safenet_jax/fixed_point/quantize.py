@@ -19,10 +19,11 @@ import numpy as np
 from safenet_jax import ranges
 from safenet_jax.approximation import activation, planned_weights
 from safenet_jax.crypto.homomorphic import encrypted_convolution
-from safenet_jax.fixed_point import calibration, rings
+from safenet_jax.fixed_point import calibration, channel_order, equalisation, folding, rings
 from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.formats import Precision, RangeReport
 from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
+from safenet_jax.fixed_point.statistics import batches, Progress, Statistics
 from safenet_jax.models import layers as records
 from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
@@ -66,8 +67,9 @@ def quantize(
   weights.check(network, variables)
   planned_weights.check(network, approximation)
   images = _checked(network, images, mean, std)
-  operations = calibration.Calibration(network, variables, approximation, precision)
-  model = build(network, operations, images, mean=mean, std=std)
+  found = prepare(network, variables, approximation, precision, images, mean=mean, std=std)
+  operations = calibration.Calibration(found, precision)
+  model = build(operations, mean=mean, std=std)
   usual = images[operations.usual]
   if 2 * len(usual) < len(images):
     raise ValueError(
@@ -105,39 +107,55 @@ def _checked(network: Network, images, mean, std) -> np.ndarray:
   return images
 
 
-def build(
+def prepare(
   network: Network,
-  operations: calibration.Calibration,
+  variables,
+  approximation,
+  precision: Precision,
   images: np.ndarray,
   *,
   mean: tuple[float, ...],
   std: tuple[float, ...],
+  progress: Progress | None = None,
+) -> calibration.Prepared:
+  """The network with batch norm in its weights and even channels. Arguments as for `quantize`."""
+  splits = [folding.Split(layer) for layer in approximation]
+  layers = channel_order.rectified_first(network.layers, splits)
+  folded = folding.fold_batch_norm(network, variables)
+  statistics = Statistics(folded, splits)
+  for part in batches(layers, network.input_shape, len(images)):
+    statistics.add_images(layers, normalise(images[part], mean, std))
+    if progress:
+      progress(min(part.stop, len(images)), len(images))
+  found = calibration.Prepared(layers, network.input_shape, folded, splits, statistics)
+  return equalisation.equalised(found, precision)
+
+
+def build(
+  operations: calibration.Calibration, *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> FixedPointModel:
-  """The model that calibration on images makes, without the checks of `quantize`.
+  """The model that a calibration makes, without the checks of `quantize`.
 
   Args:
-    network: its layer records.
     operations: the calibration to walk through the network with.
-    images: uint8 [B, H, W, C].
     mean, std: per channel, with which images are normalised.
 
   Raises:
     ValueError: the values do not fit the rings.
   """
-  start = operations.start(normalise(images, mean, std))
-  end = records.run(operations.layers, operations, start)
+  end = records.run(operations.layers, operations, operations.start)
   end = end.arranged(np.arange(end.total))
   public = PublicModel(
     layers=calibration.layers_since(end.step, None),
-    input_shape=network.input_shape,
+    input_shape=operations.input_shape,
     mean=tuple(mean),
     std=tuple(std),
     precision=operations.precision,
     activations=operations.activations,
     absorbed=operations.absorbed,
-    input_fraction=int(start.fraction),
+    input_fraction=int(operations.start.fraction),
     output_fraction=float(end.fraction),
-    logit_bits=_logit_bits(end, operations.precision),
+    logit_bits=_logit_bits(operations, end),
   )
   kernels = {name: weights.kernel for name, weights in operations.linear.items()}
   found = rings.narrowest(
@@ -149,9 +167,10 @@ def build(
   return FixedPointModel(public, operations.linear, operations.polynomials)
 
 
-def _logit_bits(logits: calibration.Value, precision: Precision) -> int:
+def _logit_bits(operations: calibration.Calibration, logits: calibration.Value) -> int:
   """Bits that hold the logits' sign and values up to the margin; at most those of the ring."""
-  largest = float(np.abs(logits.x).max(initial=0.0)) * 2.0**logits.fraction
+  precision = operations.precision
+  largest = operations.largest('logits') * 2.0**logits.fraction
   return min(math.ceil(math.log2(precision.margin * largest + 1)) + 1, precision.ring)
 
 
