@@ -142,7 +142,7 @@ class FixedPointModel:
     and a pool can turn this into one more unit of difference.
 
     Args:
-      images: uint8 [B, H, W, C].
+      images: uint8 [B, H, W, C]; a few at a time are in memory as integers.
       report: if given, counts these images and how their values fit.
 
     Raises:
@@ -152,7 +152,13 @@ class FixedPointModel:
       raise ValueError('no images, want at least one')
     report = report or RangeReport()
     public = self.public
-    logits = records.run(public.layers, Plain(self, report), public.encode(images, report))
+    plain = Plain(self, report)
+    logits = np.concatenate(
+      [
+        records.run(public.layers, plain, public.encode(images[part], report))
+        for part in products.batches(public.layers, public.input_shape, len(images))
+      ]
+    )
     if public.logit_bits is not None:
       outside = np.sum(np.abs(logits) >= 1 << (public.logit_bits - 1))
       report.count('logits', exceeded=int(outside))

@@ -1,17 +1,30 @@
-"""Convolutions in float64, a block of rows at a time, so that their patches stay in a cache.
+"""Batches of bounded memory, and convolutions in float64 whose patches stay in a cache.
 
 Of integers they are exact: with limbs that are narrow enough, every sum of products is an integer
 below 2^53, in any order of summation (`crypto.ring.limb_bits`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import math
 
 import numpy as np
 
 from safenet_jax.models import layers as records
 
-# Values of the patches that are multiplied at once: 4 MB.
-_BLOCK = 1 << 19
+# Values of a map, of all images that are computed at once.
+_MAP = 1 << 19
+# Values of the patches that are multiplied at once: 1 MB.
+_BLOCK = 1 << 17
+
+
+def batches(
+  layers: tuple[records.Layer, ...], input_shape: tuple[int, ...], count: int
+) -> Iterator[slice]:
+  """Slices of `count` images, of so many that a network's largest map takes 4 MB at 8 bytes."""
+  shapes = records.shapes(layers, input_shape)
+  most = max(math.prod(size) for size in (input_shape, *(s.output_shape for s in shapes)))
+  together = max(_MAP // most, 1)
+  return (slice(first, first + together) for first in range(0, count, together))
 
 
 def convolve(x: np.ndarray, kernel: np.ndarray, layer: records.Conv) -> np.ndarray:

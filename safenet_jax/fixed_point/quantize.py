@@ -19,11 +19,19 @@ import numpy as np
 from safenet_jax import ranges
 from safenet_jax.approximation import activation, planned_weights
 from safenet_jax.crypto.homomorphic import encrypted_convolution
-from safenet_jax.fixed_point import calibration, channel_order, equalisation, folding, rings
+from safenet_jax.fixed_point import (
+  calibration,
+  channel_order,
+  equalisation,
+  folding,
+  products,
+  rings,
+  significance,
+)
 from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.formats import Precision, RangeReport
 from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
-from safenet_jax.fixed_point.statistics import batches, Progress, Statistics
+from safenet_jax.fixed_point.statistics import Progress, Statistics
 from safenet_jax.models import layers as records
 from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
@@ -31,6 +39,12 @@ from safenet_jax.models.network import activation_channels, Network
 # The largest probability of a failed local truncation in an inference that is accepted. In a
 # local truncation each party drops low bits of its own share. 2^-20 is usual.
 _TRUNCATION_FAILURE = 2.0**-10
+# The float network takes so many times the images that the integers take at once.
+_BATCH = 8
+# Layers of trained networks keep four significant bits or more in three quarters of their channels.
+_FEW = 3.0
+# How many images tell how many bits a layer keeps.
+_SIGNIFICANT = 8
 
 
 def quantize(
@@ -42,6 +56,7 @@ def quantize(
   mean: tuple[float, ...],
   std: tuple[float, ...],
   precision: Precision | None = None,
+  progress: Progress | None = None,
 ) -> FixedPointModel:
   """The fixed-point model of a planned network.
 
@@ -52,6 +67,7 @@ def quantize(
     images: uint8 [B, H, W, C], calibration images that set the formats.
     mean, std: per channel, with which images are normalised.
     precision: bits to aim for.
+    progress: called with how many images are done, and how many there are.
 
   Raises:
     ValueError: weights, approximations, images or statistics that are not the network's, or
@@ -66,8 +82,10 @@ def quantize(
     approximation = activation.all_relu(activation_channels(network))
   weights.check(network, variables)
   planned_weights.check(network, approximation)
-  images = _checked(network, images, mean, std)
-  found = prepare(network, variables, approximation, precision, images, mean=mean, std=std)
+  images, mean, std = _checked(network, images, mean, std)
+  found = prepare(
+    network, variables, approximation, precision, images, mean=mean, std=std, progress=progress
+  )
   operations = calibration.Calibration(found, precision)
   model = build(operations, mean=mean, std=std)
   usual = images[operations.usual]
@@ -76,6 +94,8 @@ def quantize(
       f'{len(images) - len(usual)} of {len(images)} calibration images leave the range of the '
       'others, want at most half of them: a stronger range penalty in training'
     )
+  if not model.public.truncation_failure:
+    return model
   report = RangeReport()
   model.run(usual[:16], report)
   if report.truncation_failure > _TRUNCATION_FAILURE:
@@ -83,16 +103,14 @@ def quantize(
       f'local truncation fails with probability {report.truncation_failure:.2g} per image, want '
       f'at most {_TRUNCATION_FAILURE:.2g}: a ring of more than {model.public.precision.ring} bits'
     )
-  if not report.truncation_failure:
-    return model
   # Clients are told this. Like all that formats say of calibration, it is a power of two.
   bits = math.floor(-math.log2(report.truncation_failure))
   public = dataclasses.replace(model.public, truncation_bits=bits)
   return dataclasses.replace(model, public=public)
 
 
-def _checked(network: Network, images, mean, std) -> np.ndarray:
-  """The calibration images as an array; ValueError for wrong ones, or for wrong statistics."""
+def _checked(network: Network, images, mean, std) -> tuple[np.ndarray, tuple, tuple]:
+  """Calibration images as an array, and statistics as floats; ValueError for wrong ones."""
   images, shape = np.asarray(images), network.input_shape
   if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
     height, width, channels = shape
@@ -104,7 +122,7 @@ def _checked(network: Network, images, mean, std) -> np.ndarray:
     ranges.check({name: values})
     if np.shape(values) != shape[-1:]:
       raise ValueError(f'{name} {values}, want one number for each of {shape[-1]} channels')
-  return images
+  return images, tuple(map(float, mean)), tuple(map(float, std))
 
 
 def prepare(
@@ -123,7 +141,7 @@ def prepare(
   layers = channel_order.rectified_first(network.layers, splits)
   folded = folding.fold_batch_norm(network, variables)
   statistics = Statistics(folded, splits)
-  for part in batches(layers, network.input_shape, len(images)):
+  for part in products.batches(layers, network.input_shape, len(images)):
     statistics.add_images(layers, normalise(images[part], mean, std))
     if progress:
       progress(min(part.stop, len(images)), len(images))
@@ -181,12 +199,15 @@ class QuantizationReport:
   ranges: how the images fit the formats.
   floating, fixed: how many images the float network and the integer model get right.
   agreement: for how many images both give the same class.
+  significant: by linear layer, the bits of its outputs that are more than noise of rounding: a
+    quarter of its channels have no more (`significance.of`, on the first images).
   """
 
   ranges: RangeReport
   floating: int
   fixed: int
   agreement: int
+  significant: dict[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def points_lost(self) -> float:
@@ -201,7 +222,7 @@ class QuantizationReport:
     }
 
   def lines(self) -> Iterator[str]:
-    """Lines for people: accuracy first, then the layers with values that do not fit."""
+    """Lines for people: accuracy, then the layers with values that do not fit or lose their bits."""
     ranges, count = self.ranges, self.ranges.images
     yield (
       f'fixed point: {self.fixed / count:.2%} of {count} images right, float '
@@ -216,6 +237,9 @@ class QuantizationReport:
       if saturated or ranges.exceeded.get(name)
     ]
     yield f'values that do not fit: {"; ".join(odd) or "none in any layer"}'
+    few = [f'{name} {bits:.1f}' for name, bits in self.significant.items() if bits < _FEW]
+    if few:
+      yield f'few significant bits, in a quarter of the channels no more than: {", ".join(few)}'
 
 
 def quantization_report(
@@ -226,7 +250,8 @@ def quantization_report(
   images: np.ndarray,
   labels: np.ndarray,
   *,
-  batch: int = 50,
+  batch: int | None = None,
+  progress: Progress | None = None,
 ) -> QuantizationReport:
   """Compares a fixed-point model with the network it was made from.
 
@@ -235,13 +260,18 @@ def quantization_report(
     network, variables, approximation: the float network, as `quantize` got it.
     images: uint8 [N, H, W, C], preferably not those of the calibration.
     labels: integers [N].
-    batch: images at a time; the last batch may be smaller.
+    batch: images at a time; the last batch may be smaller. None takes as many as memory for
+      some of the network's largest maps allows, and at most 50.
+    progress: called with how many images are done, and how many there are.
 
   Raises:
     ValueError: there are no images, or not as many labels as images; or images that the
       network does not take.
   """
   models.check(model)
+  if batch is None:
+    part = next(products.batches(network.layers, network.input_shape, len(images) or 1))
+    batch = min(_BATCH * part.stop, 50)
   ranges.check({'batch': batch})
   if len(images) != len(labels) or not len(images):
     raise ValueError(f'{len(images)} images with {len(labels)} labels, want as many, and some')
@@ -256,4 +286,8 @@ def quantization_report(
     floating += int((ours == wanted).sum())
     fixed += int((theirs == wanted).sum())
     agreement += int((ours == theirs).sum())
-  return QuantizationReport(found, floating, fixed, agreement)
+    if progress:
+      progress(min(first + batch, len(images)), len(images))
+  bits = significance.of(model, np.asarray(images[:_SIGNIFICANT]))
+  significant = {name: float(np.quantile(each, 0.25)) for name, each in bits.items()}
+  return QuantizationReport(found, floating, fixed, agreement, significant)

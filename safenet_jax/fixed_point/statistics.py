@@ -4,8 +4,7 @@ Images go through the network in batches of bounded memory. What is kept of a va
 each of its channels is in each image. All that calibration chooses follows from that.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -108,13 +107,3 @@ class Statistics:
 
 def _append(found: dict[str, np.ndarray], name: str, rows: np.ndarray) -> None:
   found[name] = np.concatenate([found[name], rows]) if name in found else rows
-
-
-def batches(
-  layers: tuple[records.Layer, ...], input_shape: tuple[int, ...], count: int
-) -> Iterator[slice]:
-  """Slices of `count` images, of so many that a network's largest map takes 32 MB at 8 bytes."""
-  shapes = records.shapes(layers, input_shape)
-  most = max(math.prod(size) for size in (input_shape, *(s.output_shape for s in shapes)))
-  together = max((1 << 22) // most, 1)
-  return (slice(first, first + together) for first in range(0, count, together))
