@@ -211,37 +211,43 @@ class Calibration:
       raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
     if split.total != value.total:
       raise ValueError(f'{name} has {value.total} channels, want the {split.total} of its plan')
-    value = value.arranged(split.order, _whole(value.fraction))
+    value = value.arranged(split.order)
     return self._activation(name, layer, value, split, self.channels.pools.get(name))
 
   def _activation(self, name, layer, value, split, pool) -> Value:
-    """What activations and max pools alone share; the latter have a record that is None."""
+    """What activations and max pools alone share; for the latter `layer` is None."""
+    # Integers whose bits are not whole stand for larger values with whole bits.
+    fraction = math.floor(value.fraction)
+    larger = 2.0 ** (value.fraction - fraction)
+    split, exact = split.larger(larger), layer
+    if layer is not None and layer.limit is not None:
+      exact = dataclasses.replace(layer, limit=layer.limit * larger)
     before, order, more = self._shapes[name].input_shape, value.channels, 0.0
     garbled, polynomial = np.split(order, [split.relu.size])
     if pool is not None and isinstance(pool.layer, records.AveragePool):
       bits = _mean_bits(pool.layer, before)
       more = bits - math.floor(bits)
-    pooled = self.largest(pool.name if pool else name, order)
-    wanted = self._fraction(pooled * 2.0**more, self.precision.activation)
-    output = min(wanted, int(value.fraction))
+    pooled = larger * self.largest(pool.name if pool else name, order)
+    output = min(self._fraction(pooled * 2.0**more, self.precision.activation), fraction)
     choice = bit_widths.Choice(
       name,
       self.precision,
       split,
-      self.largest(f'{name}/input', garbled),
-      self.largest(name, polynomial),
+      larger * self.largest(f'{name}/input', garbled),
+      larger * self.largest(name, polynomial),
       before[:-1],
-      int(value.fraction),
+      fraction,
       output,
       pool,
       value.folded,
-      layer,
+      exact,
     )
     self.activations[name], integers = choice.formats()
     if integers is not None:
       self.polynomials[name] = integers
-    record = pool.layer if layer is None else layer
-    return value.then(record, fraction=output + more if more else output, folded=False)
+    return value.then(
+      layer or pool.layer, fraction=output + (value.fraction - fraction) + more, folded=False
+    )
 
   def average_pool(self, name, layer, value):
     if name in self.absorbed:
@@ -252,7 +258,6 @@ class Calibration:
   def max_pool(self, name, layer, value):
     if name in self.absorbed:
       return value.then(layer)
-    value = value.arranged(value.channels, _whole(value.fraction))
     split = folding.Split(activation.all_relu((value.channels.size,))[0])
     return self._activation(name, None, value, split, channel_order.Pool(name, layer))
 
@@ -311,11 +316,6 @@ def _common(fractions: list[float]) -> float:
   if all(most - fraction == int(most - fraction) for fraction in fractions):
     return most
   return math.ceil(most) + _FACTOR_BITS
-
-
-def _whole(fraction: float) -> int:
-  """Fraction bits that are whole, as `_common` has them."""
-  return int(fraction) if fraction == int(fraction) else math.ceil(fraction) + _FACTOR_BITS
 
 
 def _parting(branch: _Step | None, shortcut: _Step | None) -> _Step | None:

@@ -83,7 +83,7 @@ class Channels:
     layer. Only without either can the activation's square be folded into the layer.
     """
     readers = self._readers.readers[name]
-    if len(readers) != 1 or readers[0] is None:
+    if len(readers) != 1 or readers[0] is None or name in self._readers.scaled:
       return None
     alone = self._readers.sources[readers[0]] == frozenset({name})
     return self.splits[readers[0]] if alone else None
@@ -100,6 +100,8 @@ class _Readers:
     activation that reads its channels; None stands for any other reader.
   sources: by activation index, the value that it reads.
   activations: the record of each, by name.
+  scaled: the linear layers with a mean behind them that is no shift of a sum. The square of such
+    a sum is larger by the square of what the mean is.
   pools: every pool, with the activation whose output it reads, or None.
   """
 
@@ -107,6 +109,7 @@ class _Readers:
     self.readers: dict[str, list[int | None]] = collections.defaultdict(list)
     self.sources: dict[int, frozenset[str]] = {}
     self.activations: dict[str, records.Activation] = {}
+    self.scaled: set[str] = set()
     self.pools: list[tuple[Pool, str | None]] = []
     self.additions = 0
 
@@ -132,6 +135,9 @@ class _Readers:
     source = _activation(value)
     self.pools.append((Pool(name, layer), source))
     if source is None:
+      side = layer.window or 0
+      if not side or side & side - 1 or not layer.count_padding:
+        self.scaled |= value
       return value
     self.read(value, None)
     return frozenset()

@@ -9,10 +9,11 @@ import itertools
 import math
 
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import pool_tiles, rings
+from safenet_jax.fixed_point import pool_tiles, pooling, rings
 from safenet_jax.fixed_point.formats import ActivationFormat
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
+from safenet_jax.models import windows
 
 # Limits on what a model can make its reader allocate. The first is for one feature map, such as
 # 1024 x 1024 x 16. The second is for all maps together: a ResNet-50 on 224 x 224 has 2^25 values.
@@ -24,7 +25,7 @@ _MAX_FIELD = 1 << 16
 # 2^-1000 is still a float.
 _MAX_BITS = 1000
 _MAX_LAYERS = 1024
-# A kernel or stride of any map. Larger ones are limited by the map: beyond twice its side a
+# A kernel, stride or window of any map. Larger ones are limited by the map: beyond twice its side a
 # kernel reads nothing but padding.
 _MAX_SIDE = 15
 # Bits that enter one circuit of each kind of max pool, all kinds together. A circuit is made
@@ -60,6 +61,9 @@ def check(found: PublicModel) -> None:
     need(-64 <= fraction <= 64, f'{fraction} fraction bits')
   pools = {s.name: s for s in shapes if isinstance(s.layer, records.Pool)}
   need(found.absorbed <= pools.keys(), 'absorbed pools that do not exist')
+  for pool in pools.values():
+    if isinstance(pool.layer, records.AveragePool):
+      pooling.divisor(pool.layer, windows.of(pool.layer, *pool.input_shape[:2]))  # may raise
   maxima = {name for name, s in pools.items() if isinstance(s.layer, records.MaxPool)}
   activations = {
     s.name: s
@@ -86,9 +90,9 @@ def check(found: PublicModel) -> None:
 def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
   for shape in shapes:
     most = max(2 * max(shape.input_shape[:2]), _MAX_SIDE)
-    for field in ('kernel', 'stride'):
+    for field in ('kernel', 'stride', 'window'):
       side = getattr(shape.layer, field, 1)
-      if side > most:
+      if side is not None and side > most:
         raise ValueError(f'{shape.name} has {field} {side}, want at most {most} on its map')
 
 

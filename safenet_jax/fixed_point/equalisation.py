@@ -152,7 +152,7 @@ def equalised(prepared: Prepared, precision: Precision) -> Prepared:
     divisors = np.repeat(read.reshape(groups, -1).T, bias.size // groups, axis=1)
     folded[name] = kernel * (made / divisors), bias * made
   splits = [
-    split.scaled(scale[factors.named[f'activation{t}']]) for t, split in enumerate(prepared.splits)
+    split.larger(scale[factors.named[f'activation{t}']]) for t, split in enumerate(prepared.splits)
   ]
   statistics = copy.copy(prepared.statistics)
   statistics.largest = {

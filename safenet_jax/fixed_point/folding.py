@@ -54,13 +54,14 @@ class Split:
     coefficients = np.asarray(used, np.float64)
     self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
 
-  def scaled(self, factors: np.ndarray) -> 'Split':
-    """The split of a layer whose channels [total], in and out, are multiplied by positive factors.
+  def larger(self, factors: float | np.ndarray) -> 'Split':
+    """The split of a layer whose inputs and outputs are larger by positive factors.
 
-    For ReLUs nothing changes. A polynomial P(y) becomes s P(y / s).
+    They are one number, or one for each channel, [total]. For ReLUs nothing changes. A polynomial
+    P(y) becomes s P(y / s).
     """
-    found, s = copy.copy(self), factors[self.polynomial]
-    found.coefficients = self.coefficients * s ** (1 - np.arange(4))[:, None]
+    found, s = copy.copy(self), np.broadcast_to(factors, (self.total,))[self.polynomial]
+    found.coefficients = self.coefficients * s ** (1.0 - np.arange(4)[:, None])
     return found
 
   def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -222,7 +222,7 @@ class QuantizationReport:
     }
 
   def lines(self) -> Iterator[str]:
-    """Lines for people: accuracy, then the layers with values that do not fit or lose their bits."""
+    """Lines for people: accuracy, then layers with values that do not fit or keep few bits."""
     ranges, count = self.ranges, self.ranges.images
     yield (
       f'fixed point: {self.fixed / count:.2%} of {count} images right, float '

@@ -23,7 +23,6 @@ def small(**changes):
     polynomial=0,
     degree=0,
     map_shape=(),
-    window=1,
     input_fraction=0,
     sign_bits=K,
     select_bits=K,
