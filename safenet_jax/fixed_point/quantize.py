@@ -11,6 +11,7 @@ images, it no longer counts for the formats from that layer on.
 from collections.abc import Iterator
 import dataclasses
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from safenet_jax.fixed_point import (
   channel_order,
   equalisation,
   folding,
+  fusing,
   products,
   rings,
   significance,
@@ -45,6 +47,7 @@ _BATCH = 8
 _FEW = 3.0
 # How many images tell how many bits a layer keeps.
 _SIGNIFICANT = 8
+_T = TypeVar('_T')
 
 
 def quantize(
@@ -125,6 +128,13 @@ def _checked(network: Network, images, mean, std) -> tuple[np.ndarray, tuple, tu
   return images, tuple(map(float, mean)), tuple(map(float, std))
 
 
+def parts(network: Network, variables, approximation):
+  """The layers, weights and splits of `calibration.Prepared`; arguments as for `quantize`."""
+  splits = [folding.Split(layer) for layer in approximation]
+  layers, folded = fusing.fuse(network, folding.fold_batch_norm(network, variables))
+  return channel_order.rectified_first(layers, splits), folded, splits
+
+
 def prepare(
   network: Network,
   variables,
@@ -137,9 +147,7 @@ def prepare(
   progress: Progress | None = None,
 ) -> calibration.Prepared:
   """The network with batch norm in its weights and even channels. Arguments as for `quantize`."""
-  splits = [folding.Split(layer) for layer in approximation]
-  layers = channel_order.rectified_first(network.layers, splits)
-  folded = folding.fold_batch_norm(network, variables)
+  layers, folded, splits = parts(network, variables, approximation)
   statistics = Statistics(folded, splits)
   for part in products.batches(layers, network.input_shape, len(images)):
     statistics.add_images(layers, normalise(images[part], mean, std))
@@ -161,28 +169,38 @@ def build(
   Raises:
     ValueError: the values do not fit the rings.
   """
-  end = records.run(operations.layers, operations, operations.start)
-  end = end.arranged(np.arange(end.total))
+  end = operations.finish(records.run(operations.layers, operations, operations.start))
+  served = calibration.steps_since(end.step, None)
+  layers = tuple(step.layer for step in served)
+  # Layers that are the same for all images are gone, and those behind them have other names.
+  old = [name for step in served for name in step.names]
+  new = [shape.name for shape in records.shapes(layers, operations.input_shape)]
+  renamed = dict(zip(old, new, strict=True))
+
+  def kept(found: dict[str, _T]) -> dict[str, _T]:
+    return {renamed[name]: value for name, value in found.items() if name in renamed}
+
+  linear = kept(operations.linear)
   public = PublicModel(
-    layers=calibration.layers_since(end.step, None),
+    layers=layers,
     input_shape=operations.input_shape,
     mean=tuple(mean),
     std=tuple(std),
     precision=operations.precision,
-    activations=operations.activations,
-    absorbed=operations.absorbed,
+    activations=kept(operations.activations),
+    absorbed=frozenset(renamed[name] for name in operations.absorbed if name in renamed),
     input_fraction=int(operations.start.fraction),
     output_fraction=float(end.fraction),
     logit_bits=_logit_bits(operations, end),
   )
-  kernels = {name: weights.kernel for name, weights in operations.linear.items()}
+  kernels = {name: weights.kernel for name, weights in linear.items()}
   found = rings.narrowest(
     public, lambda name, bits: encrypted_convolution.fits(kernels[name], bits)
   )
   for name, kernel in kernels.items():
     encrypted_convolution.check(name, kernel, found.get(name, public.precision.ring))
   public = dataclasses.replace(public, rings=found)
-  return FixedPointModel(public, operations.linear, operations.polynomials)
+  return FixedPointModel(public, linear, kept(operations.polynomials), kept(operations.constants))
 
 
 def _logit_bits(operations: calibration.Calibration, logits: calibration.Value) -> int:

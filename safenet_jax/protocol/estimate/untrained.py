@@ -14,7 +14,7 @@ import numpy as np
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.approximation.plans import Plan
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
-from safenet_jax.fixed_point import calibration, channel_order, folding, quantize
+from safenet_jax.fixed_point import calibration, channel_order, quantize
 from safenet_jax.fixed_point import model as fixed_point
 from safenet_jax.fixed_point.formats import Precision
 from safenet_jax.fixed_point.model import FixedPointModel
@@ -73,9 +73,7 @@ def model(network: Network, plan: Plan) -> FixedPointModel:
   )
   shape, channels = (_IMAGES, *network.input_shape), network.input_shape[-1]
   noise = InsecureSeededRandomness(0).words(-(-math.prod(shape) // 8)).view(np.uint8)
-  splits = [folding.Split(layer) for layer in approximation]
-  layers = channel_order.rectified_first(network.layers, splits)
-  folded = folding.fold_batch_norm(network, variables)
+  layers, folded, splits = quantize.parts(network, variables, approximation)
   statistics = _Normalised(folded, splits, layers)
   mean, std = (0.5,) * channels, (0.3,) * channels
   images = noise[: math.prod(shape)].reshape(shape)
