@@ -19,102 +19,25 @@ import numpy as np
 
 from safenet_jax.approximation import activation
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import bit_widths, channel_order, folding, pooling, products, rings
+from safenet_jax.fixed_point import (
+  bit_widths,
+  channel_order,
+  folding,
+  pooling,
+  products,
+  rings,
+  values,
+)
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.fixed_point.statistics import Statistics
+from safenet_jax.fixed_point.values import Value
 from safenet_jax.models import layers as records
 from safenet_jax.models import windows
 
 _LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
 # An image is left out if its largest value is more than this many times the median image's.
 _OUTLIER = 8.0
-# Fraction bits that a value gets at least, where a factor of a mean is rounded.
-_FACTOR_BITS = 8
-
-
-class _Step(NamedTuple):
-  """A served layer, and the step before it.
-
-  Two sides of an addition follow their steps back to find where they part.
-
-  names: what the network calls the layer, or all layers of a block in walking order. What is in
-    the served model only has a name of its own, or ''.
-  """
-
-  layer: records.Layer
-  names: tuple[str, ...]
-  before: '_Step | None'
-
-
-def steps_since(step: _Step | None, start: _Step | None) -> list[_Step]:
-  """The steps after `start`, up to `step` itself, without those that a constant replaces.
-
-  Args:
-    step: the last step; None before the first layer.
-    start: a step on the way to `step`; None for the network's input.
-  """
-  found: list[_Step] = []
-  while step is not start and step is not None:
-    found.append(step)
-    step = start if isinstance(step.layer, records.Constant) else step.before
-  return found[::-1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-  """What is known of a value on its way through the layers.
-
-  channels: the original index of every channel that is there, in the new order. The
-    channels that are not there are zero.
-  total: how many channels the original network has here.
-  largest: its largest magnitude.
-  fraction: fraction bits of the integers that stand for it. Behind a mean of n values they are
-    log2(n) more, which need not be whole: the weights of who reads them make up for that.
-  step: the last served layer.
-  linear: whether a linear layer's output is in it, with no activation behind.
-  constant: where it does not depend on the image, what it is, float64 [1, ..., C]. Then all
-    channels are there, in the original order, and there is no layer for it yet.
-  folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
-    before. Then the integers of the polynomial channels are those of a y + b.
-  """
-
-  channels: np.ndarray
-  total: int
-  largest: float
-  fraction: float
-  step: _Step | None = None
-  linear: bool = False
-  constant: np.ndarray | None = None
-  folded: bool = False
-
-  def then(self, layer: records.Layer, name: str = '', **changes) -> 'Value':
-    """This value after one more served layer; `name` is that of `_Step`."""
-    return dataclasses.replace(self, step=_Step(layer, (name,), self.step), **changes)
-
-  def arranged(self, channels: np.ndarray, fraction: float | None = None) -> 'Value':
-    """This value with other channels, by original index, or with more fraction bits.
-
-    If these are not whole bits more, it is multiplied by the nearest integer (`_common`).
-    """
-    more = 0 if fraction is None else fraction - self.fraction
-    if not more and np.array_equal(channels, self.channels):
-      return self
-    shift = int(more) if more == int(more) else 0
-    factor = 1 if shift == more else round(2.0**more)
-    return self.then(
-      records.Gather(_places(self.channels, channels), shift=shift, factor=factor),
-      channels=channels,
-      fraction=self.fraction if fraction is None else fraction,
-    )
-
-  def always(self, x: np.ndarray) -> 'Value':
-    """This value, where it is x [1, ..., C] for all images."""
-    total = x.shape[-1]
-    largest = float(np.abs(x).max(initial=0.0))
-    return dataclasses.replace(
-      self, constant=x, channels=np.arange(total), total=total, largest=largest
-    )
 
 
 class Prepared(NamedTuple):
@@ -128,7 +51,7 @@ class Prepared(NamedTuple):
   """
 
   layers: tuple[records.Layer, ...]
-  input_shape: tuple[int, ...]
+  input_shape: tuple[int, int, int]
   folded: dict[str, tuple[np.ndarray, np.ndarray]]
   splits: list[folding.Split]
   statistics: Statistics
@@ -222,7 +145,7 @@ class Calibration:
     extra, more = 0, np.zeros(outputs.size, np.int64)
     if split is not None and folds:
       # Where each channel is that is read, and the other way round.
-      of_order, of_outputs = _places(outputs, order), _places(order, outputs)
+      of_order, of_outputs = values.places(outputs, order), values.places(order, outputs)
       folded = split.fold(ring.gather(np, kernel, of_order), bias[list(of_order)])
       kernel, bias = (ring.gather(np, array, of_outputs) for array in folded)
       extra = split.extra
@@ -395,7 +318,7 @@ class Calibration:
     self.additions += 1
     if branch.constant is not None and shortcut.constant is not None:
       return shortcut.always(branch.constant + shortcut.constant)
-    start = _parting(branch.step, shortcut.step)
+    start = values.parting(branch.step, shortcut.step)
     for side, other in ((branch, shortcut), (shortcut, branch)):
       if side.constant is not None and not side.constant.any():
         return other.arranged(order)
@@ -403,41 +326,36 @@ class Calibration:
       self._made(side, other.fraction, order)
       for side, other in ((branch, shortcut), (shortcut, branch))
     ]
-    fraction = _common([side.fraction for side in sides])
-    steps = [steps_since(side.arranged(order, fraction).step, start) for side in sides]
+    fraction = values.common([side.fraction for side in sides])
+    steps = [values.steps_since(side.arranged(order, fraction).step, start) for side in sides]
     block = records.Residual(*(tuple(step.layer for step in side) for side in steps))
     return Value(
       order,
       branch.total,
       self.largest(name, order),
       fraction,
-      _Step(block, _names(steps), start),
+      values.Step(block, values.names_of(steps), start),
       linear=branch.linear or shortcut.linear,
     )
 
-  def concat(self, values):
-    if all(value.constant is not None for value in values):
-      return values[0].always(np.concatenate([value.constant for value in values], axis=-1))
-    fraction = _common([value.fraction for value in values if value.constant is None])
-    start = functools.reduce(_parting, [value.step for value in values])
-    values = [self._made(value, fraction) for value in values]
-    sides = [value.arranged(value.channels, fraction) for value in values]
+  def concat(self, sides):
+    if all(value.constant is not None for value in sides):
+      return sides[0].always(np.concatenate([value.constant for value in sides], axis=-1))
+    fraction = values.common([value.fraction for value in sides if value.constant is None])
+    start = functools.reduce(values.parting, [value.step for value in sides])
+    made = [self._made(value, fraction) for value in sides]
+    sides = [value.arranged(value.channels, fraction) for value in made]
     firsts = itertools.accumulate([0, *(side.total for side in sides)])
-    steps = [steps_since(side.step, start) for side in sides]
+    steps = [values.steps_since(side.step, start) for side in sides]
     block = records.Concat(tuple(tuple(step.layer for step in side) for side in steps))
     return Value(
       np.concatenate([side.channels + first for side, first in zip(sides, firsts)]),
       sum(side.total for side in sides),
       max(side.largest for side in sides),
       fraction,
-      _Step(block, _names(steps), start),
+      values.Step(block, values.names_of(steps), start),
       linear=any(side.linear for side in sides),
     )
-
-
-def _names(steps: list[list[_Step]]) -> tuple[str, ...]:
-  """What the network calls the layers of all sides of a block."""
-  return tuple(name for side in steps for step in side for name in step.names)
 
 
 def _pooled(x: np.ndarray, layer: records.Pool) -> np.ndarray:
@@ -452,24 +370,6 @@ def _bits(divisor: int) -> float:
   """How many fraction bits the sums have that stand for means."""
   whole = divisor.bit_length() - 1
   return whole if divisor == 1 << whole else math.log2(divisor)
-
-
-def _common(fractions: list[float]) -> float:
-  """Fraction bits that all of these values can have: the most of them, if all are whole.
-
-  Others differ by a factor of a mean. They are multiplied by an integer near a power of two of
-  that factor, which has eight bits or more, as weights have.
-  """
-  most = max(fractions)
-  if all(most - fraction == int(most - fraction) for fraction in fractions):
-    return most
-  return math.ceil(most) + _FACTOR_BITS
-
-
-def _places(channels: np.ndarray, wanted: np.ndarray) -> tuple[int, ...]:
-  """Where each wanted channel is among these; -1 for one that is not there."""
-  place = {channel: i for i, channel in enumerate(channels.tolist())}
-  return tuple(place.get(channel, -1) for channel in wanted.tolist())
 
 
 def _grouped(layer: records.Conv, value: Value, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -492,14 +392,3 @@ def _grouped(layer: records.Conv, value: Value, order: np.ndarray) -> tuple[np.n
     (each * inputs + np.arange(inputs)).ravel(),
     (each * outputs + np.arange(outputs)).ravel(),
   )
-
-
-def _parting(branch: _Step | None, shortcut: _Step | None) -> _Step | None:
-  """The last step that both sides of an addition have in common."""
-  behind = set()
-  while branch is not None:
-    behind.add(id(branch))
-    branch = branch.before
-  while shortcut is not None and id(shortcut) not in behind:
-    shortcut = shortcut.before
-  return shortcut

@@ -71,8 +71,8 @@ def _product(windows: np.ndarray, kernel: np.ndarray, groups: int) -> np.ndarray
       *places, outputs
     )
   # One product for each group: [groups, places, taps] with [groups, taps, outputs].
-  parts = windows.reshape(-1, kernel.shape[0] ** 2, groups, kernel.shape[2])
-  parts = parts.transpose(2, 0, 1, 3).reshape(groups, len(parts), -1)
+  taps = windows.reshape(-1, kernel.shape[0] ** 2, groups, kernel.shape[2])
+  parts = taps.transpose(2, 0, 1, 3).reshape(groups, len(taps), -1)
   weights = kernel.reshape(-1, groups, outputs // groups).transpose(1, 0, 2)
   return (parts @ weights).transpose(1, 0, 2).reshape(*places, outputs)
 

@@ -29,6 +29,7 @@ from safenet_jax.fixed_point import (
   products,
   rings,
   significance,
+  values,
 )
 from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.formats import Precision, RangeReport
@@ -81,6 +82,7 @@ def quantize(
   precision = precision or Precision()
   ranges.check_type('precision', precision, Precision)
   ranges.check(dataclasses.asdict(precision))
+  precision = dataclasses.replace(precision, margin=float(precision.margin))
   if approximation is None:
     approximation = activation.all_relu(activation_channels(network))
   weights.check(network, variables)
@@ -121,11 +123,20 @@ def _checked(network: Network, images, mean, std) -> tuple[np.ndarray, tuple, tu
       f'calibration images {images.dtype} {images.shape}, '
       f'want uint8 [B, {height}, {width}, {channels}] and at least one'
     )
-  for name, values in (('mean', mean), ('std', std)):
-    ranges.check({name: values})
-    if np.shape(values) != shape[-1:]:
-      raise ValueError(f'{name} {values}, want one number for each of {shape[-1]} channels')
+  mean, std = map(_plain, (mean, std))
+  for name, given in (('mean', mean), ('std', std)):
+    ranges.check({name: given})
+    if np.shape(given) != shape[-1:]:
+      raise ValueError(f'{name} {given}, want one number for each of {shape[-1]} channels')
   return images, tuple(map(float, mean)), tuple(map(float, std))
+
+
+def _plain(numbers):
+  """A tuple of Python's numbers for an array, or for a sequence of its scalars; else as it is."""
+  numbers = numbers.tolist() if hasattr(numbers, 'tolist') else numbers
+  if not isinstance(numbers, tuple | list):
+    return numbers
+  return tuple(each.item() if hasattr(each, 'item') else each for each in numbers)
 
 
 def parts(network: Network, variables, approximation):
@@ -170,7 +181,7 @@ def build(
     ValueError: the values do not fit the rings.
   """
   end = operations.finish(records.run(operations.layers, operations, operations.start))
-  served = calibration.steps_since(end.step, None)
+  served = values.steps_since(end.step, None)
   layers = tuple(step.layer for step in served)
   # Layers that are the same for all images are gone, and those behind them have other names.
   old = [name for step in served for name in step.names]
@@ -203,7 +214,7 @@ def build(
   return FixedPointModel(public, linear, kept(operations.polynomials), kept(operations.constants))
 
 
-def _logit_bits(operations: calibration.Calibration, logits: calibration.Value) -> int:
+def _logit_bits(operations: calibration.Calibration, logits: values.Value) -> int:
   """Bits that hold the logits' sign and values up to the margin; at most those of the ring."""
   precision = operations.precision
   largest = operations.largest('logits') * 2.0**logits.fraction
@@ -288,16 +299,16 @@ def quantization_report(
   """
   models.check(model)
   if batch is None:
-    part = next(products.batches(network.layers, network.input_shape, len(images) or 1))
-    batch = min(_BATCH * part.stop, 50)
+    first = next(products.batches(network.layers, network.input_shape, len(images) or 1))
+    batch = min(_BATCH * first.stop, 50)
   ranges.check({'batch': batch})
   if len(images) != len(labels) or not len(images):
     raise ValueError(f'{len(images)} images with {len(labels)} labels, want as many, and some')
   forward = jax.jit(lambda x: network.apply(variables, x, approximation))
   found = RangeReport()
   floating = fixed = agreement = 0
-  for first in range(0, len(images), batch):
-    part, wanted = (np.asarray(a[first : first + batch]) for a in (images, labels))
+  for start in range(0, len(images), batch):
+    part, wanted = (np.asarray(a[start : start + batch]) for a in (images, labels))
     normal = jnp.asarray(model.public.normalise(part), jnp.float32)
     ours = np.asarray(forward(normal)).argmax(-1)
     theirs = model.run(part, found).argmax(-1)
@@ -305,7 +316,7 @@ def quantization_report(
     fixed += int((theirs == wanted).sum())
     agreement += int((ours == theirs).sum())
     if progress:
-      progress(min(first + batch, len(images)), len(images))
+      progress(min(start + batch, len(images)), len(images))
   bits = significance.of(model, np.asarray(images[:_SIGNIFICANT]))
   significant = {name: float(np.quantile(each, 0.25)) for name, each in bits.items()}
   return QuantizationReport(found, floating, fixed, agreement, significant)

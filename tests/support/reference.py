@@ -10,7 +10,6 @@ import numpy as np
 from safenet_jax.models import layers
 
 
-
 def layer_of(model, name):
   """The record of a served layer."""
   shapes = layers.shapes(model.public.layers, model.public.input_shape)

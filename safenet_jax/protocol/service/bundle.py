@@ -29,6 +29,7 @@ from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel, RECORDS
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.service import description
 from safenet_jax.transport import frames, record_codec
 from safenet_jax.transport.frames import ProtocolError
 
@@ -75,11 +76,13 @@ def save(path: str | os.PathLike[str], model: FixedPointModel) -> None:
   A file that is there already is replaced once the new one is complete and on the disk.
 
   Raises:
-    ValueError: `load` would refuse the model, or the file cannot be written there.
+    ValueError: `load` would refuse the model, no server could serve it, or the file cannot be
+      written there.
   """
   models.check(model)
   public = model.public
   consistency.check(public)
+  description.check(model)
   found, wanted = dict(_arrays(model)), _wanted(public)
   _model(public, found, wanted)
   narrow = {name: found[name].astype(_narrowest(found[name])) for name in wanted}
