@@ -27,7 +27,7 @@ from safenet_jax.models import layers as records
 _LEAST = 2
 _ROUNDS = 20
 # A layer may have values up to this, or as large as its largest one is. Larger ones cost bits.
-_USUAL = 8.0
+_USUAL = 2.0
 
 
 class _Factors:
