@@ -160,8 +160,6 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
   # The slope's bound is that of the record, with bits enough for any.
   if not 0 <= form.slope_bits <= 16 or abs(form.slope) > 1 << form.slope_bits:
     raise ValueError(f'{name} has a slope of {form.slope} / 2^{form.slope_bits}')
-  if not 0 <= form.limit < 1 << max(form.sign_bits, 1):
-    raise ValueError(f'{name} has a limit of {form.limit}')
   if form.polynomial and form.modulus not in (ring.PRIME_35, ring.PRIME_41, ring.PRIME_50):
     raise ValueError(f'{name} computes in a field of {form.modulus} elements')
   fractions = (
@@ -177,6 +175,9 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} has {form.sign_bits} and {form.select_bits} bits, want up to 64')
   if form.general and form.degree != 2:
     raise ValueError(f'{name} is of general degree {form.degree}')
+  top = form.limit >> max(form.dropped, 0)
+  if form.limit and not 0 < top < 1 << max(form.sign_bits - form.dropped - 1, 0):
+    raise ValueError(f'{name} has a limit of {form.limit} in {form.sign_bits} bits')
   if isinstance(form.pool, records.MaxPool):
     # The circuit grows with the window, and nothing else limits the window.
     odd = form.polynomial or form.slope or form.slope_bits or form.limit
