@@ -116,8 +116,8 @@ def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> 
       raise ValueError(f'{shape.name} pools by {form.pool}, want {wanted}')
     if form.rectified != rectified:
       raise ValueError(f'{shape.name} is {"" if form.rectified else "not "}rectified')
-    plain = isinstance(shape.layer, records.Activation) and shape.layer.limit is None
-    if bool(form.limit) == plain or (form.limit and not rectified):
+    limited = isinstance(shape.layer, records.Activation) and shape.layer.limit is not None
+    if bool(form.limit) != limited:
       raise ValueError(f'{shape.name} is {shape.layer} with a limit of {form.limit}')
 
 

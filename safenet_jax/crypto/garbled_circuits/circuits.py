@@ -229,7 +229,7 @@ def clamp_signs(width: int, limit: int) -> Circuit:
   """Whether client + server mod 2^width is in [0, limit), and whether it is at least that.
 
   The inputs are as in `relu_sign`. With z zeros at the end of `limit` the circuit has
-  2 width - z - 1 ANDs.
+  2 width - z - 2 ANDs.
 
   ValueError unless the limit is a positive number of the width.
   """
