@@ -84,7 +84,7 @@ class Choice:
     largest = max(self.largest * 2.0**self.fraction, 1.0)
     dropped = self.fraction - self.output
     layer = self.layer or records.Activation()
-    limit = 0 if layer.limit is None else max(1, round(layer.limit * 2.0**self.fraction))
+    limit = 0 if layer.limit is None else max(1 << dropped, round(layer.limit * 2.0**self.fraction))
     slope, slope_bits = _slope(layer.slope)
     sign = math.ceil(math.log2(margin * largest + limit + 2.0**dropped)) + 1
     if self.pool is not None and isinstance(self.pool.layer, records.MaxPool):

@@ -121,8 +121,8 @@ def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> 
       raise ValueError(f'{shape.name} pools by {form.pool}, want {wanted}')
     if form.rectified != rectified:
       raise ValueError(f'{shape.name} is {"" if form.rectified else "not "}rectified')
-    plain = isinstance(shape.layer, records.Activation) and shape.layer.limit is None
-    if bool(form.limit) == plain or (form.limit and not rectified):
+    limited = isinstance(shape.layer, records.Activation) and shape.layer.limit is not None
+    if bool(form.limit) != limited:
       raise ValueError(f'{shape.name} is {shape.layer} with a limit of {form.limit}')
 
 
@@ -171,8 +171,6 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
   # The slope's bound is that of the record, with bits enough for any.
   if not 0 <= form.slope_bits <= 16 or abs(form.slope) > 1 << form.slope_bits:
     raise ValueError(f'{name} has a slope of {form.slope} / 2^{form.slope_bits}')
-  if not 0 <= form.limit < 1 << max(form.sign_bits, 1):
-    raise ValueError(f'{name} has a limit of {form.limit}')
   if form.polynomial and form.modulus not in (ring.PRIME_35, ring.PRIME_41, ring.PRIME_50):
     raise ValueError(f'{name} computes in a field of {form.modulus} elements')
   fractions = (
@@ -188,6 +186,9 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} has {form.sign_bits} and {form.select_bits} bits, want up to 64')
   if form.general and form.degree != 2:
     raise ValueError(f'{name} is of general degree {form.degree}')
+  top = form.limit >> max(form.dropped, 0)
+  if form.limit and not 0 < top < 1 << max(form.sign_bits - form.dropped - 1, 0):
+    raise ValueError(f'{name} has a limit of {form.limit} in {form.sign_bits} bits')
   if isinstance(form.pool, records.MaxPool):
     # The circuit grows with the window, and nothing else limits the window.
     odd = form.polynomial or form.slope or form.slope_bits or form.limit

@@ -156,7 +156,7 @@ class Image:
   def _garbled(self, layer: ActivationStructure):
     """Each block of a layer, with the client's shares of its instances."""
     share = self.inputs[layer.name][..., : layer.form.relu]
-    flat = relu.tested(share, layer.form, server=False)
+    flat = relu.tested(share, layer.form, layer.tests, server=False)
     return [(block, flat[block.first : block.end]) for block in layer.blocks]
 
   def receive_tables(self) -> None:

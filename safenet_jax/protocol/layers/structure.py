@@ -51,12 +51,22 @@ class ActivationStructure:
     """The blocks of the layer's garbled instances."""
     if self.form.maximum:
       return max_pool.cut(max_pool.instances(self.form))
-    return relu.cut(math.prod(self.garbled_shape) * relu.tests(self.form))
+    return relu.cut(math.prod(self.garbled_shape) * self.tests)
 
   @property
   def test(self) -> SignTest | None:
     """The sign test of each instance where transfers decide it; None where it is garbled."""
     return None
+
+  @property
+  def tests(self) -> int:
+    """Sign tests of each value."""
+    return relu.tests(self.form)
+
+  @property
+  def words(self) -> int:
+    """Select words of each sign test."""
+    return relu.words(self.form)
 
   @property
   def circuit(self) -> circuits.Circuit:
@@ -78,7 +88,7 @@ class ActivationStructure:
     if form.maximum:
       words = max_pool.windows(share, form, server=False)
     else:
-      words = relu.sign_words(relu.tested(share, form, server=False)[None], form)
+      words = relu.sign_words(relu.tested(share, form, self.tests, server=False)[None], form)
     bits = form.sign_bits - form.dropped
     return [blocks.pack(words[:, b.first : b.end], bits, b.size) for b in self.blocks]
 

@@ -203,7 +203,7 @@ class _Offline(Local):
         if form.maximum:
           client, server = self.dealer.max_pool(name, shares, form)
         else:
-          flat = relu.tested(shares[..., : form.relu], form, server=False)
+          flat = relu.tested(shares[..., : form.relu], form, relu.tests(form), server=False)
           client, server = self.dealer.relu(name, flat, form)
     if form.polynomial:
       with self.ledger.step('offline', name, 'polynomial', 'both'):
@@ -296,7 +296,7 @@ class _Online(Local):
 
   def _relu(self, name, form, state, share):
     circuit = relu.circuit(form)
-    values, flat = [], relu.tested(share, form, server=True)
+    values, flat = [], relu.tested(share, form, relu.tests(form), server=True)
     evaluators: dict[int, garbling.Evaluator] = {}
     for block, client, server in zip(relu.cut(flat.size), state.client, state.server):
       with self.ledger.step('online', name, 'labels', 'server'):
@@ -313,7 +313,8 @@ class _Online(Local):
     v, rho = zip(*values)
     known = [block.share for block in state.client]
     return tuple(
-      relu.joined(part, own, form).reshape(share.shape) for part, own in ((v, known), (rho, [flat]))
+      relu.joined(part, own, form, relu.tests(form)).reshape(share.shape)
+      for part, own in ((v, known), (rho, [flat]))
     )
 
   def _max_pool(self, name, form, state, share):

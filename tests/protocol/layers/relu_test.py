@@ -38,15 +38,17 @@ def test_shares_add_up_to_the_activation_for_all_values_and_shares(limit, slope,
   c = c.reshape(-1).astype(np.uint64)
   y = y.reshape(-1)
   s = ring.reduce(y.astype(np.uint64) - c, bits)
-  ours, theirs = (relu.tested(share, one, server=server) for share, server in ((c, 0), (s, 1)))
-  assert ours.size == theirs.size == relu.tests(one) * y.size
+  count = 2 if limit else 1
+  ours = relu.tested(c, one, count, server=False)
+  theirs = relu.tested(s, one, count, server=True)
+  assert ours.size == theirs.size == count * y.size
   tested = ring.reconstruct(ours, theirs, bits)
   chosen = np.maximum(tested, 0).astype(np.uint64)
   rho = np.random.default_rng(0).integers(0, 1 << bits, chosen.size).astype(np.uint64)
   v = ring.reduce(chosen - rho, bits)
   # In several blocks, as a layer has them.
   parts = [np.array_split(part, 3) for part in (v, ours, rho, theirs)]
-  found = [relu.joined(*pair, one)[0] for pair in (parts[:2], parts[2:])]
+  found = [relu.joined(*pair, one, count)[0] for pair in (parts[:2], parts[2:])]
   expected = np.where(y < 0, slope * y, y * 2**slope_bits)
   if limit:
     expected = np.minimum(expected, limit * 2**slope_bits)
