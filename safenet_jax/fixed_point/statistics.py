@@ -80,7 +80,10 @@ class Statistics:
     return self._seen(name, z)
 
   def average_pool(self, name, layer, x):
-    divisor = pooling.divisor(layer, windows.of(layer, *x.shape[1:3]))
+    try:
+      divisor = pooling.divisor(layer, windows.of(layer, *x.shape[1:3]))
+    except ValueError as error:
+      raise ValueError(f'{name}: {error}') from None
     return self._seen(name, pooling.sums(np, x, layer) / divisor)
 
   def max_pool(self, name, layer, x):
