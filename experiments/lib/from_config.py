@@ -11,7 +11,7 @@ from safenet_jax import data
 from safenet_jax.approximation import plans
 from safenet_jax.models import architectures, weights
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.protocol.estimate import activation_costs, links, unit_costs
+from safenet_jax.protocol.estimate import activation_costs, links, serving, unit_costs
 from safenet_jax.search import fit, members, phases, score
 from safenet_jax.search import teacher as teachers
 from safenet_jax.search.members import Member, Task, Training
@@ -69,6 +69,17 @@ def network(config, images: data.Dataset | None = None) -> Network:
   net = architectures.build(name, **options)
   members.check_fit(net, options['input_shape'], options['classes'])
   return net
+
+
+def check_served(net: Network, plan: plans.Plan | None = None) -> None:
+  """ValueError where no mode serves the network under the plan: now, and not after hours.
+
+  Where only some modes do, lines say so. None is the plan of the all-ReLU network.
+  """
+  reasons = serving.refusals(net, plan)
+  serving.check_any(reasons)
+  if any(reasons.values()):
+    print(*serving.lines(reasons), sep='\n')
 
 
 def cost_model(settings, net: Network) -> score.CostModel:

@@ -5,6 +5,8 @@ printed in the paper, Eq. 3 would replace the other 1 - alpha. Its text ("in the
 ascending order of their channel important factors") is right, and is what is done here.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,16 +23,15 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
   Batch norm is folded into the filters first, as it is when they are served.
   After a residual addition a channel has the sum of the norms of all branches;
   a shortcut without weights adds nothing. A concatenation keeps every channel's own.
-  Batch norm that stands alone makes channels of deviation |scale|, which is taken for a norm
-  (Liu et al. 2017, arXiv 1708.06519).
+  Batch norm that stands alone makes channels of deviation |scale|, which is taken for a
+  norm (Liu et al. 2017, arXiv 1708.06519).
 
   Raises:
     ValueError: an activation whose channels are not those of a linear layer.
   """
   params, stats = variables['params'], variables.get('batch_stats', {})
-  layers = {
-    shape.name: shape.layer for shape in records.shapes(network.layers, network.input_shape)
-  }
+  shapes = records.shapes(network.layers, network.input_shape)
+  layers: dict[str, Any] = {shape.name: shape.layer for shape in shapes}
 
   def norm(name):
     if isinstance(layers[name], records.BatchNorm):

@@ -30,8 +30,9 @@ class Choice:
   name: of the activation layer.
   precision: the bits to aim for.
   split: which channels are garbled, and which are polynomials.
-  inputs, values: float64 [B, ..., C] before and after the activation, with channels
-    in the split's order.
+  largest: magnitude of the garbled channels' input.
+  values: the largest magnitude of the polynomial channels behind the activation.
+  map_shape: (H, W) or () of the input.
   fraction: fraction bits of the garbled channels' input.
   output: fraction bits of the output of activation and pool (`ActivationFormat`).
   pool: the pool that is part of this activation, if there is one.
@@ -43,8 +44,9 @@ class Choice:
   name: str
   precision: Precision
   split: Split
-  inputs: np.ndarray
-  values: np.ndarray
+  largest: float
+  values: float
+  map_shape: tuple[int, ...]
   fraction: int
   output: int
   pool: Pool | None
@@ -56,7 +58,7 @@ class Choice:
     """By what the sums of a pool are divided to be means, 1 without one."""
     if self.pool is None or isinstance(self.pool.layer, records.MaxPool):
       return 1
-    found = windows.of(self.pool.layer, *self.inputs.shape[1:3])
+    found = windows.of(self.pool.layer, *self.map_shape)
     return pooling.divisor(self.pool.layer, found)
 
   def formats(self) -> tuple[ActivationFormat, np.ndarray | None]:
@@ -79,11 +81,10 @@ class Choice:
   def _garbled(self) -> ActivationFormat:
     """The format without its polynomials."""
     split, margin = self.split, self.precision.margin
-    largest = float(np.abs(self.inputs[..., : split.relu.size]).max(initial=0.0))
-    largest = max(largest * 2.0**self.fraction, 1.0)
+    largest = max(self.largest * 2.0**self.fraction, 1.0)
     dropped = self.fraction - self.output
     layer = self.layer or records.Activation()
-    limit = 0 if layer.limit is None else max(1, round(layer.limit * 2.0**self.fraction))
+    limit = 0 if layer.limit is None else max(1 << dropped, round(layer.limit * 2.0**self.fraction))
     slope, slope_bits = _slope(layer.slope)
     sign = math.ceil(math.log2(margin * largest + limit + 2.0**dropped)) + 1
     if self.pool is not None and isinstance(self.pool.layer, records.MaxPool):
@@ -97,7 +98,7 @@ class Choice:
       relu=split.relu.size,
       polynomial=split.polynomial.size,
       degree=split.degree,
-      map_shape=self.inputs.shape[1:-1],
+      map_shape=self.map_shape,
       input_fraction=self.fraction,
       sign_bits=sign,
       select_bits=select,
@@ -118,8 +119,7 @@ class Choice:
     square = split.degree == 2
     fraction = self.fraction + (split.extra if folded else 0)
     wanted = min(self.precision.square if square else self.precision.cubic, fraction)
-    largest = float(np.abs(self.values[..., form.relu :]).max())
-    bound = self.precision.margin * largest * self.divisor
+    bound = self.precision.margin * self.values * self.divisor
 
     # For each field F_p: p, the largest shift that the exact truncation takes (p is 1 modulo
     # 2^shift), and the fewest fraction bits of a leading coefficient.
@@ -143,7 +143,9 @@ class Choice:
       if inputs == wanted:
         break
     if inputs < 0:
-      raise ValueError(f'{self.name}: polynomial values up to {largest:.3g} do not fit {modulus}')
+      raise ValueError(
+        f'{self.name}: polynomial values up to {self.values:.3g} do not fit {modulus}'
+      )
     form = dataclasses.replace(
       form,
       shift=fraction - inputs,

@@ -76,6 +76,15 @@ class Channels:
       return self.splits[readers.pop()].order
     return np.unique(np.concatenate([self.splits[t].order for t in readers]))
 
+  def polynomial(self, name: str) -> bool:
+    """Whether an activation that reads the linear layer `name` has polynomials."""
+    return any(t is not None and self.splits[t].degree for t in self._readers.readers[name])
+
+  def pools_behind(self, name: str) -> list[Pool]:
+    """The pools that are part of an activation that reads the linear layer `name`."""
+    readers = {f'activation{t}' for t in self._readers.readers[name]}
+    return [pool for act, pool in self.pools.items() if act in readers]
+
   def folded(self, name: str) -> Split | None:
     """The split of the one activation that reads the linear layer `name`.
 

@@ -9,10 +9,11 @@ import itertools
 import math
 
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import pool_tiles, rings
+from safenet_jax.fixed_point import pool_tiles, pooling, rings
 from safenet_jax.fixed_point.formats import ActivationFormat
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
+from safenet_jax.models import windows
 
 # Limits on what a model can make its reader allocate. The first is for one feature map, such as
 # 1024 x 1024 x 16. The second is for all maps together: a ResNet-50 on 224 x 224 has 2^25 values.
@@ -24,7 +25,9 @@ _MAX_FIELD = 1 << 16
 # 2^-1000 is still a float.
 _MAX_BITS = 1000
 _MAX_LAYERS = 1024
-# A kernel or stride of any map. Larger ones are limited by the map: beyond twice its side a
+# Bits that a local truncation drops.
+_MAX_SHIFT = 40
+# A kernel, stride or window of any map. Larger ones are limited by the map: beyond twice its side a
 # kernel reads nothing but padding.
 _MAX_SIDE = 15
 # Bits that enter one circuit of each kind of max pool, all kinds together. A circuit is made
@@ -60,6 +63,9 @@ def check(found: PublicModel) -> None:
     need(-64 <= fraction <= 64, f'{fraction} fraction bits')
   pools = {s.name: s for s in shapes if isinstance(s.layer, records.Pool)}
   need(found.absorbed <= pools.keys(), 'absorbed pools that do not exist')
+  for pool in pools.values():
+    if isinstance(pool.layer, records.AveragePool):
+      pooling.divisor(pool.layer, windows.of(pool.layer, *pool.input_shape[:2]))  # may raise
   maxima = {name for name, s in pools.items() if isinstance(s.layer, records.MaxPool)}
   activations = {
     s.name: s
@@ -86,10 +92,13 @@ def check(found: PublicModel) -> None:
 def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
   for shape in shapes:
     most = max(2 * max(shape.input_shape[:2]), _MAX_SIDE)
-    for field in ('kernel', 'stride'):
+    for field in ('kernel', 'stride', 'window', 'dilation'):
       side = getattr(shape.layer, field, 1)
-      if side > most:
+      if side is not None and side > most:
         raise ValueError(f'{shape.name} has {field} {side}, want at most {most} on its map')
+    padding = getattr(shape.layer, 'padding', None) or records.NO_PADDING
+    if max(n for axis in padding for n in axis) > most:
+      raise ValueError(f'{shape.name} has padding {padding}, want at most {most} on its map')
 
 
 def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> None:
@@ -112,8 +121,8 @@ def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> 
       raise ValueError(f'{shape.name} pools by {form.pool}, want {wanted}')
     if form.rectified != rectified:
       raise ValueError(f'{shape.name} is {"" if form.rectified else "not "}rectified')
-    plain = isinstance(shape.layer, records.Activation) and shape.layer.limit is None
-    if bool(form.limit) == plain or (form.limit and not rectified):
+    limited = isinstance(shape.layer, records.Activation) and shape.layer.limit is not None
+    if bool(form.limit) != limited:
       raise ValueError(f'{shape.name} is {shape.layer} with a limit of {form.limit}')
 
 
@@ -142,6 +151,12 @@ def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
       # What is no integer, a record checks itself.
       if type(value) is int and not 1 <= value <= _MAX_FIELD:
         raise ValueError(f'{type(layer).__name__} with {field.name} {value}')
+    if isinstance(layer, records.Truncate) and layer.shift > _MAX_SHIFT:
+      raise ValueError(f'Truncate with shift {layer.shift}')
+    if isinstance(layer, records.Constant):
+      sizes = len(layer.shape) in (1, 3) and all(1 <= n <= _MAX_FIELD for n in layer.shape)
+      if not sizes:
+        raise ValueError(f'Constant of shape {str(layer.shape)[:60]}')
   return count
 
 
@@ -156,8 +171,6 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
   # The slope's bound is that of the record, with bits enough for any.
   if not 0 <= form.slope_bits <= 16 or abs(form.slope) > 1 << form.slope_bits:
     raise ValueError(f'{name} has a slope of {form.slope} / 2^{form.slope_bits}')
-  if not 0 <= form.limit < 1 << max(form.sign_bits, 1):
-    raise ValueError(f'{name} has a limit of {form.limit}')
   if form.polynomial and form.modulus not in (ring.PRIME_35, ring.PRIME_41, ring.PRIME_50):
     raise ValueError(f'{name} computes in a field of {form.modulus} elements')
   fractions = (
@@ -173,6 +186,9 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} has {form.sign_bits} and {form.select_bits} bits, want up to 64')
   if form.general and form.degree != 2:
     raise ValueError(f'{name} is of general degree {form.degree}')
+  top = form.limit >> max(form.dropped, 0)
+  if form.limit and not 0 < top < 1 << max(form.sign_bits - form.dropped - 1, 0):
+    raise ValueError(f'{name} has a limit of {form.limit} in {form.sign_bits} bits')
   if isinstance(form.pool, records.MaxPool):
     # The circuit grows with the window, and nothing else limits the window.
     odd = form.polynomial or form.slope or form.slope_bits or form.limit

@@ -6,7 +6,7 @@ import numpy as np
 
 from safenet_jax import ranges
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import pooling
+from safenet_jax.fixed_point import pooling, products
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision, RangeReport
 from safenet_jax.models import layers as records
 
@@ -30,7 +30,7 @@ class PublicModel:
     None where nothing is known of their size. Then they are compared in the whole ring.
   truncation_bits: an inference has at most 2^-truncation_bits expected failures of local
     truncation, as calibration images show. A local truncation is one in which each party
-    drops low bits of its own share. Networks without polynomials have none.
+    drops low bits of its own share. Networks without polynomials and `Truncate` have none.
   rings: the width in bits of the shares of each linear layer that is computed in a narrower
     ring than `precision.ring` (`fixed_point.rings`).
   """
@@ -51,8 +51,10 @@ class PublicModel:
   @property
   def truncation_failure(self) -> float:
     """Expected failures of local truncation per inference, rounded up to a power of two."""
-    polynomials = any(form.polynomial for form in self.activations.values())
-    return 2.0**-self.truncation_bits if polynomials else 0.0
+    shapes = records.shapes(self.layers, self.input_shape)
+    truncated = any(isinstance(shape.layer, records.Truncate) for shape in shapes)
+    truncated |= any(form.polynomial for form in self.activations.values())
+    return 2.0**-self.truncation_bits if truncated else 0.0
 
   def normalise(self, images: np.ndarray) -> np.ndarray:
     """Images uint8 [B, H, W, C] in the scale that the network was trained in, float64."""
@@ -100,6 +102,8 @@ RECORDS = (
   records.Residual,
   records.Concat,
   records.Gather,
+  records.Truncate,
+  records.Constant,
 )
 
 
@@ -107,15 +111,13 @@ RECORDS = (
 class LinearWeights:
   """The server's integers of one linear layer.
 
-  kernel: int64 [side, side, I, O] or [I, O], pruned channels removed.
+  kernel: int64 [side, side, I / groups, O] or [I, O], pruned channels removed.
   bias: int64 [O], at the fraction bits of the output.
-  stride: of a convolution, else 1.
   limb: bits of a limb in `ring.multiply`, such that products in float64 are exact.
   """
 
   kernel: np.ndarray
   bias: np.ndarray
-  stride: int
   limb: int
 
 
@@ -127,11 +129,13 @@ class FixedPointModel:
   linear: the weights of each linear layer, by name.
   polynomials: by activation name, the coefficients int64 [degree + 1, polynomial
     channels], constant term first.
+  constants: the values int64 of each `Constant`, by name.
   """
 
   public: PublicModel
   linear: dict[str, LinearWeights]
   polynomials: dict[str, np.ndarray]
+  constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images, in plain integers.
@@ -142,7 +146,7 @@ class FixedPointModel:
     and a pool can turn this into one more unit of difference.
 
     Args:
-      images: uint8 [B, H, W, C].
+      images: uint8 [B, H, W, C]; a few at a time are in memory as integers.
       report: if given, counts these images and how their values fit.
 
     Raises:
@@ -152,7 +156,13 @@ class FixedPointModel:
       raise ValueError('no images, want at least one')
     report = report or RangeReport()
     public = self.public
-    logits = records.run(public.layers, Plain(self, report), public.encode(images, report))
+    plain = Plain(self, report)
+    logits = np.concatenate(
+      [
+        records.run(public.layers, plain, public.encode(images[part], report))
+        for part in products.batches(public.layers, public.input_shape, len(images))
+      ]
+    )
     if public.logit_bits is not None:
       outside = np.sum(np.abs(logits) >= 1 << (public.logit_bits - 1))
       report.count('logits', exceeded=int(outside))
@@ -180,16 +190,16 @@ class Plain:
     self.model, self.report = model, report
 
   def conv(self, name, layer, x):
-    del layer
     weights = self.model.linear[name]
-    kernel = weights.kernel
-    patches = ring.patches(np, _limb(x, weights.limb), kernel.shape[0], weights.stride)
-    return _product(patches, kernel.reshape(-1, kernel.shape[-1]), weights.limb) + weights.bias
+    kernel = weights.kernel.astype(np.float64)
+    product = products.exactly(lambda v: products.convolve(v, kernel, layer), x, weights.limb)
+    return product + weights.bias
 
   def dense(self, name, layer, x):
     del layer
     weights = self.model.linear[name]
-    return _product(_limb(x, weights.limb), weights.kernel, weights.limb) + weights.bias
+    kernel = weights.kernel.astype(np.float64)
+    return products.exactly(lambda v: v @ kernel, x, weights.limb) + weights.bias
 
   def activation(self, name, layer, y):
     del layer
@@ -212,9 +222,7 @@ class Plain:
 
   def _polynomial(self, name, y, form):
     bits = self.model.public.precision.ring
-    magnitudes = np.abs(y)
-    outside = np.sum(magnitudes >= 1 << (bits - 1))
-    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
+    outside = self._count_truncated(y)
     t = _round(y, form.shift)
     value = np.zeros_like(t)
     for coefficient in self.model.polynomials[name][::-1]:
@@ -239,24 +247,27 @@ class Plain:
     del name
     return ring.gather(np, x, layer.channels, layer.stride) * layer.factor << layer.shift
 
+  def truncate(self, name, layer, x):
+    del name
+    self._count_truncated(x)
+    return _round(x, layer.shift)
+
+  def _count_truncated(self, x: np.ndarray) -> int:
+    """Counts the failures of a local truncation to expect; gives how many do not fit the ring."""
+    magnitudes, bits = np.abs(x), self.model.public.precision.ring
+    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
+    return int(np.sum(magnitudes >= 1 << (bits - 1)))
+
+  def constant(self, name, layer, x):
+    del layer
+    values = self.model.constants[name]
+    return np.broadcast_to(values, (len(x), *values.shape))
+
   def add(self, branch, shortcut):
     return branch + shortcut
 
   def concat(self, values):
     return np.concatenate(values, axis=-1)
-
-
-def _limb(x: np.ndarray, bits: int) -> np.ndarray:
-  """int64 as float64 where one exact limb of `ring.multiply` holds it, else as uint64."""
-  small = x.size and max(int(x.max()), -int(x.min())) < 1 << bits
-  return x.astype(np.float64 if small else np.uint64)
-
-
-def _product(x: np.ndarray, kernel: np.ndarray, limb: int) -> np.ndarray:
-  """int64 [..., O]."""
-  if x.dtype == np.float64:
-    return (x @ kernel.astype(np.float64)).astype(np.int64)
-  return ring.to_signed(ring.multiply(np, x, kernel, 64, limb), 64)
 
 
 def _round(x: np.ndarray, shift: int) -> np.ndarray:

@@ -58,10 +58,11 @@ class Messages:
     if self.labels:
       down.append(packed_words.Words((self.labels,), 64))
     if layer.selected:
-      down.append(packed_words.Words((images, layer.selected), layer.form.select_bits))
+      shape = images, layer.words, layer.selected
+      down.append(packed_words.Words(shape, layer.form.select_bits))
     if layer.form.polynomial:
-      shape = (layer.powers, images, *layer.polynomial_shape)
-      down.append(packed_words.field(shape, layer.form.modulus))
+      values = (layer.powers, images, *layer.polynomial_shape)
+      down.append(packed_words.field(values, layer.form.modulus))
     outputs = layer.outputs
     self.down = down + [packed_words.Words((images, *shape), 1) for shape, _ in outputs]
     self.up = [
@@ -171,14 +172,15 @@ class ClientOnline(share_walks.Local):
               max_pool.online_client, state, evaluator, theirs, layer.form, block.count
             )
           else:
-            word = words[image, block.first : block.end]
+            word = words[image, :, block.first : block.end]
             v = frames.checked(relu.online_client, state, evaluator, theirs, word, layer.form)
             known.append(state.share)
           values.append(v)
           start = end
       if layer.form.maximum:
         return _maps(layer, values)
-      return relu.joined(values, known, layer.form, len(mine)).reshape(-1, *layer.garbled_shape)
+      v = relu.joined(values, known, layer.form, layer.tests, len(mine))
+      return v.reshape(-1, *layer.garbled_shape)
 
   def _evaluator(self, layer: ActivationStructure, size: int) -> garbling.Evaluator:
     key = layer.circuit, size
@@ -192,6 +194,8 @@ class ServerOnline(share_walks.Local):
 
   That is m before a linear layer, its input less the client's mask; and s after it.
   """
+
+  server = True
 
   def __init__(self, party: ServerParty, output: str, materials: Sequence[ServerMaterial]):
     """Takes one of `structure.OUTPUTS`, and one material for each image of the batch."""
@@ -226,11 +230,10 @@ class ServerOnline(share_walks.Local):
       packed_words.send(self._channel, 'logits', [words], [ring.reduce(s, words.bits)])
 
   def conv(self, name, layer, m):
-    del layer
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
-      return self._linear(name, m, _join(material.u[name] for material in self._materials))
+      return self._linear(name, layer, m, _join(material.u[name] for material in self._materials))
 
-  def _linear(self, name: str, m: np.ndarray, u: np.ndarray) -> np.ndarray:
+  def _linear(self, name: str, layer, m: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The share s of a layer's output, from its masked input m and the masks u."""
     weights = self._party.model.linear[name]
     return linear.online_server(
@@ -239,12 +242,16 @@ class ServerOnline(share_walks.Local):
       u,
       weights.kernel,
       weights.bias,
-      stride=weights.stride,
+      layer,
       limb=weights.limb,
       bits=self._structure.rings.linear[name],
     )
 
   dense = conv
+
+  def constant(self, name, layer, share):
+    del layer, share
+    return self._constant(self._party.model, name, len(self._materials))
 
   def activation(self, name, layer, s):
     del layer
@@ -300,21 +307,18 @@ class ServerOnline(share_walks.Local):
       return polynomial.online_server(np, s, coefficients, pads, betas, layer.form, self.bits)
 
   def _relu(self, layer: ActivationStructure, mine, s):
-    found: tuple[list[np.ndarray], ...] = ([], [], [], [])
+    labels, words, rhos, shares = [], [], [], []
     for share, material, state in zip(s, self._materials, mine, strict=True):
-      flat = relu.tested(share, layer.form, server=True)
+      flat = relu.tested(share, layer.form, layer.tests, server=True)
       for block, garbled in zip(layer.blocks, state.blocks, strict=True):
-        own = flat[block.first : block.end]
-        part = relu.online_server(garbled, own, material.delta, layer.form)
-        for values, value in zip(found, (*part, own)):
-          values.append(value.reshape(-1))
-    labels, words, rhos, shares = found
-    rho = relu.joined(rhos, shares, layer.form, len(mine))
-    return (
-      np.concatenate(labels),
-      np.concatenate(words).reshape(len(mine), layer.selected),
-      rho.reshape(-1, *layer.garbled_shape),
-    )
+        shares.append(flat[block.first : block.end])
+        sent, word, rho = relu.online_server(garbled, shares[-1], material.delta, layer.form)
+        labels.append(sent.reshape(-1))
+        words.append(word)
+        rhos.append(rho)
+    rho = relu.joined(rhos, shares, layer.form, layer.tests, len(mine))
+    ordered = np.concatenate(words, axis=1).reshape(layer.words, len(mine), layer.selected)
+    return np.concatenate(labels), ordered.swapaxes(0, 1), rho.reshape(-1, *layer.garbled_shape)
 
   def _max_pool(self, layer: ActivationStructure, mine, s):
     labels, shares = [], []

@@ -212,7 +212,7 @@ def correct(
     entering = layer.entering(c[..., : form.relu])
     values.append(np.concatenate([bits.reshape(-1) for bits in entering]) ^ spent.choices)
   if spent.offsets is not None and spent.shares is not None:
-    flat = relu.tested(c[..., : form.relu], form, server=False)
+    flat = relu.tested(c[..., : form.relu], form, layer.tests, server=False)
     products = ring.reduce(spent.offsets.words + flat, form.select_bits)
     values += [spent.offsets.identifier, product_words(layer).pack(products)]
     start = 0

@@ -51,12 +51,22 @@ class ActivationStructure:
     """The blocks of the layer's garbled instances."""
     if self.form.maximum:
       return max_pool.cut(max_pool.instances(self.form))
-    return relu.cut(math.prod(self.garbled_shape) * relu.tests(self.form))
+    return relu.cut(math.prod(self.garbled_shape) * self.tests)
 
   @property
   def test(self) -> SignTest | None:
     """The sign test of each instance where transfers decide it; None where it is garbled."""
     return None
+
+  @property
+  def tests(self) -> int:
+    """Sign tests of each value."""
+    return relu.tests(self.form)
+
+  @property
+  def words(self) -> int:
+    """Select words of each sign test."""
+    return relu.words(self.form)
 
   @property
   def circuit(self) -> circuits.Circuit:
@@ -78,7 +88,7 @@ class ActivationStructure:
     if form.maximum:
       words = max_pool.windows(share, form, server=False)
     else:
-      words = relu.sign_words(relu.tested(share, form, server=False)[None], form)
+      words = relu.sign_words(relu.tested(share, form, self.tests, server=False)[None], form)
     bits = form.sign_bits - form.dropped
     return [blocks.pack(words[:, b.first : b.end], bits, b.size) for b in self.blocks]
 
@@ -188,6 +198,7 @@ class Structure:
   input_shape: (H, W, C) of an image.
   linear: the linear layers by name; a dense layer is a convolution of one pixel.
   shapes: the output shape of each linear layer by name: (H, W, C), or (C,).
+  waves: names of the linear layers that are prepared together, wave by wave (`share_walks.Waves`).
   drawn: the masks that are drawn as they are encrypted, by linear layer (`share_walks.Drawn`).
   activations: with max pools that are no part of one, as an inference reaches them.
   logits: how many there are.
@@ -200,6 +211,7 @@ class Structure:
   input_shape: tuple[int, ...]
   linear: dict[str, packing.Convolution]
   shapes: dict[str, tuple[int, ...]]
+  waves: tuple[tuple[str, ...], ...]
   drawn: dict[str, str]
   activations: tuple[ActivationStructure, ...]
   logits: int
@@ -212,10 +224,10 @@ class Structure:
     """The structure of a model, with activation layers of the kind that a mode has.
 
     Raises:
-      ValueError: a linear layer reads another one's output, or a sum of them; or has a ring
-        that does not fit.
+      ValueError: a linear layer has a ring that does not fit.
     """
-    records.run(model.layers, share_walks.Order(), True)
+    waves = share_walks.Waves()
+    records.run(model.layers, waves, 0)
     drawn = share_walks.Drawn(model)
     records.run(model.layers, drawn, (frozenset(['input']), True))
     widths = rings.of(model)
@@ -226,10 +238,18 @@ class Structure:
     shapes = records.shapes(model.layers, model.input_shape)
     for shape in shapes:
       match shape.layer:
-        case records.Conv(kernel=kernel, stride=stride):
+        case records.Conv() as conv:
           height, width, channels = shape.input_shape
           linear[shape.name] = packing.Convolution(
-            height, width, channels, shape.output_shape[-1], kernel, stride
+            height,
+            width,
+            channels,
+            conv.features,
+            conv.kernel,
+            conv.stride,
+            conv.groups,
+            conv.dilation,
+            conv.padding,
           )
           found[shape.name] = shape.output_shape
         case records.Dense():
@@ -250,6 +270,7 @@ class Structure:
       model.input_shape,
       linear,
       found,
+      waves.names(),
       drawn.found,
       tuple(activations),
       logits,

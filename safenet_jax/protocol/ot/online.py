@@ -100,11 +100,13 @@ class ClientOnline(online.ClientOnline):
       return super()._garbled(layer, mine, labels, words)
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
       values = [
-        millionaires.finish_client(state, step, received, words[at], layer.form)
+        millionaires.finish_client(state, step, received, words[:, 0][at], layer.form)
         for (state, at), (step, received) in zip(self._blocks(layer), self._steps, strict=True)
       ]
       known = [state.share for state, _ in self._blocks(layer)]
-      return relu.joined(values, known, layer.form, len(mine)).reshape(-1, *layer.garbled_shape)
+      return relu.joined(values, known, layer.form, layer.tests, len(mine)).reshape(
+        -1, *layer.garbled_shape
+      )
 
 
 class ServerOnline(online.ServerOnline):
@@ -115,7 +117,7 @@ class ServerOnline(online.ServerOnline):
       return super()._garbled(layer, mine, s)
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
       exchange = _Exchange(self._channel, layer, layer.test, len(mine))
-      flat = [relu.tested(share, layer.form, server=True) for share in s]
+      flat = [relu.tested(share, layer.form, layer.tests, server=True) for share in s]
       # A batch may have preparations of several sessions, each with a delta of its own.
       blocks = [
         (state, flat[image][block.first : block.end], self._materials[image].delta)
@@ -137,9 +139,10 @@ class ServerOnline(online.ServerOnline):
         ]
         bits, words, shares = zip(*last)
         exchange.send(2, bits)
-        rho = relu.joined(shares, [share for _, share, _ in blocks], layer.form, len(mine))
+        own = [share for _, share, _ in blocks]
+        rho = relu.joined(shares, own, layer.form, layer.tests, len(mine))
         return (
-          np.concatenate(words).reshape(len(mine), layer.selected),
+          np.concatenate(words).reshape(len(mine), 1, layer.selected),
           rho.reshape(-1, *layer.garbled_shape),
         )
 

@@ -5,7 +5,7 @@ import pytest
 
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
-from safenet_jax.protocol.service import sessions
+from safenet_jax.protocol.service import bundle, sessions
 from tests.support import networks as small
 from tests.support import parties, reference
 
@@ -28,6 +28,15 @@ def test_the_integer_model_is_near_the_float_network(name, ratio):
   error = np.abs(found - wanted).max(-1) / np.abs(wanted).max()
   # Behind polynomials a few images leave the formats.
   assert np.median(error) < 0.002 and error.max() < 0.05
+
+
+@pytest.mark.parametrize('name', small.OTHERS)
+def test_a_bundle_brings_the_model_back(name, tmp_path):
+  *_, model = served(name, 10)
+  bundle.save(tmp_path / 'model', model)
+  again = bundle.load(tmp_path / 'model')
+  assert again.public == model.public
+  np.testing.assert_array_equal(again.run(small.IMAGES[:2]), model.run(small.IMAGES[:2]))
 
 
 @pytest.mark.parametrize('mode', sessions.MODES)
