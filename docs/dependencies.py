@@ -21,6 +21,7 @@ COLUMNS = {
   'workdir': 0,
   'data': 1,
   'models': 2,
+  'onnx_files': 1,
   'crypto': 3.5,
   'approximation': 2,
   'transport': 4,

@@ -22,7 +22,7 @@ from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.estimate import estimate as estimates
-from safenet_jax.protocol.estimate import links, unit_costs, untrained
+from safenet_jax.protocol.estimate import links, serving, unit_costs, untrained
 from safenet_jax.protocol.service import sessions
 from safenet_jax.report import estimates as reports
 from safenet_jax.report import tables
@@ -74,8 +74,10 @@ def _estimate(console, config, net, path: str) -> None:
   costs = unit_costs.DEFAULT if COSTS.value is None else unit_costs.load(COSTS.value)
   plan = plans.load(path, config.model.name, len(networks.activation_channels(net)))
   mode = MODE.value or sessions.DEFAULT
-  model = untrained.model(net, plan).public
-  found = estimates.inference(model, mode, costs)
+  model = untrained.model(net, plan)
+  for line in serving.lines(serving.of(model)):
+    console.print(line, highlight=False, soft_wrap=True)
+  found = estimates.inference(model.public, mode, costs)
   names = [shape.name for shape in records.shapes(net.layers, net.input_shape)]
   title = f'one private inference under {path}, {mode}, estimated: MB and seconds'
   _show(console, title, *reports.layers(found, names), left=1, total=False)
@@ -84,7 +86,7 @@ def _estimate(console, config, net, path: str) -> None:
     console.print(line, highlight=False, soft_wrap=True)
   if LINK.value is not None:
     link = LINK.value
-    served, refused = estimates.modes(model, costs)
+    served, refused = estimates.modes(model.public, costs)
     title = f'every mode over {link}: MB both ways, and seconds'
     _show(console, title, *reports.modes(served, link), left=1, total=False)
     for line in estimates.verdict(served, refused, link):
@@ -104,6 +106,9 @@ def main() -> None:
   elif COSTS.value is not None or LINK.value is not None:
     name = 'link' if COSTS.value is None else 'costs'
     raise ValueError(f'--{name} without --plan, want the plan whose inference to estimate')
+  else:
+    for line in serving.lines(serving.refusals(net)):
+      print(line)
   print(f'activations: {sum(networks.relu_counts(net))}')
 
 

@@ -38,6 +38,7 @@ def main() -> None:
   channels = networks.activation_channels(net)
   plan = plans.load(PLAN.value, config.model.name, len(channels))
   ranks = plans.load_ranks(PLAN.value, channels)
+  from_config.check_served(net, plan)
   # Refuses a batch that is too large before anything is written.
   fit.steps_per_epoch(len(images.train.labels), config.finetune.batch_size)
   workdir = launcher.workdir(config, *from_config.SECTIONS)

@@ -19,6 +19,7 @@ def main() -> None:
   config = launcher.CONFIG.value
   images = from_config.dataset(config)
   net = from_config.network(config, images)
+  from_config.check_served(net)
   options = from_config.training(config.pretrain)
   teacher = from_config.teacher(config, images, options)
   # Refuses a batch that is too large before anything is written.

@@ -19,6 +19,7 @@ def main() -> None:
   settings = config.search
   images = from_config.dataset(config)
   net = from_config.network(config, images)
+  from_config.check_served(net)
   algorithm = functools.partial(
     algorithms.build,
     settings.algorithm,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
   from safenet_jax.models.layers import (
     Activation,
     AveragePool,
+    Concat,
     Conv,
     Dense,
     Flatten,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
   )
   from safenet_jax.models.network import Network, relu_counts
   from safenet_jax.models.weights import convert_torch_resnet, flatten_variables, load_variables
+  from safenet_jax.onnx_files.reader import from_onnx
   from safenet_jax.protocol.estimate.choice import over as cheapest_mode
   from safenet_jax.protocol.estimate.estimate import inference as estimate_inference
   from safenet_jax.protocol.service.bundle import load as load_bundle
@@ -71,6 +73,7 @@ _NAMES = {
   'Dense': ('models.layers', 'Dense'),
   'Activation': ('models.layers', 'Activation'),
   'AveragePool': ('models.layers', 'AveragePool'),
+  'Concat': ('models.layers', 'Concat'),
   'MaxPool': ('models.layers', 'MaxPool'),
   'PadShortcut': ('models.layers', 'PadShortcut'),
   'Residual': ('models.layers', 'Residual'),
@@ -86,6 +89,7 @@ _NAMES = {
   'load_variables': ('models.weights', 'load_variables'),
   'flatten_variables': ('models.weights', 'flatten_variables'),
   'convert_torch_resnet': ('models.weights', 'convert_torch_resnet'),
+  'from_onnx': ('onnx_files.reader', 'from_onnx'),
   'Plan': ('approximation.plans', 'Plan'),
   'make_plan': ('approximation.plans', 'make'),
   'importance_ranks': ('approximation.importance', 'ranks'),

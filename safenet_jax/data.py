@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safenet_jax import archives, image_files, ranges
+from safenet_jax import archives, image_files, image_folders, ranges
 
 # Where the images that come with the package are: inside of an installed package, or at the
 # root of a checkout.
@@ -39,6 +39,9 @@ SHAPES = {
   'cifar10': (10, (32, 32, 3)),
   'cifar100': (100, (32, 32, 3)),
 }
+# Of ImageNet, with which nearly all networks that are exported elsewhere were trained
+# (pytorch.org/vision/stable/models.html): the statistics of folders of images.
+IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Mean and deviation of the 50,000 training images, as the literature uses them.
 _CIFAR_STATISTICS = {
   'cifar10': ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -93,23 +96,35 @@ class Dataset:
 
 
 def load(
-  name: str | os.PathLike, directory: str | os.PathLike | None = None, *, download: bool = False
+  name: str | os.PathLike,
+  directory: str | os.PathLike | None = None,
+  *,
+  download: bool = False,
+  size: tuple[int, int] | None = None,
+  resize: int = 0,
+  channels: int = 3,
 ) -> Dataset:
   """Reads a data set from disk into numpy arrays.
 
   Args:
     name: 'fashion_mnist' (10,000 images), 'cifar10', 'cifar100' (official binary
-      or python layout), or the path of an .npz file. The file has arrays `images`
-      uint8 [N, H, W, C] or [N, H, W] and `labels` [N]; optionally `test_images` and
-      `test_labels`, and `class_names` [classes].
+      or python layout), or the path of an .npz file or of a folder. The file has arrays
+      `images` uint8 [N, H, W, C] or [N, H, W] and `labels` [N]; optionally `test_images` and
+      `test_labels`, and `class_names` [classes]. The folder has a folder of PNG or JPEG files
+      for each class, or folders `train` and `test` that have these.
     directory: where the folders of data sets lie; the environment's SAFENET_DATA_DIR if
       None.
     download: fetch a missing or damaged published data set into `directory`.
+    size: (H, W) that is cut out of the middle of a folder's images; None if all have one size.
+    resize: pixels of their shorter side before; 0 is just enough for `size`.
+    channels: of a folder's images, 3 or 1.
 
   Returns:
     The data set. Its splits (train / validation / test) are the same on every machine
     and in every version: 8,000 / 1,000 / 1,000 of Fashion-MNIST; 45,000 / 5,000 / 10,000
-    of CIFAR; 80 / 10 / 10 % of an .npz file, or 90 / 10 % and the test set that it has.
+    of CIFAR; 80 / 10 / 10 % of an .npz file or a folder, or 90 / 10 % and the test set that it
+    has. A folder's mean and deviation are those of ImageNet, and its training images are mapped
+    from a file rather than held in memory.
 
   Raises:
     ValueError: an unknown name, or a file that is not what it should be.
@@ -118,9 +133,12 @@ def load(
   name = os.fspath(name)
   if name.endswith('.npz'):
     return _npz(pathlib.Path(name).expanduser())
+  if name and (folder := pathlib.Path(name).expanduser()).is_dir():
+    return _folder(folder, size, resize, channels)
   if name not in archives.SOURCES:
     raise ValueError(
-      f'no data set {name!r}, want one of {", ".join(archives.SOURCES)} or the path of an .npz file'
+      f'no data set {name!r}, want one of {", ".join(archives.SOURCES)} or the path of an .npz '
+      'file or a folder'
     )
   given = os.environ.get('SAFENET_DATA_DIR') if directory is None else directory
   root = pathlib.Path(given).expanduser() if given else None
@@ -241,6 +259,30 @@ def _npz(path: pathlib.Path) -> Dataset:
     train, validation, test = _parts(given, count - 2 * tenth, tenth, tenth)
   names = tuple(arrays['class_names'].tolist())
   return Dataset(path.stem, train, validation, test, len(names), *_statistics(train.images), names)
+
+
+def _folder(path: pathlib.Path, size, resize: int, channels: int) -> Dataset:
+  split = all((path / name).is_dir() for name in ('train', 'test'))
+  given = image_folders.find(path / 'train' if split else path)
+  count = len(given.labels)
+  tenth = count // 10
+  if not tenth:
+    raise ValueError(f'{path}: {count} images, want at least 10 to split them')
+  order = fixed_permutation(count)
+  paths, labels = [given.paths[n] for n in order], given.labels[order]
+  sizes = [count - tenth, tenth] if split else [count - 2 * tenth, tenth, tenth]
+  if split:
+    more = image_folders.find(path / 'test', given.class_names)
+    paths, labels = [*paths, *more.paths], np.concatenate([labels, more.labels])
+    sizes.append(len(more.labels))
+  images = image_folders.decode(paths, size=size, resize=resize, channels=channels)
+  ends = np.cumsum(sizes)
+  train, validation, test = (
+    Split(images[end - many : end], labels[end - many : end]) for many, end in zip(sizes, ends)
+  )
+  mean, std = IMAGENET_STATISTICS if channels == 3 else ((0.5,), (0.5,))
+  names = given.class_names
+  return Dataset(path.name, train, validation, test, len(names), mean, std, names)
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

@@ -61,12 +61,13 @@ _PATIENCE = Range(0, 1e9)
 RANGES = {
   'seed': _count(0, 2**64 - 1),
   'limit': _count(0),
+  'size': _count(1, 1 << 14),
+  'resize': _count(0, 1 << 14),
   'width': Range(0, 64, open=('least',)),
   'mean': _SHARE,
   'std': Range(0, 1, open=('least',)),
   # Training.
   'epochs': _count(0),
-  'pretrain.epochs': _count(1),
   'learning_rate': _POSITIVE,
   'warmup_epochs': _WEIGHT,
   'anneal_epochs': _WEIGHT,

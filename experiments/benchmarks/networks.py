@@ -45,14 +45,14 @@ def rows() -> Iterator[Row]:
     )
     for mode, place in (('delphi', PLAN), ('ot', f'{PLAN}/ot')):
       setting = f'{name} at width {width:g}, {PLAN}, {mode}, mean of {_IMAGES} images'
-      for quantity, (value, unit) in _measure(model, images, mode).items():
+      for quantity, (value, unit) in measure(model, images, mode).items():
         yield Row(
           'networks', f'{name}/{place}/{quantity}', f'{setting}, loopback, TLS', value, unit
         )
 
 
-def _measure(model: FixedPointModel, images: np.ndarray, mode: str) -> dict[str, tuple[float, str]]:
-  """Value and unit of every quantity."""
+def measure(model: FixedPointModel, images: np.ndarray, mode: str) -> dict[str, tuple[float, str]]:
+  """Value and unit of every quantity, of the mean of some images in a mode."""
   expected = model.run(images).argmax(-1).tolist()
   found = two_processes.ask(model, images, mode=mode)
   return quantities(found.ledger) | {

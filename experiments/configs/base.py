@@ -45,6 +45,9 @@ def create(
   options = {field.name: field.default for field in dataclasses.fields(Training)}
   del options['polynomials']  # the phase decides
   of_pretrain = {name: value for name, value in options.items() if name not in POLYNOMIAL} | {
+    # An .npz or .onnx file with the weights that training starts with. Without one they are drawn,
+    # or those of model.onnx.
+    'weights': '',
     'epochs': 200,
     'warmup_epochs': 5.0,
     'learning_rate': 0.1,
@@ -90,7 +93,20 @@ def create(
     {
       'seed': 0,
       'model': model,
-      'data': {'name': data, 'directory': '', 'download': False, 'limit': 0},
+      'data': {
+        'name': data,
+        'directory': '',
+        'download': False,
+        'limit': 0,
+        # Of a folder's images: (H, W) that is cut out of the middle, by default as the imported
+        # network wants it, and pixels of the shorter side before that; 0 is just enough.
+        'size': (),
+        'resize': 0,
+        # What images are normalised with. By default of published data and .npz files their own,
+        # of folders those of ImageNet.
+        'mean': (),
+        'std': (),
+      },
       # The network whose soft labels are learned, in every phase with `distillation`. `weights` is
       # an .npz as of `models.weights` or of a PyTorch ResNet, `mean` and `std` are what its images
       # are normalised with. Without weights the run's own all-ReLU network teaches once it is

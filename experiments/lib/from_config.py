@@ -6,13 +6,14 @@ import os
 import jax
 import numpy as np
 
-from experiments.lib import launcher
+from experiments.lib import imported, launcher
 from safenet_jax import data
 from safenet_jax.approximation import plans
 from safenet_jax.models import architectures, weights
 from safenet_jax.models.network import activation_channels, Network
-from safenet_jax.protocol.estimate import activation_costs, links, unit_costs
+from safenet_jax.protocol.estimate import activation_costs, links, serving, unit_costs
 from safenet_jax.search import fit, members, phases, score
+from safenet_jax.search import teacher as teachers
 from safenet_jax.search.members import Member, Task, Training
 from safenet_jax.search.teacher import Teacher
 from safenet_jax.workdir import Workdir
@@ -26,7 +27,16 @@ SECTIONS = ('model', 'data', 'teacher', 'pretrain', 'search', 'finetune')
 
 def dataset(config) -> data.Dataset:
   """The config's images; `data.limit` keeps the first of every split."""
-  images = data.load(config.data.name, config.data.directory or None, download=config.data.download)
+  settings, net = config.data, imported.read(config.model)
+  shape = net.network.input_shape if net else (*settings.size, 3)
+  images = data.load(
+    settings.name,
+    settings.directory or None,
+    download=settings.download,
+    size=tuple(settings.size) or shape[:2] if net or settings.size else None,
+    resize=settings.resize,
+    channels=shape[-1],
+  )
   limit = config.data.get('limit', 0) or None
 
   def first(split):
@@ -37,16 +47,20 @@ def dataset(config) -> data.Dataset:
     train=first(images.train),
     validation=first(images.validation),
     test=first(images.test),
+    mean=tuple(settings.mean) or images.mean,
+    std=tuple(settings.std) or images.std,
   )
 
 
 def network(config, images: data.Dataset | None = None) -> Network:
-  """The config's network; a published data set's shape is known without its images.
+  """The config's network; the shape of a published data set, or file, is known without images.
 
   ValueError if it does not take these images, as a network of one's own may not.
   """
   options = config.model.to_dict()
   name = options.pop('name')
+  if images is None and (given := imported.read(config.model)):
+    return given.network  # the file says its shape
   if images is None and config.data.name in data.SHAPES:
     options['classes'], options['input_shape'] = data.SHAPES[config.data.name]
   else:
@@ -55,6 +69,17 @@ def network(config, images: data.Dataset | None = None) -> Network:
   net = architectures.build(name, **options)
   members.check_fit(net, options['input_shape'], options['classes'])
   return net
+
+
+def check_served(net: Network, plan: plans.Plan | None = None) -> None:
+  """ValueError where no mode serves the network under the plan: now, and not after hours.
+
+  Where only some modes do, lines say so. None is the plan of the all-ReLU network.
+  """
+  reasons = serving.refusals(net, plan)
+  serving.check_any(reasons)
+  if any(reasons.values()):
+    print(*serving.lines(reasons), sep='\n')
 
 
 def cost_model(settings, net: Network) -> score.CostModel:
@@ -102,13 +127,11 @@ def teacher(config, images: data.Dataset, options: Training, own=None) -> Teache
         'trained network'
       )
     net, first = own
-    return phases.own_teacher(net, members.variables(first), images, options)
+    return teachers.own(net, members.variables(first), images, options)
   net = architectures.build(
     settings.network, classes=images.classes, input_shape=images.train.images.shape[1:]
   )
-  arrays = weights.read(os.path.expanduser(settings.weights))
-  torch = any(name.endswith('running_mean') for name in arrays)
-  trained = weights.load_variables(net, weights.convert_torch_resnet(arrays) if torch else arrays)
+  trained = weights.load(net, os.path.expanduser(settings.weights))
   # A network from elsewhere keeps the statistics of the augmented images it was trained on.
   return Teacher(
     trained,
@@ -128,11 +151,11 @@ def start(config, net: Network, options: Training) -> Member:
 def trained(config, net: Network, workdir: Workdir, phase: str) -> Member:
   """The member that a finished phase left behind; FileNotFoundError if there is none."""
   lines, steps = workdir.metrics(phase), workdir.steps(phase)
-  if not steps:
+  if not steps and not lines:
     raise FileNotFoundError(f'no {phase} checkpoint in {workdir.path}: run {phase} first')
   epochs = section(config, phase).epochs
   # By the checkpoint: the last line of a log may have been cut off.
-  done = steps * lines[0]['epoch'] // lines[0]['step'] if lines else epochs
+  done = steps * lines[0]['epoch'] // lines[0]['step'] if lines and steps else epochs
   if done < epochs:
     raise ValueError(
       f'{phase} in {workdir.path} stopped after {done} of {epochs} epochs: '
@@ -150,12 +173,13 @@ def trained(config, net: Network, workdir: Workdir, phase: str) -> Member:
 def pretrain(
   config, net: Network, images: data.Dataset, taught: Teacher | None, workdir: Workdir
 ) -> phases.Trained:
-  """Trains the all-ReLU network from scratch."""
+  """Trains the all-ReLU network, from scratch or from the weights that the config names."""
   settings = config.pretrain
   with launcher.progress_bar('pretrain') as report:
     return phases.train(
       net,
       images,
+      start=imported.start(config, net),
       epochs=settings.epochs,
       learning_rate=settings.learning_rate,
       warmup_epochs=settings.warmup_epochs,

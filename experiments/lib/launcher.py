@@ -168,10 +168,12 @@ def workdir(config, *sections: str, writes: bool = True) -> 'Workdir':
   import jax
   from jax.experimental import multihost_utils
 
+  from experiments.lib import imported
   from safenet_jax.workdir import Workdir
 
   directory = Workdir(WORKDIR.value or '.')
-  settings = {'seed': {'seed': config.seed}} | {s: config[s].to_dict() for s in sections}
+  settings = {'seed': {'seed': config.seed}}
+  settings |= {name: imported.recorded(name, config[name].to_dict()) for name in sections}
   if not writes:
     directory.check(settings)
     return directory

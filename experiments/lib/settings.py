@@ -1,6 +1,7 @@
 """Checks every setting of a config when it is read: all faults in one message."""
 
 from collections.abc import Iterator
+import os
 from typing import Any
 
 from safenet_jax import archives, ranges
@@ -50,9 +51,18 @@ def _faults(settings: dict[str, Any]) -> Iterator[str]:
     links.parse(sections.get('search', {}).get('link', 'lan'))
   except ValueError as error:
     yield f'search.link: {error}'
-  mean, std = (sections.get('teacher', {}).get(name, ()) for name in ('mean', 'std'))
-  if len(mean) != len(std):
-    yield f'teacher.mean of {len(mean)} numbers and teacher.std of {len(std)}, want as many'
+  for section in ('teacher', 'data'):
+    mean, std = (sections.get(section, {}).get(name, ()) for name in ('mean', 'std'))
+    if len(mean) != len(std):
+      yield f'{section}.mean of {len(mean)} numbers and {section}.std of {len(std)}, want as many'
+  pretrain, model = sections.get('pretrain', {}), sections.get('model', {})
+  if pretrain.get('epochs') == 0 and not pretrain.get('weights') and 'onnx' not in model:
+    yield 'pretrain.epochs 0, want an integer in 1.. or pretrain.weights'
+
+
+def _of_one_s_own(name: str) -> bool:
+  """Whether `data.name` names no published data set: nothing yet, an .npz file, or a folder."""
+  return not name or name.endswith('.npz') or os.path.isdir(os.path.expanduser(name))
 
 
 def _unknown(values: dict[str, Any], section: str) -> Iterator[str]:
@@ -62,9 +72,9 @@ def _unknown(values: dict[str, Any], section: str) -> Iterator[str]:
     choices = CHOICES.get(full, DTYPES if name == 'dtype' else None)
     if full in ('model.name', 'teacher.network'):
       choices = architectures.names()  # those that the config registers are known by now
-    if choices is None or (full == 'data.name' and value.endswith('.npz')):
+    if choices is None or (full == 'data.name' and _of_one_s_own(value)):
       continue
     each = value if isinstance(value, tuple) else (value,)
     if not each or not set(each) <= set(choices):
-      more = ' or the path of an .npz file' if full == 'data.name' else ''
+      more = ' or the path of an .npz file or a folder' if full == 'data.name' else ''
       yield f'{name} {value!r}, want one of {", ".join(map(str, choices))}{more}'

@@ -1,4 +1,4 @@
-"""`safenet inspect`: what a bundle is, and what one inference of it will cost."""
+"""`safenet inspect`: what a bundle or ONNX file is, and what one inference of it will cost."""
 
 import argparse
 from collections.abc import Iterator
@@ -12,18 +12,21 @@ from safenet_jax.protocol.estimate import links, unit_costs
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
 
-USAGE = 'BUNDLE [options]'
+USAGE = 'FILE [options]'
 DESCRIPTION = (
   'Says what the model in a bundle is: its layers, which channels of an activation are '
   'garbled ReLUs and which are polynomials, its formats and outputs. Then what one private '
   'inference of one image will cost in each mode: bytes, round trips and memory, and with '
-  '--costs also seconds. Nothing is run for it.'
+  '--costs also seconds. Nothing is run for it. Of an ONNX file (.onnx) it says what every node '
+  'becomes, which nodes are not taken and why, and what an inference will cost with all ReLUs.'
 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """The options of the command."""
-  parser.add_argument('bundle', type=options.text, metavar='BUNDLE', help='file of the model')
+  parser.add_argument(
+    'file', type=options.text, metavar='FILE', help='bundle of a model, or ONNX file'
+  )
   parser.add_argument(
     '--costs',
     type=options.text,
@@ -36,13 +39,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     metavar='LINK',
     help='lan, wan, or RATE,RTT (bits a second, seconds): which mode is cheapest over it',
   )
+  parser.add_argument(
+    '--size',
+    type=_pair,
+    metavar='H,W',
+    help='size of the images, where an ONNX file leaves it open',
+  )
 
 
 def run(arguments: argparse.Namespace) -> None:
-  """Prints what the bundle is, and then what an inference costs."""
-  path = os.path.expanduser(arguments.bundle)
+  """Prints what the file is, and then what an inference costs.
+
+  Raises:
+    ValueError: an ONNX file with nodes that are not taken, after they are printed.
+  """
+  path = os.path.expanduser(arguments.file)
   costs = unit_costs.load(os.path.expanduser(arguments.costs)) if arguments.costs else None
   link = links.parse(arguments.link) if arguments.link else None
+  if path.endswith('.onnx'):
+    _inspect_onnx(path, arguments.size, costs, link)
+    return
   model = bundles.load(path)
   size = os.stat(path).st_size
   amount = f'{size / 1e6:.2f} MB' if size >= 1e5 else f'{size / 1e3:.2f} kB'
@@ -51,26 +67,47 @@ def run(arguments: argparse.Namespace) -> None:
     print(line)
 
 
+def _inspect_onnx(path: str, size, costs, link) -> None:
+  # Imported here, because it imports JAX, which bundles go without.
+  from safenet_jax.console import onnx_inspection
+
+  reading = onnx_inspection.found(path, size)
+  for line in onnx_inspection.facts(path, reading):
+    print(line)
+  if reading.imported is None:
+    raise ValueError(f'{path} has nodes that are not taken, see above')
+  model = onnx_inspection.served(reading.imported.network)
+  for line in ('', *price(model, costs, link)):
+    print(line)
+
+
+def _pair(text: str) -> tuple[int, int]:
+  numbers = text.split(',')
+  if len(numbers) != 2 or not all(n.isascii() and n.isdigit() and int(n) > 0 for n in numbers):
+    raise argparse.ArgumentTypeError(f'{text!r}, want H,W')
+  return int(numbers[0]), int(numbers[1])
+
+
 def facts(model: FixedPointModel) -> Iterator[str]:
   """Lines of text that say what a model is: layers, input, formats, outputs."""
   public, rows = model.public, []
   for shape in records.shapes(public.layers, public.input_shape):
     garbled = polynomial = degree = ''
-    if isinstance(shape.layer, records.Activation):
+    if shape.name in public.activations:
       form = public.activations[shape.name]
       garbled, polynomial = str(form.relu), str(form.polynomial)
       degree = str(form.degree) if form.polynomial else '-'
-    rows.append([shape.name, _kind(shape.layer), _size(shape.output_shape)])
+    rows.append([shape.name, kind(shape.layer), dimensions(shape.output_shape)])
     rows[-1] += [garbled, polynomial, degree]
   yield from tables.lines(
     ['layer', 'kind', 'output', 'garbled', 'polynomial', 'degree'], rows, left=2
   )
   yield ''
-  yield f'input    uint8 {_size(public.input_shape)}, {public.input_fraction} fraction bits'
+  yield f'input    uint8 {dimensions(public.input_shape)}, {public.input_fraction} fraction bits'
   yield f'outputs  {", ".join(structure.outputs_of(public))} of {rows[-1][2]} classes'
   yield (
     f'formats  shares of {public.precision.ring} bits, logits with '
-    f'{public.output_fraction} fraction bits'
+    f'{public.output_fraction:g} fraction bits'
   )
   widths = sorted({form.sign_bits for form in public.activations.values() if form.relu})
   if widths:
@@ -112,7 +149,7 @@ def price(
     yield from estimates.verdict(found, refused, link)
 
 
-def _kind(layer: records.Layer) -> str:
+def kind(layer: records.Layer) -> str:
   """The kind of a layer in a few words."""
   match layer:
     case records.Conv():
@@ -122,13 +159,18 @@ def _kind(layer: records.Layer) -> str:
       return 'fully connected'
     case records.AveragePool() | records.MaxPool():
       kind = 'maximum' if isinstance(layer, records.MaxPool) else 'mean'
-      return f'{kind} of {f"{layer.window}x{layer.window}" if layer.window else "the map"}'
+      stride = f', stride {layer.stride}' if layer.stride else ''
+      return f'{kind} of {f"{layer.window}x{layer.window}" if layer.window else "the map"}{stride}'
+    case records.Activation(limit=limit, slope=slope):
+      limited = f', at most {limit:g}' if limit is not None else ''
+      return f'activation{limited}{f", slope {slope:g}" if slope else ""}'
     case records.Gather():
       return 'chosen channels'
   return type(layer).__name__.lower()
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def dimensions(shape: tuple[int, ...]) -> str:
+  """Sizes with an x between."""
   return 'x'.join(map(str, shape))
 
 

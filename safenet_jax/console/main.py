@@ -13,7 +13,7 @@ from safenet_jax.console import errors
 COMMANDS = {
   'serve': ('serve', 'serve the model in a bundle to clients'),
   'ask': ('ask', 'ask a server to classify images that it does not see'),
-  'inspect': ('inspection', 'say what a bundle is, and what an inference costs'),
+  'inspect': ('inspection', 'say what a bundle or ONNX file is, and what an inference costs'),
   'certificate': ('certificate', 'write an insecure certificate to try things with'),
 }
 

@@ -1,31 +1,42 @@
 """What disappears into the weights before serving: batch norm, and square polynomials."""
 
+import copy
 import math
 
 import numpy as np
 
 from safenet_jax.approximation import activation
 from safenet_jax.models import layers as records
-from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
+from safenet_jax.models.network import Network
 
 
 def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """By linear layer: its float64 kernel [..., O] and bias [O], with batch norm in them."""
+  """By linear layer: its float64 kernel [..., O] and bias [O], with batch norm in them.
+
+  A batch norm that stands alone has the kernel of a depthwise convolution, [1, 1, 1, C], or on
+  flat features the diagonal matrix [C, C].
+  """
   params, stats = variables['params'], variables.get('batch_stats', {})
   folded = {}
+
+  def norm(name, layer):
+    parts = {k: np.asarray(v, np.float64) for k, v in (params[name] | stats[name]).items()}
+    scale = parts['scale'] / np.sqrt(parts['var'] + layer.epsilon)
+    return scale, parts['bias'] - parts['mean'] * scale
+
   for shape in records.shapes(network.layers, network.input_shape):
-    if not isinstance(shape.layer, records.Conv | records.Dense):
-      continue
-    name = shape.name
-    kernel = np.asarray(params[name]['kernel'], np.float64)
-    bias = np.asarray(params[name].get('bias', np.zeros(kernel.shape[-1])), np.float64)
-    if f'{name}_bn' in params:
-      norm = {k: np.asarray(v, np.float64) for k, v in params[f'{name}_bn'].items()}
-      moments = {k: np.asarray(v, np.float64) for k, v in stats[f'{name}_bn'].items()}
-      scale = norm['scale'] / np.sqrt(moments['var'] + BATCH_NORM_EPSILON)
-      bias = norm['bias'] + (bias - moments['mean']) * scale
-      kernel = kernel * scale
-    folded[name] = kernel, bias
+    name, layer = shape.name, shape.layer
+    if isinstance(layer, records.BatchNorm):
+      scale, bias = norm(name, layer)
+      kernel = np.diag(scale) if len(shape.output_shape) == 1 else scale[None, None, None]
+      folded[name] = kernel, bias
+    elif isinstance(layer, records.Conv | records.Dense):
+      kernel = np.asarray(params[name]['kernel'], np.float64)
+      bias = np.asarray(params[name].get('bias', np.zeros(kernel.shape[-1])), np.float64)
+      if layer.batch_norm:
+        scale, offset = norm(f'{name}_bn', layer)
+        kernel, bias = kernel * scale, bias * scale + offset
+      folded[name] = kernel, bias
   return folded
 
 
@@ -52,6 +63,16 @@ class Split:
     used = activation.effective(layer.coefficients, layer.degree, layer.floor)
     coefficients = np.asarray(used, np.float64)
     self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
+
+  def larger(self, factors: float | np.ndarray) -> 'Split':
+    """The split of a layer whose inputs and outputs are larger by positive factors.
+
+    They are one number, or one for each channel, [total]. For ReLUs nothing changes. A polynomial
+    P(y) becomes s P(y / s).
+    """
+    found, s = copy.copy(self), np.broadcast_to(factors, (self.total,))[self.polynomial]
+    found.coefficients = self.coefficients * s ** (1.0 - np.arange(4)[:, None])
+    return found
 
   def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Puts the scale and the shift of squares into the weights of the layer before.
@@ -107,12 +128,15 @@ class Split:
     scales = 2.0 ** (value - fraction * np.arange(len(used)))
     return np.round(used * scales[:, None]).astype(np.int64), value
 
-  def evaluate(self, y: np.ndarray) -> np.ndarray:
+  def evaluate(self, y: np.ndarray, layer: records.Activation) -> np.ndarray:
     """The activation in floats.
 
     Args:
       y: its inputs [..., C], with channels in `order`.
+      layer: what the garbled channels are.
     """
     relu, z = np.split(y, [self.relu.size], axis=-1)
     value = sum(c * z**j for j, c in enumerate(self.coefficients)) if self.degree else z
-    return np.concatenate([np.maximum(relu, 0), value], axis=-1)
+    exact = np.where(relu < 0, layer.slope * relu, relu)
+    exact = exact if layer.limit is None else np.minimum(exact, layer.limit)
+    return np.concatenate([exact, value], axis=-1)

@@ -6,6 +6,7 @@ import numpy as np
 
 from safenet_jax import ranges
 from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import pooling, products
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision, RangeReport
 from safenet_jax.models import layers as records
 
@@ -20,15 +21,16 @@ class PublicModel:
   input_shape: (H, W, C) of an image.
   mean, std: per channel, what images are normalised with.
   precision: the bits that were aimed for; `precision.ring` is the greatest width of shares.
-  activations: the format of each activation layer, by name.
-  absorbed: names of pools that are part of the activation before them; every
-    max pool is.
-  input_fraction, output_fraction: fraction bits of the image and of the logits.
+  activations: the format of each activation layer, and of each max pool that is no part of
+    one, by name.
+  absorbed: names of pools that are part of the activation before them.
+  input_fraction, output_fraction: fraction bits of the image and of the logits. The latter need
+    not be whole, where the logits are means.
   logit_bits: k; where the client gets the class alone, logits are compared modulo 2^k.
     None where nothing is known of their size. Then they are compared in the whole ring.
   truncation_bits: an inference has at most 2^-truncation_bits expected failures of local
     truncation, as calibration images show. A local truncation is one in which each party
-    drops low bits of its own share. Networks without polynomials have none.
+    drops low bits of its own share. Networks without polynomials and `Truncate` have none.
   rings: the width in bits of the shares of each linear layer that is computed in a narrower
     ring than `precision.ring` (`fixed_point.rings`).
   """
@@ -41,7 +43,7 @@ class PublicModel:
   activations: dict[str, ActivationFormat]
   absorbed: frozenset[str]
   input_fraction: int
-  output_fraction: int
+  output_fraction: float
   logit_bits: int | None = None
   truncation_bits: int = 0
   rings: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -49,8 +51,10 @@ class PublicModel:
   @property
   def truncation_failure(self) -> float:
     """Expected failures of local truncation per inference, rounded up to a power of two."""
-    polynomials = any(form.polynomial for form in self.activations.values())
-    return 2.0**-self.truncation_bits if polynomials else 0.0
+    shapes = records.shapes(self.layers, self.input_shape)
+    truncated = any(isinstance(shape.layer, records.Truncate) for shape in shapes)
+    truncated |= any(form.polynomial for form in self.activations.values())
+    return 2.0**-self.truncation_bits if truncated else 0.0
 
   def normalise(self, images: np.ndarray) -> np.ndarray:
     """Images uint8 [B, H, W, C] in the scale that the network was trained in, float64."""
@@ -96,7 +100,10 @@ RECORDS = (
   records.Flatten,
   records.PadShortcut,
   records.Residual,
+  records.Concat,
   records.Gather,
+  records.Truncate,
+  records.Constant,
 )
 
 
@@ -104,15 +111,13 @@ RECORDS = (
 class LinearWeights:
   """The server's integers of one linear layer.
 
-  kernel: int64 [side, side, I, O] or [I, O], pruned channels removed.
+  kernel: int64 [side, side, I / groups, O] or [I, O], pruned channels removed.
   bias: int64 [O], at the fraction bits of the output.
-  stride: of a convolution, else 1.
   limb: bits of a limb in `ring.multiply`, such that products in float64 are exact.
   """
 
   kernel: np.ndarray
   bias: np.ndarray
-  stride: int
   limb: int
 
 
@@ -124,11 +129,13 @@ class FixedPointModel:
   linear: the weights of each linear layer, by name.
   polynomials: by activation name, the coefficients int64 [degree + 1, polynomial
     channels], constant term first.
+  constants: the values int64 of each `Constant`, by name.
   """
 
   public: PublicModel
   linear: dict[str, LinearWeights]
   polynomials: dict[str, np.ndarray]
+  constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images, in plain integers.
@@ -139,7 +146,7 @@ class FixedPointModel:
     and a pool can turn this into one more unit of difference.
 
     Args:
-      images: uint8 [B, H, W, C].
+      images: uint8 [B, H, W, C]; a few at a time are in memory as integers.
       report: if given, counts these images and how their values fit.
 
     Raises:
@@ -149,7 +156,13 @@ class FixedPointModel:
       raise ValueError('no images, want at least one')
     report = report or RangeReport()
     public = self.public
-    logits = records.run(public.layers, Plain(self, report), public.encode(images, report))
+    plain = Plain(self, report)
+    logits = np.concatenate(
+      [
+        records.run(public.layers, plain, public.encode(images[part], report))
+        for part in products.batches(public.layers, public.input_shape, len(images))
+      ]
+    )
     if public.logit_bits is not None:
       outside = np.sum(np.abs(logits) >= 1 << (public.logit_bits - 1))
       report.count('logits', exceeded=int(outside))
@@ -177,27 +190,28 @@ class Plain:
     self.model, self.report = model, report
 
   def conv(self, name, layer, x):
-    del layer
     weights = self.model.linear[name]
-    kernel = weights.kernel
-    patches = ring.patches(np, _limb(x, weights.limb), kernel.shape[0], weights.stride)
-    return _product(patches, kernel.reshape(-1, kernel.shape[-1]), weights.limb) + weights.bias
+    kernel = weights.kernel.astype(np.float64)
+    product = products.exactly(lambda v: products.convolve(v, kernel, layer), x, weights.limb)
+    return product + weights.bias
 
   def dense(self, name, layer, x):
     del layer
     weights = self.model.linear[name]
-    return _product(_limb(x, weights.limb), weights.kernel, weights.limb) + weights.bias
+    kernel = weights.kernel.astype(np.float64)
+    return products.exactly(lambda v: v @ kernel, x, weights.limb) + weights.bias
 
   def activation(self, name, layer, y):
     del layer
     form = self.model.public.activations[name]
     garbled = y[..., : form.relu]
     outside = np.sum(np.abs(garbled) >= (1 << (form.sign_bits - 1)) - (1 << form.dropped))
-    if form.maximum:
-      x = _round(max_pool(np.maximum(garbled, 0), form.window), form.dropped)
+    if isinstance(form.pool, records.MaxPool):
+      garbled = np.maximum(garbled, 0) if form.rectified else garbled
+      x = _round(pooling.maxima(garbled, form.pool), form.dropped)
     else:
-      pooled = _sum(np.maximum(garbled, 0), form)
-      outside += np.sum(pooled >= 1 << (form.select_bits - 2))
+      pooled = _sum(form.exact(garbled), form)
+      outside += np.sum(np.abs(pooled) >= 1 << (form.select_bits - 2))
       x = _round(pooled, form.relu_shift)
     if form.polynomial:
       value, more = self._polynomial(name, y[..., form.relu :], form)
@@ -208,9 +222,7 @@ class Plain:
 
   def _polynomial(self, name, y, form):
     bits = self.model.public.precision.ring
-    magnitudes = np.abs(y)
-    outside = np.sum(magnitudes >= 1 << (bits - 1))
-    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
+    outside = self._count_truncated(y)
     t = _round(y, form.shift)
     value = np.zeros_like(t)
     for coefficient in self.model.polynomials[name][::-1]:
@@ -222,11 +234,10 @@ class Plain:
   def average_pool(self, name, layer, x):
     if name in self.model.public.absorbed:
       return x
-    return ring.sum_pool(x, records.window(layer, *x.shape[-3:-1]))
+    return pooling.sums(np, x, layer)
 
   def max_pool(self, name, layer, x):
-    del name, layer  # always part of the activation
-    return x
+    return x if name in self.model.public.absorbed else self.activation(name, layer, x)
 
   def flatten(self, name, layer, x):
     del name, layer
@@ -234,29 +245,29 @@ class Plain:
 
   def gather(self, name, layer, x):
     del name
-    return ring.gather(np, x, layer.channels, layer.stride) << layer.shift
+    return ring.gather(np, x, layer.channels, layer.stride) * layer.factor << layer.shift
+
+  def truncate(self, name, layer, x):
+    del name
+    self._count_truncated(x)
+    return _round(x, layer.shift)
+
+  def _count_truncated(self, x: np.ndarray) -> int:
+    """Counts the failures of a local truncation to expect; gives how many do not fit the ring."""
+    magnitudes, bits = np.abs(x), self.model.public.precision.ring
+    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
+    return int(np.sum(magnitudes >= 1 << (bits - 1)))
+
+  def constant(self, name, layer, x):
+    del layer
+    values = self.model.constants[name]
+    return np.broadcast_to(values, (len(x), *values.shape))
 
   def add(self, branch, shortcut):
     return branch + shortcut
 
-
-def max_pool(x: np.ndarray, window: int) -> np.ndarray:
-  """The largest of every window of [B, H, W, C]."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h // window, window, w // window, window, c).max((2, 4))
-
-
-def _limb(x: np.ndarray, bits: int) -> np.ndarray:
-  """int64 as float64 where one exact limb of `ring.multiply` holds it, else as uint64."""
-  small = x.size and max(int(x.max()), -int(x.min())) < 1 << bits
-  return x.astype(np.float64 if small else np.uint64)
-
-
-def _product(x: np.ndarray, kernel: np.ndarray, limb: int) -> np.ndarray:
-  """int64 [..., O]."""
-  if x.dtype == np.float64:
-    return (x @ kernel.astype(np.float64)).astype(np.int64)
-  return ring.to_signed(ring.multiply(np, x, kernel, 64, limb), 64)
+  def concat(self, values):
+    return np.concatenate(values, axis=-1)
 
 
 def _round(x: np.ndarray, shift: int) -> np.ndarray:
@@ -264,4 +275,4 @@ def _round(x: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _sum(x: np.ndarray, form: ActivationFormat) -> np.ndarray:
-  return ring.sum_pool(x, form.window) if form.window > 1 else x
+  return x if form.summed is None else pooling.sums(np, x, form.summed)

@@ -2,8 +2,9 @@
 
 Local truncation needs a wide ring, because it fails with probability |y| / 2^l. So what becomes
 a polynomial is computed in the widest ring, that of the model's precision. Everything else needs
-no more bits than its readers take: a ReLU those of its sign test and of its selection, and the
-client those of the logits. A narrow ring takes smaller ciphertexts, and less time.
+no more bits than its readers take: a ReLU those of its sign test and of its selection, another
+linear layer those of its own ring, and the client those of the logits. A narrow ring takes
+smaller ciphertexts, and less time.
 
 Shares modulo 2^l are shares modulo every smaller power of two. So a value that is read in
 several rings has shares in the widest of them, and every reader drops what is too much.
@@ -24,7 +25,8 @@ class Rings(NamedTuple):
   """Widths in bits, by name.
 
   linear: l of each linear layer.
-  values: of the shares of each activation layer's output, and of the image, 'input'.
+  values: of the shares of the output of each activation layer and max pool alone, and of the
+    image, 'input'.
   logits: of the shares of the logits.
   """
 
@@ -34,14 +36,15 @@ class Rings(NamedTuple):
 
 
 class _Sources:
-  """Walks through a network. A value is the set of all layers whose outputs are summed in it.
+  """Walks through a network. A value is the set of all layers whose outputs are in it.
 
-  These are linear layers, activations, and 'input'.
+  These are linear layers, activations, max pools alone, and 'input'.
 
-  read: for each of them what it reads, in the network's order.
+  read: for each of them what it reads, in the network's order. A `Truncate` is one of them.
   """
 
-  def __init__(self):
+  def __init__(self, absorbed: frozenset[str]):
+    self.absorbed = absorbed
     self.read: dict[str, frozenset[str]] = {}
 
   def conv(self, name, layer, sources):
@@ -49,16 +52,26 @@ class _Sources:
     self.read[name] = sources
     return frozenset([name])
 
-  dense = activation = conv
+  dense = activation = truncate = conv
 
   def average_pool(self, name, layer, sources):
     del name, layer
     return sources
 
-  max_pool = flatten = gather = pad_shortcut = average_pool
+  flatten = gather = pad_shortcut = average_pool
+
+  def max_pool(self, name, layer, sources):
+    return sources if name in self.absorbed else self.conv(name, layer, sources)
+
+  def constant(self, name, layer, sources):
+    del name, layer, sources
+    return frozenset()
 
   def add(self, branch, shortcut):
     return branch | shortcut
+
+  def concat(self, values):
+    return frozenset().union(*values)
 
 
 def of(model: PublicModel) -> Rings:
@@ -100,7 +113,7 @@ def narrowest(model: PublicModel, fits: Callable[[str, int], bool]) -> dict[str,
 
 def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
   """The rings, where `choose` gives that of a linear layer whose readers need so many bits."""
-  walk, widest = _Sources(), model.precision.ring
+  walk, widest = _Sources(model.absorbed), model.precision.ring
   ends = records.run(model.layers, walk, frozenset(['input']))
   found = dict.fromkeys(['input', *walk.read], 1)
 
@@ -112,7 +125,9 @@ def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
   # Whoever reads a layer comes after it.
   for name, sources in reversed(walk.read.items()):
     form = model.activations.get(name)
-    if form is None:
+    if name.startswith('truncate'):
+      ask(sources, widest)
+    elif form is None:
       found[name] = choose(name, found[name])
       ask(sources, found[name])
     else:
@@ -120,5 +135,7 @@ def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
         # The truncation sends at least one bit of what is left of the carry.
         ask(frozenset([name]), widest - rescale.wrap_bits + 1)
       ask(sources, widest if form.polynomial else max(form.sign_bits, form.select_bits))
+  logits = min((found[name] for name in ends), default=widest)
   values = {name: found.pop(name) for name in ('input', *model.activations)}
-  return Rings(found, values, min((found | values)[name] for name in ends))
+  linear = {name: bits for name, bits in found.items() if not name.startswith('truncate')}
+  return Rings(linear, values, logits)

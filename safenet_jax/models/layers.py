@@ -9,7 +9,10 @@ from collections.abc import Iterable
 import dataclasses
 import math
 import numbers
-from typing import Any, NamedTuple
+import operator
+from typing import Any
+
+from safenet_jax.models import windows as pool_windows
 
 # Far above any network's number of channels, kernel, stride or window.
 _MOST = 1 << 20
@@ -26,20 +29,103 @@ def _check(record: Any, *names: str) -> None:
       )
 
 
+def _check_pool(record: Any) -> None:
+  """ValueError unless the fields of a pool make windows, each with a value of the map."""
+  kind, size, padding = type(record).__name__, record.window, record.padding
+  if size is not None or isinstance(record, MaxPool):
+    _check(record, 'window')
+  if record.stride is not None:
+    _check(record, 'stride')
+  try:
+    (top, bottom), (left, right) = padding
+    amounts = [operator.index(n) for n in (top, bottom, left, right)]
+  except (TypeError, ValueError):
+    raise ValueError(
+      f'{kind} with padding {padding!r}, want ((top, bottom), (left, right))'
+    ) from None
+  # Networks are hashed; a list would not be.
+  object.__setattr__(record, 'padding', (tuple(amounts[:2]), tuple(amounts[2:])))
+  if size is None and (record.stride is not None or any(amounts)):
+    raise ValueError(f'{kind} over the whole map with a stride or padding, want neither')
+  if size is not None and not all(0 <= n < size for n in amounts):
+    raise ValueError(f'{kind} with padding {padding!r}, want less than the window of {size}')
+
+
+# Rows or columns that are added before and behind each axis: ((top, bottom), (left, right)).
+Padding = tuple[tuple[int, int], tuple[int, int]]
+NO_PADDING: Padding = ((0, 0), (0, 0))
+
+
+def _check_padding(record: Any) -> None:
+  """Makes tuples of the field `padding`; ValueError unless it is two pairs of natural numbers."""
+  sides: tuple = ()
+  try:
+    (top, bottom), (left, right) = record.padding
+    sides = top, bottom, left, right
+  except (TypeError, ValueError):
+    pass
+  whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sides)
+  if not sides or not whole or not all(0 <= n <= _MOST for n in sides):
+    raise ValueError(
+      f'{type(record).__name__} with padding {record.padding!r}, '
+      f'want ((top, bottom), (left, right)) of integers in 0..{_MOST}'
+    )
+  object.__setattr__(record, 'padding', (sides[:2], sides[2:]))
+
+
+def _check_epsilon(record: Any) -> None:
+  """ValueError unless the field `epsilon` is a small positive number."""
+  value = record.epsilon
+  if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+    raise ValueError(
+      f'{type(record).__name__} with epsilon {value!r}, want a number between 0 and 1'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Conv:
-  """Convolution to ceil(H/s) x ceil(W/s) for stride s; without batch_norm it has a bias.
+  """Convolution; without batch_norm it has a bias.
 
-  Each axis is padded with (kernel - 1) // 2 zeros before it and kernel // 2 behind it.
+  features: O, output channels.
+  kernel: its side k.
+  stride: of both axes.
+  groups: the input's and output's channels are cut into so many groups of neighbours, and each
+    group of outputs reads its own group of inputs. As many as input channels is depthwise.
+  dilation: distance of two neighbouring taps of the kernel, whose span is (k - 1) dilation + 1.
+  padding: zeros around the map. None adds (span - 1) // 2 before each axis and span // 2
+    behind it, so that the output has ceil(H / stride) rows.
+  epsilon: of the batch norm.
   """
 
   features: int
   kernel: int = 3
   stride: int = 1
   batch_norm: bool = True
+  groups: int = 1
+  dilation: int = 1
+  padding: Padding | None = None
+  epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features', 'kernel', 'stride')
+    _check(self, 'features', 'kernel', 'stride', 'groups', 'dilation')
+    _check_epsilon(self)
+    if self.padding is not None:
+      _check_padding(self)
+    if self.features % self.groups:
+      raise ValueError(
+        f'Conv with features {self.features}, want a multiple of its {self.groups} groups'
+      )
+
+  @property
+  def span(self) -> int:
+    """Rows that the taps of the kernel reach over, and columns."""
+    return (self.kernel - 1) * self.dilation + 1
+
+  @property
+  def around(self) -> Padding:
+    """The zeros around the map, also where `padding` is None."""
+    each = (self.span - 1) // 2, self.span // 2
+    return (each, each) if self.padding is None else self.padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,35 +134,80 @@ class Dense:
 
   features: int
   batch_norm: bool = False
+  epsilon: float = 1e-5
 
   def __post_init__(self):
     _check(self, 'features')
+    _check_epsilon(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+  """Batch norm that no convolution stands before, as in pre-activation networks."""
+
+  epsilon: float = 1e-5
+
+  def __post_init__(self):
+    _check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-  """ReLU, or per channel the polynomial that a plan puts in its place."""
+  """ReLU, or per channel the polynomial that a plan puts in its place.
+
+  limit: largest value; 6 is ReLU6. None is no limit.
+  slope: below zero; 0 is ReLU, others are leaky ReLUs. It is public, as all of a record is.
+  """
+
+  limit: float | None = None
+  slope: float = 0.0
+
+  def __post_init__(self):
+    for name in ('limit', 'slope'):
+      value = getattr(self, name)
+      if value is None and name == 'limit':
+        continue
+      real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+      if not real or not (0 < value <= _MOST if name == 'limit' else -1 <= value <= 1):
+        wanted = 'a positive number or None' if name == 'limit' else 'a number in -1..1'
+        raise ValueError(f'Activation with {name} {value!r}, want {wanted}')
+      object.__setattr__(self, name, float(value))
 
 
 @dataclasses.dataclass(frozen=True)
 class AveragePool:
-  """Mean over non-overlapping windows; None is one window over a square map."""
+  """Mean over windows.
+
+  window: its side; None is one window over the whole map.
+  stride: of the windows; None is the window.
+  padding: zeros around the map.
+  count_padding: whether a mean counts the zeros of the padding as values.
+  """
 
   window: int | None = 2
+  stride: int | None = None
+  padding: Padding = NO_PADDING
+  count_padding: bool = True
 
   def __post_init__(self):
-    if self.window is not None:
-      _check(self, 'window')
+    _check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-  """Maximum over non-overlapping windows; `window` must divide the map."""
+  """Maximum over windows; padding never is the maximum.
+
+  window: its side.
+  stride: of the windows; None is the window.
+  padding: rows and columns around the map.
+  """
 
   window: int = 2
+  stride: int | None = None
+  padding: Padding = NO_PADDING
 
   def __post_init__(self):
-    _check(self, 'window')
+    _check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,16 +244,54 @@ class Residual:
 
 
 @dataclasses.dataclass(frozen=True)
+class Concat:
+  """Turns x into the channels of all branches, side by side; an empty branch is x itself."""
+
+  branches: tuple[tuple['Layer', ...], ...]
+
+  def __post_init__(self):
+    object.__setattr__(self, 'branches', tuple(sequence(branch) for branch in self.branches))
+    if not self.branches:
+      raise ValueError('Concat without branches, want at least one')
+
+
+@dataclasses.dataclass(frozen=True)
 class Gather:
   """Picks channels; only the models that are served have this record.
 
-  Output channel i is channel channels[i] of the input, times 2^shift; -1 stands for a
+  Output channel i is channel channels[i] of the input, times factor 2^shift; -1 stands for a
   channel of zeros. Of a map, it takes every stride-th row and column.
   """
 
   channels: tuple[int, ...]
   stride: int = 1
   shift: int = 0
+  factor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Truncate:
+  """Drops low bits; only the models that are served have this record.
+
+  Each party drops the `shift` low bits of its own share, as it does before a polynomial. It
+  stands where a linear layer reads what other linear layers made, whose values have twice the
+  fraction bits.
+  """
+
+  shift: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """Puts values that do not depend on the image in the place of its input.
+
+  Only the models that are served have this record: where a plan prunes every channel of an
+  activation, what is computed behind it is the same for all images. The values are the server's.
+
+  shape: of the values, (H, W, C) or (C,).
+  """
+
+  shape: tuple[int, ...]
 
 
 def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
@@ -139,18 +308,35 @@ def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
 
 
 Pool = AveragePool | MaxPool
-Layer = Conv | Dense | Activation | Pool | Flatten | PadShortcut | Residual | Gather
+Layer = (
+  Conv
+  | Dense
+  | BatchNorm
+  | Activation
+  | Pool
+  | Flatten
+  | PadShortcut
+  | Residual
+  | Concat
+  | Gather
+  | Truncate
+  | Constant
+)
 
 _KINDS = {
   Conv: 'conv',
   Dense: 'dense',
+  BatchNorm: 'batch_norm',
   Activation: 'activation',
   AveragePool: 'average_pool',
   MaxPool: 'max_pool',
   Flatten: 'flatten',
   PadShortcut: 'pad_shortcut',
   Residual: 'add',
+  Concat: 'concat',
   Gather: 'gather',
+  Truncate: 'truncate',
+  Constant: 'constant',
 }
 
 
@@ -160,10 +346,10 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
   Args:
     layers: the records, in order.
     operations: an object with a method per kind of record: conv, dense,
-      activation, average_pool, max_pool, flatten and pad_shortcut, each called
+      batch_norm, activation, average_pool, max_pool, flatten and pad_shortcut, each called
       as `method(name, layer, value)` and returning the next value, and
-      `add(branch, shortcut)`. Names count the records of each kind in walking order, a
-      branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
+      `add(branch, shortcut)` and `concat(values)`. Names count the records of each kind in
+      walking order, a branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
     value: whatever the operations understand, such as an image, a shape or two shares.
 
   Returns:
@@ -187,21 +373,17 @@ def _walk(layers: tuple[Layer, ...], operations: Any, value: Any, counts: collec
       branch = _walk(layer.branch, operations, value, counts)
       value = method(branch, _walk(layer.shortcut, operations, value, counts))
       continue
+    if isinstance(layer, Concat):
+      value = method([_walk(branch, operations, value, counts) for branch in layer.branches])
+      continue
     value = method(f'{kind}{counts[kind]}', layer, value)
     counts[kind] += 1
   return value
 
 
-def window(layer: Pool, height: int, width: int) -> int:
-  """The pool's window on a map; ValueError if it does not divide it."""
-  size = layer.window
-  if size is None:
-    if height != width:
-      raise ValueError(f'a pool over a {height} x {width} map, want a square map')
-    return height
-  if height % size or width % size:
-    raise ValueError(f'a pool of window {size} does not divide a {height} x {width} map')
-  return size
+def convolved(layer: Conv, axis: int, size: int) -> int:
+  """How many rows (axis 0) or columns (axis 1) a convolution makes of so many; 0 or less: none."""
+  return (size + sum(layer.around[axis]) - layer.span) // layer.stride + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,10 +399,12 @@ class LayerShape:
   def macs(self) -> int:
     """Multiply-accumulates per image of a linear layer, else 0."""
     match self.layer:
-      case Conv(kernel=kernel):
-        return math.prod(self.output_shape) * kernel**2 * self.input_shape[-1]
+      case Conv(kernel=kernel, groups=groups):
+        return math.prod(self.output_shape) * kernel**2 * self.input_shape[-1] // groups
       case Dense():
         return math.prod(self.output_shape) * math.prod(self.input_shape)
+      case BatchNorm():
+        return math.prod(self.output_shape)
     return 0
 
   @property
@@ -245,9 +429,18 @@ class _Shapes:
     return shape
 
   def conv(self, name, layer, shape):
-    h, w, _ = self._map(name, shape)
-    after = (-(-h // layer.stride), -(-w // layer.stride), layer.features)
-    return self._record(name, layer, shape, after)
+    h, w, c = self._map(name, shape)
+    if c % layer.groups:
+      raise ValueError(f'{name} got {c} channels, want a multiple of its {layer.groups} groups')
+    sides = [convolved(layer, axis, size) for axis, size in enumerate((h, w))]
+    if min(sides) < 1:
+      raise ValueError(
+        f'{name} got a {h} x {w} map, want one on which its {layer.span} x {layer.span} window fits'
+      )
+    return self._record(name, layer, shape, (*sides, layer.features))
+
+  def batch_norm(self, name, layer, shape):
+    return self._record(name, layer, shape, shape)
 
   def dense(self, name, layer, shape):
     if len(shape) != 1:
@@ -259,8 +452,7 @@ class _Shapes:
 
   def average_pool(self, name, layer, shape):
     h, w, c = self._map(name, shape)
-    size = window(layer, h, w)
-    return self._record(name, layer, shape, (h // size, w // size, c))
+    return self._record(name, layer, shape, (*pool_windows.of(layer, h, w).shape, c))
 
   max_pool = average_pool
 
@@ -280,66 +472,25 @@ class _Shapes:
     after = (*(-(-n // layer.stride) for n in shape[:-1]), len(layer.channels))
     return self._record(name, layer, shape, after)
 
+  def truncate(self, name, layer, shape):
+    return self._record(name, layer, shape, shape)
+
+  def constant(self, name, layer, shape):
+    return self._record(name, layer, shape, layer.shape)
+
   def add(self, branch, shortcut):
     if branch != shortcut:
       raise ValueError(f'a residual branch of shape {branch} and a shortcut of {shortcut}')
     return branch
+
+  def concat(self, values):
+    if len({shape[:-1] for shape in values}) > 1:
+      raise ValueError(f'a Concat of {" and ".join(map(str, values))}, want maps of one size')
+    return (*values[0][:-1], sum(shape[-1] for shape in values))
 
 
 def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[LayerShape, ...]:
   """The shape of every layer, in walking order; ValueError where they do not fit."""
   operations = _Shapes()
   run(layers, operations, tuple(input_shape))
-  return tuple(operations.found)
-
-
-class _Sum(NamedTuple):
-  """Names of the last linear layers, and whether the value is still the sum of their outputs."""
-
-  names: tuple[str, ...]
-  linear: bool
-
-
-class _Producers:
-  """Operations on a `_Sum`, which tells from which linear layers a value comes."""
-
-  def __init__(self):
-    self.found: list[tuple[str, ...]] = []
-
-  def conv(self, name, layer, value):
-    del layer, value
-    return _Sum((name,), True)
-
-  dense = conv
-
-  def activation(self, name, layer, value):
-    del name, layer
-    self.found.append(value.names)
-    return value._replace(linear=False)
-
-  def average_pool(self, name, layer, value):
-    del name, layer
-    return value
-
-  max_pool = flatten = average_pool
-
-  def pad_shortcut(self, name, layer, value):
-    del name, layer
-    # Its channels are not those of the layers that the value came from.
-    return value._replace(linear=False)
-
-  def add(self, branch, shortcut):
-    linear = [side for side in (branch, shortcut) if side.linear]
-    if not linear:
-      return branch
-    return _Sum(tuple(dict.fromkeys(name for side in linear for name in side.names)), True)
-
-
-def producers(layers: tuple[Layer, ...]) -> tuple[tuple[str, ...], ...]:
-  """For each activation, the names of the linear layers whose sum it is given.
-
-  A shortcut without weights, from an activation to an addition, adds no name.
-  """
-  operations = _Producers()
-  run(layers, operations, _Sum((), False))
   return tuple(operations.found)

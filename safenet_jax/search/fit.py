@@ -53,6 +53,7 @@ def fit(
   warmup_epochs: float = 0.0,
   anneal_epochs: float = 0.0,
   keep_best: bool = False,
+  kept: bool = False,
   progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> Member:
   """Trains for `epochs` epochs on a cosine schedule, then recalibrates batch norm.
@@ -72,6 +73,7 @@ def fit(
     anneal_epochs: epochs over which replaced channels go from ReLU to the polynomial.
     keep_best: return the epoch with the highest validation accuracy instead of the last one; of
       equal ones the later. Its checkpoint is under `<phase>_best`.
+    kept: with no epochs, batch norm keeps its statistics: the member is scored as it is.
     progress: called as (steps done, steps in all, last metrics) after a chunk of
       steps. From the second chunk on, when nothing is compiled any more, the
       metrics have its images/s. The log has no times, so that a resumed run
@@ -157,9 +159,12 @@ def fit(
     if progress:
       progress(int(steps[-1]) + 1, total, metrics | speed)
   if not epochs and not found:
-    finished, accuracy = _finish(key, member, task)
-    member = members.averaged(finished).replace(accuracy=accuracy)
-    workdir.log(phase, 0, epoch=0, validation_accuracy=float(accuracy))
+    if kept:
+      member = member.replace(accuracy=evaluate(member, task, *task.validation))
+    else:
+      finished, accuracy = _finish(key, member, task)
+      member = members.averaged(finished).replace(accuracy=accuracy)
+    workdir.log(phase, 0, epoch=0, validation_accuracy=float(member.accuracy))
     checkpoints.save(0, {'member': member})
   checkpoints.close()
   if best:

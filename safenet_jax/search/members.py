@@ -81,8 +81,9 @@ class Task(struct.PyTreeNode, kw_only=True):
       validation_images: members are scored on the first so many of them; None is all.
       channel_ranks: where these were learned; None takes those of `variables`.
     """
+    # A CPU reads an array where it is, so that images mapped from a file are not copied.
     train, validation = (
-      data.Split(*(jnp.asarray(part[:count]) for part in split))
+      data.Split(*(jax.device_put(part[:count]) for part in split))
       for split, count in ((images.train, None), (images.validation, validation_images))
     )
     return cls(
@@ -161,9 +162,12 @@ def settled(member: Member, task: Task) -> tuple[Member, tuple[jax.Array, ...]]:
   return Member(**plain), gates_.ranks(member.gates)
 
 
-def untrained(key: jax.Array, learning_rate: float, network: Network, training: Training) -> Member:
-  """The all-ReLU member with random weights."""
-  return all_relu(jax.jit(network.init)(key), learning_rate, network, training)
+def untrained(
+  key: jax.Array, learning_rate: float, network: Network, training: Training, given=None
+) -> Member:
+  """The all-ReLU member with the weights that are given, else with random ones."""
+  variables = jax.jit(network.init)(key) if given is None else given
+  return all_relu(variables, learning_rate, network, training)
 
 
 def all_relu(variables, learning_rate: float, network: Network, training: Training) -> Member:

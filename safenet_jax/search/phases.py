@@ -25,10 +25,10 @@ from safenet_jax.data import Dataset
 from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 from safenet_jax.search import fit, members, pbt, schedule, score, strategy
+from safenet_jax.search import teacher as teachers
 from safenet_jax.search.members import Member, Task
 from safenet_jax.search.planners import algorithms
-from safenet_jax.search.teacher import Teacher
-from safenet_jax.search.training import compute_dtype, record, Training
+from safenet_jax.search.training import record, Training
 from safenet_jax.workdir import Workdir
 
 # Small batches without augmentation: right for a few thousand small images and a few epochs.
@@ -74,21 +74,23 @@ def train(
   network: Network,
   images: Dataset,
   *,
+  start: dict[str, Any] | None = None,
   epochs: int = 8,
   learning_rate: float = 0.1,
   warmup_epochs: float = 0.5,
   training: Training = TRAINING,
-  teacher: Teacher | None = None,
+  teacher: teachers.Teacher | None = None,
   seed: int = 0,
   workdir: Workdir | str | os.PathLike[str] | None = None,
   progress: Progress | None = None,
 ) -> Trained:
-  """Trains a network with ReLUs everywhere, from random weights.
+  """Trains a network with ReLUs everywhere, from random weights or from those that are given.
 
   Args:
     network: the one to train.
     images: what it is trained on, and validated on.
-    epochs: passes over the training images.
+    start: its weights, as of `load_variables` or `from_onnx`; None draws them.
+    epochs: passes over the training images; with 0 the weights that are given stay as they are.
     learning_rate: its highest value; from there it falls to zero along a cosine.
     warmup_epochs: epochs in which it rises to that value first.
     training: the options of a training step.
@@ -100,9 +102,10 @@ def train(
 
   Raises:
     ValueError: a setting out of its range (`ranges.RANGES`), images that the network does not
-      take, distillation without a teacher, or a directory of other settings.
+      take, no teacher to distil, neither epochs nor weights, or a directory of other settings.
     FloatingPointError: the loss became NaN or infinite; names the step.
   """
+  warmup_epochs = warmup_epochs if epochs else 0.0
   settings = {
     'epochs': epochs,
     'learning_rate': learning_rate,
@@ -112,8 +115,13 @@ def train(
   _check(network, images, settings, training, seed, 'pretrain')
   if training.distillation and teacher is None:
     raise ValueError(f'distillation {training.distillation} and no teacher, want one')
+  if start is not None:
+    weights.check(network, start)
+  elif not epochs:
+    raise ValueError('epochs 0, want weights to start with, or at least 1')
   with _place(workdir, 'train', network, images, settings, seed) as place:
-    member = members.untrained(key(seed, 'init'), learning_rate, network, training)
+    first = key(seed, 'init')
+    member = members.untrained(first, learning_rate, network, training, start)
     task = Task.of(network, images, members.variables(member), training, teacher=teacher)
     member = fit.fit(
       key(seed, 'pretrain'),
@@ -123,6 +131,7 @@ def train(
       phase='pretrain',
       epochs=epochs,
       warmup_epochs=warmup_epochs,
+      kept=True,
       progress=progress,
     )
   return Trained(members.variables(member), float(member.accuracy))
@@ -207,7 +216,7 @@ def search_plan(
   evolution = pbt.Evolution(population, iterations)
   build(evolution)  # refuses bad arguments first
   weights.check(network, trained)
-  taught = own_teacher(network, trained, images, training)
+  taught = teachers.own(network, trained, images, training)
   with _place(workdir, 'search_plan', network, images, settings, seed) as place:
     first = members.all_relu(trained, learning_rate, network, training)
     task = Task.of(
@@ -285,7 +294,7 @@ def finetune(
   _check(network, images, settings, training, seed)
   weights.check(network, trained)
   with _place(workdir, 'finetune', network, images, settings, seed) as place:
-    taught = own_teacher(network, trained, images, training)
+    taught = teachers.own(network, trained, images, training)
     task = Task.of(network, images, trained, training, teacher=taught)
     first = members.create(trained, plan, learning_rate, network, training)
     member = tune(
@@ -351,15 +360,6 @@ def key(seed: int, phase: str) -> jax.Array:
   if high := seed >> 32:
     start = jax.random.fold_in(start, high)
   return jax.random.fold_in(start, PHASES.index(phase))
-
-
-def own_teacher(
-  network: Network, trained: dict[str, Any], images: Dataset, training: Training
-) -> Teacher | None:
-  """The all-ReLU network as the teacher of its own plans; None without distillation."""
-  if not training.distillation:
-    return None
-  return Teacher(trained, network.clone(dtype=compute_dtype(training)), images.mean, images.std)
 
 
 class Found(NamedTuple):

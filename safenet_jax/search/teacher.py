@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from safenet_jax import data
 from safenet_jax.models.network import Network
+from safenet_jax.search.training import compute_dtype, Training
 
 
 class Teacher(struct.PyTreeNode):
@@ -32,3 +33,12 @@ class Teacher(struct.PyTreeNode):
     mutable = ['batch_stats'] if self.by_batch else False
     found = self.network.apply(self.variables, images, train=self.by_batch, mutable=mutable)
     return jnp.asarray(found[0] if self.by_batch else found)
+
+
+def own(
+  network: Network, trained: dict[str, Any], images: data.Dataset, training: Training
+) -> Teacher | None:
+  """The all-ReLU network as the teacher of its own plans; None without distillation."""
+  if not training.distillation:
+    return None
+  return Teacher(trained, network.clone(dtype=compute_dtype(training)), images.mean, images.std)

@@ -154,7 +154,8 @@ def test_fitted_coefficients_follow_the_polynomials_before_them():
   inputs = []
 
   def polynomial(t):
-    def activate(x):
+    def activate(x, exact):
+      del exact
       inputs.append(x)
       return found[t][0] + found[t][1] * x + found[t][2] * x * x
 

@@ -1,5 +1,6 @@
 """The command line of `safenet`: help on one screen, and one line for whatever is wrong."""
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -237,7 +238,11 @@ def unit_costs(folder):
 
 
 def test_inspect_says_which_modes_cannot_serve(tmp_path, capsys):
-  bundles.save(tmp_path / 'model', models.pooled())
+  pooled = models.pooled()
+  forms = pooled.public.activations
+  long = dataclasses.replace(forms['activation1'], input_fraction=7)
+  model = models.altered(pooled, activations=forms | {'activation1': long})
+  bundles.save(tmp_path / 'model', model)
   assert main.main(['inspect', str(tmp_path / 'model')]) == 0
   text = capsys.readouterr().out
-  assert 'gazelle: not served, max pools' in text and 'maximum of 2x2' in text
+  assert 'ot: not served, sign tests of 24 bits' in text and 'maximum of 2x2' in text

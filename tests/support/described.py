@@ -22,7 +22,7 @@ def form(relu, polynomial, map_shape, degree=2, **changes):
 
 def maxima(channels, map_shape, window, **changes):
   """The format of an activation with a max pool behind it."""
-  plain = form(channels, 0, map_shape, window=window, maximum=True, **changes)
+  plain = form(channels, 0, map_shape, pool=records.MaxPool(window), **changes)
   return dataclasses.replace(plain, select_bits=plain.sign_bits - plain.dropped + 1)
 
 
@@ -38,7 +38,7 @@ def public(layers, shape, activations=(), absorbed=(), **changes):
     activations={f'activation{i}': each for i, each in enumerate(activations)},
     absorbed=frozenset(absorbed),
     input_fraction=7,
-    output_fraction=12,
+    output_fraction=12.0,
     logit_bits=24,
   )
   return dataclasses.replace(found, **changes)
@@ -56,12 +56,12 @@ def with_weights(model, seed=0):
   for found in records.shapes(model.layers, model.input_shape):
     inputs, outputs = found.input_shape[-1], found.output_shape[-1]
     match found.layer:
-      case records.Conv(kernel=side, stride=stride):
-        kernel = rng.integers(-64, 64, (side, side, inputs, outputs))
-        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), stride, 8)
+      case records.Conv(kernel=side, groups=groups):
+        kernel = rng.integers(-64, 64, (side, side, inputs // groups, outputs))
+        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), 8)
       case records.Dense():
         kernel = rng.integers(-64, 64, (inputs, outputs))
-        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), 1, 8)
+        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), 8)
       case records.Activation() if model.activations[found.name].polynomial:
         own = model.activations[found.name]
         coefficients = rng.integers(1, 100, (own.degree + 1, own.polynomial))

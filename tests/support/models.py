@@ -14,14 +14,13 @@ from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, Public
 from safenet_jax.models import layers, network
 
 
-def activation(relu, polynomial, degree, map_shape, window=1):
+def activation(relu, polynomial, degree, map_shape, pool=None):
   """A format whose bits fit."""
   return formats.ActivationFormat(
     relu=relu,
     polynomial=polynomial,
     degree=degree,
     map_shape=map_shape,
-    window=window,
     input_fraction=15,
     sign_bits=24,
     select_bits=28,
@@ -29,6 +28,7 @@ def activation(relu, polynomial, degree, map_shape, window=1):
     modulus=ring.PRIME_41 if polynomial else 0,
     value_fraction=20 if polynomial else 0,
     output_fraction=7,
+    pool=pool,
   )
 
 
@@ -36,11 +36,10 @@ def model(seed=0, features=6):
   """A planned network whose weights alone depend on the seed."""
   rng = np.random.default_rng(seed)
 
-  def linear(shape, stride=1):
+  def linear(shape):
     return LinearWeights(
       rng.integers(-(1 << 14), 1 << 14, shape),
       rng.integers(-(1 << 30), 1 << 30, shape[-1]),
-      stride,
       limb=int(rng.integers(8, 20)),
     )
 
@@ -59,16 +58,16 @@ def model(seed=0, features=6):
     std=(0.3, 0.2),
     precision=formats.Precision(),
     activations={
-      'activation0': activation(4, features - 4, 2, (8, 8), window=2),
+      'activation0': activation(4, features - 4, 2, (8, 8), layers.AveragePool(2)),
       'activation1': activation(4, 0, 0, (2, 2)),
     },
     absorbed=frozenset({'average_pool0'}),
     input_fraction=7,
-    output_fraction=12,
+    output_fraction=12.0,
   )
   weights = {
     'conv0': linear((3, 3, 2, features)),
-    'conv1': linear((3, 3, features, 4), stride=2),
+    'conv1': linear((3, 3, features, 4)),
     'dense0': linear((16, 3)),
   }
   coefficients = rng.integers(-(1 << 40), 1 << 40, (3, features - 4))
@@ -110,9 +109,7 @@ def pooled(seed=0):
   plain = model(seed)
   found = list(plain.public.layers)
   found[2] = layers.MaxPool(2)
-  form = dataclasses.replace(
-    activation(6, 0, 0, (8, 8), window=2), select_bits=24 - 8 + 1, maximum=True
-  )
+  form = dataclasses.replace(activation(6, 0, 0, (8, 8), layers.MaxPool(2)), select_bits=24 - 8 + 1)
   return altered(
     dataclasses.replace(plain, polynomials={}),
     layers=tuple(found),

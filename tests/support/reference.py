@@ -3,37 +3,76 @@
 Plain int64 loops over kernel positions; floors and remainders by numpy's // and %.
 """
 
+import math
+
 import numpy as np
 
+from safenet_jax.models import layers
 
-def convolution(x, kernel, stride):
-  """int64 [H, W, I] with [k, k, I, O] to [H', W', O]."""
-  h, w, _ = x.shape
-  k = kernel.shape[0]
-  oh, ow = -(-h // stride), -(-w // stride)
-  top = left = (k - 1) // 2
-  padded = np.zeros((h + 2 * k, w + 2 * k, x.shape[2]), np.int64)
-  padded[top : top + h, left : left + w] = x
+
+def layer_of(model, name):
+  """The record of a served layer."""
+  shapes = layers.shapes(model.public.layers, model.public.input_shape)
+  return next(shape.layer for shape in shapes if shape.name == name)
+
+
+def convolution(x, kernel, layer):
+  """int64 [H, W, I] with [k, k, I / groups, O] to [H', W', O]."""
+  k, stride, step = kernel.shape[0], layer.stride, layer.dilation
+  padded = np.pad(x, (*layer.around, (0, 0)))
+  oh, ow = ((n - (k - 1) * step - 1) // stride + 1 for n in padded.shape[:2])
   y = np.zeros((oh, ow, kernel.shape[3]), np.int64)
+  inputs, outputs = kernel.shape[2], kernel.shape[3] // layer.groups
   for i in range(k):
     for j in range(k):
-      window = padded[i : i + oh * stride : stride, j : j + ow * stride : stride]
-      y += np.einsum('hwi,io->hwo', window[:oh, :ow], kernel[i, j])
+      window = padded[i * step :: stride, j * step :: stride][:oh, :ow]
+      for g in range(layer.groups):
+        own, made = (slice(g * n, (g + 1) * n) for n in (inputs, outputs))
+        y[..., made] += np.einsum('hwi,io->hwo', window[..., own], kernel[i, j, :, made])
   return y
 
 
-def pooled(x, window):
-  """Sums over windows of [H, W, C]; of window 1, of anything."""
-  if window == 1:
+def windows(x, pool, reduce, fill):
+  """What `reduce` makes of each window of [H, W, C], where `fill` is in the padding."""
+  size = pool.window or x.shape[:2]
+  n, m = (size, size) if isinstance(size, int) else size
+  down, right = pool.stride or n, pool.stride or m
+  padded = np.pad(x.astype(np.float64), (*pool.padding, (0, 0)), constant_values=fill)
+  rows, columns = (padded.shape[0] - n) // down + 1, (padded.shape[1] - m) // right + 1
+  return np.array(
+    [
+      [
+        reduce(padded[i * down : i * down + n, j * right : j * right + m], axis=(0, 1))
+        for j in range(columns)
+      ]
+      for i in range(rows)
+    ]
+  )
+
+
+def means(x, pool):
+  """Means over windows of [H, W, C]; without a pool x itself."""
+  if pool is None:
     return x
-  h, w, c = x.shape
-  return x.reshape(h // window, window, w // window, window, c).sum((1, 3))
+  if pool.count_padding:
+    return windows(x, pool, np.mean, 0)
+  return windows(x, pool, np.nanmean, np.nan)
 
 
-def largest(x, window):
+def largest(x, pool):
   """Maxima over windows of [H, W, C]."""
-  h, w, c = x.shape
-  return x.reshape(h // window, window, w // window, window, c).max((1, 3))
+  return windows(x, pool, np.max, -np.inf)
+
+
+def constant(pool, map_shape):
+  """What the integers behind a mean are multiplied by: its values over a power of two."""
+  if pool is None:
+    return 1.0
+  ones = windows(np.ones((*map_shape, 1)), pool, np.sum, 0)
+  size = pool.window or map_shape
+  values = np.prod(size) if not isinstance(size, int) else size**2
+  values = values if pool.count_padding else math.lcm(*ones.astype(int).ravel().tolist())
+  return values / 2.0 ** math.floor(math.log2(values))
 
 
 def activation(y, form, coefficients):
@@ -42,12 +81,17 @@ def activation(y, form, coefficients):
   Also how far the protocol may be from it: one unit of rounding, and what a unit
   in the polynomial's argument is worth.
   """
-  shift = form.input_fraction - form.output_fraction
-  if form.maximum:
-    return largest(np.maximum(y, 0), form.window) / 2.0**shift, 1.0
-  relu = pooled(np.maximum(y[..., : form.relu], 0), form.window)
-  outputs = [relu / (2.0**shift * form.window**2)]
-  bounds = [np.full(relu.shape, 1.0 + (form.window > 1))]
+  shift, pool = form.input_fraction - form.output_fraction, form.pool
+  if isinstance(pool, layers.MaxPool):
+    return largest(np.maximum(y, 0) if form.rectified else y, pool) / 2.0**shift, 1.0
+  more = constant(pool, form.map_shape)
+  garbled = y[..., : form.relu]
+  exact = np.where(garbled < 0, garbled * form.slope / 2.0**form.slope_bits, garbled)
+  exact = means(np.minimum(exact, form.limit or np.inf), pool)
+  outputs = [exact * more / 2.0**shift]
+  # Where signs are wrong, which they may be near zero and near the limit.
+  wrong = 1.0 + bool(form.limit)
+  bounds = [np.full(exact.shape, 1.0 + (pool is not None or form.limit > 0) * more * wrong)]
   if form.polynomial:
     t = y[..., form.relu :] / 2.0**form.shift
     value = sum(c * t**j for j, c in enumerate(coefficients))
@@ -58,18 +102,18 @@ def activation(y, form, coefficients):
       if j > 1
     )
     unit = 2.0 ** (form.value_fraction - form.output_fraction)
-    outputs.append(pooled(value, form.window) / (unit * form.window**2))
-    bounds.append(1.0 + pooled(slope + curve, form.window) / (unit * form.window**2))
+    outputs.append(means(value, pool) * more / unit)
+    bounds.append(1.0 + means(slope + curve, pool) * more / unit)
   return np.concatenate(outputs, -1), np.concatenate(bounds, -1)
 
 
-def gathered(x, channels, stride, shift):
+def gathered(x, channels, stride, scale):
   """Channels by index of [..., C], zeros for -1, one by one."""
   x = x[::stride, ::stride] if stride > 1 else x
   y = np.zeros((*x.shape[:-1], len(channels)), np.int64)
   for i, channel in enumerate(channels):
     if channel >= 0:
-      y[..., i] = x[..., channel] * 2**shift
+      y[..., i] = x[..., channel] * scale
   return y
 
 
@@ -102,7 +146,7 @@ class Follower:
   def conv(self, name, layer, x):
     weights = self.model.linear[name]
     assert weights.kernel.shape[-1] == layer.features
-    return self._exact(name, convolution(x, weights.kernel, weights.stride) + weights.bias)
+    return self._exact(name, convolution(x, weights.kernel, layer) + weights.bias)
 
   def dense(self, name, layer, x):
     weights = self.model.linear[name]
@@ -120,12 +164,16 @@ class Follower:
     return x
 
   def average_pool(self, name, layer, x):
-    return x if name in self.model.public.absorbed else pooled(x, layer.window)
+    if name in self.model.public.absorbed:
+      return x
+    ones = np.ones((*x.shape[:2], 1))
+    top = windows(ones, layer, np.sum, 0)
+    size = x.shape[0] * x.shape[1] if layer.window is None else layer.window**2
+    size = size if layer.count_padding else math.lcm(*top.astype(int).ravel().tolist())
+    return np.round(means(x, layer) * size).astype(np.int64)
 
   def max_pool(self, name, layer, x):
-    del layer
-    assert name in self.model.public.absorbed
-    return x
+    return x if name in self.model.public.absorbed else self.activation(name, layer, x)
 
   def flatten(self, name, layer, x):
     del name, layer
@@ -133,8 +181,21 @@ class Follower:
 
   def gather(self, name, layer, x):
     del name
-    return gathered(x, layer.channels, layer.stride, layer.shift)
+    return gathered(x, layer.channels, layer.stride, layer.factor * 2**layer.shift)
+
+  def truncate(self, name, layer, x):
+    found = self.values[name][self.image]
+    assert (np.abs(found - x / 2**layer.shift) < 1.01).all(), name
+    return found
+
+  def constant(self, name, layer, x):
+    del x
+    assert self.model.constants[name].shape == layer.shape
+    return self.model.constants[name]
 
   def add(self, branch, shortcut):
     assert branch.shape == shortcut.shape
     return branch + shortcut
+
+  def concat(self, values):
+    return np.concatenate(values, -1)

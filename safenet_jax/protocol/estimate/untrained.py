@@ -14,9 +14,11 @@ import numpy as np
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.approximation.plans import Plan
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
-from safenet_jax.fixed_point import calibration, quantize
+from safenet_jax.fixed_point import calibration, channel_order, quantize
+from safenet_jax.fixed_point import model as fixed_point
 from safenet_jax.fixed_point.formats import Precision
 from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.fixed_point.statistics import Statistics
 from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
 
@@ -27,24 +29,33 @@ _NOISE = 5.0
 _PRECISION = Precision(margin=2 * Precision().margin)
 
 
-class _Normalised(calibration.Calibration):
-  """Calibration that keeps values near a standard deviation of 1, as training does."""
+class _Normalised(Statistics):
+  """Statistics that keep values near a standard deviation of 1, as training does.
 
-  def activation(self, name, layer, value):
-    split = self.channels.splits[len(self.activations)]
-    if split.degree and not value.folded:
+  So they change the weights and the polynomials.
+  """
+
+  def __init__(self, folded, splits, layers):
+    super().__init__(folded, splits)
+    channels = channel_order.Channels(layers, splits)
+    self._in_weights = {id(channels.folded(name)) for name in folded}
+
+  def activation(self, name, layer, y):
+    split = self._splits[name]
+    if split.degree == 3 or (split.degree and id(split) not in self._in_weights):
       # Values grow with every addition of the network, and their powers would fit no field.
-      powers = max(np.abs(value.x).max() / _NOISE, 1.0) ** np.arange(4)
+      powers = max(np.abs(y).max() / _NOISE, 1.0) ** np.arange(4)
       split.coefficients = split.coefficients / powers[:, None]
-    return super().activation(name, layer, value)
+    return super().activation(name, layer, y)
 
-  def _linear(self, name, layer, value, kernel, bias, stride, apply):
+  def _linear(self, name, layer, y):
     if layer.batch_norm:
-      x = apply(value.x, kernel)
-      axes = tuple(range(x.ndim - 1))
-      deviation = x.std(axes) + 1e-6
-      kernel, bias = kernel / deviation, -x.mean(axes) / deviation
-    return super()._linear(name, layer, value, kernel, bias, stride, apply)
+      axes = tuple(range(y.ndim - 1))
+      kernel, bias = self.folded[name]
+      mean, deviation = y.mean(axes), y.std(axes) + 1e-6
+      self.folded[name] = kernel / deviation, (bias - mean) / deviation
+      y = (y - mean) / deviation
+    return super()._linear(name, layer, y)
 
 
 def model(network: Network, plan: Plan) -> FixedPointModel:
@@ -62,10 +73,10 @@ def model(network: Network, plan: Plan) -> FixedPointModel:
   )
   shape, channels = (_IMAGES, *network.input_shape), network.input_shape[-1]
   noise = InsecureSeededRandomness(0).words(-(-math.prod(shape) // 8)).view(np.uint8)
-  return quantize.build(
-    network,
-    _Normalised(network, variables, approximation, _PRECISION),
-    noise[: math.prod(shape)].reshape(shape),
-    mean=(0.5,) * channels,
-    std=(0.3,) * channels,
-  )
+  layers, folded, splits = quantize.parts(network, variables, approximation)
+  statistics = _Normalised(folded, splits, layers)
+  mean, std = (0.5,) * channels, (0.3,) * channels
+  images = noise[: math.prod(shape)].reshape(shape)
+  statistics.add_images(layers, fixed_point.normalise(images, mean, std))
+  found = calibration.Prepared(layers, network.input_shape, folded, splits, statistics)
+  return quantize.build(calibration.Calibration(found, _PRECISION), mean=mean, std=std)

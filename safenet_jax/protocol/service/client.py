@@ -16,9 +16,9 @@ from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.protocol.delphi import keys, message_shapes
 from safenet_jax.protocol.delphi.party import ClientParty
-from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
+from safenet_jax.protocol.layers.structure import OUTPUTS
 from safenet_jax.protocol.service import budget as budgets
-from safenet_jax.protocol.service import commands, handshake, sessions
+from safenet_jax.protocol.service import commands, description, handshake, sessions
 from safenet_jax.protocol.service.description import Description, Expectation
 from safenet_jax.protocol.service.store import ClientStore
 from safenet_jax.transport import channel as channels
@@ -112,7 +112,7 @@ class Client:
       self.description = welcome.description
       self._model, self._output = self.description.model, output or OUTPUTS[0]
       self.ledger.truncation_failure = self._model.truncation_failure
-      self._structure = _structure(self.description)
+      self._structure = description.structure(self.description)
       self._mode = sessions.MODES[self.description.mode]
       if keep_prepared:
         self._served(None)
@@ -279,16 +279,6 @@ class Client:
 
   def __exit__(self, *unused) -> None:
     self.close()
-
-
-def _structure(served: Description) -> Structure:
-  try:
-    found = sessions.MODES[served.mode].structure(served.model)
-    for output in served.outputs:
-      found.comparison_for(output)
-    return found
-  except ValueError as error:
-    raise ProtocolError(f'the description of the model: {error}') from None
 
 
 class _Pool:

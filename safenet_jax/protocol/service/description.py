@@ -12,11 +12,13 @@ from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.fixed_point import consistency
 from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.model import FixedPointModel, PublicModel, RECORDS
-from safenet_jax.protocol.layers.structure import OUTPUTS, outputs_of
+from safenet_jax.protocol.layers.structure import OUTPUTS, outputs_of, Structure
 from safenet_jax.protocol.service import sessions
 from safenet_jax.transport import frames, record_codec
 from safenet_jax.transport.frames import ProtocolError
 
+# The longest that a client reads.
+MAX_BYTES = 1 << 20
 _ID_BYTES = 16
 _MAX_BATCH = 1 << 16
 
@@ -62,16 +64,38 @@ def describe(
     outputs: what clients may have; None for all that this model can give.
 
   Raises:
-    ValueError: a mode or an output that does not exist, or a mode that does not serve this model.
+    ValueError: a mode or an output that does not exist, a mode that does not serve this model,
+      or a model that clients would refuse.
   """
+  return _describe(model, randomness.bytes(_ID_BYTES), mode, outputs)
+
+
+def check(model: FixedPointModel, mode: str = sessions.AUTO) -> None:
+  """ValueError where a server could not serve the model in a mode, or its clients refuse it."""
+  _describe(model, bytes(_ID_BYTES), mode, None)
+
+
+def _describe(
+  model: FixedPointModel, model_id: bytes, mode: str, outputs: Sequence[str] | None
+) -> Description:
   models.check(model)
   modes = sessions.offered(mode, model.public)
   found = outputs_of(model.public) if outputs is None else tuple(outputs)
   if not _are_outputs(found):
     raise ValueError(f'outputs {found}, want some of {", ".join(OUTPUTS)}')
   choices = modes if len(modes) > 1 else ()
-  model_id = randomness.bytes(_ID_BYTES)
-  return Description(model_id, model.public, modes[0], found, batch=1, choices=choices)
+  served = Description(model_id, model.public, modes[0], found, batch=1, choices=choices)
+  # All that a client will do with it, now: later it could only close the connection.
+  try:
+    raw = encode(served)
+    if len(raw) > MAX_BYTES:
+      raise ValueError(f'a description of {len(raw)} bytes, want at most {MAX_BYTES}')
+    seen = decode(raw)
+    for each in modes:
+      structure(dataclasses.replace(seen, mode=each))
+  except (ProtocolError, ValueError) as error:
+    raise ValueError(f'clients would refuse the model: {error}') from None
+  return served
 
 
 def _are_outputs(found: tuple[str, ...]) -> bool:
@@ -110,6 +134,17 @@ def decode(raw: bytes) -> Description:
     reason = frames.printable(str(error))
     raise ProtocolError(f'the description of the model: {reason}') from None
   return found
+
+
+def structure(served: Description) -> Structure:
+  """What a client knows of inferences by a description; ProtocolError where it refuses them."""
+  try:
+    found = sessions.MODES[served.mode].structure(served.model)
+    for output in served.outputs:
+      found.comparison_for(output)
+    return found
+  except ValueError as error:
+    raise ProtocolError(f'the description of the model: {error}') from None
 
 
 class Expectation(NamedTuple):

@@ -40,7 +40,6 @@ MAX_CLAIMS = 4096
 UNKNOWN, GRANTED, HELD, ELSEWHERE = range(4)
 _VERSION = struct.Struct('!I')
 # A ResNet's description takes about 20 kB.
-_MAX_DESCRIPTION = 1 << 20
 
 
 class OtherModelError(ProtocolError):
@@ -113,7 +112,7 @@ def client(
     channel.send('claims', hello.encode())
     begun = time.monotonic()
     count = len(hello.claims)
-    raw = channel.receive_bytes('description', _MAX_DESCRIPTION + count)
+    raw = channel.receive_bytes('description', description.MAX_BYTES + count)
     round_trip = time.monotonic() - begun
     end = len(raw) - count
     answers = raw[max(0, end) :]

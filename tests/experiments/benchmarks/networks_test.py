@@ -14,7 +14,7 @@ def test_two_commands_serve_a_bundle_and_ask_for_classes(mode):
   network = architectures.cnn7(width=0.0625, input_shape=(8, 8, 3))
   model = inference.random_model(network, plans.from_twentieths([12] * 7, [2] * 7), fitted=True)
   images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
-  found = {name: value for name, (value, _) in networks._measure(model, images, mode).items()}
+  found = {name: value for name, (value, _) in networks.measure(model, images, mode).items()}
   assert found['agree'] == 1
   expected = estimate.inference(model.public, mode)
   for phase in ('offline', 'online'):

@@ -31,6 +31,9 @@ CASES = {
   'all polynomial': lambda: stand_in(PLAIN, [20, 20], [2, 3]),
   'residual': lambda: stand_in(small.NETWORKS['padded'], [10, 10, 0, 10, 20], [0, 2, 2, 3, 2]),
   'max pool': lambda: stand_in(small.VGG, [0, 10, 10, 10], [0, 2, 0, 3]),
+  # Also of channels that are polynomials, and of concatenations; limits, slopes and means.
+  'max pools alone': lambda: stand_in(small.OTHERS['inception'], [10] * 5, [2, 3, 0, 2, 2]),
+  'limits': lambda: stand_in(small.OTHERS['limits'], [10] * 4, [0, 2, 0, 2]),
 }
 
 
@@ -53,15 +56,8 @@ def model():
   return build
 
 
-@pytest.mark.parametrize(
-  'mode, name',
-  [
-    (mode, name)
-    for mode in sessions.MODES
-    for name in CASES
-    if (mode, name) != ('gazelle', 'max pool')
-  ],
-)
+@pytest.mark.parametrize('mode', sessions.MODES)
+@pytest.mark.parametrize('name', CASES)
 def test_bytes_messages_and_flights_of_every_row_are_those_of_a_real_inference(model, mode, name):
   run = parties.run(model(name), small.IMAGES[:1], mode=mode)
   ours, theirs = (ledger.record() for ledger in run.ledgers)
