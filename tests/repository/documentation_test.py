@@ -28,6 +28,7 @@ OPERATIONS = {
   'pad_shortcut',
   'gather',
   'add',
+  'concat',
 }
 KINDS = (property, classmethod, staticmethod)
 
