@@ -72,6 +72,9 @@ class Serving:
   memory_gib: float = options.option(
     'memory for prepared inferences (4)', 4.0, metavar='GIB', low=0, high=1e6
   )
+  weights_gib: float = options.option(
+    'memory for weights ready to multiply (4)', 4.0, metavar='GIB', low=0, high=1e6
+  )
   ledgers: str | None = options.option(
     'directory for bytes and seconds of sessions', metavar='DIR', path=True
   )
@@ -140,6 +143,7 @@ def _server(
     sessions=serving.sessions,
     address_sessions=serving.address_sessions,
     memory_bytes=int(serving.memory_gib * 2**30),
+    weights_bytes=max(1, int(serving.weights_gib * 2**30)),
   )
   place = model, serving.host, serving.port
   policy = policies.Policy(serving.predictions_per_day)

@@ -8,6 +8,7 @@ preparations in files has to mark them as used.
 The symbols are those of `protocol.layers`: `linear`, `relu`, `polynomial` and `truncation`.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import math
 from typing import Any
@@ -81,7 +82,7 @@ class ClientMaterial(_Once):
   identifier: bytes
   mask: np.ndarray
   share: np.ndarray
-  layers: dict[str, ClientLayer]
+  layers: Mapping[str, ClientLayer]
 
   def arrays(self) -> dict[str, np.ndarray]:
     """All of its arrays by name, for a file; the identifier is not among them."""
@@ -182,6 +183,7 @@ def _garbled(arrays: dict[str, np.ndarray]) -> garbled_block.GarbledBlock:
 class ServerLayer:
   """What the server keeps of one activation layer, the counterpart of `ClientLayer`.
 
+  delta: the difference of the two labels of every wire in the session that made it, uint64 [2].
   blocks: of garbled channels.
   pads: rho_j of polynomial channels, uint64 [products, 1, ...].
   betas: the sum of the beta_j of polynomial channels, uint64 [1, 1, ...].
@@ -189,6 +191,7 @@ class ServerLayer:
   chosen: K_beta of each output, uint64 [1, ...].
   """
 
+  delta: np.ndarray
   blocks: list[ServerBlock] = dataclasses.field(default_factory=list)
   pads: np.ndarray | None = None
   betas: np.ndarray | None = None
@@ -201,14 +204,12 @@ class ServerMaterial(_Once):
   """What the server keeps of one prepared inference.
 
   identifier: the name of the preparation, the same for both parties.
-  delta: the difference of the two labels of every wire in that session, uint64 [2].
   u: the masks of the outputs of linear layers, by name, uint64 [1, ...].
   layers: of each activation layer, by name.
   argmax: `class_output.ServerState` for the class alone, else None.
   """
 
   identifier: bytes
-  delta: np.ndarray
   u: dict[str, np.ndarray]
   layers: dict[str, ServerLayer]
 

@@ -295,10 +295,10 @@ class ServerOnline(share_walks.Local):
   def _relu(self, layer: ActivationStructure, mine, s):
     found: tuple[list[np.ndarray], ...] = ([], [], [])
     flat = s.reshape(len(mine), -1)
-    for image, (material, state) in enumerate(zip(self._materials, mine)):
+    for image, state in enumerate(mine):
       for block, garbled in zip(layer.blocks, state.blocks, strict=True):
         part = relu.online_server(
-          garbled, flat[image, block.first : block.end], material.delta, layer.form
+          garbled, flat[image, block.first : block.end], state.delta, layer.form
         )
         for values, value in zip(found, part):
           values.append(value.reshape(-1))

@@ -111,6 +111,15 @@ class ActivationStructure:
     return 0 if self.form.maximum else self.instances
 
   @property
+  def choices(self) -> int:
+    """Transfers in which the server chooses: for each sign test, and for each output value.
+
+    It chooses with the bit that colour 0 stands for (`relu`), and with a random bit
+    (`truncation`).
+    """
+    return self.selected + sum(math.prod(shape) for shape, _ in self.outputs)
+
+  @property
   def garbled_shape(self) -> tuple[int, ...]:
     """(H, W, C) or (C,) of what the circuits give; maxima are pooled already."""
     shape = self.pooled_shape if self.form.maximum else self.form.map_shape
@@ -279,15 +288,8 @@ class Structure:
 
   @property
   def choices(self) -> int:
-    """Transfers in the other direction, in which the server chooses.
-
-    It chooses with the bit that colour 0 stands for, one of each sign test (`relu`), and
-    with a random bit for each output value (`truncation`).
-    """
-    return sum(
-      layer.selected + sum(math.prod(shape) for shape, _ in layer.outputs)
-      for layer in self.activations
-    )
+    """Transfers in the other direction, in which the server chooses."""
+    return sum(layer.choices for layer in self.activations)
 
   def products(self) -> dict[tuple[int, int], list[ActivationStructure]]:
     """Activation layers with polynomials, by (modulus, `powers` of a value).

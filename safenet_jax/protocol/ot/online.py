@@ -117,7 +117,7 @@ class ServerOnline(online.ServerOnline):
       flat = s.reshape(len(mine), -1)
       # A batch may have preparations of several sessions, each with a delta of its own.
       blocks = [
-        (state, flat[image, block.first : block.end], self._materials[image].delta)
+        (state, flat[image, block.first : block.end], material.delta)
         for image, material in enumerate(mine)
         for block, state in zip(layer.blocks, material.blocks, strict=True)
       ]

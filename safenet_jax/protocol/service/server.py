@@ -40,6 +40,8 @@ class ServerOptions:
   connections: the most connections without a session at once.
   memory_bytes: the most that the prepared inferences of all clients take together. Each
     client is told how many images fit its session's equal part of this.
+  weights_bytes: the most that weights take in the form in which they are multiplied. Weights of
+    further layers are brought to it for each preparation, which takes longer.
   keep_seconds: for how long a prepared inference is kept.
   timeout: seconds until a client that owes a message is given up.
   idle_seconds: how many seconds a client that owes no message may stay beyond that.
@@ -58,6 +60,7 @@ class ServerOptions:
   address_sessions: int | None = None
   connections: int = 64
   memory_bytes: int = 4 << 30
+  weights_bytes: int = 4 << 30
   keep_seconds: float = 3600.0
   timeout: float = 60.0
   idle_seconds: float = 600.0
@@ -149,10 +152,12 @@ class Server:
     self._linear: linear_replies.LinearReplies
     if options.workers:
       self._linear = linear_replies.InProcesses(
-        options.workers, model.linear, structure, self._contexts
+        options.workers, model.linear, structure, self._contexts, options.weights_bytes
       )
     else:
-      self._linear = linear_replies.InSession(model.linear, structure, self._contexts, randomness)
+      self._linear = linear_replies.InSession(
+        model.linear, structure, self._contexts, randomness, options.weights_bytes
+      )
     self._accounts, self._policy = accounts, policy or Policy()
     self._store = ServerStore(accounts, options.keep_seconds, alone=not shared_port)
     self._options, self._on_record = options, on_record
