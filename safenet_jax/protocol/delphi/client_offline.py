@@ -375,20 +375,15 @@ class ClientOffline:
     return self._kind(self._party, self._output, keep() if keep else None)
 
   def resume(
-    self,
-    images: Sequence[Image],
-    agreed: Sequence[progress.Begun],
-    keep: Callable[[], Layers] | None = None,
+    self, images: Sequence[Image], keep: Callable[[], Layers] | None = None
   ) -> Iterator[ClientMaterial]:
-    """Goes on with images that another session left unfinished.
-
-    Args:
-      images: of that session.
-      agreed: how far both parties are with each of them (`progress`).
-      keep: as for `prepare`.
-    """
+    """Goes on with images that another session left unfinished; `keep` as for `prepare`."""
+    channel = self._party.channel
+    with channel.scope(phase='offline', layer='session', primitive='progress'):
+      told = channel.receive('resumed', [(bytes, (progress.BYTES,))] * len(images))
     found = []
-    for image, begun in zip(images, agreed, strict=True):
+    for image, raw in zip(images, told, strict=True):
+      begun = image.begun.least(progress.Begun.decode(raw))
       if begun.anew:
         image = self._begin(keep)
       else:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto.garbled_circuits import garbled_block
+from safenet_jax.protocol.delphi import progress
 from safenet_jax.protocol.layers import class_output, max_pool, millionaires, relu
 from safenet_jax.protocol.layers.structure import Structure
 
@@ -209,6 +210,9 @@ class ServerMaterial(_Once):
   argmax: `class_output.ServerState` for the class alone, else None.
   """
 
+  # Set by who made it: by what the client knows it that was not told the identifier.
+  begun: progress.Begun | None = dataclasses.field(default=None, init=False)
+
   identifier: bytes
   u: dict[str, np.ndarray]
   layers: dict[str, ServerLayer]
@@ -235,5 +239,5 @@ class ServerMaterial(_Once):
     kept = sum(layer.kept for layer in structure.activations)
     comparison = structure.comparison_for(output)
     if comparison:
-      kept += 16 * (comparison.transfers + comparison.output_labels)
+      kept += 16 * comparison.output_labels
     return 8 * words + kept

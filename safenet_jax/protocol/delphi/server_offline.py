@@ -20,6 +20,9 @@ from safenet_jax.transport import frames, packed_words
 class Image:
   """One image's offline phase: what the server has so far. It may go on in another session."""
 
+  # Set by the session: in which mode, and for which output it is prepared.
+  served: tuple[str, str] = '', ''
+
   def __init__(self, tag: message_shapes.Tag):
     """Begins in the session of a tag."""
     self.tag = tag
@@ -28,6 +31,17 @@ class Image:
     self.layers: dict[str, ServerLayer] = {}
     self.compared: class_output.ServerState | None = None
     self.material: ServerMaterial | None = None
+
+
+def ready(material: ServerMaterial) -> Image:
+  """An image that is prepared, as one whose client was not told so."""
+  begun = material.begun
+  if begun is None:
+    raise ValueError('a preparation without a name')
+  image = Image(message_shapes.Tag(begun.nonce, begun.number))
+  image.begun, image.material = begun, material
+  image.served = material.mode, material.output
+  return image
 
 
 class ServerOffline:
@@ -68,6 +82,9 @@ class ServerOffline:
       agreed: how far both parties are with each of them (`progress`); an image that begins
         anew may be None.
     """
+    self.unfinished = [image for image in images if image is not None]
+    with self._channel.scope(phase='offline', layer='session', primitive='progress'):
+      self._channel.send('resumed', *(begun.encode() for begun in agreed))
     found = []
     for image, begun in zip(images, agreed, strict=True):
       if begun.anew or image is None:
@@ -100,6 +117,7 @@ class ServerOffline:
         image.begun = image.begun._replace(progress=done)
     while images:
       material = images[0].material = images[0].material or self._material(images[0])
+      material.begun = images[0].begun
       yield material
       with self._channel.scope(phase='offline', layer='session', primitive='identifier'):
         self._channel.send('prepared', material.identifier)

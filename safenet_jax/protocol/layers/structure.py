@@ -94,7 +94,7 @@ class ActivationStructure:
   @property
   def kept(self) -> int:
     """Bytes that the server keeps of the garbled instances, but for small keys."""
-    labels = self.transfers + sum(len(self.circuit.outputs) * block.size for block in self.blocks)
+    labels = sum(len(self.circuit.outputs) * block.size for block in self.blocks)
     return 16 * labels + 8 * self.instances
 
   @property

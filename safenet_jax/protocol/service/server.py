@@ -10,7 +10,7 @@ from typing import Any
 from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.delphi import keys, linear_replies
+from safenet_jax.protocol.delphi import keys, linear_replies, progress
 from safenet_jax.protocol.delphi.party import ServerParty
 from safenet_jax.protocol.service import commands, description, handshake
 from safenet_jax.protocol.service.policy import Policy
@@ -256,8 +256,15 @@ class Server:
       if command.kind == commands.GOODBYE:
         return
       session.check(command.output)
+      size = self._sizes[mode, command.output]
+      unfinished = functools.partial(session.unfinished, command.output)
       if command.kind == commands.PREPARE:
-        make = functools.partial(session.prepare, output=command.output)
-        visit.prepare(make, command.count, self._sizes[mode, command.output])
+        make = functools.partial(session.prepare, command.count, command.output)
+        visit.prepare(make, command.count, size, unfinished)
+      elif command.kind == commands.RESUME:
+        told = [progress.Begun.decode(raw) for raw in command.identifiers]
+        images = visit.begun(told)
+        make = functools.partial(session.resume, images, told, command.output)
+        visit.prepare(make, command.count, size, unfinished)
       else:
         session.infer(visit.take(command.identifiers), command.output)
