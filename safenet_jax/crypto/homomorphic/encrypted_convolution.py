@@ -37,7 +37,7 @@ from safenet_jax.crypto.randomness import Randomness
 _NOISE = 3.24  # deviation of a fresh encryption's noise
 _MOST_WRONG = 2.0**-10
 # Of a kernel that is not kept ready, so many bytes are at once.
-_PART_BYTES = 1 << 26
+PART_BYTES = 1 << 26
 
 
 class Weights(NamedTuple):
@@ -68,7 +68,7 @@ class Unprepared:
   def parts(self) -> Iterator[Weights]:
     """Neighbouring groups."""
     size = self.layout.inputs * _multiplier_size(self.context)
-    step = max(1, _PART_BYTES // size)
+    step = max(1, PART_BYTES // size)
     for first in range(self.groups.start, self.groups.stop, step):
       yield _weights(
         self.context,

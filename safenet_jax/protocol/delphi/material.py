@@ -8,8 +8,9 @@ preparations in files has to mark them as used.
 The symbols are those of `protocol.layers`: `linear`, `relu`, `polynomial` and `truncation`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -87,55 +88,74 @@ class ClientMaterial(_Once):
 
   def arrays(self) -> dict[str, np.ndarray]:
     """All of its arrays by name, for a file; the identifier is not among them."""
-    found = {'mask': self.mask, 'share': self.share}
+    found = self.own_arrays()
     for name, layer in self.layers.items():
-      found[f'{name}/mask'] = layer.mask
-      if layer.powers is not None and layer.alphas is not None:
-        found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
-      for i, keys in enumerate(layer.keys):
-        found[f'{name}/keys/{i}'] = keys
-      for i, block in enumerate(layer.blocks):
-        found |= {f'{name}/block/{i}/{part}': array for part, array in _arrays(block).items()}
+      found |= layer_arrays(name, layer)
+    return found
+
+  def own_arrays(self) -> dict[str, np.ndarray]:
+    """Those of `arrays` that do not belong to a layer."""
+    found = {'mask': self.mask, 'share': self.share}
     if self.argmax is not None:
       found |= {f'argmax/{part}': array for part, array in _arrays(self.argmax).items()}
     return found
 
   @classmethod
-  def from_arrays(cls, identifier: bytes, arrays: dict[str, np.ndarray]) -> 'ClientMaterial':
-    """The inverse of `arrays`."""
-    layers = {}
-    for name in (key.removesuffix('/mask') for key in arrays if key.endswith('/mask')):
-
-      def numbered(kind, name=name):
-        found, i = [], 0
-        while f'{name}/{kind.format(i)}' in arrays:
-          found.append(f'{name}/{kind.format(i)}')
-          i += 1
-        return found
-
-      blocks = []
-      for head in numbered('block/{}/head'):
-        at = head.removesuffix('head')
-        parts = {key.removeprefix(at): v for key, v in arrays.items() if key.startswith(at)}
-        blocks.append(_block(parts))
-      layers[name] = ClientLayer(
-        arrays[f'{name}/mask'],
-        blocks,
-        arrays.get(f'{name}/powers'),
-        arrays.get(f'{name}/alphas'),
-        [arrays[key] for key in numbered('keys/{}')],
-      )
+  def from_arrays(cls, identifier: bytes, arrays: Mapping[str, np.ndarray]) -> 'ClientMaterial':
+    """The inverse of `arrays`; takes the arrays of a layer when the layer is asked for."""
     start = 'argmax/'
-    last = {key.removeprefix(start): v for key, v in arrays.items() if key.startswith(start)}
+    last = {key.removeprefix(start): arrays[key] for key in arrays if key.startswith(start)}
     return cls(
       identifier,
       arrays['mask'],
       arrays['share'],
-      layers,
+      _Layers(arrays),
       argmax=class_output.ClientState(_garbled(last), last['labels'], last['decoding'])
       if last
       else None,
     )
+
+
+def layer_arrays(name: str, layer: ClientLayer) -> dict[str, np.ndarray]:
+  """The arrays of one layer by name, for a file."""
+  found = {f'{name}/mask': layer.mask}
+  if layer.powers is not None and layer.alphas is not None:
+    found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
+  for i, keys in enumerate(layer.keys):
+    found[f'{name}/keys/{i}'] = keys
+  for i, block in enumerate(layer.blocks):
+    found |= {f'{name}/block/{i}/{part}': array for part, array in _arrays(block).items()}
+  return found
+
+
+class _Layers(Mapping[str, ClientLayer]):
+  """Layers by name, each made of its arrays when it is asked for."""
+
+  def __init__(self, arrays: Mapping[str, np.ndarray]):
+    self._arrays = arrays
+    self._names = [key.removesuffix('/mask') for key in arrays if key.endswith('/mask')]
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._names)
+
+  def __getitem__(self, name: str) -> ClientLayer:
+    start = f'{name}/'
+    found = {
+      key.removeprefix(start): self._arrays[key] for key in self._arrays if key.startswith(start)
+    }
+
+    def numbered(kind: str) -> Iterator[str]:
+      return itertools.takewhile(found.__contains__, map(kind.format, itertools.count()))
+
+    blocks = []
+    for head in numbered('block/{}/head'):
+      at = head.removesuffix('head')
+      blocks.append(_block({k.removeprefix(at): v for k, v in found.items() if k.startswith(at)}))
+    keys = [found[key] for key in numbered('keys/{}')]
+    return ClientLayer(found['mask'], blocks, found.get('powers'), found.get('alphas'), keys)
 
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:

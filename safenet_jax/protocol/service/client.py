@@ -139,6 +139,7 @@ class Client:
         max_bytes=max_bytes,
         kept=keep_prepared if self._in_memory else 0,
         background=1 if keep_prepared else 0,
+        in_files=not self._in_memory,
       )
       self._store.open(self.description, welcome.answers)
     self._session = self._new_session(self._channel)
@@ -233,8 +234,11 @@ class Client:
     told = [image.begun.encode() for image in images]
     with channel.within(*self._budget.time(count)):
       commands.send(channel, commands.Command(kind, count, told, output))
-      found = session.resume(images, output) if images else session.prepare(count, output)
-      for material in found:
+      keep = self._store.layers
+      make = (
+        session.resume(images, output, keep) if images else session.prepare(count, output, keep)
+      )
+      for material in make:
         self._store.put(material)
         yield
 

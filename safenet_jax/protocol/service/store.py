@@ -28,7 +28,7 @@ resumed snapshot of a machine.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 import dataclasses
 import logging
 import os
@@ -37,7 +37,7 @@ import time
 
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.protocol.delphi import server_offline
-from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial, ServerMaterial
 from safenet_jax.protocol.service import handshake
 from safenet_jax.protocol.service.description import Description
 from safenet_jax.protocol.service.preparation_files import Name, PreparationFiles
@@ -127,8 +127,13 @@ class ClientStore:
   def _found(self, output: str) -> list[bytes]:
     return [key for key, name in list(self._names.items()) if name.output == output]
 
+  @property
+  def layers(self) -> Callable[[], MutableMapping[str, ClientLayer]]:
+    """Makes what takes the finished layers of a preparation, until it is put here."""
+    return dict if self._files is None else self._files.layers
+
   def put(self, material: ClientMaterial) -> None:
-    """Keeps a preparation."""
+    """Keeps a preparation, whose layers `layers` has taken."""
     name = Name(self._model, self._mode, material.output, material.identifier.hex())
     if self._files is None:
       self._memory[material.identifier] = material

@@ -362,7 +362,7 @@ def test_a_kernel_that_is_made_ready_for_each_reply_gives_the_same(secret, publi
   size = encrypted_convolution.prepared_size(context, layer)
   ready = encrypted_convolution.prepare(context, layer, kernel)
   assert size == 8 * context.degree * context.moduli.size * sum(map(len, ready.multipliers))
-  monkeypatch.setattr(encrypted_convolution, '_PART_BYTES', size // 2)
+  monkeypatch.setattr(encrypted_convolution, 'PART_BYTES', size // 2)
   weights = encrypted_convolution.unprepared(context, layer, kernel)
   assert len(list(weights.parts())) > 1
   randomness = SystemRandomness()
