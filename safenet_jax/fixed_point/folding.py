@@ -6,7 +6,7 @@ import numpy as np
 
 from safenet_jax.approximation import activation
 from safenet_jax.models import layers as records
-from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
+from safenet_jax.models.network import Network
 
 
 def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -22,7 +22,7 @@ def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, 
     if f'{name}_bn' in params:
       norm = {k: np.asarray(v, np.float64) for k, v in params[f'{name}_bn'].items()}
       moments = {k: np.asarray(v, np.float64) for k, v in stats[f'{name}_bn'].items()}
-      scale = norm['scale'] / np.sqrt(moments['var'] + BATCH_NORM_EPSILON)
+      scale = norm['scale'] / np.sqrt(moments['var'] + shape.layer.epsilon)
       bias = norm['bias'] + (bias - moments['mean']) * scale
       kernel = kernel * scale
     folded[name] = kernel, bias

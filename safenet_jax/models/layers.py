@@ -31,6 +31,32 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 NO_PADDING: Padding = ((0, 0), (0, 0))
 
 
+def _check_padding(record: Any) -> None:
+  """Makes tuples of the field `padding`; ValueError unless it is two pairs of natural numbers."""
+  try:
+    (top, bottom), (left, right) = record.padding
+    found = ((top, bottom), (left, right))
+  except (TypeError, ValueError):
+    found = ()
+  sides = [side for axis in found for side in axis]
+  whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sides)
+  if not sides or not whole or not all(0 <= n <= _MOST for n in sides):
+    raise ValueError(
+      f'{type(record).__name__} with padding {record.padding!r}, '
+      f'want ((top, bottom), (left, right)) of integers in 0..{_MOST}'
+    )
+  object.__setattr__(record, 'padding', found)
+
+
+def _check_epsilon(record: Any) -> None:
+  """ValueError unless the field `epsilon` is a small positive number."""
+  value = record.epsilon
+  if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < 1:
+    raise ValueError(
+      f'{type(record).__name__} with epsilon {value!r}, want a number between 0 and 1'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Conv:
   """Convolution; without batch_norm it has a bias.
@@ -56,7 +82,25 @@ class Conv:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features', 'kernel', 'stride')
+    _check(self, 'features', 'kernel', 'stride', 'groups', 'dilation')
+    _check_epsilon(self)
+    if self.padding is not None:
+      _check_padding(self)
+    if self.features % self.groups:
+      raise ValueError(
+        f'Conv with features {self.features}, want a multiple of its {self.groups} groups'
+      )
+
+  @property
+  def span(self) -> int:
+    """Rows that the taps of the kernel reach over, and columns."""
+    return (self.kernel - 1) * self.dilation + 1
+
+  @property
+  def around(self) -> Padding:
+    """The zeros around the map, also where `padding` is None."""
+    each = (self.span - 1) // 2, self.span // 2
+    return (each, each) if self.padding is None else self.padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +113,7 @@ class Dense:
 
   def __post_init__(self):
     _check(self, 'features')
+    _check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +121,9 @@ class BatchNorm:
   """Batch norm that no convolution stands before, as in pre-activation networks."""
 
   epsilon: float = 1e-5
+
+  def __post_init__(self):
+    _check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,16 +246,7 @@ def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
 
 Pool = AveragePool | MaxPool
 Layer = (
-  Conv
-  | Dense
-  | BatchNorm
-  | Activation
-  | Pool
-  | Flatten
-  | PadShortcut
-  | Residual
-  | Concat
-  | Gather
+  Conv | Dense | BatchNorm | Activation | Pool | Flatten | PadShortcut | Residual | Concat | Gather
 )
 
 _KINDS = {
@@ -278,6 +317,11 @@ def window(layer: Pool, height: int, width: int) -> int:
   return size
 
 
+def convolved(layer: Conv, axis: int, size: int) -> int:
+  """How many rows (axis 0) or columns (axis 1) a convolution makes of so many; 0 or less: none."""
+  return (size + sum(layer.around[axis]) - layer.span) // layer.stride + 1
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerShape:
   """One named layer with its input's and output's shapes, (H, W, C) or (features,)."""
@@ -291,10 +335,12 @@ class LayerShape:
   def macs(self) -> int:
     """Multiply-accumulates per image of a linear layer, else 0."""
     match self.layer:
-      case Conv(kernel=kernel):
-        return math.prod(self.output_shape) * kernel**2 * self.input_shape[-1]
+      case Conv(kernel=kernel, groups=groups):
+        return math.prod(self.output_shape) * kernel**2 * self.input_shape[-1] // groups
       case Dense():
         return math.prod(self.output_shape) * math.prod(self.input_shape)
+      case BatchNorm():
+        return math.prod(self.output_shape)
     return 0
 
   @property
@@ -319,9 +365,18 @@ class _Shapes:
     return shape
 
   def conv(self, name, layer, shape):
-    h, w, _ = self._map(name, shape)
-    after = (-(-h // layer.stride), -(-w // layer.stride), layer.features)
-    return self._record(name, layer, shape, after)
+    h, w, c = self._map(name, shape)
+    if c % layer.groups:
+      raise ValueError(f'{name} got {c} channels, want a multiple of its {layer.groups} groups')
+    sides = [convolved(layer, axis, size) for axis, size in enumerate((h, w))]
+    if min(sides) < 1:
+      raise ValueError(
+        f'{name} got a {h} x {w} map, want one on which its {layer.span} x {layer.span} window fits'
+      )
+    return self._record(name, layer, shape, (*sides, layer.features))
+
+  def batch_norm(self, name, layer, shape):
+    return self._record(name, layer, shape, shape)
 
   def dense(self, name, layer, shape):
     if len(shape) != 1:
@@ -384,7 +439,7 @@ class _Producers:
     del layer, value
     return _Sum((name,), True)
 
-  dense = conv
+  dense = batch_norm = conv
 
   def activation(self, name, layer, value):
     del name, layer
@@ -411,6 +466,8 @@ class _Producers:
 
 def producers(layers: tuple[Layer, ...]) -> tuple[tuple[str, ...], ...]:
   """For each activation, the names of the linear layers whose sum it is given.
+
+  A batch norm of its own is one of them.
 
   A shortcut without weights, from an activation to an addition, adds no name.
   """
