@@ -40,12 +40,15 @@ class Needs:
   held: of memory, for every image that is prepared.
   working: of memory besides, for every image that is worked on.
   traffic: both ways, for the prediction of one image with its preparation.
+  offline, online: what of it each phase takes, where the client gets the logits.
   """
 
   fixed: int
   held: int
   working: int
   traffic: int
+  offline: int = 0
+  online: int = 0
 
   def memory(self, images: int, kept: int) -> int:
     """Bytes to work on so many images at once, while others are kept prepared."""
@@ -161,7 +164,10 @@ def needs(
   working = math.ceil(linear + part * (traffic - linear) + _TRANSFER * most + _VALUE * values)
   if in_files:
     held = math.ceil(min(1.0, 2 * part) * held)
-  return Needs(fixed, held, working, traffic)
+  phases = [
+    sum(row['bytes'] for row in rows if row['phase'] == phase) for phase in ('offline', 'online')
+  ]
+  return Needs(fixed, held, working, traffic, *phases)
 
 
 def _gib(size: int) -> str:

@@ -162,6 +162,11 @@ class Client:
     return frames.checked(choose, found, welcome.round_trip)
 
   @property
+  def needs(self) -> budgets.Needs:
+    """Memory and bytes that the model takes, known before anything was prepared."""
+    return self._budget.needs
+
+  @property
   def prepared(self) -> int:
     """How many unused inferences are prepared for the output that the client was made with."""
     return self._store.count(self._output)

@@ -1,6 +1,7 @@
 """Serves private inference of one model: the party that owns the weights."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import functools
 import ssl
@@ -10,7 +11,7 @@ from typing import Any
 from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.delphi import keys, linear_replies, progress
+from safenet_jax.protocol.delphi import keys, linear_replies, message_walk, progress
 from safenet_jax.protocol.delphi.party import ServerParty
 from safenet_jax.protocol.service import commands, description, handshake
 from safenet_jax.protocol.service.policy import Policy
@@ -21,6 +22,7 @@ from safenet_jax.transport import accounts as visitors
 from safenet_jax.transport.accounts import Accounts
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.ledger import Ledger
 from safenet_jax.transport.listener import Guest, Listener
 
 
@@ -111,6 +113,7 @@ class Server:
     accounts: Accounts | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
     shared_port: bool = False,
+    on_prepare: Callable[[Ledger, int], contextlib.AbstractContextManager] | None = None,
   ):
     """Prepares the weights and starts to listen.
 
@@ -125,6 +128,8 @@ class Server:
       on_record: called at the end of every session with the record of its ledger, if the
         client asked for anything in it.
       shared_port: as for `Listener`.
+      on_prepare: makes a context in which inferences are prepared, for who shows progress: from
+        the session's ledger, and how many bytes it will count.
 
     Raises:
       ValueError: the mode does not exist or does not serve this model, the model does
@@ -160,7 +165,7 @@ class Server:
       )
     self._accounts, self._policy = accounts, policy or Policy()
     self._store = ServerStore(accounts, options.keep_seconds, alone=not shared_port)
-    self._options, self._on_record = options, on_record
+    self._options, self._on_record, self._on_prepare = options, on_record, on_prepare
     try:
       self._listener = Listener(
         host,
@@ -258,13 +263,21 @@ class Server:
       session.check(command.output)
       size = self._sizes[mode, command.output]
       unfinished = functools.partial(session.unfinished, command.output)
-      if command.kind == commands.PREPARE:
+      if command.kind in (commands.PREPARE, commands.RESUME):
         make = functools.partial(session.prepare, command.count, command.output)
-        visit.prepare(make, command.count, size, unfinished)
-      elif command.kind == commands.RESUME:
-        told = [progress.Begun.decode(raw) for raw in command.identifiers]
-        images = visit.begun(told)
-        make = functools.partial(session.resume, images, told, command.output)
-        visit.prepare(make, command.count, size, unfinished)
+        if command.kind == commands.RESUME:
+          told = [progress.Begun.decode(raw) for raw in command.identifiers]
+          make = functools.partial(session.resume, visit.begun(told), told, command.output)
+        with self._shown(channel.ledger, mode, command.count):
+          visit.prepare(make, command.count, size, unfinished)
       else:
         session.infer(visit.take(command.identifiers), command.output)
+
+  def _shown(self, ledger: Ledger, mode: str, count: int) -> contextlib.AbstractContextManager:
+    """What shows the progress of preparing so many inferences."""
+    if self._on_prepare is None:
+      return contextlib.nullcontext()
+    tally = message_walk.tally(
+      self._model.public, self._structures[mode], self._contexts, MODES[mode]
+    )
+    return self._on_prepare(ledger, count * tally.ledger.record()['phases']['offline']['bytes'])
