@@ -5,6 +5,8 @@ printed in the paper, Eq. 3 would replace the other 1 - alpha. Its text ("in the
 ascending order of their channel important factors") is right, and is what is done here.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -26,9 +28,8 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
     ValueError: an activation whose channels are not those of a linear layer.
   """
   params, stats = variables['params'], variables.get('batch_stats', {})
-  layers = {
-    shape.name: shape.layer for shape in records.shapes(network.layers, network.input_shape)
-  }
+  shapes = records.shapes(network.layers, network.input_shape)
+  layers: dict[str, Any] = {shape.name: shape.layer for shape in shapes}
 
   def norm(name):
     if isinstance(layers[name], records.BatchNorm):

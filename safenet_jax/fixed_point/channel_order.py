@@ -83,6 +83,15 @@ class Channels:
       return self.splits[readers.pop()].order
     return np.unique(np.concatenate([self.splits[t].order for t in readers]))
 
+  def polynomial(self, name: str) -> bool:
+    """Whether an activation that reads the linear layer `name` has polynomials."""
+    return any(t is not None and self.splits[t].degree for t in self._readers.readers[name])
+
+  def window(self, name: str) -> int:
+    """The largest side of a pool whose activation reads the linear layer `name`, else 1."""
+    readers = {f'activation{t}' for t in self._readers.readers[name]}
+    return max((pool.window for act, pool in self.pools.items() if act in readers), default=1)
+
   def folded(self, name: str) -> Split | None:
     """The split of the one activation that reads the linear layer `name`.
 

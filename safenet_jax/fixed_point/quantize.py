@@ -11,6 +11,7 @@ images, it no longer counts for the formats from that layer on.
 from collections.abc import Iterator
 import dataclasses
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ from safenet_jax.models.network import activation_channels, Network
 # The largest probability of a failed local truncation in an inference that is accepted. In a
 # local truncation each party drops low bits of its own share. 2^-20 is usual.
 _TRUNCATION_FAILURE = 2.0**-10
+_T = TypeVar('_T')
 
 
 def quantize(
@@ -125,29 +127,38 @@ def build(
     ValueError: the values do not fit the rings.
   """
   start = operations.start(normalise(images, mean, std))
-  end = records.run(network.layers, operations, start)
-  if end.x.shape[-1] == end.channels.size:
-    end = end.arranged(np.arange(end.total))
+  end = operations.finish(records.run(operations.layers, operations, start))
+  served = calibration.steps_since(end.step, None)
+  layers = tuple(step.layer for step in served)
+  # Layers that are the same for all images are gone, and those behind them have other names.
+  old = [name for step in served for name in step.names]
+  new = [shape.name for shape in records.shapes(layers, network.input_shape)]
+  renamed = dict(zip(old, new, strict=True))
+
+  def kept(found: dict[str, _T]) -> dict[str, _T]:
+    return {renamed[name]: value for name, value in found.items() if name in renamed}
+
+  linear = kept(operations.linear)
   public = PublicModel(
-    layers=calibration.layers_since(end.step, None),
+    layers=layers,
     input_shape=network.input_shape,
     mean=tuple(mean),
     std=tuple(std),
     precision=operations.precision,
-    activations=operations.activations,
-    absorbed=operations.absorbed,
+    activations=kept(operations.activations),
+    absorbed=frozenset(renamed[name] for name in operations.absorbed if name in renamed),
     input_fraction=start.fraction,
     output_fraction=end.fraction,
     logit_bits=_logit_bits(end, operations.precision),
   )
-  kernels = {name: weights.kernel for name, weights in operations.linear.items()}
+  kernels = {name: weights.kernel for name, weights in linear.items()}
   found = rings.narrowest(
     public, lambda name, bits: encrypted_convolution.fits(kernels[name], bits)
   )
   for name, kernel in kernels.items():
     encrypted_convolution.check(name, kernel, found.get(name, public.precision.ring))
   public = dataclasses.replace(public, rings=found)
-  return FixedPointModel(public, operations.linear, operations.polynomials)
+  return FixedPointModel(public, linear, kept(operations.polynomials), kept(operations.constants))
 
 
 def _logit_bits(logits: calibration.Value, precision: Precision) -> int:

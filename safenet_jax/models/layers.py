@@ -33,25 +33,25 @@ NO_PADDING: Padding = ((0, 0), (0, 0))
 
 def _check_padding(record: Any) -> None:
   """Makes tuples of the field `padding`; ValueError unless it is two pairs of natural numbers."""
+  sides: tuple = ()
   try:
     (top, bottom), (left, right) = record.padding
-    found = ((top, bottom), (left, right))
+    sides = top, bottom, left, right
   except (TypeError, ValueError):
-    found = ()
-  sides = [side for axis in found for side in axis]
+    pass
   whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sides)
   if not sides or not whole or not all(0 <= n <= _MOST for n in sides):
     raise ValueError(
       f'{type(record).__name__} with padding {record.padding!r}, '
       f'want ((top, bottom), (left, right)) of integers in 0..{_MOST}'
     )
-  object.__setattr__(record, 'padding', found)
+  object.__setattr__(record, 'padding', (sides[:2], sides[2:]))
 
 
 def _check_epsilon(record: Any) -> None:
   """ValueError unless the field `epsilon` is a small positive number."""
   value = record.epsilon
-  if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < 1:
+  if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
     raise ValueError(
       f'{type(record).__name__} with epsilon {value!r}, want a number between 0 and 1'
     )
@@ -231,6 +231,31 @@ class Gather:
   shift: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Truncate:
+  """Drops low bits; only the models that are served have this record.
+
+  Each party drops the `shift` low bits of its own share, as it does before a polynomial. It
+  stands where a linear layer reads what other linear layers made, whose values have twice the
+  fraction bits.
+  """
+
+  shift: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """Puts values that do not depend on the image in the place of its input.
+
+  Only the models that are served have this record: where a plan prunes every channel of an
+  activation, what is computed behind it is the same for all images. The values are the server's.
+
+  shape: of the values, (H, W, C) or (C,).
+  """
+
+  shape: tuple[int, ...]
+
+
 def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
   """The layers as a tuple; ValueError if one of them is no record."""
   try:
@@ -246,7 +271,18 @@ def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
 
 Pool = AveragePool | MaxPool
 Layer = (
-  Conv | Dense | BatchNorm | Activation | Pool | Flatten | PadShortcut | Residual | Concat | Gather
+  Conv
+  | Dense
+  | BatchNorm
+  | Activation
+  | Pool
+  | Flatten
+  | PadShortcut
+  | Residual
+  | Concat
+  | Gather
+  | Truncate
+  | Constant
 )
 
 _KINDS = {
@@ -261,6 +297,8 @@ _KINDS = {
   Residual: 'add',
   Concat: 'concat',
   Gather: 'gather',
+  Truncate: 'truncate',
+  Constant: 'constant',
 }
 
 
@@ -272,8 +310,8 @@ def run(layers: tuple[Layer, ...], operations: Any, value: Any) -> Any:
     operations: an object with a method per kind of record: conv, dense,
       batch_norm, activation, average_pool, max_pool, flatten and pad_shortcut, each called
       as `method(name, layer, value)` and returning the next value, and
-      `add(branch, shortcut)` and `concat(values)`. Names count the records of each kind in walking order, a
-      branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
+      `add(branch, shortcut)` and `concat(values)`. Names count the records of each kind in
+      walking order, a branch before its shortcut: conv0, conv1, ..., dense0, activation0, ...
     value: whatever the operations understand, such as an image, a shape or two shares.
 
   Returns:
@@ -408,6 +446,12 @@ class _Shapes:
       raise ValueError(f'{name} got {shape[-1]} channels, want those of {layer.channels}')
     after = (*(-(-n // layer.stride) for n in shape[:-1]), len(layer.channels))
     return self._record(name, layer, shape, after)
+
+  def truncate(self, name, layer, shape):
+    return self._record(name, layer, shape, shape)
+
+  def constant(self, name, layer, shape):
+    return self._record(name, layer, shape, layer.shape)
 
   def add(self, branch, shortcut):
     if branch != shortcut:

@@ -458,10 +458,10 @@ def layout(convolution: Convolution, degree: int, bits: Bits) -> Layout:
       best = costs[column, at], Layout(convolution, degree, row, columns[column], *sizes)
   if groups > 1:
     # Several groups in a polynomial, of which each is whole.
-    row, column = rows[0], columns[0]
-    whole = row.tiles == column.tiles == 1
-    fits = degree // (row.pitch * column.pitch) if whole else 0
-    block, drawn = _block(planes, outputs), planes * row.tile * column.tile
+    axes = rows[0], columns[0]
+    whole = axes[0].tiles == axes[1].tiles == 1
+    fits = degree // (axes[0].pitch * axes[1].pitch) if whole else 0
+    block, drawn = _block(planes, outputs), planes * axes[0].tile * axes[1].tile
     for shared in itertools.count(1):
       taken = 2 * _spread(shared - 1) + 1
       # The last block need not be whole: behind its outputs comes what nobody reads.
@@ -472,7 +472,7 @@ def layout(convolution: Convolution, degree: int, bits: Bits) -> Layout:
       parts = -(-groups // (shared * gathered))
       total = parts * cost(gathered, 1, drawn * shared * gathered)
       if total < best[0]:
-        best = total, Layout(convolution, degree, row, column, planes, outputs, shared, gathered)
+        best = total, Layout(convolution, degree, *axes, planes, outputs, shared, gathered)
       if shared >= groups:
         break
   if best[1] is None:

@@ -3,6 +3,7 @@
            client                                       server
              --- Enc(r) of every linear layer ------------>
              <-- Enc(W r - u) of every linear layer -------
+               (once more for those that read linear layers)
              --- choices of labels, Enc(c'^j) ------------>
              <-- garbled tables, OLE replies, choices -----
              --- products of colours and shares ---------->
@@ -15,13 +16,16 @@ the bit of a label that the evaluator of a circuit may see.
 
 These are five flights, that is messages that go one way together, for any number of layers
 and for as many images as a queue holds (`message_shapes.lots`). Layers need not wait for
-each other, because the input of each is masked afresh. What a message shows is argued where
+each other, because the input of each is masked afresh. Only a layer that reads what another
+linear layer made waits for that one: its r is the client's share c of what it reads (`linear`).
+Such layers come in a wave of their own, with two flights more. What a message shows is argued where
 it is made: `linear`, `relu`, `max_pool`, `polynomial` and `truncation` of `protocol.layers`,
 and `class_output` where the class alone is asked for.
 """
 
 import collections
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+import itertools
 
 import numpy as np
 
@@ -117,9 +121,14 @@ class Image:
     self.unconfirmed = {}
 
   @property
+  def waves(self) -> tuple[tuple[str, ...], ...]:
+    """The linear layers that take part, wave by wave."""
+    return self.network.waves if self.has_linear else ()
+
+  @property
   def linear(self) -> tuple[str, ...]:
-    """The linear layers that take part, in their order."""
-    return tuple(self.network.linear) if self.has_linear else ()
+    """All of them, in their order."""
+    return tuple(itertools.chain(*self.waves))
 
   def send_mask(self, name: str) -> None:
     """Sends Enc(r) of a linear layer; most r are drawn as they are encrypted."""
@@ -129,7 +138,7 @@ class Image:
 
   def _encrypt(self, name: str) -> bytes:
     """Enc(r) of a linear layer; the masks that are a part of r are known."""
-    walk = share_walks.Masks(self.party.model, self.masks)
+    walk = share_walks.Masks(self.party.model, self.masks, self.received)
     records.run(self.party.model.layers, walk, self.mask)
     layer, bits = self.network.linear[name], self.network.rings.linear[name]
     r = ring.reduce(walk.inputs[name], bits).reshape(layer.input_shape)
@@ -419,17 +428,20 @@ class ClientOffline:
 
   def _linear(self, images: Sequence[Image]) -> None:
     """Linear layers: replies are left unread while there is room for them in queues."""
-    waiting: collections.deque[tuple[Image, str]] = collections.deque()
-    unread = 0
-    for image in images:
-      for name in image.linear[image.begun.progress.linear :]:
-        size = image.unread(name)
-        while waiting and unread + size > message_shapes.UNREAD_BYTES:
-          before, first = waiting.popleft()
-          before.receive_reply(first)
-          unread -= before.unread(first)
-        image.send_mask(name)
-        waiting.append((image, name))
-        unread += size
-    for image, name in waiting:
-      image.receive_reply(name)
+    # What is done of an image is known before this begins: it grows below.
+    left = [image.linear[image.begun.progress.linear :] for image in images]
+    for wave in images[0].waves:
+      waiting: collections.deque[tuple[Image, str]] = collections.deque()
+      unread = 0
+      for image, names in zip(images, left):
+        for name in (name for name in wave if name in names):
+          size = image.unread(name)
+          while waiting and unread + size > message_shapes.UNREAD_BYTES:
+            before, first = waiting.popleft()
+            before.receive_reply(first)
+            unread -= before.unread(first)
+          image.send_mask(name)
+          waiting.append((image, name))
+          unread += size
+      for image, name in waiting:
+        image.receive_reply(name)

@@ -1,6 +1,7 @@
 """The server's offline phase. `client_offline` shows its messages, and defines the symbols."""
 
 from collections.abc import Callable, Iterator, Sequence
+import itertools
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class ServerOffline:
     self._party, self._channel, self._network = party, party.channel, party.structure
     self._output = output
     self._stages = message_shapes.stages(self._network, output)
-    self._linear = tuple(self._network.linear) if self.has_linear else ()
+    self._linear = tuple(itertools.chain(*self._network.waves)) if self.has_linear else ()
     self._garblers: dict[tuple, garbling.Garbler] = {}
     self._comparison: garbled_argmax.Garbler | None = None
     # Images that were begun, and are not ready; they can go on in another session.
@@ -100,9 +101,11 @@ class ServerOffline:
 
   def _run(self, images: list[Image]) -> Iterator[ServerMaterial]:
     self.unfinished = images
-    for image in images:
-      for name in self._linear[image.begun.progress.linear :]:
-        self._reply_linear(image, name)
+    left = [self._linear[image.begun.progress.linear :] for image in images]
+    for wave in self._network.waves if self.has_linear else ():
+      for image, names in zip(images, left):
+        for name in (name for name in wave if name in names):
+          self._reply_linear(image, name)
     first = min(image.begun.progress.stages for image in images)
     for number in range(first, len(self._stages)):
       structure, output = self._stages[number]

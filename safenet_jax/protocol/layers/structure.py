@@ -195,6 +195,7 @@ class Structure:
   input_shape: (H, W, C) of an image.
   linear: the linear layers by name; a dense layer is a convolution of one pixel.
   shapes: the output shape of each linear layer by name: (H, W, C), or (C,).
+  waves: names of the linear layers that are prepared together, wave by wave (`share_walks.Waves`).
   drawn: the masks that are drawn as they are encrypted, by linear layer (`share_walks.Drawn`).
   activations: in the order in which an inference reaches them.
   logits: how many there are.
@@ -207,6 +208,7 @@ class Structure:
   input_shape: tuple[int, ...]
   linear: dict[str, packing.Convolution]
   shapes: dict[str, tuple[int, ...]]
+  waves: tuple[tuple[str, ...], ...]
   drawn: dict[str, str]
   activations: tuple[ActivationStructure, ...]
   logits: int
@@ -219,10 +221,10 @@ class Structure:
     """The structure of a model, with activation layers of the kind that a mode has.
 
     Raises:
-      ValueError: a linear layer reads another one's output, or a sum of them; or has a ring
-        that does not fit.
+      ValueError: a linear layer has a ring that does not fit.
     """
-    records.run(model.layers, share_walks.Order(), True)
+    waves = share_walks.Waves()
+    records.run(model.layers, waves, 0)
     drawn = share_walks.Drawn(model)
     records.run(model.layers, drawn, (frozenset(['input']), True))
     widths = rings.of(model)
@@ -233,10 +235,18 @@ class Structure:
     shapes = records.shapes(model.layers, model.input_shape)
     for shape in shapes:
       match shape.layer:
-        case records.Conv(kernel=kernel, stride=stride):
+        case records.Conv() as conv:
           height, width, channels = shape.input_shape
           linear[shape.name] = packing.Convolution(
-            height, width, channels, shape.output_shape[-1], kernel, stride
+            height,
+            width,
+            channels,
+            conv.features,
+            conv.kernel,
+            conv.stride,
+            conv.groups,
+            conv.dilation,
+            conv.padding,
           )
           found[shape.name] = shape.output_shape
         case records.Dense():
@@ -257,6 +267,7 @@ class Structure:
       model.input_shape,
       linear,
       found,
+      waves.names(),
       drawn.found,
       tuple(activations),
       logits,

@@ -54,16 +54,18 @@ shapes = st.builds(
 @st.composite
 def unusual(draw):
   """Convolutions with groups, dilation and any padding; one padding may read zeros alone."""
-  groups, kernel, dilation = draw(st.integers(1, 40)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+  groups, kernel, dilation = (
+    draw(st.integers(1, 40)),
+    draw(st.integers(1, 3)),
+    draw(st.integers(1, 3)),
+  )
   padding = draw(st.none() | st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
   span = (kernel - 1) * dilation + 1
   around = padding or ((span, 0), (span, 0))
   height, width = (draw(st.integers(max(1, span - sum(zeros)), 9)) for zeros in around)
   channels = [groups * draw(st.integers(1, 3 if groups < 5 else 1)) for _ in range(2)]
   stride = draw(st.integers(1, 3))
-  return packing.Convolution(
-    height, width, *channels, kernel, stride, groups, dilation, padding
-  )
+  return packing.Convolution(height, width, *channels, kernel, stride, groups, dilation, padding)
 
 
 @settings(deadline=None, max_examples=300)

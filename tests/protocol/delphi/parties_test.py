@@ -37,7 +37,8 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
     for t in range(7):
       conv, act = f'conv{t}', f'activation{t}'
       weights, form = model.linear[conv], model.public.activations[act]
-      y = reference.convolution(x, weights.kernel, weights.stride) + weights.bias
+      conv_layer = reference.layer_of(model, f'conv{t}')
+      y = reference.convolution(x, weights.kernel, conv_layer) + weights.bias
       found = shares.reconstruct(model, conv, run.c[n][conv][0], run.s[conv][n])
       reference.near(found, y)
       y = found

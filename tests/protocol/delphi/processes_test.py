@@ -38,6 +38,7 @@ STRUCTURE = Structure(
   linear={},
   shapes={},
   drawn={},
+  waves=(),
   activations=(ActivationStructure('activation0', FORM, 56, 0),),
   logits=3,
   comparison=None,

@@ -244,7 +244,7 @@ def test_values_are_checked_on_loading_too(tmp_path, monkeypatch):
 
 def test_a_model_that_two_parties_cannot_serve_is_not_written(tmp_path):
   model = models.calibrated()
-  last = LinearWeights(np.eye(3, dtype=np.int64), np.zeros(3, np.int64), 1, 50)
+  last = LinearWeights(np.eye(3, dtype=np.int64), np.zeros(3, np.int64), 50)
   model = models.altered(
     dataclasses.replace(model, linear=model.linear | {'dense1': last}),
     layers=(*model.public.layers, layers.Dense(3)),

@@ -81,7 +81,8 @@ def test_every_layer_equals_the_integer_reference(images, name, early_pool):
     x = np.round(normal * 2.0**model.public.input_fraction).astype(np.int64)
     for t in range(7):
       weights, form = model.linear[f'conv{t}'], model.public.activations[f'activation{t}']
-      y = reference.convolution(x, weights.kernel, weights.stride) + weights.bias
+      conv_layer = reference.layer_of(model, f'conv{t}')
+      y = reference.convolution(x, weights.kernel, conv_layer) + weights.bias
       np.testing.assert_array_equal(values[f'conv{t}'][n], y)
       if early_pool and t in (1, 3):
         y = reference.pooled(y, 2)
