@@ -7,6 +7,9 @@ A measurement stands beside its floor where there is one: the time of a limit th
 beat, or of a peer, measured in the same run. --quick measures the smallest sizes once, to see
 that it runs.
 
+With --large=resnet18_64,resnet50 the suite `networks` measures networks of ImageNet's size instead,
+for minutes each, and draws what they take beside its file.
+
 With --requests=200 the suite `sustained` is added: --clients keep a server busy with so many
 requests.
 """
@@ -20,7 +23,7 @@ import rich.console
 import rich.table
 
 from experiments import benchmarks
-from experiments.lib import launcher, load_test, machine
+from experiments.lib import large_networks, launcher, load_test, machine
 from safenet_jax import atomic_files
 
 KNOWN = tuple(sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__)))
@@ -49,6 +52,8 @@ def main() -> None:
       rows.append(row)
     # Written after every suite, so that an interruption loses only the one that was running.
     atomic_files.write_json(path, _record(rows))
+  if 'networks' in suites and large_networks.NAMES.value:
+    large_networks.draw(rows, path.with_suffix('.png'))
   table = rich.table.Table('name', 'value', 'unit', 'floor', 'ratio')
   for row in rows:
     floor, ratio = ('' if n is None else f'{n:.4g}' for n in (row.floor, row.ratio))

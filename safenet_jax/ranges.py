@@ -111,6 +111,7 @@ RANGES = {
   'workers': _count(0, 1024),
   'sessions': _count(1, 1 << 16),
   'memory_bytes': _count(1, 1 << 50),
+  'weights_bytes': _count(1, 1 << 50),
   'keep_prepared': _count(0, 1 << 16),
   'keep_seconds': _PATIENCE,
   'timeout': _SECONDS,

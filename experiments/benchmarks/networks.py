@@ -11,6 +11,8 @@ Rows are `<network>/channel_60/<quantity>` in the mode `delphi`, and
 - `offline_mb`, `online_mb`: what is sent, both ways together;
 - `client_peak_mb`, `server_peak_mb`: the most memory of each process;
 - `agree`: the share of classes that equal the integer model's.
+
+With --large it has the rows of `large_networks` instead.
 """
 
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ import numpy as np
 
 from experiments import benchmarks
 from experiments.benchmarks import inference, Row
-from experiments.lib import two_processes
+from experiments.lib import large_networks, two_processes
 from safenet_jax.approximation import plans
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures
@@ -33,6 +35,9 @@ _IMAGES = 2
 
 
 def rows() -> Iterator[Row]:
+  if large_networks.NAMES.value:
+    yield from large_networks.rows(large_networks.NAMES.value)
+    return
   quick = benchmarks.QUICK.value
   width = 0.125 if quick else 1.0
   for name, classes in list(NETWORKS.items())[: 1 if quick else None]:

@@ -11,6 +11,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 from typing import Any, cast, IO, NamedTuple
 
 import numpy as np
@@ -21,11 +22,15 @@ from safenet_jax.protocol.service import bundle, sessions
 
 
 class Answers(NamedTuple):
-  """What the client got: classes [N] and its ledger; and the server's memory at the end."""
+  """What the client got: classes [N] and its ledger; and the server's memory at the end.
+
+  disk: the most bytes of the directory of the client's preparations, if it has one.
+  """
 
   classes: list[int]
   ledger: dict[str, Any]
   server: process_memory.Memory
+  disk: int = 0
 
 
 def ask(
@@ -35,6 +40,7 @@ def ask(
   batch: int = 1,
   workers: int = 0,
   mode: str = sessions.DEFAULT,
+  large: bool = False,
 ) -> Answers:
   """Private classes of images uint8 [N, H, W, C].
 
@@ -44,6 +50,8 @@ def ask(
     batch: images at once.
     workers: processes of the server for homomorphic encryption; with 0 its session computes.
     mode: in which the server serves it, of `sessions.MODES`.
+    large: for networks of ImageNet's size. The client keeps preparations in a directory, and
+      both parties stay below 8 GB.
 
   Raises:
     RuntimeError: a party failed; with its error.
@@ -60,6 +68,7 @@ def ask(
       '--port=0',
       f'--workers={workers}',
       f'--mode={mode}',
+      *(['--memory-gib=3'] if large else []),
       log=root / 'serve.log',
     ) as server:
       output = cast(IO[str], server.stdout)
@@ -67,16 +76,20 @@ def ask(
       port = output.readline().rpartition(':')[2].strip()
       if not port:
         raise RuntimeError(f'the server ended: {_last(root / "serve.log")}')
-      with _process(
-        'ask',
-        '--host=127.0.0.1',
-        f'--port={port}',
-        f'--ca={authority}',
-        f'--batch={batch}',
-        f'--images={root / "images.npy"}',
-        f'--out={root / "ledger.json"}',
-        log=root / 'ask.log',
-      ) as client:
+      with (
+        _process(
+          'ask',
+          '--host=127.0.0.1',
+          f'--port={port}',
+          f'--ca={authority}',
+          f'--batch={batch}',
+          f'--images={root / "images.npy"}',
+          f'--out={root / "ledger.json"}',
+          *(['--max-bytes-gib=16', '--max-memory-gib=7', f'--prepared={root}'] if large else []),
+          log=root / 'ask.log',
+        ) as client,
+        _watched(root) as disk,
+      ):
         found, _ = client.communicate()
       if client.returncode:
         raise RuntimeError(
@@ -84,7 +97,29 @@ def ask(
         )
       memory = process_memory.memory(server.pid)
     ledger = json.loads((root / 'ledger.json').read_text())
-  return Answers([int(line) for line in found.split()], ledger, memory)
+  return Answers([int(line) for line in found.split()], ledger, memory, max(disk))
+
+
+@contextlib.contextmanager
+def _watched(root: pathlib.Path) -> Iterator[list[int]]:
+  """Bytes of preparations in a directory, every second while the block runs."""
+  found, ended = [0], threading.Event()
+
+  def watch():
+    while not ended.wait(1.0):
+      sizes = []
+      for path in root.glob('*-*'):
+        with contextlib.suppress(OSError):  # taken meanwhile
+          sizes.append(path.stat().st_size)
+      found.append(sum(sizes))
+
+  thread = threading.Thread(target=watch, daemon=True)
+  thread.start()
+  try:
+    yield found
+  finally:
+    ended.set()
+    thread.join()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 
-from safenet_jax.console import directories, errors, options, process_memory
+from safenet_jax.console import directories, errors, options, process_memory, progress
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import bundle as bundles
@@ -70,7 +70,7 @@ class Serving:
     'predictions of one address in a day (any)', kind=int, metavar='N', low=0, high=2**31
   )
   memory_gib: float = options.option(
-    'memory for prepared inferences (4)', 4.0, metavar='GIB', low=0, high=1e6
+    'memory for inferences, and for weights (4)', 4.0, metavar='GIB', low=0, high=1e6
   )
   ledgers: str | None = options.option(
     'directory for bytes and seconds of sessions', metavar='DIR', path=True
@@ -109,11 +109,17 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
   if serving.ledgers:
     pathlib.Path(serving.ledgers).mkdir(parents=True, exist_ok=True)
     directories.check('ledgers', serving.ledgers)
-  # `force`, because logging may be set up already in a way that drops all but warnings.
-  logging.basicConfig(level=logging.WARNING, format=processes.LOG_FORMAT, force=True)
-  # Only our own information: libraries that read checkpoints log every step of it.
-  logging.getLogger('safenet_jax').setLevel(logging.INFO)
-  server = _server(load(), serving, files)
+  with progress.Traffic() as shown:
+    # `force`, because logging may be set up already in a way that drops all but warnings. Within
+    # the block, so that lines stand above the bars.
+    logging.basicConfig(level=logging.WARNING, format=processes.LOG_FORMAT, force=True)
+    # Only our own information: libraries that read checkpoints log every step of it.
+    logging.getLogger('safenet_jax').setLevel(logging.INFO)
+    _run(_server(load(), serving, files, shown), serving)
+
+
+def _run(server: servers.Server | processes.ServerProcesses, serving: Serving) -> None:
+  """Serves until a signal comes."""
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: server.stop())
   host, port = server.address
@@ -127,7 +133,7 @@ def serve(load: Callable[[], FixedPointModel], serving: Serving) -> None:
 
 
 def _server(
-  model: FixedPointModel, serving: Serving, files: tuple | None
+  model: FixedPointModel, serving: Serving, files: tuple | None, shown: progress.Traffic
 ) -> servers.Server | processes.ServerProcesses:
   several = serving.processes > 1
   workers = serving.workers
@@ -140,6 +146,7 @@ def _server(
     sessions=serving.sessions,
     address_sessions=serving.address_sessions,
     memory_bytes=int(serving.memory_gib * 2**30),
+    weights_bytes=max(1, int(serving.memory_gib * 2**30)),
   )
   place = model, serving.host, serving.port
   policy = policies.Policy(serving.predictions_per_day)
@@ -151,7 +158,14 @@ def _server(
         *place, files=files, count=count, options=chosen, policy=policy, on_record=save
       )
     context = None if files is None else tls.server_context(*files)
-    return servers.Server(*place, context=context, options=chosen, policy=policy, on_record=save)
+    return servers.Server(
+      *place,
+      context=context,
+      options=chosen,
+      policy=policy,
+      on_record=save,
+      on_prepare=lambda ledger, total: shown.watching(ledger, preparing=('offline', total)),
+    )
   except (OSError, RuntimeError) as error:  # RuntimeError: a process or a worker ended
     raise ValueError(
       f'cannot listen at {serving.host}:{serving.port}: {errors.line(error)}'

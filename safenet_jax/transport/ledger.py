@@ -33,6 +33,8 @@ class Ledger:
   Attributes:
     truncation_failure: expected failures of local truncation per inference, as the model
       itself says (`PublicModel.truncation_failure`); None before a model is known.
+    watch: called with phase, layer and size of every message that is counted, for who shows
+      progress; None for nobody.
   """
 
   def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
@@ -47,6 +49,7 @@ class Ledger:
       raise ValueError(f'cpu_clock {cpu_clock!r}, want time.process_time or time.thread_time')
     self.cpu_clock = cpu_clock
     self.truncation_failure: float | None = None
+    self.watch: Callable[[str, str, int], None] | None = None
     self._lock = threading.Lock()
     self._rows: dict[tuple[str, str, str, str], dict[str, float]] = collections.defaultdict(
       lambda: dict.fromkeys((*_FIELDS, 'flights'), 0)
@@ -73,6 +76,8 @@ class Ledger:
       if self._last_sender.get(phase) != sender:
         self._last_sender[phase] = sender
         row['flights'] += 1
+    if (watch := self.watch) is not None:
+      watch(phase, layer, size)
 
   def spend(
     self, phase: str, layer: str, primitive: str, party: str, *, wall: float = 0.0, cpu: float = 0.0

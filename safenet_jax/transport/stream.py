@@ -16,11 +16,15 @@ from safenet_jax.transport.frames import ProtocolError
 _MAX_VECTOR = 16
 
 
-class PeerTimeoutError(ProtocolError):
+class LostError(ProtocolError):
+  """The connection is gone. The peer may still be there, and not know it."""
+
+
+class PeerTimeoutError(LostError):
   """The peer did not answer in time, or did not take in time what was sent."""
 
 
-class HungUpError(ProtocolError):
+class HungUpError(LostError):
   """The peer ended the connection: it sends nothing more, and all that it sent was read.
 
   A system resets a connection where its program has closed it, which counts as that.
@@ -140,11 +144,11 @@ def describe(error: OSError) -> ProtocolError:
   if isinstance(error, ssl.SSLCertVerificationError):
     return ProtocolError(f'TLS: the certificate is not trusted: {error.verify_message}')
   if isinstance(error, ssl.SSLEOFError):  # where a peer in the clear would be a broken pipe
-    return ProtocolError('the peer closed the connection')
+    return LostError('the peer closed the connection')
   if isinstance(error, ssl.SSLError):
     return ProtocolError(f'TLS: {frames.printable(error.reason or str(error))}')
   if isinstance(error, TimeoutError):
     return PeerTimeoutError('timeout: the peer does not answer')
   if isinstance(error, ConnectionResetError | BrokenPipeError):
     return HungUpError(f'the connection is gone: {error.strerror}')
-  return ProtocolError(f'the connection is gone: {error.strerror or error}')
+  return LostError(f'the connection is gone: {error.strerror or error}')

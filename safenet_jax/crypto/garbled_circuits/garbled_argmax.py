@@ -111,8 +111,8 @@ class Garbler:
     given, fresh = dict(zero_labels or {}), {}
     for name in ('client', 'server'):
       if name not in given:
-        fresh[name] = given[name] = np.empty(shape, np.uint64)
-        self._randomness.fill(given[name].reshape(self._bits, -1))
+        fresh[name] = garbling.FreshLabels(self._randomness, self._bits, sums.size)
+        given[name] = fresh[name].rows().reshape(shape)
       if given[name].shape != shape or given[name].dtype != np.uint64:
         raise ValueError(f'labels {given[name].dtype} {given[name].shape}, want uint64 {shape}')
     seed = self._randomness.bytes(garbled_block.SEED_BYTES)
@@ -133,10 +133,9 @@ class Garbler:
     argmax.play(self._count, self._bits, client, server, run)
     ends = outputs.reshape(len(outputs), -1)
     check = garbled_block.make_check(seed, last.circuit, ends, self._delta)
-    inputs = {name: labels.reshape(self._bits, -1) for name, labels in fresh.items()}
     return (
       GarbledBlock(seed, check, np.concatenate(sent)),
-      garbling.Encoding(last.circuit, self._delta, inputs, ends),
+      garbling.Encoding(last.circuit, self._delta, fresh, ends),
     )
 
 

@@ -36,6 +36,7 @@ show in a shared cache. AES itself runs in hardware. Little-endian machines only
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from cryptography.hazmat.primitives.ciphers import algorithms, Cipher, modes
 import numpy as np
 
 from safenet_jax.crypto.garbled_circuits import (
@@ -48,11 +49,39 @@ from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
 from safenet_jax.crypto.randomness import Randomness
 
 _COLOUR = np.uint64(1)
+_SEED_BYTES = 16
 
 
 def fresh_delta(randomness: Randomness) -> np.ndarray:
   """The offset between the two labels of every wire: uint64 [2], uniform except its low bit, 1."""
   return randomness.words(2) | np.array([_COLOUR, 0], np.uint64)
+
+
+class FreshLabels:
+  """The labels of value 0 of an input's wires, expanded from a seed (AES-128 in counter mode).
+
+  The seed is all that is kept of them: labels that are read again are the same.
+  """
+
+  def __init__(self, randomness: Randomness, width: int, block: int):
+    """Draws the seed of `width` wires of `block` instances."""
+    self.shape = width, 2 * block
+    self._seed = algorithms.AES(randomness.bytes(_SEED_BYTES))
+
+  def row(self, wire: int, words: slice) -> np.ndarray:
+    """Some words of a wire's row, uint64."""
+    size = 8 * (words.stop - words.start)
+    # Labels are as long as blocks of AES, so that a label's number is its counter.
+    counter = (wire * self.shape[1] + words.start) // 2
+    stream = Cipher(self._seed, modes.CTR(counter.to_bytes(16, 'big'))).encryptor()
+    labels = np.empty(size + 15, np.uint8)
+    stream.update_into(np.zeros(size, np.uint8).data, labels.data)
+    return labels[:size].view(np.uint64)
+
+  def rows(self) -> np.ndarray:
+    """All of them, uint64 [width, 2 block]."""
+    width, words = self.shape
+    return self.row(0, slice(0, width * words)).reshape(self.shape)
 
 
 class Encoding:
@@ -69,10 +98,10 @@ class Encoding:
     self,
     circuit: circuits.Circuit,
     delta: np.ndarray,
-    inputs: dict[str, np.ndarray],
+    inputs: dict[str, FreshLabels],
     outputs: np.ndarray,
   ):
-    """Takes labels of value 0: uint64 [width, 2 block] of fresh inputs and outputs."""
+    """Takes fresh inputs, and the outputs' labels of value 0, uint64 [width, 2 block]."""
     self._select_delta = half_gates.selection_table(np.zeros(2, np.uint64), delta)
     self._inputs = inputs
     self.decoding = np.stack([half_gates.colours(zero) for zero in outputs])
@@ -84,8 +113,8 @@ class Encoding:
 
   @property
   def nbytes(self) -> int:
-    """Memory of the labels."""
-    return self.output_labels.nbytes + sum(zeros.nbytes for zeros in self._inputs.values())
+    """Memory of the labels; those of inputs are seeds."""
+    return self.output_labels.nbytes
 
   def _add_delta(self, zeros: np.ndarray, bits: np.ndarray) -> np.ndarray:
     labels = np.empty_like(zeros)
@@ -113,10 +142,10 @@ class Encoding:
         f'labels of {name!r}, want one of {sorted(self._inputs)}: a second label of a wire '
         'reveals delta'
       )
-    zeros = self._inputs[name]
-    _check(f'bits of {name!r}', bits, np.uint8, (len(zeros), zeros.shape[1] // 16))
-    del self._inputs[name]
-    return self._add_delta(zeros, bits).reshape(len(zeros), -1, 2)
+    width, words = self._inputs[name].shape
+    _check(f'bits of {name!r}', bits, np.uint8, (width, words // 16))
+    zeros = self._inputs.pop(name).rows()
+    return self._add_delta(zeros, bits).reshape(width, -1, 2)
 
 
 class Garbler:
@@ -178,22 +207,21 @@ class Garbler:
     if unknown:
       raise ValueError(f'labels of {sorted(unknown)}, want inputs of {self.circuit.inputs}')
     given: dict[int, np.ndarray] = {}
-    fresh: dict[int, np.ndarray] = {}
+    fresh: dict[int, tuple[FreshLabels, int]] = {}
     inputs = {}
     for name, wires in _wires(self.circuit):
       if name in zero_labels:
         given |= zip(wires, _rows(name, zero_labels[name], len(wires), self.block))
       else:
-        inputs[name] = np.empty((len(wires), 2 * self.block), np.uint64)
-        fresh |= zip(wires, inputs[name])
+        inputs[name] = FreshLabels(self._randomness, len(wires), self.block)
+        fresh |= {wire: (inputs[name], row) for row, wire in enumerate(wires)}
 
     def load(words: slice, wire: int) -> np.ndarray:
       if wire in given:
         return given[wire][words]
       # Drawn just before it is read, while it is in the cache.
-      labels = fresh[wire][words]
-      self._randomness.fill(labels)
-      return labels
+      labels, row = fresh[wire]
+      return labels.row(row, words)
 
     seed = self._randomness.bytes(garbled_block.SEED_BYTES)
     zeros = self._tiles.run(load, seed, tables.reshape(len(tables), 2, 2 * self.block))

@@ -26,6 +26,7 @@ a message for another key, layer or tag is refused. A tag is used once with a ke
 """
 
 from collections.abc import Iterator, Sequence
+import dataclasses
 import itertools
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ from safenet_jax.crypto.randomness import Randomness
 
 _NOISE = 3.24  # deviation of a fresh encryption's noise
 _MOST_WRONG = 2.0**-10
+# Of a kernel that is not kept ready, so many bytes are at once.
+PART_BYTES = 1 << 26
 
 
 class Weights(NamedTuple):
@@ -46,6 +49,35 @@ class Weights(NamedTuple):
   groups: range
   multipliers: Sequence[Sequence[Any]]  # [inputs][groups] plaintexts
   offset: Any  # the plaintext that is in all of them
+
+  def parts(self) -> Iterator['Weights']:
+    """All of it at once."""
+    yield self
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unprepared:
+  """Output groups of a kernel that are made ready part by part for each reply.
+
+  That takes about three times as long as a reply of `Weights`, and no memory between replies.
+  """
+
+  context: bfv.Context
+  layout: packing.Layout
+  kernel: np.ndarray
+  groups: range
+
+  def parts(self) -> Iterator[Weights]:
+    """Neighbouring groups."""
+    size = self.layout.inputs * _multiplier_size(self.context)
+    step = max(1, PART_BYTES // size)
+    for first in range(self.groups.start, self.groups.stop, step):
+      yield _weights(
+        self.context,
+        self.layout,
+        self.kernel,
+        range(first, min(first + step, self.groups.stop)),
+      )
 
 
 def layout_of(context: bfv.Context, layer: packing.Convolution) -> packing.Layout:
@@ -112,13 +144,26 @@ def check(name: str, kernel: np.ndarray, bits: int) -> None:
     raise ValueError(f'{name}: {fault}')
 
 
+def _multiplier_size(context: bfv.Context) -> int:
+  return 8 * context.degree * context.moduli.size
+
+
+def prepared_size(
+  context: bfv.Context, layer: packing.Convolution, groups: range | None = None
+) -> int:
+  """Bytes of what `prepare` makes of a kernel, or of some of its output groups."""
+  layout = layout_of(context, layer)
+  count = layout.outputs if groups is None else len(groups)
+  return layout.inputs * count * _multiplier_size(context)
+
+
 def prepare(
   context: bfv.Context,
   layer: packing.Convolution,
   kernel: np.ndarray,
   groups: range | None = None,
 ) -> Weights:
-  """Brings a kernel to NTT form, once per model; takes 64 KiB of memory per product.
+  """Brings a kernel to NTT form, once per model; takes `prepared_size` of memory.
 
   Args:
     context: of `ring_parameters`.
@@ -130,15 +175,30 @@ def prepare(
     ValueError: the kernel has another shape or type, a weight is too large, or
       an element would be off by one with probability above 2^-10.
   """
-  modulus = context.parameters.plain_modulus
+  return _weights(**vars(unprepared(context, layer, kernel, groups)))
+
+
+def unprepared(
+  context: bfv.Context,
+  layer: packing.Convolution,
+  kernel: np.ndarray,
+  groups: range | None = None,
+) -> Unprepared:
+  """A kernel that each reply brings to NTT form; arguments and errors as for `prepare`."""
   if kernel.shape != layer.kernel_shape or kernel.dtype != np.int64:
     raise ValueError(f'kernel {kernel.dtype} {kernel.shape}, want int64 {layer.kernel_shape}')
   if fault := _fault(context.parameters, kernel):
     raise ValueError(fault)
   layout = layout_of(context, layer)
+  return Unprepared(context, layout, kernel, range(layout.outputs) if groups is None else groups)
+
+
+def _weights(
+  context: bfv.Context, layout: packing.Layout, kernel: np.ndarray, groups: range
+) -> Weights:
+  modulus = context.parameters.plain_modulus
   offset = np.zeros(context.degree, np.int64)
   offset[0] = modulus // 4
-  groups = range(layout.outputs) if groups is None else groups
   multipliers = []
   for packed in layout.pack_kernel(kernel, groups):
     packed = packed + offset
@@ -197,7 +257,7 @@ def draw_map(
 
 def reply(
   public: bfv.PublicKey,
-  weights: Weights,
+  weights: Weights | Unprepared,
   upload: bytes,
   randomness: Randomness,
   tag: bytes,
@@ -225,7 +285,8 @@ def reply(
       encrypted = drawn_plaintexts.load(context, body, layout.free)
     else:
       encrypted = context.load(body, layout.uploaded)
-    return _reply(public, weights, encrypted, randomness, tag)
+    found = [_reply(public, part, encrypted, randomness, tag) for part in weights.parts()]
+    return b''.join(message for message, _ in found), np.concatenate([u for _, u in found], axis=-1)
 
 
 def _reply(

@@ -51,6 +51,15 @@ _TRIES = 2
 _PAUSE = 1.0
 
 
+def kept(sizes: Sequence[int], most: int | None) -> list[bool]:
+  """Which layers are kept ready to multiply: the first ones that fit in `most` bytes, or all."""
+  found, left = [], math.inf if most is None else most
+  for size in sizes:
+    found.append(size <= left)
+    left -= size if found[-1] else 0
+  return found
+
+
 class Workers:
   """A pool of processes; use it as a context manager or `close` it. Threads may share it.
 
@@ -62,13 +71,14 @@ class Workers:
     RuntimeError: a process ended before it was ready.
   """
 
-  def __init__(self, count: int, layers: Layers):
+  def __init__(self, count: int, layers: Layers, weights_bytes: int | None = None):
+    """Starts so many; `weights_bytes` as for `kept`, of all of them together."""
     if count < 1:
       raise ValueError(f'{count} workers, want 1 or more')
     self._layers = layers
     self._lock = threading.Lock()
     self._closed = False
-    self._workers = [_Worker(index, count, layers) for index in range(count)]
+    self._workers = [_Worker(index, count, layers, weights_bytes) for index in range(count)]
     try:
       for worker in self._workers:
         worker.ask()
@@ -226,20 +236,29 @@ def _tried(function: Callable[..., bytes], *arguments) -> bytes:
 class _Part:
   """What one worker computes."""
 
-  def prepare(self, worker: int, count: int, layers: Layers) -> bytes:
+  def prepare(
+    self, worker: int, count: int, layers: Layers, weights_bytes: int | None = None
+  ) -> bytes:
     """Prepares the part of one worker of `count`, and has no answer to it."""
     self._randomness = SystemRandomness()
     self._contexts: dict[bfv.Parameters, bfv.Context] = {}
     self._publics: dict[bfv.Parameters, tuple[bytes, bfv.PublicKey]] = {}
     self._layers = []
-    for parameters, layer, kernel in layers:
+    parts = []
+    for parameters, layer, _ in layers:
       if parameters not in self._contexts:
         self._contexts[parameters] = bfv.Context(parameters)
+      groups = encrypted_convolution.layout_of(self._contexts[parameters], layer).outputs
+      parts.append(range(worker * groups // count, (worker + 1) * groups // count))
+    most = None if weights_bytes is None else weights_bytes // count
+    sizes = [
+      encrypted_convolution.prepared_size(self._contexts[parameters], layer, part)
+      for (parameters, layer, _), part in zip(layers, parts)
+    ]
+    for (parameters, layer, kernel), part, keep in zip(layers, parts, kept(sizes, most)):
       context = self._contexts[parameters]
-      groups = encrypted_convolution.layout_of(context, layer).outputs
-      part = range(worker * groups // count, (worker + 1) * groups // count)
-      weights = encrypted_convolution.prepare(context, layer, kernel, part)
-      self._layers.append((parameters, weights))
+      make = encrypted_convolution.prepare if keep else encrypted_convolution.unprepared
+      self._layers.append((parameters, make(context, layer, kernel, part)))
     return b''
 
   def _public(self, parameters: bfv.Parameters, key: bytes) -> bfv.PublicKey:

@@ -23,9 +23,9 @@ it is made: `linear`, `relu`, `max_pool`, `polynomial` and `truncation` of `prot
 and `class_output` where the class alone is asked for.
 """
 
-from collections.abc import Callable, Iterator
-import functools
-from typing import Any
+import collections
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+import itertools
 
 import numpy as np
 
@@ -34,92 +34,160 @@ from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, ole
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.models import layers as records
-from safenet_jax.protocol.delphi import message_shapes
+from safenet_jax.protocol.delphi import message_shapes, progress
 from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial
 from safenet_jax.protocol.delphi.party import ClientParty
 from safenet_jax.protocol.layers import class_output, max_pool, polynomial, relu, share_walks
 from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.transport import frames, packed_words
 
+Layers = MutableMapping[str, ClientLayer]
+
 
 class Image:
-  """One image's offline phase, step by step."""
+  """One image's offline phase, step by step. It may go on in another session (`bind`)."""
 
-  def __init__(self, party: ClientParty, output: str, number: int):
-    self.party, self.channel, self.structure = party, party.channel, party.structure
-    self.comparison = self.structure.comparison_for(output)
-    self.transfers = self.structure.transfers(output)
-    self.tag = message_shapes.Tag(party.keys.nonce, number)
-    randomness, widths = party.randomness, self.structure.rings.values
-    self.mask = randomness.ring(widths['input'], (1, *self.structure.input_shape))
-    self.layers: dict[str, ClientLayer] = {}
-    for layer in self.structure.activations:
+  # In the mode `gazelle` linear layers have no part in it.
+  has_linear = True
+
+  def __init__(self, party: ClientParty, output: str, layers: Layers | None = None):
+    """Draws the masks.
+
+    Args:
+      party: of the session that it begins in.
+      output: one of `structure.OUTPUTS`.
+      layers: where finished activation layers are kept; by default in memory.
+    """
+    self.party, self.network = party, party.structure
+    self.stages = message_shapes.stages(self.network, output)
+    self.bind(party)
+    self.begun = progress.Begun(self.tag.nonce, self.tag.number)
+    self.finished: Layers = {} if layers is None else layers
+    # Of the last stage: kept once the server is known to have its side.
+    self.unconfirmed: dict[str, ClientLayer] = {}
+    randomness, widths = party.randomness, self.network.rings.values
+    self.mask = randomness.ring(widths['input'], (1, *self.network.input_shape))
+    self.masks: dict[str, np.ndarray] = {}
+    for layer in self.network.activations:
       channels = layer.form.relu + layer.form.polynomial
-      mask = randomness.ring(layer.bits, (1, *layer.pooled_shape, channels))
-      self.layers[layer.name] = ClientLayer(mask)
-    self.masks = {name: layer.mask for name, layer in self.layers.items()}
-    self.outputs: dict[str, np.ndarray] = {}
+      self.masks[layer.name] = randomness.ring(layer.bits, (1, *layer.pooled_shape, channels))
+    self.received: dict[str, np.ndarray] = {}
     self.inputs: dict[str, np.ndarray] = {}
     self.share = np.empty(0, np.uint64)
+
+  def bind(self, party: ClientParty) -> None:
+    """Goes on in the session of a party, under its keys."""
+    # A number is taken once, whatever happens below: tags with it are used once with a key.
+    self.party, self.channel = party, party.channel
+    self.tag = message_shapes.Tag(party.keys.nonce, next(party.keys.numbers))
+
+  def go_on(self, party: ClientParty, agreed: progress.Begun) -> None:
+    """Goes on in another session, behind the steps that both parties have done.
+
+    Raises:
+      ProtocolError: the server has done fewer than its messages showed.
+    """
+    ours, both = self.begun.progress, agreed.progress
+    if (self.inputs and both.linear < len(self.linear)) or both.stages < ours.stages - 1:
+      raise frames.ProtocolError('the server says that it has not done what it did')
+    if both.stages == ours.stages:
+      self.confirm()
+    self.unconfirmed, self.begun = {}, agreed
+    self.bind(party)
+
+  def enter(self, number: int) -> None:
+    """Begins a stage."""
+    self.structure, output = self.stages[number]
+    self.comparison = self.structure.comparison_for(output)
+    self.transfers = self.structure.transfers(output)
+    self.stage_tag = self.tag.of_stage(number)
+    self.layers = {a.name: ClientLayer(self.masks[a.name]) for a in self.structure.activations}
     self.labels = np.empty((0, 2), np.uint64)
     self.garbled: dict[str, list[tuple]] = {}
     self.compared: tuple[garbling.GarbledBlock, np.ndarray] | None = None
     self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
-  def send_masks(self, wave: tuple[str, ...]) -> None:
-    """Sends Enc(r) of the linear layers of a wave; most r are drawn as they are encrypted."""
-    for name in wave:
-      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        drawn = name in self.structure.drawn
-        self.channel.send('masks', self._draw(name) if drawn else self._encrypt(name))
+  def leave(self, number: int) -> None:
+    """Ends a stage: nothing of it but its layers is needed any more."""
+    self.unconfirmed = self.layers
+    self.begun = self.begun._replace(progress=progress.Progress(len(self.linear), number + 1))
+    if number + 1 < len(self.stages):
+      self.layers, self.labels, self.garbled = {}, np.empty((0, 2), np.uint64), {}
+
+  def confirm(self) -> None:
+    """The server has its side of the stage before."""
+    for name, layer in self.unconfirmed.items():
+      self.finished[name] = layer
+    self.unconfirmed = {}
+
+  @property
+  def waves(self) -> tuple[tuple[str, ...], ...]:
+    """The linear layers that take part, wave by wave."""
+    return self.network.waves if self.has_linear else ()
+
+  @property
+  def linear(self) -> tuple[str, ...]:
+    """All of them, in their order."""
+    return tuple(itertools.chain(*self.waves))
+
+  def send_mask(self, name: str) -> None:
+    """Sends Enc(r) of a linear layer; most r are drawn as they are encrypted."""
+    with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+      drawn = name in self.network.drawn
+      self.channel.send('masks', self._draw(name) if drawn else self._encrypt(name))
 
   def _encrypt(self, name: str) -> bytes:
     """Enc(r) of a linear layer; the masks that are a part of r are known."""
-    walk = share_walks.Masks(self.party.model, self.masks, self.outputs)
+    walk = share_walks.Masks(self.party.model, self.masks, self.received)
     records.run(self.party.model.layers, walk, self.mask)
-    layer, bits = self.structure.linear[name], self.structure.rings.linear[name]
+    layer, bits = self.network.linear[name], self.network.rings.linear[name]
     r = ring.reduce(walk.inputs[name], bits).reshape(layer.input_shape)
     return encrypted_convolution.encrypt_map(
       self._secret(name), layer, r, self.party.randomness, self.tag(name)
     )
 
   def _secret(self, name: str) -> bfv.SecretKey:
-    return self.party.keys.secrets[self.structure.plain_modulus(name)]
+    return self.party.keys.secrets[self.network.plain_modulus(name)]
 
   def _draw(self, name: str) -> bytes:
     """Enc(r) of a linear layer for a fresh r, which becomes the low bits of its input's mask."""
     upload, r = encrypted_convolution.draw_map(
-      self._secret(name), self.structure.linear[name], self.party.randomness, self.tag(name)
+      self._secret(name), self.network.linear[name], self.party.randomness, self.tag(name)
     )
-    # The array is changed in place: `masks` and the material have it too.
-    source = self.structure.drawn[name]
+    # The array is changed in place: the material has it too.
+    source = self.network.drawn[name]
     mask = self.mask if source == 'input' else self.masks[source]
-    mask -= ring.reduce(mask, self.structure.rings.linear[name])
+    mask -= ring.reduce(mask, self.network.rings.linear[name])
     mask += r.reshape(mask.shape)
     return upload
 
-  def receive_linear(self, wave: tuple[str, ...]) -> None:
-    """Receives c = W r - u of the linear layers of a wave."""
-    for name in wave:
-      with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        layer, secret = self.structure.linear[name], self._secret(name)
-        size = encrypted_convolution.reply_size(secret.context, layer)
-        (reply,) = self.channel.receive('linear', [(bytes, (size,))])
-        c = frames.checked(encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name))
-        self.outputs[name] = c.reshape(1, *self.structure.shapes[name])
+  def unread(self, name: str) -> int:
+    """Bytes of the server's reply for a linear layer."""
+    context = self.party.contexts[self.network.plain_modulus(name)]
+    return encrypted_convolution.reply_size(context, self.network.linear[name])
 
-  def find_shares(self) -> None:
-    """Finds the shares of what every activation layer reads, and of the logits."""
-    walk = share_walks.Shares(self.party.model, self.masks, self.outputs)
-    self.share = records.run(self.party.model.layers, walk, self.mask)
-    self.inputs = walk.inputs
+  def receive_reply(self, name: str) -> None:
+    """Receives c = W r - u of a linear layer."""
+    layer, secret = self.network.linear[name], self._secret(name)
+    with self.channel.scope(phase='offline', layer=name, primitive='linear'):
+      (reply,) = self.channel.receive('linear', [(bytes, (self.unread(name),))])
+      c = frames.checked(encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name))
+    self.received[name] = c.reshape(1, *self.network.shapes[name])
+    self.begun = self.begun._replace(progress=progress.Progress(self.linear.index(name) + 1))
+
+  def join(self) -> None:
+    """The client's shares of all inputs of activations, and that of the logits."""
+    if self.linear and not self.inputs:
+      walk = share_walks.Shares(self.party.model, self.masks, self.received)
+      self.share = records.run(self.party.model.layers, walk, self.mask)
+      self.inputs, self.received = walk.inputs, {}
 
   def send_choices(self) -> None:
     """Sends the choices of labels by the bits of c that enter circuits, and Enc(c'^j)."""
     if self.transfers:
       with self.channel.scope(phase='offline', layer='all', primitive='labels'):
         message, self.labels = self.party.keys.labels.extend(
-          self.tag('labels'), self._label_choices(), self.transfers
+          self.stage_tag('labels'), self._label_choices(), self.transfers
         )
         self.channel.send('labels', message.identifier, message.words)
     for (modulus, products), layers in self.structure.products().items():
@@ -129,7 +197,7 @@ class Image:
           self.party.keys.secrets[modulus],
           np.concatenate(factors, axis=1),
           self.party.randomness,
-          self.tag(f'products {modulus} {products}'),
+          self.stage_tag(f'products {modulus} {products}'),
         )
         self.channel.send('powers', request)
 
@@ -196,11 +264,12 @@ class Image:
     """The client's material, once the server says that it has kept its own."""
     with self.channel.scope(phase='offline', layer='session', primitive='identifier'):
       (identifier,) = self.channel.receive('prepared', [(bytes, (message_shapes.ID_BYTES,))])
+    self.confirm()
     if not self.comparison:
-      return ClientMaterial(identifier, self.mask, self.share, self.layers)
+      return ClientMaterial(identifier, self.mask, self.share, self.finished)
     # For the class alone, the labels of the logits' share take the place of the share.
     nothing = np.empty(0, np.uint64)
-    return ClientMaterial(identifier, self.mask, nothing, self.layers, argmax=self._comparison())
+    return ClientMaterial(identifier, self.mask, nothing, self.finished, argmax=self._comparison())
 
   def _comparison(self) -> class_output.ClientState:
     form = self.comparison
@@ -238,7 +307,7 @@ class Image:
           'products', [(bytes, (ole.reply_size(secret.context, sum(sizes)),))]
         )
         alphas = frames.checked(
-          ole.finish, secret, reply, sum(sizes), self.tag(f'products {modulus} {products}')
+          ole.finish, secret, reply, sum(sizes), self.stage_tag(f'products {modulus} {products}')
         )
         for layer, part in zip(layers, np.split(alphas, np.cumsum(sizes)[:-1])):
           self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
@@ -255,7 +324,7 @@ class Image:
         'choices', message_shapes.choice_message(parts)
       )
       labels = frames.checked(
-        keys.words.extend, self.tag('choices'), messages.Words(identifier, words), sum(parts)
+        keys.words.extend, self.stage_tag('choices'), messages.Words(identifier, words), sum(parts)
       )
       return iter(
         [
@@ -293,27 +362,87 @@ class ClientOffline:
   def __init__(self, party: ClientParty, output: str):
     """Takes what the inferences are to end in, one of `structure.OUTPUTS`."""
     self._party, self._output = party, output
+    # Images that were begun, and are not ready; they can go on in another session.
+    self.unfinished: list[Image] = []
 
-  def prepare(self, count: int) -> Iterator[ClientMaterial]:
-    """Prepares inferences of `count` images, and gives each as soon as it is ready."""
+  def prepare(
+    self, count: int, keep: Callable[[], Layers] | None = None
+  ) -> Iterator[ClientMaterial]:
+    """Prepares inferences of `count` images, and gives each as soon as it is ready.
+
+    Args:
+      count: of images.
+      keep: makes the mapping where finished activation layers of an image are kept; by default
+        they are in memory.
+    """
     party = self._party
     for lot in message_shapes.lots(party.structure, self._output, party.contexts, count):
-      yield from self._prepare(lot)
+      # Each has masks and a tag of its own.
+      images = [self._begin(keep) for _ in range(lot)]
+      yield from self._run(images)
 
-  def _flights(self) -> list[Callable[[Any], None]]:
-    """What each image does, up to the end of one flight."""
-    kind, waves = self._kind, self._party.structure.waves
-    steps = [kind.send_masks, kind.receive_linear]
-    linear = [functools.partial(step, wave=wave) for wave in waves for step in steps]
-    return [*linear, kind.find_shares, kind.send_choices, kind.receive_tables, kind.send_shares]
+  def _begin(self, keep: Callable[[], Layers] | None) -> Image:
+    return self._kind(self._party, self._output, keep() if keep else None)
 
-  def _prepare(self, count: int) -> Iterator[ClientMaterial]:
-    # A number is taken once, whatever happens below: tags with it are used once with a key.
-    numbers = self._party.keys.numbers
-    images = [self._kind(self._party, self._output, next(numbers)) for _ in range(count)]
-    # Each flight is sent for all images before the next, so that they wait for it together.
-    for flight in self._flights():
-      for image in images:
-        flight(image)
+  def resume(
+    self, images: Sequence[Image], keep: Callable[[], Layers] | None = None
+  ) -> Iterator[ClientMaterial]:
+    """Goes on with images that another session left unfinished; `keep` as for `prepare`."""
+    channel = self._party.channel
+    with channel.scope(phase='offline', layer='session', primitive='progress'):
+      told = channel.receive('resumed', [(bytes, (progress.BYTES,))] * len(images))
+    found = []
+    for image, raw in zip(images, told, strict=True):
+      begun = image.begun.least(progress.Begun.decode(raw))
+      if begun.anew:
+        image = self._begin(keep)
+      else:
+        image.go_on(self._party, begun)
+      found.append(image)
+    yield from self._run(found)
+
+  def _run(self, images: list[Image]) -> Iterator[ClientMaterial]:
+    self.unfinished = images
+    self._linear(images)
     for image in images:
-      yield image.finish()
+      image.join()
+    # Images of one lot are at the same stage, unless one begins anew.
+    first = min(image.begun.progress.stages for image in images)
+    for number in range(first, len(images[0].stages)):
+      for image in images:
+        image.enter(number)
+      # Each flight is sent for all images before the next, so that they wait for it together.
+      for image in images:
+        image.send_choices()
+      for image in images:
+        image.receive_tables()
+        # What came shows that the server has what it was sent in the stage before.
+        image.confirm()
+      for image in images:
+        image.send_shares()
+      for image in images:
+        image.leave(number)
+    while images:
+      material = images[0].finish()
+      del images[0]
+      yield material
+
+  def _linear(self, images: Sequence[Image]) -> None:
+    """Linear layers: replies are left unread while there is room for them in queues."""
+    # What is done of an image is known before this begins: it grows below.
+    left = [image.linear[image.begun.progress.linear :] for image in images]
+    for wave in images[0].waves:
+      waiting: collections.deque[tuple[Image, str]] = collections.deque()
+      unread = 0
+      for image, names in zip(images, left):
+        for name in (name for name in wave if name in names):
+          size = image.unread(name)
+          while waiting and unread + size > message_shapes.UNREAD_BYTES:
+            before, first = waiting.popleft()
+            before.receive_reply(first)
+            unread -= before.unread(first)
+          image.send_mask(name)
+          waiting.append((image, name))
+          unread += size
+      for image, name in waiting:
+        image.receive_reply(name)

@@ -146,7 +146,9 @@ class Costs:
       values = math.prod(layer.polynomial_shape)
       total += _WORD * values * (layer.form.degree + 1) if layer.powers else 0
       total += sum(cls.held_of_block(layer, block) for block in layer.blocks)
-    return {'client': total, 'server': _LABEL * structure.transfers('logits')}
+    stages = message_shapes.stages(structure, 'logits')
+    most = max(stage.structure.transfers('logits') for stage in stages)
+    return {'client': total, 'server': _LABEL * most}
 
   @staticmethod
   def held_of_block(layer: ActivationStructure, block: Block) -> int:

@@ -49,15 +49,28 @@ class InSession:
     structure: Structure,
     contexts: Mapping[int, bfv.Context],
     randomness: Randomness,
+    weights_bytes: int | None = None,
   ):
-    """Prepares the weights; `contexts` are those of `keys.contexts`."""
+    """Prepares the weights.
+
+    Args:
+      weights: of each linear layer, by name.
+      structure: of the model.
+      contexts: those of `keys.contexts`.
+      randomness: draws masks.
+      weights_bytes: the most that weights ready to multiply take; those of further layers are
+        made ready for each reply. None is no limit.
+    """
     self._structure, self._randomness = structure, randomness
-    self._weights = {
-      name: encrypted_convolution.prepare(
-        contexts[structure.plain_modulus(name)], structure.linear[name], kernel
-      )
-      for name, kernel in _kernels(weights, structure).items()
+    kernels = _kernels(weights, structure)
+    layers = {
+      name: (contexts[structure.plain_modulus(name)], structure.linear[name]) for name in kernels
     }
+    sizes = [encrypted_convolution.prepared_size(*layer) for layer in layers.values()]
+    self._weights: dict[str, encrypted_convolution.Weights | encrypted_convolution.Unprepared] = {}
+    for (name, kernel), keep in zip(kernels.items(), workers.kept(sizes, weights_bytes)):
+      make = encrypted_convolution.prepare if keep else encrypted_convolution.unprepared
+      self._weights[name] = make(*layers[name], kernel)
 
   def reply(
     self, keys: ServerKeys, name: str, upload: bytes, tag: bytes, *, drawn: bool
@@ -81,8 +94,9 @@ class InProcesses:
     weights: dict[str, LinearWeights],
     structure: Structure,
     contexts: Mapping[int, bfv.Context],
+    weights_bytes: int | None = None,
   ):
-    """Starts `count` processes; `contexts` are those of `keys.contexts`."""
+    """Starts `count` processes; other arguments as for `InSession`, for all of them together."""
     kernels = _kernels(weights, structure)
     self._structure = structure
     self._index = {name: i for i, name in enumerate(kernels)}
@@ -92,6 +106,7 @@ class InProcesses:
         (contexts[structure.plain_modulus(name)].parameters, structure.linear[name], kernel)
         for name, kernel in kernels.items()
       ],
+      weights_bytes,
     )
 
   def reply(

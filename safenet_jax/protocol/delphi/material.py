@@ -8,13 +8,16 @@ preparations in files has to mark them as used.
 The symbols are those of `protocol.layers`: `linear`, `relu`, `polynomial` and `truncation`.
 """
 
+from collections.abc import Iterator, Mapping
 import dataclasses
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 
 from safenet_jax.crypto.garbled_circuits import garbled_block
+from safenet_jax.protocol.delphi import progress
 from safenet_jax.protocol.layers import class_output, max_pool, millionaires, relu
 from safenet_jax.protocol.layers.structure import Structure
 
@@ -81,59 +84,78 @@ class ClientMaterial(_Once):
   identifier: bytes
   mask: np.ndarray
   share: np.ndarray
-  layers: dict[str, ClientLayer]
+  layers: Mapping[str, ClientLayer]
 
   def arrays(self) -> dict[str, np.ndarray]:
     """All of its arrays by name, for a file; the identifier is not among them."""
-    found = {'mask': self.mask, 'share': self.share}
+    found = self.own_arrays()
     for name, layer in self.layers.items():
-      found[f'{name}/mask'] = layer.mask
-      if layer.powers is not None and layer.alphas is not None:
-        found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
-      for i, keys in enumerate(layer.keys):
-        found[f'{name}/keys/{i}'] = keys
-      for i, block in enumerate(layer.blocks):
-        found |= {f'{name}/block/{i}/{part}': array for part, array in _arrays(block).items()}
+      found |= layer_arrays(name, layer)
+    return found
+
+  def own_arrays(self) -> dict[str, np.ndarray]:
+    """Those of `arrays` that do not belong to a layer."""
+    found = {'mask': self.mask, 'share': self.share}
     if self.argmax is not None:
       found |= {f'argmax/{part}': array for part, array in _arrays(self.argmax).items()}
     return found
 
   @classmethod
-  def from_arrays(cls, identifier: bytes, arrays: dict[str, np.ndarray]) -> 'ClientMaterial':
-    """The inverse of `arrays`."""
-    layers = {}
-    for name in (key.removesuffix('/mask') for key in arrays if key.endswith('/mask')):
-
-      def numbered(kind, name=name):
-        found, i = [], 0
-        while f'{name}/{kind.format(i)}' in arrays:
-          found.append(f'{name}/{kind.format(i)}')
-          i += 1
-        return found
-
-      blocks = []
-      for head in numbered('block/{}/head'):
-        at = head.removesuffix('head')
-        parts = {key.removeprefix(at): v for key, v in arrays.items() if key.startswith(at)}
-        blocks.append(_block(parts))
-      layers[name] = ClientLayer(
-        arrays[f'{name}/mask'],
-        blocks,
-        arrays.get(f'{name}/powers'),
-        arrays.get(f'{name}/alphas'),
-        [arrays[key] for key in numbered('keys/{}')],
-      )
+  def from_arrays(cls, identifier: bytes, arrays: Mapping[str, np.ndarray]) -> 'ClientMaterial':
+    """The inverse of `arrays`; takes the arrays of a layer when the layer is asked for."""
     start = 'argmax/'
-    last = {key.removeprefix(start): v for key, v in arrays.items() if key.startswith(start)}
+    last = {key.removeprefix(start): arrays[key] for key in arrays if key.startswith(start)}
     return cls(
       identifier,
       arrays['mask'],
       arrays['share'],
-      layers,
+      _Layers(arrays),
       argmax=class_output.ClientState(_garbled(last), last['labels'], last['decoding'])
       if last
       else None,
     )
+
+
+def layer_arrays(name: str, layer: ClientLayer) -> dict[str, np.ndarray]:
+  """The arrays of one layer by name, for a file."""
+  found = {f'{name}/mask': layer.mask}
+  if layer.powers is not None and layer.alphas is not None:
+    found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
+  for i, keys in enumerate(layer.keys):
+    found[f'{name}/keys/{i}'] = keys
+  for i, block in enumerate(layer.blocks):
+    found |= {f'{name}/block/{i}/{part}': array for part, array in _arrays(block).items()}
+  return found
+
+
+class _Layers(Mapping[str, ClientLayer]):
+  """Layers by name, each made of its arrays when it is asked for."""
+
+  def __init__(self, arrays: Mapping[str, np.ndarray]):
+    self._arrays = arrays
+    self._names = [key.removesuffix('/mask') for key in arrays if key.endswith('/mask')]
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._names)
+
+  def __getitem__(self, name: str) -> ClientLayer:
+    start = f'{name}/'
+    found = {
+      key.removeprefix(start): self._arrays[key] for key in self._arrays if key.startswith(start)
+    }
+
+    def numbered(kind: str) -> Iterator[str]:
+      return itertools.takewhile(found.__contains__, map(kind.format, itertools.count()))
+
+    blocks = []
+    for head in numbered('block/{}/head'):
+      at = head.removesuffix('head')
+      blocks.append(_block({k.removeprefix(at): v for k, v in found.items() if k.startswith(at)}))
+    keys = [found[key] for key in numbered('keys/{}')]
+    return ClientLayer(found['mask'], blocks, found.get('powers'), found.get('alphas'), keys)
 
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:
@@ -182,6 +204,7 @@ def _garbled(arrays: dict[str, np.ndarray]) -> garbled_block.GarbledBlock:
 class ServerLayer:
   """What the server keeps of one activation layer, the counterpart of `ClientLayer`.
 
+  delta: the difference of the two labels of every wire in the session that made it, uint64 [2].
   blocks: of garbled channels.
   pads: rho_j of polynomial channels, uint64 [products, 1, ...].
   betas: the sum of the beta_j of polynomial channels, uint64 [1, 1, ...].
@@ -189,6 +212,7 @@ class ServerLayer:
   chosen: K_beta of each output, uint64 [1, ...].
   """
 
+  delta: np.ndarray
   blocks: list[ServerBlock] = dataclasses.field(default_factory=list)
   pads: np.ndarray | None = None
   betas: np.ndarray | None = None
@@ -201,14 +225,15 @@ class ServerMaterial(_Once):
   """What the server keeps of one prepared inference.
 
   identifier: the name of the preparation, the same for both parties.
-  delta: the difference of the two labels of every wire in that session, uint64 [2].
   u: the masks of the outputs of linear layers, by name, uint64 [1, ...].
   layers: of each activation layer, by name.
   argmax: `class_output.ServerState` for the class alone, else None.
   """
 
+  # Set by who made it: by what the client knows it that was not told the identifier.
+  begun: progress.Begun | None = dataclasses.field(default=None, init=False)
+
   identifier: bytes
-  delta: np.ndarray
   u: dict[str, np.ndarray]
   layers: dict[str, ServerLayer]
 
@@ -234,5 +259,5 @@ class ServerMaterial(_Once):
     kept = sum(layer.kept for layer in structure.activations)
     comparison = structure.comparison_for(output)
     if comparison:
-      kept += 16 * (comparison.transfers + comparison.output_labels)
+      kept += 16 * comparison.output_labels
     return 8 * words + kept

@@ -1,7 +1,9 @@
 """What both parties' offline phases share: tags, and the shapes of messages."""
 
 from collections.abc import Iterator, Mapping
+import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,10 @@ _ROWS = 32
 _LOT_BYTES = 1 << 28
 # A label of the client's bit, an AND's table, and a label of the server's bit.
 _TRANSFER_BYTES = 16 + 32 + 16
+# The bytes of replies that a client leaves unread while it encrypts, half of what a queue holds.
+UNREAD_BYTES = 1 << 27
+# Transfers of a stage, both ways together: 200 MiB of labels. The networks of 32 x 32 have one.
+_STAGE_TRANSFERS = 12 << 20
 
 
 class Tag:
@@ -29,11 +35,58 @@ class Tag:
   The place says which message of the image's offline phase it is.
   """
 
-  def __init__(self, nonce: bytes, number: int):
+  def __init__(self, nonce: bytes, number: int, stage: int = 0):
+    self.nonce, self.number = nonce, number
     self._prefix = nonce + number.to_bytes(8, 'big')
+    self._suffix = f' {stage}' if stage else ''
 
   def __call__(self, place: str) -> bytes:
-    return self._prefix + place.encode()
+    return self._prefix + f'{place}{self._suffix}'.encode()
+
+  def of_stage(self, stage: int) -> 'Tag':
+    """The tags of the messages of a stage."""
+    return Tag(self.nonce, self.number, stage)
+
+
+class Stage(NamedTuple):
+  """Neighbouring activation layers that are prepared together, after all linear layers.
+
+  structure: of the network with these activation layers alone; offsets count from the first.
+  output: what is prepared for: the logits, except in the last stage of an inference for a class.
+  """
+
+  structure: Structure
+  output: str
+
+
+def stages(structure: Structure, output: str) -> tuple[Stage, ...]:
+  """The stages of an image's offline phase.
+
+  What a stage's transfers take in memory is bounded, but for a single large layer, and both
+  parties can go on behind a stage when their connection was lost (`delphi.progress`).
+  """
+  groups: list[list[ActivationStructure]] = [[]]
+  size = 0
+  for layer in structure.activations:
+    more = layer.transfers + layer.choices
+    if groups[-1] and size + more > _STAGE_TRANSFERS:
+      groups.append([])
+      size = 0
+    size += more
+    groups[-1].append(layer)
+  found = []
+  for group in groups:
+    offset, activations = 0, []
+    for layer in group:
+      activations.append(dataclasses.replace(layer, offset=offset))
+      offset += layer.transfers
+    part = dataclasses.replace(structure, activations=tuple(activations), comparison=None)
+    found.append(Stage(part, 'logits'))
+  comparison = structure.comparison_for(output)
+  if comparison:
+    comparison = dataclasses.replace(comparison, offset=offset)
+  last = dataclasses.replace(found[-1].structure, comparison=comparison)
+  return (*found[:-1], Stage(last, output))
 
 
 def lot(structure: Structure, output: str, contexts: Mapping[int, bfv.Context]) -> int:

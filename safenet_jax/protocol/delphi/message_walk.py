@@ -54,17 +54,23 @@ class _Walk:
 
   def offline(self) -> None:
     """Everything that needs no image."""
-    structure = self._structure
     self._own.offline_linear()
+    for stage in message_shapes.stages(self._structure, 'logits'):
+      self._stage(stage.structure)
+    scope = 'offline', 'session', 'identifier'
+    self._tally.send(scope, 'server', 'prepared', [(bytes, (message_shapes.ID_BYTES,))])
+
+  def _stage(self, structure: Structure) -> None:
+    """What makes the activation layers of a stage ready."""
     labels = structure.transfers('logits')
     if labels:
       scope = 'offline', 'all', 'labels'
       self._tally.send(scope, 'client', 'labels', message_shapes.labels_message(labels))
       self._tally.both(scope, {'label_transfer': labels}, {'label_transfer': labels})
-    self._products()
+    self._products(structure)
     for layer in structure.activations:
       self._own.offline_tables(layer)
-    self._products_reply()
+    self._products_reply(structure)
     if structure.choices:
       scope, parts = ('offline', 'all', 'transfers'), message_shapes.choice_parts(structure)
       self._tally.send(scope, 'server', 'choices', message_shapes.choice_message(parts))
@@ -73,27 +79,25 @@ class _Walk:
     for layer in structure.activations:
       if layer.selected:
         self._own.offline_products(layer)
-    scope = 'offline', 'session', 'identifier'
-    self._tally.send(scope, 'server', 'prepared', [(bytes, (message_shapes.ID_BYTES,))])
 
-  def _groups(self):
+  def _groups(self, structure: Structure):
     """For each group of layers that share ciphertexts: context, products a value, and values."""
-    for (modulus, products), layers in self._structure.products().items():
+    for (modulus, products), layers in structure.products().items():
       count = sum(math.prod(layer.polynomial_shape) for layer in layers)
       yield self._contexts[modulus], products, count
 
-  def _products(self) -> None:
+  def _products(self, structure: Structure) -> None:
     scope = 'offline', 'all', 'polynomial'
-    for context, products, count in self._groups():
+    for context, products, count in self._groups(structure):
       size = ole.request_size(context, products, count)
       self._tally.send(scope, 'client', 'powers', [(bytes, (size,))])
       # One goes up for every power, and one comes back.
       blocks = -(-count // context.degree) * (products + 1)
       self._tally.both(scope, {'slot_ciphertext': blocks}, {'slot_ciphertext': blocks})
 
-  def _products_reply(self) -> None:
+  def _products_reply(self, structure: Structure) -> None:
     scope = 'offline', 'all', 'polynomial'
-    for context, _, count in self._groups():
+    for context, _, count in self._groups(structure):
       size = ole.reply_size(context, count)
       self._tally.send(scope, 'server', 'products', [(bytes, (size,))])
 

@@ -308,11 +308,11 @@ class ServerOnline(share_walks.Local):
 
   def _relu(self, layer: ActivationStructure, mine, s):
     labels, words, rhos, shares = [], [], [], []
-    for share, material, state in zip(s, self._materials, mine, strict=True):
+    for share, state in zip(s, mine, strict=True):
       flat = relu.tested(share, layer.form, layer.tests, server=True)
       for block, garbled in zip(layer.blocks, state.blocks, strict=True):
         shares.append(flat[block.first : block.end])
-        sent, word, rho = relu.online_server(garbled, shares[-1], material.delta, layer.form)
+        sent, word, rho = relu.online_server(garbled, shares[-1], state.delta, layer.form)
         labels.append(sent.reshape(-1))
         words.append(word)
         rhos.append(rho)

@@ -1,6 +1,7 @@
 """The server's offline phase. `client_offline` shows its messages, and defines the symbols."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+import itertools
 
 import numpy as np
 
@@ -8,25 +9,59 @@ from safenet_jax.crypto import messages, ring
 from safenet_jax.crypto.garbled_circuits import garbled_argmax, garbling
 from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
 from safenet_jax.crypto.oblivious_transfer import word_transfer
-from safenet_jax.protocol.delphi import message_shapes
+from safenet_jax.protocol.delphi import message_shapes, progress
 from safenet_jax.protocol.delphi.material import ServerLayer, ServerMaterial
 from safenet_jax.protocol.delphi.party import ServerParty
 from safenet_jax.protocol.layers import class_output, max_pool, relu
 from safenet_jax.protocol.layers.blocks import Block
-from safenet_jax.protocol.layers.structure import ActivationStructure
+from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 from safenet_jax.transport import frames, packed_words
+
+
+class Image:
+  """One image's offline phase: what the server has so far. It may go on in another session."""
+
+  # Set by the session: in which mode, and for which output it is prepared.
+  served: tuple[str, str] = '', ''
+
+  def __init__(self, tag: message_shapes.Tag):
+    """Begins in the session of a tag."""
+    self.tag = tag
+    self.begun = progress.Begun(tag.nonce, tag.number)
+    self.u: dict[str, np.ndarray] = {}
+    self.layers: dict[str, ServerLayer] = {}
+    self.compared: class_output.ServerState | None = None
+    self.material: ServerMaterial | None = None
+
+
+def ready(material: ServerMaterial) -> Image:
+  """An image that is prepared, as one whose client was not told so."""
+  begun = material.begun
+  if begun is None:
+    raise ValueError('a preparation without a name')
+  image = Image(message_shapes.Tag(begun.nonce, begun.number))
+  image.begun, image.material = begun, material
+  image.served = material.mode, material.output
+  return image
 
 
 class ServerOffline:
   """The server's offline phase in one session."""
 
+  # In the mode `gazelle` linear layers have no part in it.
+  has_linear = True
+  _kind: type[Image] = Image
+
   def __init__(self, party: ServerParty, output: str):
     """Takes what the inferences are to end in, one of `structure.OUTPUTS`."""
-    self._party, self._channel, self._structure = party, party.channel, party.structure
+    self._party, self._channel, self._network = party, party.channel, party.structure
     self._output = output
-    self._transfers = self._structure.transfers(output)
+    self._stages = message_shapes.stages(self._network, output)
+    self._linear = tuple(itertools.chain(*self._network.waves)) if self.has_linear else ()
     self._garblers: dict[tuple, garbling.Garbler] = {}
     self._comparison: garbled_argmax.Garbler | None = None
+    # Images that were begun, and are not ready; they can go on in another session.
+    self.unfinished: list[Image] = []
 
   def prepare(self, count: int) -> Iterator[ServerMaterial]:
     """Prepares inferences of `count` images, and gives each as soon as it is ready.
@@ -36,48 +71,87 @@ class ServerOffline:
     """
     party = self._party
     for lot in message_shapes.lots(party.structure, self._output, party.contexts, count):
-      yield from self._prepare(lot)
+      yield from self._run([self._kind(self._tag()) for _ in range(lot)])
 
-  def _prepare(self, count: int) -> Iterator[ServerMaterial]:
+  def resume(
+    self, images: Sequence[Image | None], agreed: Sequence[progress.Begun]
+  ) -> Iterator[ServerMaterial]:
+    """Goes on with images that another session left unfinished.
+
+    Args:
+      images: of that session.
+      agreed: how far both parties are with each of them (`progress`); an image that begins
+        anew may be None.
+    """
+    self.unfinished = [image for image in images if image is not None]
+    with self._channel.scope(phase='offline', layer='session', primitive='progress'):
+      self._channel.send('resumed', *(begun.encode() for begun in agreed))
+    found = []
+    for image, begun in zip(images, agreed, strict=True):
+      if begun.anew or image is None:
+        image = self._kind(self._tag())
+      else:
+        image.tag, image.begun = self._tag(), begun
+      found.append(image)
+    yield from self._run(found)
+
+  def _tag(self) -> message_shapes.Tag:
     keys = self._party.keys
-    tags = [message_shapes.Tag(keys.nonce, next(keys.numbers)) for _ in range(count)]
-    linear = self._reply_linear(tags)
-    choices = [self._receive_choices() for _ in tags]
-    started = [self._start(*parts) for parts in zip(tags, linear, choices)]
-    for finish in started:
-      material = finish()
+    return message_shapes.Tag(keys.nonce, next(keys.numbers))
+
+  def _run(self, images: list[Image]) -> Iterator[ServerMaterial]:
+    self.unfinished = images
+    left = [self._linear[image.begun.progress.linear :] for image in images]
+    for wave in self._network.waves if self.has_linear else ():
+      for image, names in zip(images, left):
+        for name in (name for name in wave if name in names):
+          self._reply_linear(image, name)
+    first = min(image.begun.progress.stages for image in images)
+    for number in range(first, len(self._stages)):
+      structure, output = self._stages[number]
+      choices = [self._receive_choices(structure, output) for _ in images]
+      started = [
+        self._start(image, number, message, requests)
+        for image, (message, requests) in zip(images, choices)
+      ]
+      for image, finish in zip(images, started):
+        finish()
+        done = progress.Progress(len(self._linear), number + 1)
+        image.begun = image.begun._replace(progress=done)
+    while images:
+      material = images[0].material = images[0].material or self._material(images[0])
+      material.begun = images[0].begun
       yield material
       with self._channel.scope(phase='offline', layer='session', primitive='identifier'):
         self._channel.send('prepared', material.identifier)
+      del images[0]
 
-  def _reply_linear(self, tags: list[message_shapes.Tag]) -> list[dict[str, np.ndarray]]:
-    """Answers Enc(r) of every linear layer, wave by wave; gives every u of each image."""
-    found: list[dict[str, np.ndarray]] = [{} for _ in tags]
-    for wave in self._structure.waves:
-      for tag, masks in zip(tags, found):
-        masks |= {name: self._reply_layer(name, tag) for name in wave}
-    return found
+  def _material(self, image: Image) -> ServerMaterial:
+    identifier = self._party.randomness.bytes(message_shapes.ID_BYTES)
+    return ServerMaterial(identifier, image.u, image.layers, argmax=image.compared)
 
-  def _reply_layer(self, name: str, tag: message_shapes.Tag) -> np.ndarray:
-    """Answers Enc(r) of a linear layer, while the client encrypts the next; gives u."""
-    party, layer = self._party, self._structure.linear[name]
+  def _reply_linear(self, image: Image, name: str) -> None:
+    """Answers Enc(r) of a linear layer, while the client encrypts the next."""
+    party, layer = self._party, self._network.linear[name]
     with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-      context = party.contexts[self._structure.plain_modulus(name)]
-      drawn = name in self._structure.drawn
+      context = party.contexts[self._network.plain_modulus(name)]
+      drawn = name in self._network.drawn
       size = encrypted_convolution.upload_size(context, layer, drawn=drawn)
       (upload,) = self._channel.receive('masks', [(bytes, (size,))])
       reply, u = frames.checked(
-        party.linear.reply, party.keys, name, upload, tag(name), drawn=drawn
+        party.linear.reply, party.keys, name, upload, image.tag(name), drawn=drawn
       )
+      image.u[name] = u.reshape(1, *self._network.shapes[name])
+      done = progress.Progress(self._linear.index(name) + 1)
+      image.begun = image.begun._replace(progress=done)
       self._channel.send('linear', reply)
-      return u.reshape(1, *self._structure.shapes[name])
 
-  def _receive_choices(self):
+  def _receive_choices(self, structure: Structure, output: str):
     """The client's choices of labels, if there are any, and its requests for products."""
-    message, structure = None, self._structure
-    if self._transfers:
+    message, transfers = None, structure.transfers(output)
+    if transfers:
       with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-        parts = message_shapes.labels_message(self._transfers)
+        parts = message_shapes.labels_message(transfers)
         message = messages.Words(*self._channel.receive('labels', parts))
     requests = {}
     for (modulus, products), layers in structure.products().items():
@@ -87,24 +161,25 @@ class ServerOffline:
         (requests[modulus, products],) = self._channel.receive('powers', [(bytes, (size,))])
     return message, requests
 
-  def _start(self, tag, u, choices) -> Callable[[], ServerMaterial]:
-    """Garbles, multiplies and chooses, up to the client's last flight.
+  def _start(self, image: Image, number: int, message, requests) -> Callable[[], None]:
+    """Garbles, multiplies and chooses for a stage, up to the client's last flight.
 
-    Returns a function that receives that flight, and gives the material.
+    Returns a function that receives that flight, and completes the image's layers.
     """
-    message, requests = choices
-    mine = {layer.name: ServerLayer() for layer in self._structure.activations}
-    labels = self._zero_labels(tag, message)
-    garbled = {layer.name: self._garble(layer, labels) for layer in self._structure.activations}
-    compared = self._compare(labels)
+    structure, output = self._stages[number]
+    tag, delta = image.tag.of_stage(number), self._party.keys.delta
+    mine = {layer.name: ServerLayer(delta) for layer in structure.activations}
+    labels = self._zero_labels(tag, message, structure.transfers(output))
+    garbled = {layer.name: self._garble(layer, labels) for layer in structure.activations}
+    image.compared = self._compare(structure, output, labels)
     del labels  # megabytes, which would wait for products with this thread
-    self._reply_products(tag, requests, mine)
+    self._reply_products(structure, tag, requests, mine)
     pads, bits = iter(()), iter(())
-    if self._structure.choices:
-      pads, bits = self._choose(tag, garbled, mine)
+    if structure.choices:
+      pads, bits = self._choose(structure, tag, garbled, mine)
 
-    def finish() -> ServerMaterial:
-      for layer in self._structure.activations:
+    def finish() -> None:
+      for layer in structure.activations:
         if layer.selected:
           self._receive_products(
             layer, mine[layer.name], garbled[layer.name], next(pads), next(bits)
@@ -112,17 +187,16 @@ class ServerOffline:
         else:
           mine[layer.name].blocks = garbled[layer.name]
         self._keep_wraps(layer, mine[layer.name], pads, bits)
-      identifier = self._party.randomness.bytes(message_shapes.ID_BYTES)
-      return ServerMaterial(identifier, self._party.keys.delta, u, mine, argmax=compared)
+      image.layers |= mine
 
     return finish
 
-  def _zero_labels(self, tag: message_shapes.Tag, message: messages.Words | None) -> np.ndarray:
-    """The labels of value 0 of all label transfers, uint64 [transfers, 2]."""
+  def _zero_labels(self, tag, message: messages.Words | None, transfers: int) -> np.ndarray:
+    """The labels of value 0 of all label transfers of a stage, uint64 [transfers, 2]."""
     if message is None:
       return np.empty((0, 2), np.uint64)
     with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-      return frames.checked(self._party.keys.labels.extend, tag('labels'), message, self._transfers)
+      return frames.checked(self._party.keys.labels.extend, tag('labels'), message, transfers)
 
   def _garble(self, layer: ActivationStructure, labels: np.ndarray):
     """Garbles and sends a layer's blocks; gives what is kept of each.
@@ -145,9 +219,9 @@ class ServerOffline:
       self._channel.send('tables', garbled.seed, garbled.check, garbled.tables, *rest)
       return kept
 
-  def _compare(self, labels: np.ndarray) -> class_output.ServerState | None:
-    """Garbles and sends the comparison of the logits; None where the logits are asked for."""
-    form = self._structure.comparison_for(self._output)
+  def _compare(self, structure, output, labels: np.ndarray) -> class_output.ServerState | None:
+    """Garbles and sends the comparison of the logits; None where the stage has none."""
+    form = structure.comparison_for(output)
     if form is None:
       return None
     if self._comparison is None:
@@ -178,8 +252,8 @@ class ServerOffline:
       self._garblers[key] = garbling.Garbler(*key, self._party.randomness, self._party.keys.delta)
     return self._garblers[key]
 
-  def _reply_products(self, tag, requests, mine: dict[str, ServerLayer]) -> None:
-    for (modulus, products), layers in self._structure.products().items():
+  def _reply_products(self, structure, tag, requests, mine: dict[str, ServerLayer]) -> None:
+    for (modulus, products), layers in structure.products().items():
       with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):
         pads = [
           self._party.randomness.residues(modulus, (products, 1, *layer.polynomial_shape))
@@ -199,7 +273,7 @@ class ServerOffline:
           mine[layer.name].pads = pad
           mine[layer.name].betas = part.reshape(1, 1, *layer.polynomial_shape)
 
-  def _choose(self, tag, garbled, mine: dict[str, ServerLayer]):
+  def _choose(self, structure, tag, garbled, mine: dict[str, ServerLayer]):
     """Sends the server's choices, hidden by correlated transfers.
 
     They are, for every sign test, the bit p that colour 0 stands for (`relu`); and, for
@@ -209,9 +283,9 @@ class ServerOffline:
     `message_shapes.choice_parts`.
     """
     with self._channel.scope(phase='offline', layer='all', primitive='transfers'):
-      parts = message_shapes.choice_parts(self._structure)
+      parts = message_shapes.choice_parts(structure)
       choices = []
-      for layer in self._structure.activations:
+      for layer in structure.activations:
         if layer.selected:
           choices.append(self._signs(layer, garbled[layer.name]))
         for shape, _ in layer.outputs:

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, workers
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.material import ServerMaterial
 from safenet_jax.protocol.delphi.mode import Mode
 from safenet_jax.protocol.layers.structure import Structure
-
-_WORD = 8
 
 
 def peaks(
@@ -16,6 +14,7 @@ def peaks(
   contexts: Mapping[int, bfv.Context],
   mode: Mode,
   costs: Mapping[str, float],
+  weights_bytes: int = 4 << 30,
 ) -> dict[str, int]:
   """By party, the most bytes that its process holds.
 
@@ -28,6 +27,7 @@ def peaks(
     mode: how it is served.
     costs: bytes of a 'process' that has imported everything, of a homomorphic
       'context', and of the working memory of each party ('client', 'server').
+    weights_bytes: as of `ServerOptions`.
   """
   fixed = costs['process'] + costs['context'] * len(contexts)
   held = mode.costs.held(structure)
@@ -36,11 +36,13 @@ def peaks(
   ]
   # A message is held twice: as bytes, and as words.
   client = fixed + costs['client'] + held['client'] + 2 * max(messages, default=0)
-  weights = 0
-  for name, layer in structure.linear.items():
-    context = contexts[structure.plain_modulus(name)]
-    layout = encrypted_convolution.layout_of(context, layer)
-    weights += layout.inputs * layout.outputs * context.degree * context.moduli.size * _WORD
+  sizes = [
+    encrypted_convolution.prepared_size(contexts[structure.plain_modulus(name)], layer)
+    for name, layer in structure.linear.items()
+  ]
+  kept = workers.kept(sizes, weights_bytes)
+  weights = sum(size for size, ready in zip(sizes, kept) if ready)
+  weights += 0 if all(kept) else encrypted_convolution.PART_BYTES
   material = ServerMaterial.size(structure, 'logits')
   server = fixed + costs['server'] + weights + material + held['server']
   return {'client': round(client), 'server': round(server)}

@@ -169,11 +169,10 @@ class ServerMaterial(material.ServerMaterial):
 
   @classmethod
   def size(cls, structure: Structure, output: str) -> int:
-    # Here the labels of the client's bits and q are kept too. u, and the server's shares of
-    # products, are made online only.
+    # Here q is kept too. u, and the server's shares of products, are made online only.
     later = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
     later += sum(layer.selected for layer in structure.activations)
-    return super().size(structure, output) + 32 * structure.transfers(output) - 8 * later
+    return super().size(structure, output) + 16 * structure.transfers(output) - 8 * later
 
 
 def product_words(layer: ActivationStructure) -> packed_words.Words:

@@ -43,10 +43,7 @@ class Costs(costs.Costs):
   @classmethod
   def held(cls, structure: Structure) -> dict[str, int]:
     found = super().held(structure)
-    # The client keeps its choices. The server keeps two labels for each of the client's bits,
-    # because circuits are garbled under fresh labels, and the client's are corrected online.
-    found['client'] += structure.transfers('logits') // 8
-    found['server'] *= 2
+    found['client'] += structure.transfers('logits') // 8  # its choices
     return found
 
 

@@ -30,6 +30,8 @@ _NOTHING = np.empty(0, np.uint64)
 class _Image(client_offline.Image):
   """One image's offline phase, with random values in the place of Delphi's shares."""
 
+  has_linear = False
+
   def __init__(self, *args):
     super().__init__(*args)
     self.correlations: dict[str, ClientCorrelations] = {}
@@ -82,40 +84,48 @@ class ClientOffline(client_offline.ClientOffline):
 
   _kind = _Image
 
-  def _flights(self):
-    return [_Image.send_choices, _Image.receive_tables, _Image.send_shares]
+
+class _ServerImage(server_offline.Image):
+  """What the server has so far of one image."""
+
+  def __init__(self, *args):
+    super().__init__(*args)
+    self.correlations: dict[str, ServerCorrelations] = {}
 
 
 class ServerOffline(server_offline.ServerOffline):
   """The server's offline phase in one session; linear layers have no part in it."""
 
-  def _reply_linear(self, tags: list[message_shapes.Tag]) -> list[dict[str, np.ndarray]]:
-    return [{} for _ in tags]
+  has_linear = False
+  _kind = _ServerImage
 
   def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
     del zeros
     return {}
 
-  def _start(self, tag: message_shapes.Tag, u, choices) -> Callable[[], ServerMaterial]:
-    message, requests = choices
-    layers = {layer.name: ServerLayer() for layer in self._structure.activations}
-    zeros = self._zero_labels(tag, message)
-    garbled = {layer.name: self._garble(layer, zeros) for layer in self._structure.activations}
-    compared = self._compare(zeros)
-    self._reply_products(tag, requests, layers)
+  def _start(self, image, number: int, message, requests) -> Callable[[], None]:
+    structure, output = self._stages[number]
+    tag, delta = image.tag.of_stage(number), self._party.keys.delta
+    layers = {layer.name: ServerLayer(delta) for layer in structure.activations}
+    zeros = self._zero_labels(tag, message, structure.transfers(output))
+    garbled = {layer.name: self._garble(layer, zeros) for layer in structure.activations}
+    image.compared = self._compare(structure, output, zeros)
+    self._reply_products(structure, tag, requests, layers)
     pads, bits = iter(()), iter(())
-    if self._structure.choices:
-      pads, bits = self._choose(tag, garbled, layers)
-    correlations = {}
-    for layer in self._structure.activations:
+    if structure.choices:
+      pads, bits = self._choose(structure, tag, garbled, layers)
+    for layer in structure.activations:
       part = zeros[layer.offset : layer.offset + layer.transfers]
       mine = ServerCorrelations(part, garbled[layer.name])
       if layer.selected:
         mine.colours, mine.products = next(bits), next(pads)
       self._keep_wraps(layer, layers[layer.name], pads, bits)
-      correlations[layer.name] = mine
+      image.correlations[layer.name] = mine
+    image.layers |= layers
+    return lambda: None
+
+  def _material(self, image) -> ServerMaterial:
     identifier = self._party.randomness.bytes(message_shapes.ID_BYTES)
-    material = ServerMaterial(
-      identifier, self._party.keys.delta, u, layers, correlations, argmax=compared
+    return ServerMaterial(
+      identifier, image.u, image.layers, image.correlations, argmax=image.compared
     )
-    return lambda: material

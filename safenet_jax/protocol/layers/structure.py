@@ -105,7 +105,7 @@ class ActivationStructure:
   @property
   def kept(self) -> int:
     """Bytes that the server keeps of the garbled instances, but for small keys."""
-    labels = self.transfers + sum(len(self.circuit.outputs) * block.size for block in self.blocks)
+    labels = sum(len(self.circuit.outputs) * block.size for block in self.blocks)
     words = max_pool.outputs(self.form) if self.form.maximum else 1
     return 16 * labels + 8 * words * self.instances
 
@@ -121,6 +121,15 @@ class ActivationStructure:
     A maximum comes out of its circuit as a whole word, so nothing is left to select.
     """
     return 0 if self.form.maximum else self.instances
+
+  @property
+  def choices(self) -> int:
+    """Transfers in which the server chooses: for each sign test, and for each output value.
+
+    It chooses with the bit that colour 0 stands for (`relu`), and with a random bit
+    (`truncation`).
+    """
+    return self.selected + sum(math.prod(shape) for shape, _ in self.outputs)
 
   @property
   def garbled_shape(self) -> tuple[int, ...]:
@@ -302,15 +311,8 @@ class Structure:
 
   @property
   def choices(self) -> int:
-    """Transfers in the other direction, in which the server chooses.
-
-    It chooses with the bit that colour 0 stands for, one of each sign test (`relu`), and
-    with a random bit for each output value (`truncation`).
-    """
-    return sum(
-      layer.selected + sum(math.prod(shape) for shape, _ in layer.outputs)
-      for layer in self.activations
-    )
+    """Transfers in the other direction, in which the server chooses."""
+    return sum(layer.choices for layer in self.activations)
 
   def products(self) -> dict[tuple[int, int], list[ActivationStructure]]:
     """Activation layers with polynomials, by (modulus, `powers` of a value).

@@ -120,7 +120,7 @@ class ServerOnline(online.ServerOnline):
       flat = [relu.tested(share, layer.form, layer.tests, server=True) for share in s]
       # A batch may have preparations of several sessions, each with a delta of its own.
       blocks = [
-        (state, flat[image][block.first : block.end], self._materials[image].delta)
+        (state, flat[image][block.first : block.end], material.delta)
         for image, material in enumerate(mine)
         for block, state in zip(layer.blocks, material.blocks, strict=True)
       ]

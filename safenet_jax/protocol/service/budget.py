@@ -12,7 +12,7 @@ import math
 from safenet_jax.crypto.garbled_circuits import garbled_argmax
 from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.models import layers as records
-from safenet_jax.protocol.delphi import message_walk
+from safenet_jax.protocol.delphi import message_shapes, message_walk
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import sessions
 from safenet_jax.protocol.service.description import Description
@@ -40,12 +40,15 @@ class Needs:
   held: of memory, for every image that is prepared.
   working: of memory besides, for every image that is worked on.
   traffic: both ways, for the prediction of one image with its preparation.
+  offline, online: what of it each phase takes, where the client gets the logits.
   """
 
   fixed: int
   held: int
   working: int
   traffic: int
+  offline: int = 0
+  online: int = 0
 
   def memory(self, images: int, kept: int) -> int:
     """Bytes to work on so many images at once, while others are kept prepared."""
@@ -94,13 +97,14 @@ def budget(
   max_bytes: int,
   kept: int = 0,
   background: int = 0,
+  in_files: bool = False,
 ) -> Budget:
-  """The budget of a client of a described model; arguments as for `Client` and `Budget`.
+  """The budget of a client of a described model; arguments as for `Client`, `Budget`, `needs`.
 
   Raises:
     ProtocolError: the model needs more, or a layer that no ciphertext holds.
   """
-  needed = frames.checked(needs, found, structure, contexts)
+  needed = frames.checked(needs, found, structure, contexts, in_files)
   for size, name, most, what in (
     (needed.memory(1 + background, kept), 'max_memory', max_memory, 'of memory'),
     (needed.traffic, 'max_bytes', max_bytes, 'of messages a prediction'),
@@ -112,7 +116,12 @@ def budget(
   return Budget(needed, max_memory, kept, background)
 
 
-def needs(found: Description, structure: Structure, contexts: Mapping[int, bfv.Context]) -> Needs:
+def needs(
+  found: Description,
+  structure: Structure,
+  contexts: Mapping[int, bfv.Context],
+  in_files: bool = False,
+) -> Needs:
   """What a client needs for a described model.
 
   The shares of memory are those of the arrays that a client makes of each message. Real
@@ -122,6 +131,7 @@ def needs(found: Description, structure: Structure, contexts: Mapping[int, bfv.C
     found: the description, of which the most expensive output counts.
     structure: of its model.
     contexts: of a session, from `keys.contexts`.
+    in_files: whether preparations are kept in files. Then memory holds layers of two stages.
 
   Raises:
     ValueError: a layer does not fit the homomorphic encryption.
@@ -133,7 +143,8 @@ def needs(found: Description, structure: Structure, contexts: Mapping[int, bfv.C
   # Where a map lies among coefficients is kept for all images, in about as many bytes as the
   # ciphertexts have.
   fixed = _PROCESS + _CONTEXT * len(contexts)
-  fixed += sum(row['bytes'] for row in rows if row['primitive'] == 'linear')
+  linear = sum(row['bytes'] for row in rows if row['primitive'] == 'linear')
+  fixed += linear
   held, transfers = mode.costs.held(structure)['client'], structure.transfers('logits')
   if 'class' in found.outputs and (last := structure.comparison_for('class')):
     tables = _WORD * math.prod(garbled_argmax.tables_shape(last.count, last.bits))
@@ -143,9 +154,20 @@ def needs(found: Description, structure: Structure, contexts: Mapping[int, bfv.C
     transfers += last.transfers
   shapes = records.shapes(model.layers, model.input_shape)
   values = math.prod(model.input_shape) + sum(math.prod(shape.output_shape) for shape in shapes)
-  # Messages are held as bytes, beside the words that are made of them.
-  working = traffic + _TRANSFER * (transfers + structure.choices) + _VALUE * values
-  return Needs(fixed, held, working, traffic)
+  # Messages are held as bytes, beside the words that are made of them; those of a stage at once.
+  transfers += structure.choices
+  most = max(
+    stage.structure.transfers(stage.output) + stage.structure.choices
+    for stage in message_shapes.stages(structure, found.outputs[-1])
+  )
+  part = min(1.0, most / max(transfers, 1))
+  working = math.ceil(linear + part * (traffic - linear) + _TRANSFER * most + _VALUE * values)
+  if in_files:
+    held = math.ceil(min(1.0, 2 * part) * held)
+  phases = [
+    sum(row['bytes'] for row in rows if row['phase'] == phase) for phase in ('offline', 'online')
+  ]
+  return Needs(fixed, held, working, traffic, *phases)
 
 
 def _gib(size: int) -> str:

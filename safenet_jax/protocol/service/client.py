@@ -1,6 +1,6 @@
 """Gets a served model's predictions for images that the server does not see."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,13 @@ from safenet_jax.transport import frames
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.ledger import Ledger
+from safenet_jax.transport.stream import LostError
 
 # A server of several processes gives a second connection to any of them. Only the one that has the
 # client's first can prepare for it: of two processes, one try in 256 meets the other all the time.
 _POOL_TRIES = 8
+# Seconds before a connection is made anew.
+_PAUSE = 1.0
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -57,6 +61,7 @@ class Client:
     choose: Callable[[Description, float], str] | None = None,
     ledger: Ledger | None = None,
     timeout: float = 60.0,
+    reconnects: int = 0,
     max_memory: int = 4 << 30,
     max_bytes: int = 4 << 30,
   ):
@@ -82,6 +87,9 @@ class Client:
       ledger: gets every byte and second of this connection.
       timeout: seconds until a silent server is given up. What is done for one image may
         take ten of these, and what its bytes take at 100 kB a second.
+      reconnects: how often a connection that is lost while inferences are prepared is made
+        anew. The server keeps what is unfinished for ten minutes, and both go on with it. A
+        connection that is lost in an inference is not made anew.
       max_memory: bytes that this process may take. Fewer images are worked on at once
         where this is little, and a model for which one is too many is refused.
       max_bytes: both ways, of one image's prediction with its preparation; a model that
@@ -99,6 +107,7 @@ class Client:
     self.ledger = ledger or Ledger()
     randomness = SystemRandomness()
     self._store = ClientStore(directory, f'{host}:{port}', randomness)
+    self._reconnects = reconnects
     self._hello = self._store.hello(randomness.bytes(message_shapes.ID_BYTES))
     self._connect = lambda ledger: channels.connect(
       host, port, context=context, timeout=timeout, ledger=ledger
@@ -130,6 +139,7 @@ class Client:
         max_bytes=max_bytes,
         kept=keep_prepared if self._in_memory else 0,
         background=1 if keep_prepared else 0,
+        in_files=not self._in_memory,
       )
       self._store.open(self.description, welcome.answers)
     self._session = self._new_session(self._channel)
@@ -150,6 +160,11 @@ class Client:
       return (usable or [found.mode])[0]
     found = dataclasses.replace(found, choices=tuple(usable))
     return frames.checked(choose, found, welcome.round_trip)
+
+  @property
+  def needs(self) -> budgets.Needs:
+    """Memory and bytes that the model takes, known before anything was prepared."""
+    return self._budget.needs
 
   @property
   def prepared(self) -> int:
@@ -188,18 +203,89 @@ class Client:
     if self._in_memory:
       self._budget.check_kept(len(self._store) + count)
     with self._ending_on_error():
-      self._prepare(self._channel, self._session, count, output)
+      self._prepare(count, output)
 
-  def _prepare(
-    self, channel: Channel, session: sessions.ClientSession, count: int, output: str
-  ) -> None:
-    """Makes preparations over a connection, and keeps them in the store."""
-    for first in range(0, count, self._most):
-      some = min(self._most, count - first)
-      with channel.within(*self._budget.time(some)):
-        commands.send(channel, commands.Command(commands.PREPARE, some, output=output))
-        for material in session.prepare(some, output):
-          self._store.put(material)
+  def _prepare(self, count: int, output: str) -> None:
+    """Makes preparations, and goes on in a new connection where one was lost."""
+    images: Sequence[Any] = ()
+    tries = self._reconnects
+    while count > 0:
+      some = len(images) or min(self._most, count)
+      try:
+        for _ in self._make(self._channel, self._session, some, output, images):
+          count -= 1
+        images = ()
+      except LostError as error:
+        images = self._session.unfinished(output) or images
+        tries = self._reconnect(error, tries)
+
+  def _make(
+    self,
+    channel: Channel,
+    session: sessions.ClientSession,
+    count: int,
+    output: str,
+    images: Sequence[Any] = (),
+  ) -> Iterator[None]:
+    """Makes preparations over a connection, and keeps each in the store before it goes on.
+
+    Args:
+      channel, session: of the connection.
+      count: of preparations.
+      output: what they are for.
+      images: of a connection that was lost, to go on with; if there are none, new ones begin.
+    """
+    kind = commands.RESUME if images else commands.PREPARE
+    told = [image.begun.encode() for image in images]
+    with channel.within(*self._budget.time(count)):
+      commands.send(channel, commands.Command(kind, count, told, output))
+      keep = self._store.layers
+      make = (
+        session.resume(images, output, keep) if images else session.prepare(count, output, keep)
+      )
+      for material in make:
+        self._store.put(material)
+        yield
+
+  def _reconnect(self, error: LostError, tries: int) -> int:
+    """A new connection to the same server, as the same owner.
+
+    Args:
+      error: what the connection before ended with.
+      tries: how many are left.
+
+    Returns:
+      How many are left then.
+
+    Raises:
+      ProtocolError: there is no connection after all tries.
+    """
+    self._channel.close()
+    last: ProtocolError = error
+    while tries:
+      tries -= 1
+      _LOGGER.warning('event=reconnecting reason="%s"', last)
+      time.sleep(_PAUSE)
+      try:
+        channel = self._connect(self.ledger)
+      except ProtocolError as failed:
+        last = failed
+        continue
+      try:
+        self._join(channel)
+      except ProtocolError as failed:
+        channel.close()
+        last = failed
+        continue
+      self._channel, self._session = channel, self._new_session(channel)
+      return tries
+    raise last
+
+  def _join(self, channel: Channel) -> None:
+    """The handshake of one more connection to the same server, of the same owner."""
+    same = Expectation(model_id=self.description.model_id)
+    hello = self._hello._replace(claims=())
+    handshake.client(channel, same, hello, lambda _: self._mode.name)
 
   def _served(self, output: str | None) -> str:
     """The output, or the client's own for None; ValueError if the server does not offer it."""
@@ -247,7 +333,7 @@ class Client:
     with self._ending_on_error():
       missing = len(images) - self._store.count(output)
       if missing > 0:
-        self._prepare(self._channel, self._session, missing, output)
+        self._prepare(missing, output)
       materials = self._store.take(len(images), output)
       if self._pool:
         self._pool.wake()
@@ -321,20 +407,17 @@ class _Pool:
     client = self._client
     if client.prepared >= self._count:
       return
-    same = Expectation(model_id=client.description.model_id)
     for tries in range(1, _POOL_TRIES + 1):
       with client._connect(Ledger()) as channel:
         self._channel = channel
         try:
-          # Of the same owner: the client uses what is prepared here.
-          hello = client._hello._replace(claims=())
-          handshake.client(channel, same, hello, lambda _: client._mode.name)
+          client._join(channel)  # the client uses what is prepared here
         except handshake.OtherModelError:
           if tries == _POOL_TRIES:
             raise
           continue
         session = client._new_session(channel)
         while not self._closing and client.prepared < self._count:
-          client._prepare(channel, session, 1, client._output)
+          list(client._make(channel, session, 1, client._output))
         commands.send(channel, commands.Command(commands.GOODBYE))
         return

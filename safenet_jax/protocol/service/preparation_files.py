@@ -1,18 +1,23 @@
 """A client's prepared inferences as files: written whole, and marked before they are used."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import hashlib
 import os
 import pathlib
 import re
+import secrets
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
+import weakref
+import zipfile
 
 import numpy as np
+from numpy.lib import format as npy
 
 from safenet_jax import atomic_files
 from safenet_jax.crypto.randomness import Randomness
-from safenet_jax.protocol.delphi.material import ClientMaterial
+from safenet_jax.protocol.delphi import material
+from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial
 from safenet_jax.protocol.delphi.message_shapes import ID_BYTES
 from safenet_jax.protocol.layers.structure import OUTPUTS
 
@@ -32,6 +37,39 @@ class Name(NamedTuple):
   mode: str
   output: str
   identifier: str
+
+
+class GrowingLayers(dict[str, ClientLayer]):
+  """Takes the layers of one preparation, and writes each into its file.
+
+  So memory holds none of them. Without `finish` the file goes with this object.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    """Makes a file that only its owner may read."""
+    self._path = path
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    self._file = zipfile.ZipFile(os.fdopen(descriptor, 'w+b'), 'w')
+    self._end = weakref.finalize(self, path.unlink, missing_ok=True)
+
+  def __setitem__(self, name: str, layer: ClientLayer) -> None:
+    self._write(material.layer_arrays(name, layer))
+
+  def _write(self, arrays: Mapping[str, np.ndarray]) -> None:
+    """Adds arrays as `numpy.savez` does."""
+    for name, array in arrays.items():
+      with self._file.open(f'{name}.npy', 'w', force_zip64=True) as file:
+        npy.write_array(file, array, allow_pickle=False)
+
+  def finish(self, path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Adds the arrays that belong to no layer; the file has its name when this returns."""
+    self._write(arrays)
+    file = self._file.fp
+    self._file.close()
+    if file is not None:
+      file.close()
+    atomic_files.replace(self._path, path)
+    self._end.detach()
 
 
 class PreparationFiles:
@@ -97,11 +135,20 @@ class PreparationFiles:
     for match in self._matches(self._left):
       (self._directory / match.string).unlink(missing_ok=True)
 
-  def write(self, name: Name, material: ClientMaterial) -> None:
-    """Keeps a preparation."""
-    arrays: dict[str, Any] = dict(material.arrays())
-    with atomic_files.writing(self._path(name, _PREPARED), private=True) as file:
-      np.savez(file, **arrays)
+  def layers(self) -> 'GrowingLayers':
+    """Where the finished layers of a preparation are written until it is complete."""
+    # Named as what `begin` deletes where a client was killed.
+    name = Name('0' * 32, 'unfinished', OUTPUTS[0], secrets.token_hex(ID_BYTES))
+    path = self._path(name, _PREPARED)
+    return GrowingLayers(
+      path.with_name(f'.{path.name}.{secrets.token_hex(4)}{atomic_files.PARTIAL}')
+    )
+
+  def write(self, name: Name, made: ClientMaterial) -> None:
+    """Keeps a preparation, whose layers were made by `layers`."""
+    if not isinstance(made.layers, GrowingLayers):
+      raise ValueError('a preparation whose layers are not in a file')
+    made.layers.finish(self._path(name, _PREPARED), made.own_arrays())
 
   def mark(self, names: Sequence[Name]) -> None:
     """Marks preparations as used; when this returns, the disk has it."""
@@ -112,10 +159,10 @@ class PreparationFiles:
   def load(self, name: Name) -> ClientMaterial:
     """A preparation that is marked as used, whose file goes."""
     path = self._path(name, _USED)
-    with np.load(path, allow_pickle=False) as file:
-      material = ClientMaterial.from_arrays(bytes.fromhex(name.identifier), dict(file))
+    # Layers are read when an inference reaches them. The file has no name any more by then.
+    file = np.load(path, allow_pickle=False)
     path.unlink()
-    return material
+    return ClientMaterial.from_arrays(bytes.fromhex(name.identifier), file)
 
   def delete(self, names: Iterable[Name]) -> None:
     """Deletes preparations that nobody can use any more."""

@@ -1,6 +1,7 @@
 """Serves private inference of one model: the party that owns the weights."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import functools
 import ssl
@@ -12,7 +13,7 @@ import threadpoolctl
 from safenet_jax import ranges
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.delphi import keys, linear_replies
+from safenet_jax.protocol.delphi import keys, linear_replies, message_walk, progress
 from safenet_jax.protocol.delphi.party import ServerParty
 from safenet_jax.protocol.service import commands, description, handshake
 from safenet_jax.protocol.service.policy import Policy
@@ -23,6 +24,7 @@ from safenet_jax.transport import accounts as visitors
 from safenet_jax.transport.accounts import Accounts
 from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.ledger import Ledger
 from safenet_jax.transport.listener import Guest, Listener
 
 
@@ -42,6 +44,8 @@ class ServerOptions:
   connections: the most connections without a session at once.
   memory_bytes: the most that the prepared inferences of all clients take together. Each
     client is told how many images fit its session's equal part of this.
+  weights_bytes: the most that weights take in the form in which they are multiplied. Weights of
+    further layers are brought to it for each preparation, which takes longer.
   keep_seconds: for how long a prepared inference is kept.
   timeout: seconds until a client that owes a message is given up.
   idle_seconds: how many seconds a client that owes no message may stay beyond that.
@@ -60,6 +64,7 @@ class ServerOptions:
   address_sessions: int | None = None
   connections: int = 64
   memory_bytes: int = 4 << 30
+  weights_bytes: int = 4 << 30
   keep_seconds: float = 3600.0
   timeout: float = 60.0
   idle_seconds: float = 600.0
@@ -112,6 +117,7 @@ class Server:
     accounts: Accounts | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
     shared_port: bool = False,
+    on_prepare: Callable[[Ledger, int], contextlib.AbstractContextManager] | None = None,
   ):
     """Prepares the weights and starts to listen.
 
@@ -126,6 +132,8 @@ class Server:
       on_record: called at the end of every session with the record of its ledger, if the
         client asked for anything in it.
       shared_port: as for `Listener`.
+      on_prepare: makes a context in which inferences are prepared, for who shows progress: from
+        the session's ledger, and how many bytes it will count.
 
     Raises:
       ValueError: the mode does not exist or does not serve this model, the model does
@@ -153,13 +161,15 @@ class Server:
     self._linear: linear_replies.LinearReplies
     if options.workers:
       self._linear = linear_replies.InProcesses(
-        options.workers, model.linear, structure, self._contexts
+        options.workers, model.linear, structure, self._contexts, options.weights_bytes
       )
     else:
-      self._linear = linear_replies.InSession(model.linear, structure, self._contexts, randomness)
+      self._linear = linear_replies.InSession(
+        model.linear, structure, self._contexts, randomness, options.weights_bytes
+      )
     self._accounts, self._policy = accounts, policy or Policy()
     self._store = ServerStore(accounts, options.keep_seconds, alone=not shared_port)
-    self._options, self._on_record = options, on_record
+    self._options, self._on_record, self._on_prepare = options, on_record, on_prepare
     # Threads of BLAS wait for each other by spinning. On cores that others use too, such waits
     # made an online phase of 0.05 s last for seconds.
     self._one_thread = threadpoolctl.threadpool_limits(1, user_api='blas')
@@ -260,8 +270,23 @@ class Server:
       if command.kind == commands.GOODBYE:
         return
       session.check(command.output)
-      if command.kind == commands.PREPARE:
-        make = functools.partial(session.prepare, output=command.output)
-        visit.prepare(make, command.count, self._sizes[mode, command.output])
+      size = self._sizes[mode, command.output]
+      unfinished = functools.partial(session.unfinished, command.output)
+      if command.kind in (commands.PREPARE, commands.RESUME):
+        make = functools.partial(session.prepare, command.count, command.output)
+        if command.kind == commands.RESUME:
+          told = [progress.Begun.decode(raw) for raw in command.identifiers]
+          make = functools.partial(session.resume, visit.begun(told), told, command.output)
+        with self._shown(channel.ledger, mode, command.count):
+          visit.prepare(make, command.count, size, unfinished)
       else:
         session.infer(visit.take(command.identifiers), command.output)
+
+  def _shown(self, ledger: Ledger, mode: str, count: int) -> contextlib.AbstractContextManager:
+    """What shows the progress of preparing so many inferences."""
+    if self._on_prepare is None:
+      return contextlib.nullcontext()
+    tally = message_walk.tally(
+      self._model.public, self._structures[mode], self._contexts, MODES[mode]
+    )
+    return self._on_prepare(ledger, count * tally.ledger.record()['phases']['offline']['bytes'])

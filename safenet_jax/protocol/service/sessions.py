@@ -1,11 +1,11 @@
 """The modes in which a network is served, and both sides of one connection in any of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from typing import Any
 
 from safenet_jax.fixed_point.model import PublicModel
-from safenet_jax.protocol.delphi import client_offline, message_shapes, server_offline
+from safenet_jax.protocol.delphi import client_offline, message_shapes, progress, server_offline
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.delphi.mode import DELPHI, Mode
 from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
@@ -17,6 +17,8 @@ from safenet_jax.transport.frames import ProtocolError
 MODES = {mode.name: mode for mode in (OT, DELPHI, GAZELLE)}
 # The fewest bytes, and on no measured link more seconds than the others (docs/measurements.md).
 DEFAULT = OT.name
+# Makes the mapping where finished activation layers of one image are kept.
+Keep = Callable[[], client_offline.Layers]
 # Not a mode: the client chooses among all that serve the model.
 AUTO = 'auto'
 
@@ -52,11 +54,24 @@ class ClientSession:
     self._mode, self._party, self._outputs = mode, party, outputs
     self._phases: dict[str, client_offline.ClientOffline] = {}
 
-  def prepare(self, count: int, output: str) -> Iterator[ClientMaterial]:
+  def prepare(self, count: int, output: str, keep: Keep | None = None) -> Iterator[ClientMaterial]:
     """As `ClientOffline.prepare`, after the command that asks the server for it."""
+    return self._offline(output).prepare(count, keep)
+
+  def resume(
+    self, images: Sequence, output: str, keep: Keep | None = None
+  ) -> Iterator[ClientMaterial]:
+    """As `ClientOffline.resume`, after the command that asks the server for it."""
+    return self._offline(output).resume(images, keep)
+
+  def unfinished(self, output: str) -> list[Any]:
+    """Images whose offline phase was begun in this session, and is not done."""
+    return self._offline(output).unfinished
+
+  def _offline(self, output: str) -> client_offline.ClientOffline:
     if output not in self._phases:
       self._phases[output] = self._mode.client_offline(self._party, output)
-    return self._phases[output].prepare(count)
+    return self._phases[output]
 
   def infer(self, materials: Sequence, images, output: str) -> Any:
     """As `ClientOnline.run`, after the command that asks the server for it."""
@@ -80,10 +95,43 @@ class ServerSession:
 
   def prepare(self, count: int, output: str) -> Iterator[ServerMaterial]:
     """As `ServerOffline.prepare`; ProtocolError for an output that is not served."""
+    yield from self._moded(self._offline(output).prepare(count))
+
+  def resume(
+    self, images: Sequence, told: Sequence[progress.Begun], output: str
+  ) -> Iterator[ServerMaterial]:
+    """Goes on with images that another session left unfinished (`delphi.progress`).
+
+    Args:
+      images: of that session; None for those that are not known.
+      told: how far the client is with each of them.
+      output: what they are for.
+
+    Raises:
+      ProtocolError: it is not served.
+    """
+    found, agreed = [], []
+    for image, theirs in zip(images, told, strict=True):
+      known = image is not None and image.served == (self._mode.name, output)
+      found.append(image if known else None)
+      agreed.append(image.begun.least(theirs) if known else theirs._replace(anew=True))
+    yield from self._moded(self._offline(output).resume(found, agreed))
+
+  def unfinished(self, output: str) -> list[Any]:
+    """Images whose offline phase was begun in this session, and is not done."""
+    images = self._offline(output).unfinished
+    for image in images:
+      image.served = self._mode.name, output
+    return images
+
+  def _offline(self, output: str) -> server_offline.ServerOffline:
     self.check(output)
     if output not in self._phases:
       self._phases[output] = self._mode.server_offline(self._party, output)
-    for material in self._phases[output].prepare(count):
+    return self._phases[output]
+
+  def _moded(self, materials: Iterator[ServerMaterial]) -> Iterator[ServerMaterial]:
+    for material in materials:
       material.mode = self._mode.name
       yield material
 

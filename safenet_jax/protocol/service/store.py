@@ -28,7 +28,7 @@ resumed snapshot of a machine.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 import dataclasses
 import logging
 import os
@@ -36,7 +36,8 @@ import threading
 import time
 
 from safenet_jax.crypto.randomness import Randomness
-from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.protocol.delphi import server_offline
+from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial, ServerMaterial
 from safenet_jax.protocol.service import handshake
 from safenet_jax.protocol.service.description import Description
 from safenet_jax.protocol.service.preparation_files import Name, PreparationFiles
@@ -46,6 +47,8 @@ from safenet_jax.transport.frames import ProtocolError
 _LOGGER = logging.getLogger(__name__)
 # For how long a client that comes again waits until its connection before has ended.
 _HELD_SECONDS = 5.0
+# For how long a server keeps what a lost connection left unfinished.
+_SUSPENDED_SECONDS = 600.0
 # For how long a client keeps what another process of the server may have.
 _KEEP_SECONDS = 86400.0
 
@@ -124,8 +127,13 @@ class ClientStore:
   def _found(self, output: str) -> list[bytes]:
     return [key for key, name in list(self._names.items()) if name.output == output]
 
+  @property
+  def layers(self) -> Callable[[], MutableMapping[str, ClientLayer]]:
+    """Makes what takes the finished layers of a preparation, until it is put here."""
+    return dict if self._files is None else self._files.layers
+
   def put(self, material: ClientMaterial) -> None:
-    """Keeps a preparation."""
+    """Keeps a preparation, whose layers `layers` has taken."""
     name = Name(self._model, self._mode, material.output, material.identifier.hex())
     if self._files is None:
       self._memory[material.identifier] = material
@@ -161,6 +169,17 @@ class _Kept:
 
 
 @dataclasses.dataclass
+class _Suspended:
+  """An image whose offline phase a lost connection interrupted; `size` bytes are reserved."""
+
+  start: float
+  ticket: int
+  size: int
+  image: server_offline.Image
+  owner: bytes
+
+
+@dataclasses.dataclass
 class _Owner:
   """connections: that have not ended; forgets: whether one of them ended in doubt."""
 
@@ -187,6 +206,7 @@ class ServerStore:
     self._accounts, self._keep = accounts, keep_seconds
     self._changed = threading.Condition()
     self._found: dict[bytes, _Kept] = {}
+    self._suspended: dict[tuple[bytes, int], _Suspended] = {}
     self._owners: collections.defaultdict[bytes, _Owner] = collections.defaultdict(_Owner)
     accounts.on_evict(lambda ticket, reason: self.give_up(ticket), BYTES)
 
@@ -249,11 +269,76 @@ class ServerStore:
     with self._changed:
       self._found[material.identifier] = _Kept(time.monotonic(), ticket, material, owner)
 
+  def suspend(
+    self,
+    images: Sequence[server_offline.Image],
+    ticket: int,
+    size: int,
+    owner: bytes,
+    *,
+    idle: bool,
+  ) -> None:
+    """Keeps images for some minutes whose connection was lost before they were ready.
+
+    Args:
+      images: of one command.
+      ticket: under which `size` bytes are reserved for each of them.
+      size: in bytes.
+      owner: who alone may go on with them.
+      idle: whether their memory may go to others, who need it.
+    """
+    with self._changed:
+      for image in images:
+        self._suspended[image.begun.name] = _Suspended(time.monotonic(), ticket, size, image, owner)
+      if images and idle:
+        self._accounts.touch(ticket, True)
+      self._changed.notify_all()
+
+  def resume(
+    self, names: Sequence[tuple[bytes, int]], owner: bytes
+  ) -> list[server_offline.Image | None]:
+    """Gives out the owner's images of these names; None for those that are not known.
+
+    They are not known any more from then on. An image may be ready, where the client was not
+    told so. A client that comes again may be faster than the end of its connection before. So
+    this waits for some seconds while one is missing.
+    """
+    with self._changed:
+      self._expire()
+      self._changed.wait_for(
+        lambda: all(self._ready(name, owner) or self._mine(name, owner) for name in names),
+        _HELD_SECONDS,
+      )
+      return [self._resumed(name, owner) for name in names]
+
+  def _mine(self, name: tuple[bytes, int], owner: bytes) -> _Suspended | None:
+    found = self._suspended.get(name)
+    return found if found is not None and found.owner == owner else None
+
+  def _ready(self, name: tuple[bytes, int], owner: bytes) -> bytes | None:
+    """The identifier of a preparation that the client knows by this name alone."""
+    for identifier, kept in self._found.items():
+      begun = kept.material.begun
+      if begun is not None and begun.name == name and kept.owner in (None, owner):
+        return identifier
+    return None
+
+  def _resumed(self, name: tuple[bytes, int], owner: bytes) -> server_offline.Image | None:
+    if identifier := self._ready(name, owner):
+      return server_offline.ready(self._drop(identifier))
+    if self._mine(name, owner) is None:
+      return None
+    found = self._suspended.pop(name)
+    self._accounts.release(found.ticket, found.size)
+    return found.image
+
   def give_up(self, ticket: int) -> None:
     """Forgets all preparations whose bytes were reserved under this ticket."""
     with self._changed:
       for identifier in [name for name, kept in self._found.items() if kept.ticket == ticket]:
         self._drop(identifier)
+      for name in [name for name, kept in self._suspended.items() if kept.ticket == ticket]:
+        del self._suspended[name]
 
   def expire(self) -> None:
     """Forgets what is too old."""
@@ -289,6 +374,10 @@ class ServerStore:
     oldest = time.monotonic() - self._keep
     for identifier in [name for name, kept in self._found.items() if kept.start < oldest]:
       self._drop(identifier)
+    oldest = time.monotonic() - min(self._keep, _SUSPENDED_SECONDS)
+    for name in [name for name, kept in self._suspended.items() if kept.start < oldest]:
+      gone = self._suspended.pop(name)
+      self._accounts.release(gone.ticket, gone.size)
 
   def _drop(self, identifier: bytes) -> ServerMaterial:
     kept = self._found.pop(identifier)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import threading
 
+from safenet_jax.protocol.delphi import progress, server_offline
 from safenet_jax.protocol.delphi.material import ServerMaterial
 from safenet_jax.protocol.service.handshake import Hello
 from safenet_jax.protocol.service.policy import Policy
@@ -14,7 +15,7 @@ from safenet_jax.transport.accounts import Accounts, DeniedError, Visitor
 from safenet_jax.transport.channel import Channel, RefusedError
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.listener import Guest
-from safenet_jax.transport.stream import HungUpError
+from safenet_jax.transport.stream import HungUpError, LostError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -83,13 +84,24 @@ class Visit:
       raise DeniedError('this session was idle, and its place was needed')
     self._in_doubt = False
 
-  def prepare(self, make: Callable[[int], Iterator[ServerMaterial]], count: int, size: int) -> None:
-    """Keeps what `make(count)` gives; its memory is reserved before anything is made.
+  def begun(self, told: Sequence[progress.Begun]) -> list[server_offline.Image | None]:
+    """What the server has of images that a lost connection of this client left unfinished."""
+    return self._store.resume([image.name for image in told], self._owner)
+
+  def prepare(
+    self,
+    make: Callable[[], Iterator[ServerMaterial]],
+    count: int,
+    size: int,
+    unfinished: Callable[[], Sequence[server_offline.Image]],
+  ) -> None:
+    """Keeps what `make()` gives; its memory is reserved before anything is made.
 
     Args:
       make: prepares so many inferences, and gives each as soon as it is ready.
       count: of inferences.
       size: bytes of each of them.
+      unfinished: gives what was begun, to be kept for a while where the connection is lost.
 
     Raises:
       ProtocolError: the policy refuses it, there is no room, or the client failed.
@@ -101,10 +113,16 @@ class Visit:
     ticket = self._accounts.reserve(visitors.BYTES, self.visitor, count * size)
     left = count
     try:
-      for material in make(count):
+      for material in make():
         self._store.put(material, ticket, self._owner)
         left -= 1
       self._in_doubt = True  # the client has all that it waits for
+    except LostError:
+      # Those that are ready are in the store already.
+      images = [i for i in unfinished() if i.material is None and any(i.begun.progress)]
+      self._store.suspend(images, ticket, size, self._owner, idle=self.visitor.identity is None)
+      left -= len(images)
+      raise
     finally:
       self._accounts.release(ticket, left * size)
 

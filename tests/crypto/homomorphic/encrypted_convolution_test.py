@@ -356,3 +356,21 @@ def test_one_thread_replies_at_a_time(secret, public, monkeypatch):
   layer = Layer(1, 1, 64, 10, 1)
   run(secret, public, layer, draw_kernel(layer))
   assert locked == [True] and not public.context.reply_lock.locked()
+
+
+def test_a_kernel_that_is_made_ready_for_each_reply_gives_the_same(secret, public, monkeypatch):
+  layer = Layer(8, 8, 24, 64, 3)
+  kernel = draw_kernel(layer)
+  context = public.context
+  size = encrypted_convolution.prepared_size(context, layer)
+  ready = encrypted_convolution.prepare(context, layer, kernel)
+  assert size == 8 * context.degree * context.moduli.size * sum(map(len, ready.multipliers))
+  monkeypatch.setattr(encrypted_convolution, 'PART_BYTES', size // 2)
+  weights = encrypted_convolution.unprepared(context, layer, kernel)
+  assert len(list(weights.parts())) > 1
+  randomness = SystemRandomness()
+  r = randomness.ring(BITS, layer.input_shape)
+  upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
+  message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
+  c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
+  assert np.abs(deviation(layer, kernel, r, c, u)).max() <= 1

@@ -270,3 +270,15 @@ def test_workers_that_end_at_their_start_raise(monkeypatch, capfd):
 def test_no_workers_raise():
   with pytest.raises(ValueError, match='0 workers, want 1 or more'):
     workers.Workers(0, [])
+
+
+def test_layers_beyond_the_memory_are_made_ready_for_each_reply():
+  context = bfv.Context(PARAMETERS)
+  sizes = [encrypted_convolution.prepared_size(context, layer) for layer in SHAPES]
+  assert workers.kept(sizes, None) == [True] * 3
+  assert workers.kept(sizes, sizes[0] - 1) == [False, True, False]
+  assert workers.kept(sizes, sum(sizes[:2])) == [True, True, False]
+  layers = [(PARAMETERS, layer, kernel) for layer, kernel in zip(SHAPES, KERNELS)]
+  with workers.Workers(2, layers, 1) as pool:  # a byte is room for none of them
+    for index, (_, layer, kernel) in enumerate(layers):
+      check(pool, bfv.SecretKey(context), layer, kernel, index)

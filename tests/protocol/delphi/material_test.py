@@ -9,9 +9,9 @@ from safenet_jax.protocol.gazelle import correlations
 NOTHING = np.empty(0, np.uint64)
 KEPT = [
   lambda argmax: material.ClientMaterial(b'', NOTHING, NOTHING, {}, argmax=argmax),
-  lambda argmax: material.ServerMaterial(b'', NOTHING, {}, {}, argmax=argmax),
+  lambda argmax: material.ServerMaterial(b'', {}, {}, argmax=argmax),
   lambda argmax: correlations.ClientMaterial(b'', NOTHING, NOTHING, {}, {}, argmax=argmax),
-  lambda argmax: correlations.ServerMaterial(b'', NOTHING, {}, {}, {}, argmax=argmax),
+  lambda argmax: correlations.ServerMaterial(b'', {}, {}, {}, argmax=argmax),
 ]
 
 

@@ -1,5 +1,6 @@
 """Processes draw other secrets than their parent; nothing here imports JAX, which must not fork."""
 
+import itertools
 import multiprocessing
 import sys
 import types
@@ -36,6 +37,7 @@ STRUCTURE = Structure(
   linear={},
   shapes={},
   drawn={},
+  waves=(),
   activations=(ActivationStructure('activation0', FORM, 56, 0),),
   logits=3,
   comparison=None,
@@ -53,9 +55,12 @@ def draw(pipe, source):
   """Sends some of every kind of secret that a party draws."""
   source = source or SystemRandomness()
   party = types.SimpleNamespace(
-    channel=None, structure=STRUCTURE, keys=types.SimpleNamespace(nonce=b''), randomness=source
+    channel=None,
+    structure=STRUCTURE,
+    keys=types.SimpleNamespace(nonce=b'', numbers=itertools.count()),
+    randomness=source,
   )
-  image = client_offline.Image(party, 'logits', 0)
+  image = client_offline.Image(party, 'logits')
   delta = garbling.fresh_delta(source)
   _, encoding = garbling.Garbler(relu.circuit(FORM), 64, source, delta).garble()
   labels = encoding.labels('server', np.zeros((17, 8), np.uint8))

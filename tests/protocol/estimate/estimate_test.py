@@ -14,7 +14,7 @@ from safenet_jax.crypto import randomness
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
-from safenet_jax.protocol.delphi import material
+from safenet_jax.protocol.delphi import material, message_shapes
 from safenet_jax.protocol.estimate import activation_costs, choice, links, unit_costs, untrained
 from safenet_jax.protocol.estimate import estimate as estimates
 from safenet_jax.protocol.service import description, sessions
@@ -88,6 +88,12 @@ def test_bytes_messages_and_flights_of_every_row_are_those_of_a_real_inference(m
     'corrections',
     'client labels',
   }
+
+
+@pytest.mark.parametrize('mode', sessions.MODES)
+def test_so_they_are_in_several_stages(model, mode, monkeypatch):
+  monkeypatch.setattr(message_shapes, '_STAGE_TRANSFERS', 1)
+  test_bytes_messages_and_flights_of_every_row_are_those_of_a_real_inference(model, mode, 'mixed')
 
 
 def _rows(record):

@@ -120,7 +120,7 @@ def test_the_client_gets_one_uniform_label_of_each_bit(sent):
     assert chi_square(message) < BOUND
     assert not (message == labels.reshape(-1, 2)).all(1).any()
   # Nothing of delta in the labels of two bits of one message.
-  delta = run.server[0].delta
+  delta = next(iter(run.server[0].layers.values())).delta
   assert not (message[1:] ^ message[:-1] == delta).all(1).any()
 
 

@@ -206,7 +206,7 @@ def corrected(monkeypatch, zero=False):
   form = Structure.of(model.public).comparison
   bits = np.stack([form.entering(c['dense0'].reshape(-1)) for c in run.c])
   own = np.stack([m.argmax.labels[:, : form.count] for m in run.client])
-  return d ^ bits, theirs, own, run.server[0].delta
+  return d ^ bits, theirs, own, run.server[0].argmax.encoding._select_delta[1, :2]
 
 
 def test_corrections_in_gazelles_mode_show_nothing(monkeypatch):

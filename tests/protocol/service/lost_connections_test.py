@@ -1,0 +1,203 @@
+"""A client whose connection is lost while it prepares goes on, and nothing is used twice."""
+
+import numpy as np
+import pytest
+
+from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.protocol.delphi import client_offline, message_shapes, progress, server_offline
+from safenet_jax.protocol.service import client as clients
+from safenet_jax.protocol.service import server as servers
+from safenet_jax.protocol.service import sessions
+from safenet_jax.transport.frames import ProtocolError
+from safenet_jax.transport.stream import HungUpError, LostError
+from tests.support import journals, models, mortals, parties
+from tests.support import servers as servers_support
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 2), np.uint8)
+_TIMEOUT = 600.0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+  """Public parameters are made once, a stage has one layer, and nobody waits."""
+  monkeypatch.setattr(bfv, 'Context', parties.context)
+  monkeypatch.setattr(message_shapes, '_STAGE_TRANSFERS', 1)
+  monkeypatch.setattr(clients, '_PAUSE', 0.0)
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+  found = journals.Journal(tmp_path / 'journal')
+  found.watch(monkeypatch)
+  return found
+
+
+def serve(mode):
+  options = servers.ServerOptions(mode=mode, timeout=_TIMEOUT)
+  return servers.Server(models.calibrated(), context=None, options=options)
+
+
+def cut(party, number, after=0):
+  """The end of a connection before a party's n-th message, for `after` connections less one."""
+  left = [1 + after]
+
+  def die(channel, count, operation, tag):
+    if channel.party == party and count == number and left[0]:
+      left[0] -= 1
+      channel._stream.kill(LostError('the cable is cut'))
+
+  return die
+
+
+def prepare(server, death, directory, reconnects=2):
+  """A client that prepares and infers; the messages of its first connection, and how it ended."""
+  counts = []
+  with (
+    mortals.dying(death),
+    clients.Client(
+      *server.address, context=None, directory=directory, timeout=_TIMEOUT, reconnects=reconnects
+    ) as client,
+  ):
+    first = client._channel
+    counts.append(first.count)
+    client.prepare(1)
+    counts.append(first.count)
+    again = client._channel is not first
+    logits = client.infer(IMAGES)
+  expected = models.calibrated().logits(IMAGES)
+  assert np.abs(logits - expected).max() < 0.05
+  return counts, again
+
+
+@pytest.mark.parametrize('party', ['client', 'server'])
+@pytest.mark.parametrize(
+  'mode',
+  ['delphi', *(pytest.param(mode, marks=pytest.mark.slow) for mode in ('ot', 'gazelle'))],
+)
+def test_a_cut_at_any_message_is_gone_on_from(mode, party, journal, tmp_path, monkeypatch):
+  begun = []
+  for kind, name in (('linear', 'send_mask'), ('stage', 'enter')):
+    step = getattr(client_offline.Image, name)
+    monkeypatch.setattr(
+      client_offline.Image,
+      name,
+      lambda self, place, step=step, kind=kind: begun.append((kind, place)) or step(self, place),
+    )
+  directory = tmp_path / 'prepared' if sessions.MODES[mode].kept_in_files else None
+  with serve(mode) as server:
+    (first, last), again = prepare(server, mortals.alive, directory)
+    steps, saved = len(begun), []
+    assert not again
+    for number in range(first, last):
+      begun.clear()
+      _, again = prepare(server, cut(party, number), directory)
+      assert again
+      saved.append(2 * steps - len(begun))
+    # At least one step is kept wherever one was done, and at the end nearly all of them.
+    assert max(saved) >= steps - 1 and sum(saved) > len(saved)
+    assert server._store._suspended == {}
+  assert not journal.repeated()
+
+
+def test_two_cuts_are_gone_on_from_and_a_third_is_one_too_many(journal):
+  with serve('delphi') as server:
+    # Command, four messages of keys, and linear layers.
+    _, again = prepare(server, cut('client', 11, after=1), None)
+    assert again
+    with pytest.raises(ProtocolError, match='the cable is cut'):
+      prepare(server, cut('client', 11, after=2), None)
+  assert not journal.repeated()
+
+
+def test_a_client_that_does_not_reconnect_ends_with_the_error():
+  with serve('delphi') as server, pytest.raises(ProtocolError, match='the cable is cut'):
+    prepare(server, cut('client', 11), None, reconnects=0)
+
+
+def test_only_the_owner_goes_on_and_once(monkeypatch):
+  with serve('delphi') as server:
+    with pytest.raises(ProtocolError):
+      prepare(server, cut('client', 14), None, reconnects=0)
+    suspended(server)
+    (name,) = server._store._suspended
+    monkeypatch.setattr('safenet_jax.protocol.service.store._HELD_SECONDS', 0.0)
+    (kept,) = server._store._suspended.values()
+    assert server._store.resume([name], b'another owner') == [None]
+    assert server._store.resume([name], kept.owner) == [kept.image]
+    assert server._store.resume([name], kept.owner) == [None]
+
+
+def suspended(server):
+  """Waits until the server has kept the image of a lost connection."""
+  servers_support.until(lambda: server._store._suspended)
+
+
+def test_what_is_unfinished_counts_as_memory_and_is_given_up(monkeypatch):
+  with serve('delphi') as server:
+    with pytest.raises(ProtocolError):
+      prepare(server, cut('client', 14), None, reconnects=0)
+    suspended(server)
+    (kept,) = server._store._suspended.values()
+    held = server._accounts._held['bytes']
+    assert sum(held.values()) == kept.size > 0
+    server._store.give_up(kept.ticket)
+    assert not server._store._suspended
+    with pytest.raises(ProtocolError):
+      prepare(server, cut('client', 14), None, reconnects=0)
+    suspended(server)
+    monkeypatch.setattr('safenet_jax.protocol.service.store._SUSPENDED_SECONDS', -1.0)
+    server._store.expire()
+    assert not server._store._suspended
+    assert not server._accounts._holders['bytes'].keys() - {kept.ticket}
+
+
+def test_an_image_that_the_server_forgot_begins_anew_with_another_mask(monkeypatch):
+  masks = []
+  finish = client_offline.Image.finish
+  monkeypatch.setattr(
+    client_offline.Image, 'finish', lambda self: masks.append(self.mask) or finish(self)
+  )
+  seen = []
+  begin = client_offline.Image.__init__
+
+  def watched(self, *args):
+    begin(self, *args)
+    seen.append(self.mask)
+
+  monkeypatch.setattr(client_offline.Image, '__init__', watched)
+  monkeypatch.setattr('safenet_jax.protocol.service.store._HELD_SECONDS', 0.0)
+  monkeypatch.setattr('safenet_jax.protocol.service.store.ServerStore.suspend', lambda *a, **k: 0)
+  with serve('delphi') as server:
+    prepare(server, cut('client', 14), None)
+  first, second = seen
+  (used,) = masks
+  assert used is second and not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+  'forged',
+  [
+    lambda begun: begun._replace(number=begun.number + 1),
+    lambda begun: begun._replace(progress=progress.Progress(0, 0)),
+  ],
+)
+def test_a_server_that_goes_on_with_something_else_is_refused(forged, monkeypatch):
+  resume = server_offline.ServerOffline.resume
+  monkeypatch.setattr(
+    server_offline.ServerOffline,
+    'resume',
+    lambda self, images, agreed: resume(self, images, [forged(each) for each in agreed]),
+  )
+  with serve('delphi') as server, pytest.raises(ProtocolError, match='another image|has not done'):
+    prepare(server, cut('client', 18), None)
+
+
+def test_what_the_wire_says_of_an_image_is_read_back():
+  begun = progress.Begun(b'n' * 16, 7, progress.Progress(3, 2))
+  assert progress.Begun.decode(begun.encode()) == begun
+  anew = begun._replace(progress=progress.Progress(), anew=True)
+  assert progress.Begun.decode(anew.encode()) == anew
+  assert len(begun.encode()) == progress.BYTES
+  fewer = begun._replace(progress=progress.Progress(5, 1))
+  assert begun.least(fewer).progress == progress.Progress(3, 1)
+  assert isinstance(HungUpError('x'), LostError)
