@@ -86,7 +86,7 @@ def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
     most = max(2 * max(shape.input_shape[:2]), _MAX_SIDE)
     for field in ('kernel', 'stride', 'dilation'):
       side = getattr(shape.layer, field, 1)
-      if side > most:
+      if side is not None and side > most:
         raise ValueError(f'{shape.name} has {field} {side}, want at most {most} on its map')
     padding = getattr(shape.layer, 'padding', None) or records.NO_PADDING
     if max(n for axis in padding for n in axis) > most:
