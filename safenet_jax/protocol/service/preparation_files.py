@@ -146,8 +146,7 @@ class PreparationFiles:
 
   def write(self, name: Name, made: ClientMaterial) -> None:
     """Keeps a preparation, whose layers were made by `layers`."""
-    if not isinstance(made.layers, GrowingLayers):
-      raise ValueError('a preparation whose layers are not in a file')
+    assert isinstance(made.layers, GrowingLayers)
     made.layers.finish(self._path(name, _PREPARED), made.own_arrays())
 
   def mark(self, names: Sequence[Name]) -> None:

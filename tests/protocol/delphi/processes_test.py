@@ -36,6 +36,7 @@ STRUCTURE = Structure(
   input_shape=(8, 8, 2),
   linear={},
   shapes={},
+  waves=(),
   drawn={},
   waves=(),
   activations=(ActivationStructure('activation0', FORM, 56, 0),),
