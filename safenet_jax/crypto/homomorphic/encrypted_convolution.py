@@ -184,7 +184,7 @@ def unprepared(
   kernel: np.ndarray,
   groups: range | None = None,
 ) -> Unprepared:
-  """A kernel that each reply brings to NTT form; arguments and errors as for `prepare`."""
+  """A kernel that each reply brings to NTT form; arguments and ValueErrors as for `prepare`."""
   if kernel.shape != layer.kernel_shape or kernel.dtype != np.int64:
     raise ValueError(f'kernel {kernel.dtype} {kernel.shape}, want int64 {layer.kernel_shape}')
   if fault := _fault(context.parameters, kernel):

@@ -231,7 +231,7 @@ class ServerMaterial(_Once):
   """
 
   # Set by who made it: by what the client knows it that was not told the identifier.
-  begun: progress.Begun | None = dataclasses.field(default=None, init=False)
+  begun: progress.Begun = dataclasses.field(default=progress.Begun(b'', 0), init=False)
 
   identifier: bytes
   u: dict[str, np.ndarray]

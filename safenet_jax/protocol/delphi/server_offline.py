@@ -36,11 +36,8 @@ class Image:
 
 def ready(material: ServerMaterial) -> Image:
   """An image that is prepared, as one whose client was not told so."""
-  begun = material.begun
-  if begun is None:
-    raise ValueError('a preparation without a name')
-  image = Image(message_shapes.Tag(begun.nonce, begun.number))
-  image.begun, image.material = begun, material
+  image = Image(message_shapes.Tag(material.begun.nonce, material.begun.number))
+  image.begun, image.material = material.begun, material
   image.served = material.mode, material.output
   return image
 

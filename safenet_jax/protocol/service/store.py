@@ -318,8 +318,7 @@ class ServerStore:
   def _ready(self, name: tuple[bytes, int], owner: bytes) -> bytes | None:
     """The identifier of a preparation that the client knows by this name alone."""
     for identifier, kept in self._found.items():
-      begun = kept.material.begun
-      if begun is not None and begun.name == name and kept.owner in (None, owner):
+      if kept.material.begun.name == name and kept.owner in (None, owner):
         return identifier
     return None
 

@@ -38,7 +38,6 @@ STRUCTURE = Structure(
   shapes={},
   waves=(),
   drawn={},
-  waves=(),
   activations=(ActivationStructure('activation0', FORM, 56, 0),),
   logits=3,
   comparison=None,
