@@ -151,9 +151,8 @@ def faults(settings: Mapping[str, Any], section: str = '') -> Iterator[str]:
       yield f'{name} {value!r}, want {wanted.wanted()}'
   if 'epochs' in good:
     epochs = settings['epochs']
-    if (
-      'warmup_epochs' in good and settings['warmup_epochs'] and settings['warmup_epochs'] >= epochs
-    ):
+    # Without epochs there is nothing to warm up.
+    if epochs and 'warmup_epochs' in good and settings['warmup_epochs'] >= epochs:
       yield f'warmup_epochs {settings["warmup_epochs"]}, want fewer than the {epochs} epochs'
     if 'anneal_epochs' in good and settings['anneal_epochs'] > epochs:
       yield f'anneal_epochs {settings["anneal_epochs"]}, want at most the {epochs} epochs'

@@ -38,17 +38,18 @@ def test_all_faults_are_in_one_message():
   )
 
 
-def test_an_all_relu_network_is_trained_and_a_plan_need_not_be():
-  ranges.check({'epochs': 0})
-  with pytest.raises(ValueError, match=r'^epochs 0, want an integer in 1\.\.'):
-    ranges.check({'epochs': 0}, 'pretrain')
+def test_a_plan_need_not_be_trained():
+  """Nor need a network that is trained already; `phases.train` and `settings` see to that."""
+  for section in ('', 'pretrain', 'finetune'):
+    ranges.check({'epochs': 0, 'warmup_epochs': 0.5}, section)
+    with pytest.raises(ValueError, match=r'^epochs -1, want an integer in 0\.\.'):
+      ranges.check({'epochs': -1}, section)
 
 
 @pytest.mark.parametrize(
   'settings, message',
   [
     ({'epochs': 1, 'warmup_epochs': 5.0}, 'warmup_epochs 5.0, want fewer than the 1 epochs'),
-    ({'epochs': 0, 'warmup_epochs': 0.5}, 'warmup_epochs 0.5, want fewer than the 0 epochs'),
     ({'epochs': 2, 'anneal_epochs': 2.5}, 'anneal_epochs 2.5, want at most the 2 epochs'),
   ],
 )

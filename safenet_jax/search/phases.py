@@ -105,7 +105,6 @@ def train(
       take, no teacher to distil, neither epochs nor weights, or a directory of other settings.
     FloatingPointError: the loss became NaN or infinite; names the step.
   """
-  warmup_epochs = warmup_epochs if epochs else 0.0
   settings = {
     'epochs': epochs,
     'learning_rate': learning_rate,

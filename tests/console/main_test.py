@@ -123,7 +123,7 @@ ASK = 'ask --host=127.0.0.1'
     (f'{ASK} --images=images.npy --port=1', '127.0.0.1:1: '),
     ('ask --host=no.such.host.invalid --images=images.npy', 'no.such.host.invalid:7341: '),
     ('ask --host=a..b --images=images.npy', "host 'a..b', want the name or address of a server"),
-    ('inspect', 'arguments are required: BUNDLE'),
+    ('inspect', 'arguments are required: FILE'),
     ('inspect text', 'text is no model to serve: it is not a model bundle'),
     ('inspect model --costs=text', 'text has no unit costs'),
     ('inspect model --costs=none', 'no costs at none'),

@@ -119,8 +119,9 @@ def test_a_run_starts_from_own_weights_and_may_keep_them(tmp_path):
     for name, array in arrays.items():
       np.testing.assert_array_equal(kept[name], array)
   config = '--config=experiments/configs/cnn7_fashion.py:smoke'
-  given = '--config.pretrain.epochs=0', '--config.pretrain.warmup_epochs=0.'
-  found = run('pretrain', config, *given, f'--workdir={tmp_path / "other"}', code=2)
+  found = run(
+    'pretrain', config, '--config.pretrain.epochs=0', f'--workdir={tmp_path / "other"}', code=2
+  )
   assert 'pretrain.epochs 0, want an integer in 1.. or pretrain.weights' in found.stderr
 
 
