@@ -136,6 +136,14 @@ def pooled(seed=0):
   )
 
 
+def long_words():
+  """As `pooled`, with sign tests that are too long for the mode ot."""
+  plain = pooled()
+  forms = plain.public.activations
+  form = dataclasses.replace(forms['activation1'], input_fraction=7)
+  return altered(plain, activations=forms | {'activation1': form})
+
+
 @functools.cache
 def calibrated():
   """A small planned network whose values fit its formats: half squares, then ReLUs."""
