@@ -326,7 +326,7 @@ def test_a_record_with_an_array_is_not_encoded():
 
 def test_only_whitelisted_records_are_made():
   allowed = [kind for kind in description._RECORDS if kind is not layers.Conv]
-  with pytest.raises(ProtocolError, match='of class Conv, want Activation, AveragePool, Dense'):
+  with pytest.raises(ProtocolError, match='of class Conv, want Activation, AveragePool, Constant'):
     record_codec.decode(description.encode(described()), description.Description, allowed)
 
 
