@@ -196,8 +196,8 @@ class Calibration:
         are left.
       bias: float64 [O].
       apply: computes the layer's product of values and a kernel.
-      outputs: the channels that the layer makes, in their order; those that nobody reads are
-        zero. By default they are those that are read.
+      outputs: the channels that the layer makes, in their order: by default those that are
+        read. Others among them mean nothing.
     """
     order, split = self.channels.order(name, bias.size), self.channels.folded(name)
     outputs = order if outputs is None else outputs
