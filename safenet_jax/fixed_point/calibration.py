@@ -133,8 +133,8 @@ class Calibration:
       kernel: float64 [..., I, O], batch norm folded in, with only the input channels that
         are left.
       bias: float64 [O].
-      outputs: the channels that the layer makes, in their order; those that nobody reads are
-        zero. By default they are those that are read.
+      outputs: the channels that the layer makes, in their order: by default those that are
+        read. Others among them mean nothing.
     """
     order, split = self.channels.order(name, bias.size), self.channels.folded(name)
     outputs = order if outputs is None else outputs
