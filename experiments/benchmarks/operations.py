@@ -158,7 +158,7 @@ def _with_gradient(function: Callable, *arguments) -> Operation:
 
 
 def _normalise(shape: tuple[int, ...]) -> Operation:
-  module = batch_norm.BatchNorm(True, network.BATCH_NORM_MOMENTUM, network.BATCH_NORM_EPSILON)
+  module = batch_norm.BatchNorm(True, network.BATCH_NORM_MOMENTUM, layers.BatchNorm().epsilon)
   variables = module.init(jax.random.key(0), _map(shape))
   statistics = variables['batch_stats']
 

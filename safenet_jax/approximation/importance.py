@@ -5,13 +5,16 @@ printed in the paper, Eq. 3 would replace the other 1 - alpha. Its text ("in the
 ascending order of their channel important factors") is right, and is what is done here.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from safenet_jax.approximation import plans
+from safenet_jax.models import layers as records
 from safenet_jax.models import producers, weights
-from safenet_jax.models.network import activation_channels, BATCH_NORM_EPSILON, Network
+from safenet_jax.models.network import activation_channels, Network
 
 
 def importance(network: Network, variables) -> tuple[jax.Array, ...]:
@@ -19,19 +22,24 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
 
   Batch norm is folded into the filters first, as it is when they are served.
   After a residual addition a channel has the sum of the norms of all branches;
-  a shortcut without weights adds nothing. A concatenation keeps every channel's own.
+  a shortcut without weights adds nothing. Batch norm that stands alone makes channels
+  of deviation |scale|, which is taken for a norm (Liu et al. 2017, arXiv 1708.06519).
 
   Raises:
     ValueError: an activation whose channels are not those of a linear layer.
   """
   params, stats = variables['params'], variables.get('batch_stats', {})
+  shapes = records.shapes(network.layers, network.input_shape)
+  layers: dict[str, Any] = {shape.name: shape.layer for shape in shapes}
 
   def norm(name):
+    if isinstance(layers[name], records.BatchNorm):
+      return jnp.abs(params[name]['scale'])
     kernel = params[name]['kernel']
     total = jnp.abs(kernel).sum(tuple(range(kernel.ndim - 1)))
     if f'{name}_bn' in params:
       variance = stats[f'{name}_bn']['var']
-      total *= jnp.abs(params[f'{name}_bn']['scale']) / jnp.sqrt(variance + BATCH_NORM_EPSILON)
+      total *= jnp.abs(params[f'{name}_bn']['scale']) / jnp.sqrt(variance + layers[name].epsilon)
     return total
 
   found = []

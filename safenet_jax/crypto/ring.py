@@ -11,8 +11,9 @@ Ring elements are uint64 in [0, 2^l). Images and shares are [B, H, W, C] or
 [B, features].
 """
 
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def limb_bits(kernel: np.ndarray) -> int:
 
 
 def multiply(xp: ModuleType, x: Array, kernel: Array, bits: int, limb: int | None) -> Array:
-  """Ring elements [..., I] times small integers int64 [I, O], mod 2^bits.
+  """Ring elements [..., I] times small integers int64 [..., I, O], mod 2^bits.
 
   x is cut into limbs of `limb` bits, and each limb is multiplied in float64. A limb is
   below 2^limb, and the sum of a kernel column's absolute values is below 2^(53 - limb)
@@ -142,35 +143,70 @@ def multiply(xp: ModuleType, x: Array, kernel: Array, bits: int, limb: int | Non
   return total & mask(bits)
 
 
-def patches(xp: ModuleType, x: Array, kernel: int, stride: int) -> Array:
-  """Patches of [B, H, W, C]: [B, ceil(H/s), ceil(W/s), k k C].
+class _Geometry(Protocol):
+  """How a convolution moves over a map; `models.layers.Conv` is one.
 
-  Zeros stand (k - 1) // 2 before and k // 2 behind each axis.
+  stride: of both axes.
+  groups: of neighbouring channels, of inputs and of outputs.
+  dilation: distance of neighbouring taps.
+  around: zeros around the map, ((top, bottom), (left, right)).
   """
+
+  @property
+  def stride(self) -> int: ...
+  @property
+  def groups(self) -> int: ...
+  @property
+  def dilation(self) -> int: ...
+  @property
+  def around(self) -> tuple[tuple[int, int], tuple[int, int]]: ...
+
+
+def patches(xp: ModuleType, x: Array, kernel: int, layer: _Geometry) -> Array:
+  """Patches of [B, H, W, C] for a kernel of side k: [B, H', W', k k C]."""
+  stride, step = layer.stride, layer.dilation
+  padded = xp.pad(x, ((0, 0), *layer.around, (0, 0))) if np.any(layer.around) else x
   if kernel == 1:
-    return x[:, ::stride, ::stride]
-  _, height, width, _ = x.shape
-  pad = ((kernel - 1) // 2, kernel // 2)
-  padded = xp.pad(x, ((0, 0), pad, pad, (0, 0)))
-  span_h, span_w = ((size - 1) // stride * stride + 1 for size in (height, width))
+    return padded[:, ::stride, ::stride]
+  spans = [(n - (kernel - 1) * step - 1) // stride * stride + 1 for n in padded.shape[1:3]]
   return xp.concatenate(
     [
-      padded[:, i : i + span_h : stride, j : j + span_w : stride]
-      for i in range(kernel)
-      for j in range(kernel)
+      padded[:, i : i + spans[0] : stride, j : j + spans[1] : stride]
+      for i in range(0, kernel * step, step)
+      for j in range(0, kernel * step, step)
     ],
     axis=-1,
   )
 
 
-def convolve(
-  xp: ModuleType, x: Array, kernel: Array, stride: int, bits: int, limb: int | None
+def convolve_by(
+  product: Callable[[Array, Array], Array],
+  xp: ModuleType,
+  x: Array,
+  kernel: Array,
+  layer: _Geometry,
 ) -> Array:
-  """Convolution mod 2^bits, by `patches`: uint64 [B, H, W, I] with int64 [k, k, I, O]."""
-  size = kernel.shape[0]
-  return multiply(
-    xp, patches(xp, x, size, stride), kernel.reshape(-1, kernel.shape[-1]), bits, limb
+  """A convolution of [B, H, W, I] with [k, k, I / groups, O], by `patches`.
+
+  `product` multiplies [..., rows, n] with [..., n, O / groups], one matrix for each group.
+  """
+  found, groups, outputs = patches(xp, x, kernel.shape[0], layer), layer.groups, kernel.shape[-1]
+  if groups == 1:
+    return product(found, kernel.reshape(-1, outputs))
+  taps, shape = kernel.shape[0] ** 2, found.shape[:-1]
+  rows = found.reshape(-1, taps, groups, x.shape[-1] // groups).transpose(2, 0, 1, 3)
+  matrices = kernel.reshape(taps, -1, groups, outputs // groups).transpose(2, 0, 1, 3)
+  result = product(
+    rows.reshape(groups, rows.shape[1], -1), matrices.reshape(groups, rows[0, 0].size, -1)
   )
+  return result.transpose(1, 0, 2).reshape(*shape, outputs)
+
+
+def convolve(
+  xp: ModuleType, x: Array, kernel: Array, layer: _Geometry, bits: int, limb: int | None
+) -> Array:
+  """Convolution mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I / groups, O]."""
+  return convolve_by(lambda a, b: multiply(xp, a, b, bits, limb), xp, x, kernel, layer)
 
 
 def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1) -> Array:

@@ -3,19 +3,22 @@
 Pruned channels are neither computed nor read. Garbled channels come first. Before an
 addition, a `Gather` gives both sides the same channels and fraction bits. Each party
 can then add by adding its own shares.
+
+Where a plan prunes all channels of an activation, what follows is the same for all images. It
+goes on as floats, and no layer is served for it. Only where it is added to a value that
+depends on the image, or at the end, it becomes a `Constant`.
 """
 
 import dataclasses
 import functools
-import itertools
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from safenet_jax.approximation import activation
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import bit_widths, channel_order, folding, pooling
+from safenet_jax.fixed_point import bit_widths, channel_order, folding, fusing, pooling, rings
+from safenet_jax.fixed_point.calibration_values import parting, places, Step, steps_since, Value
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.models import layers as records
@@ -28,94 +31,29 @@ _OUTLIER = 8.0
 _FACTOR_BITS = 8
 
 
-class _Step(NamedTuple):
-  """A served layer, and the step before it.
-
-  Two sides of an addition follow their steps back to find where they part.
-  """
-
-  layer: records.Layer
-  before: '_Step | None'
-
-
-def layers_since(step: _Step | None, start: _Step | None) -> tuple[records.Layer, ...]:
-  """The served layers after `start`, up to `step` itself.
-
-  Args:
-    step: the last step; None before the first layer.
-    start: a step on the way to `step`; None for the network's input.
-  """
-  found: list[records.Layer] = []
-  while step is not start and step is not None:
-    found.append(step.layer)
-    step = step.before
-  return tuple(reversed(found))
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-  """Calibration values float64 [B, ..., C] on their way through the layers.
-
-  x: the values, in floats.
-  channels: the original index of every channel that is there, in the new order. The
-    channels that are not there are zero.
-  total: how many channels the original network has here.
-  fraction: fraction bits of the integers that stand for x. Behind a mean of n values they are
-    log2(n) more, which need not be whole: the weights of who reads them make up for that.
-  step: the last served layer.
-  folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
-    before. Then the integers of the polynomial channels are those of a y + b.
-  """
-
-  x: np.ndarray
-  channels: np.ndarray
-  total: int
-  fraction: float
-  step: _Step | None = None
-  folded: bool = False
-
-  def then(self, layer: records.Layer, **changes) -> 'Value':
-    """This value after one more served layer."""
-    return dataclasses.replace(self, step=_Step(layer, self.step), **changes)
-
-  def arranged(self, channels: np.ndarray, fraction: float | None = None) -> 'Value':
-    """This value with other channels, by original index, or with more fraction bits.
-
-    If these are not whole bits more, it is multiplied by the nearest integer (`_common`).
-    """
-    more = 0 if fraction is None else fraction - self.fraction
-    if not more and np.array_equal(channels, self.channels):
-      return self
-    place = {channel: i for i, channel in enumerate(self.channels.tolist())}
-    index = tuple(place.get(channel, -1) for channel in channels.tolist())
-    shift = int(more) if more == int(more) else 0
-    return self.then(
-      records.Gather(index, shift=shift, factor=1 if shift == more else round(2.0**more)),
-      x=ring.gather(np, self.x, index),
-      channels=channels,
-      fraction=self.fraction if fraction is None else fraction,
-    )
-
-
 class Calibration:
   """Operations on a `Value` that choose formats and integers.
 
-  layers: the network's records, in the order in which they are served.
+  layers: of the network, its batch norms and some linear layers fused (`fusing`), in the order in
+    which they are served.
   activations, absorbed: as in `PublicModel`.
-  linear, polynomials: as in `FixedPointModel`.
+  linear, polynomials, constants: as in `FixedPointModel`. Names are those of `layers`.
   usual: bool [B], the images that no layer has left out.
   """
 
   def __init__(self, network, variables, approximation, precision: Precision):
     self.precision = precision
-    self.folded = folding.fold_batch_norm(network, variables)
     splits = [folding.Split(layer) for layer in approximation]
-    self.layers = channel_order.rectified_first(network.layers, splits)
+    fused, self.folded = fusing.fuse(network, folding.fold_batch_norm(network, variables))
+    self.layers = channel_order.rectified_first(fused, splits)
+    shapes = records.shapes(self.layers, network.input_shape)
+    self._shapes = {shape.name: shape.output_shape for shape in shapes}
     self.channels = channel_order.Channels(self.layers, splits)
     self.absorbed = frozenset(pool.name for pool in self.channels.pools.values())
     self.activations: dict[str, ActivationFormat] = {}
     self.linear: dict[str, LinearWeights] = {}
     self.polynomials: dict[str, np.ndarray] = {}
+    self.constants: dict[str, np.ndarray] = {}
     self.additions = 0
     self.usual = np.zeros(0, bool)
 
@@ -125,9 +63,38 @@ class Calibration:
     fraction = self._fraction(normal, self.precision.activation)
     return Value(normal, np.arange(normal.shape[-1]), normal.shape[-1], fraction)
 
-  def _fraction(self, values: np.ndarray, wanted: int) -> int:
+  def finish(self, end: Value) -> Value:
+    """The value of the logits, in the network's order, and with a layer for it."""
+    if end.constant:
+      return self._made(end, self.precision.activation + self.precision.weight)
+    return end.arranged(np.arange(end.total))
+
+  def split(self, name: str) -> folding.Split:
+    """How the channels of an activation layer are divided."""
+    return self.channels.splits[int(name.removeprefix('activation'))]
+
+  def _constant(self, value: Value, x: np.ndarray) -> Value:
+    """A value x [B, ..., C] that does not depend on the image; it has no layer yet."""
+    total = x.shape[-1]
+    return dataclasses.replace(value, x=x, channels=np.arange(total), total=total, constant=True)
+
+  def _nothing(self, value: Value, name: str) -> Value:
+    """Zeros in the place of what a layer would make."""
+    return self._constant(value, np.zeros((len(value.x), *self._shapes[name])))
+
+  def _made(self, value: Value, fraction: float, channels: np.ndarray | None = None) -> Value:
+    """A constant with these of its channels, or all, as a layer of the served model."""
+    channels = value.channels if channels is None else channels
+    x, name = value.x[..., channels], f'constant {len(self.constants)}'
+    self.constants[name] = np.round(x[0] * 2.0**fraction).astype(np.int64)
+    made = records.Constant(x.shape[1:])
+    return value.then(
+      made, name, x=x, channels=channels, fraction=fraction, linear=False, constant=False
+    )
+
+  def _fraction(self, x: np.ndarray, wanted: int) -> int:
     """The most fraction bits, but not over `wanted`, with which the values fit 15 bits."""
-    largest = float(np.abs(values).max(initial=0.0)) or 1.0
+    largest = float(np.abs(x).max(initial=0.0)) or 1.0
     return min(wanted, math.floor(math.log2(_LIMIT / largest)))
 
   def _without_outliers(self, x: np.ndarray) -> np.ndarray:
@@ -147,7 +114,12 @@ class Calibration:
     self.usual &= ~far
     return x
 
-  def _linear(self, name, layer, value, kernel, bias, stride, apply) -> Value:
+  def _scaled(self, layer, product, kernel, bias) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel and bias that a linear layer is served with; `product` is its output without."""
+    del layer, product
+    return kernel, bias
+
+  def _linear(self, name, layer, value, kernel, bias, apply, outputs=None) -> Value:
     """What conv and dense share.
 
     Args:
@@ -155,56 +127,99 @@ class Calibration:
       kernel: float64 [..., I, O], batch norm folded in, with only the input channels that
         are left.
       bias: float64 [O].
-      stride: of a convolution, else 1.
       apply: computes the layer's product of values and a kernel.
+      outputs: the channels that the layer makes, in their order; those that nobody reads are
+        zero. By default they are those that are read.
     """
-    order = self.channels.order(name, bias.size)
-    split = self.channels.folded(name)
-    if not order.size:
-      raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
-    total, kernel, bias = bias.size, kernel[..., order], bias[order]
+    order, split = self.channels.order(name, bias.size), self.channels.folded(name)
+    outputs = order if outputs is None else outputs
+    total, kernel, bias = bias.size, kernel[..., outputs], bias[outputs]
+    kernel, bias = self._scaled(layer, apply(value.x, kernel), kernel, bias)
     x = self._without_outliers(apply(value.x, kernel) + bias)
     folds = split is not None and split.degree == 2
-    extra = 0
+    extra, more = 0, np.zeros(outputs.size, np.int64)
     if split is not None and folds:
-      kernel, bias = split.fold(kernel, bias)
+      # Where each channel is that is read, and the other way round.
+      of_order, of_outputs = places(outputs, order), places(order, outputs)
+      folded = split.fold(ring.gather(np, kernel, of_order), bias[list(of_order)])
+      kernel, bias = (ring.gather(np, array, of_outputs) for array in folded)
       extra = split.extra
+      own = np.repeat([0, extra], [split.relu.size, split.polynomial.size])
+      more = ring.gather(np, own, of_outputs)
     weight = self._fraction(kernel, self.precision.weight + extra) - extra
+    value = self._shortened(name, value, x, weight)
     # The weights make up for the constant of a mean, so that the output's bits are whole.
     fraction = math.floor(value.fraction + weight)
-    weight = fraction - value.fraction
-    bits = np.full(order.size, weight)
-    if split is not None:
-      bits[split.relu.size :] += extra
+    bits = fraction - value.fraction + more
     integers = np.round(kernel * 2.0**bits).astype(np.int64)
     self.linear[name] = LinearWeights(
       integers,
       np.round(bias * 2.0 ** (value.fraction + bits)).astype(np.int64),
-      stride,
       ring.limb_bits(integers),
     )
-    served = dataclasses.replace(layer, features=order.size, batch_norm=False)
-    return value.then(served, x=x, channels=order, total=total, fraction=fraction, folded=folds)
+    served = dataclasses.replace(layer, features=outputs.size, batch_norm=False)
+    return value.then(
+      served,
+      name,
+      x=x,
+      channels=outputs,
+      total=total,
+      fraction=fraction,
+      linear=True,
+      folded=folds,
+    )
+
+  def _shortened(self, name: str, value: Value, x: np.ndarray, weight: int) -> Value:
+    """A linear layer's input, without low bits where its output x would take too many.
+
+    `weight` are the fraction bits that the layer adds. To drop bits takes the widest ring for
+    what is read. So it is done only if the layer would take that ring too.
+    """
+    shift = math.floor(value.fraction - self._fraction(value.x, self.precision.activation))
+    largest = float(np.abs(x).max(initial=0.0)) * 2.0 ** (value.fraction + weight)
+    # A pool over the whole map has at most that map's values.
+    sides = [pool.window or max(x.shape[1:-1]) for pool in self.channels.pools_of(name)]
+    largest *= self.precision.margin * max(sides, default=1) ** 2
+    bits = math.ceil(math.log2(largest + 1)) + 2  # as for `select_bits` in `bit_widths`
+    fits = bits <= rings.NARROW[-1] and not self.channels.polynomial(name)
+    if not value.linear or fits or shift <= 0:
+      return value
+    return value.then(records.Truncate(shift), fraction=value.fraction - shift)
 
   def conv(self, name, layer, value):
     kernel, bias = self.folded[name]
+    order, outputs = self.channels.order(name, bias.size), None
+    if not order.size:
+      return self._nothing(value, name)
+    if layer.groups > 1 and not value.constant:
+      inputs, outputs = _grouped(layer, value, order)
+      value = value.arranged(inputs)
+      groups = outputs.size // (layer.features // layer.groups)
+      layer = dataclasses.replace(layer, groups=groups, features=outputs.size)
+    else:
+      kernel = kernel[:, :, value.channels] if layer.groups == 1 else kernel
 
     def apply(x, w):
-      return ring.patches(np, x, w.shape[0], layer.stride) @ w.reshape(-1, w.shape[-1])
+      return ring.convolve_by(np.matmul, np, x, w, layer)
 
-    kept = kernel[:, :, value.channels]
-    return self._linear(name, layer, value, kept, bias, layer.stride, apply)
+    if value.constant:
+      return self._constant(value, apply(value.x, kernel) + bias)
+    return self._linear(name, layer, value, kernel, bias, apply, outputs)
 
   def dense(self, name, layer, value):
     kernel, bias = self.folded[name]
-    return self._linear(name, layer, value, kernel[value.channels], bias, 1, np.matmul)
+    if value.constant:
+      return self._constant(value, value.x @ kernel + bias)
+    if not self.channels.order(name, bias.size).size:
+      return self._nothing(value, name)
+    return self._linear(name, layer, value, kernel[value.channels], bias, np.matmul)
 
   def activation(self, name, layer, value):
-    split = self.channels.split(name)
-    if not split.order.size:
-      raise ValueError(f'{name}: the plan prunes every channel, want at least one left')
+    split = self.split(name)
     if split.total != value.total:
       raise ValueError(f'{name} has {value.total} channels, want the {split.total} of its plan')
+    if value.constant or not split.order.size:
+      return self._of_constant(name, layer, value, split)
     value = value.arranged(split.order)
     return self._activation(name, layer, value, split, self.channels.pools.get(name))
 
@@ -232,63 +247,140 @@ class Calibration:
       self.polynomials[name] = integers
     return value.then(
       layer or pool.layer,
+      name,
       x=pooled / larger,
       fraction=output + (value.fraction - fraction) + more,
+      linear=False,
       folded=False,
     )
 
+  def _of_constant(self, name: str, layer, value: Value, split: folding.Split) -> Value:
+    """An activation, with its pool, of what does not depend on the image; or of no channels."""
+    z = np.zeros_like(value.x, shape=(*value.x.shape[:-1], split.total))
+    if value.constant:
+      z[..., split.order] = split.evaluate(value.x[..., split.order], layer)
+    absorbed = self.channels.pools.get(name)
+    pool = absorbed.layer if absorbed else None
+    if isinstance(pool, records.MaxPool):
+      z = pooling.maxima(z, pool)
+    elif pool is not None:
+      z, _ = _means(z, pool)
+    return self._constant(value, z)
+
   def average_pool(self, name, layer, value):
     if name in self.absorbed:
-      return value.then(layer)
+      return value if value.constant else value.then(layer, name)
     x, bits = _means(value.x, layer)
-    return value.then(layer, x=x, fraction=value.fraction + bits)
+    if value.constant:
+      return self._constant(value, x)
+    return value.then(layer, name, x=x, fraction=value.fraction + bits)
 
   def max_pool(self, name, layer, value):
     if name in self.absorbed:
-      return value.then(layer)
+      return value if value.constant else value.then(layer, name)
+    if value.constant:
+      return self._constant(value, pooling.maxima(value.x, layer))
     split = folding.Split(activation.all_relu(value.x.shape[-1:])[0])
     return self._activation(name, None, value, split, channel_order.Pool(name, layer))
 
   def flatten(self, name, layer, value):
-    del name
+    x = value.x.reshape(value.x.shape[0], -1)
+    if value.constant:
+      return self._constant(value, x)
     # Channel c of the position (h, w) becomes channel (h W + w) C + c.
     positions = math.prod(value.x.shape[1:-1])
     channels = (np.arange(positions)[:, None] * value.total + value.channels).ravel()
-    x = value.x.reshape(value.x.shape[0], -1)
-    return value.then(layer, x=x, channels=channels, total=positions * value.total)
+    return value.then(layer, name, x=x, channels=channels, total=positions * value.total)
 
   def pad_shortcut(self, name, layer, value):
-    del name
+    before = (layer.features - value.total) // 2
+    if value.constant:
+      found = self._nothing(value, name)
+      inside = slice(before, before + value.total)
+      found.x[..., inside] = value.x[:, :: layer.stride, :: layer.stride]
+      return found
     kept = records.Gather(tuple(range(value.channels.size)), stride=layer.stride)
     return value.then(
       kept,
       x=value.x[:, :: layer.stride, :: layer.stride],
       # The channels of zeros need not exist before something is added to them.
-      channels=value.channels + (layer.features - value.total) // 2,
+      channels=value.channels + before,
       total=layer.features,
     )
 
   def add(self, branch, shortcut):
     order = self.channels.order(f'add{self.additions}', branch.total)
     self.additions += 1
+    if branch.constant and shortcut.constant:
+      return self._constant(shortcut, branch.x + shortcut.x)
+    start = parting(branch.step, shortcut.step)
+    for side, other in ((branch, shortcut), (shortcut, branch)):
+      if side.constant and not side.x.any():
+        return other.arranged(order)
+    branch, shortcut = (
+      self._made(side, other.fraction, order) if side.constant else side
+      for side, other in ((branch, shortcut), (shortcut, branch))
+    )
     fraction = _common([branch.fraction, shortcut.fraction])
-    start = _parting(branch.step, shortcut.step)
     sides = [side.arranged(order, fraction) for side in (branch, shortcut)]
-    block = records.Residual(*(layers_since(side.step, start) for side in sides))
-    return Value(sides[0].x + sides[1].x, order, branch.total, fraction, _Step(block, start))
+    steps = [steps_since(side.step, start) for side in sides]
+    block = records.Residual(*(tuple(step.layer for step in side) for side in steps))
+    names = tuple(name for side in steps for step in side for name in step.names)
+    return Value(
+      sides[0].x + sides[1].x,
+      order,
+      branch.total,
+      fraction,
+      Step(block, names, start),
+      linear=branch.linear or shortcut.linear,
+    )
 
   def concat(self, values):
-    fraction = _common([value.fraction for value in values])
-    start = functools.reduce(_parting, [value.step for value in values])
-    sides = [value.arranged(value.channels, fraction) for value in values]
-    firsts = itertools.accumulate([0, *(side.total for side in sides)])
+    if all(value.constant for value in values):
+      return self._constant(values[0], np.concatenate([value.x for value in values], axis=-1))
+    fraction = _common([value.fraction for value in values if not value.constant])
+    start = functools.reduce(parting, [value.step for value in values])
+    sides, channels, first = [], [], 0
+    for value in values:
+      # What is zero need not be there.
+      if not value.constant or value.x.any():
+        made = self._made(value, fraction) if value.constant else value
+        sides.append(made.arranged(made.channels, fraction))
+        channels.append(made.channels + first)
+      first += value.total
+    steps = [steps_since(side.step, start) for side in sides]
+    block = records.Concat(tuple(tuple(step.layer for step in side) for side in steps))
+    names = tuple(name for side in steps for step in side for name in step.names)
     return Value(
       np.concatenate([side.x for side in sides], axis=-1),
-      np.concatenate([side.channels + first for side, first in zip(sides, firsts)]),
-      sum(side.total for side in sides),
+      np.concatenate(channels),
+      first,
       fraction,
-      _Step(records.Concat(tuple(layers_since(side.step, start) for side in sides)), start),
+      Step(block, names, start),
+      linear=any(side.linear for side in sides),
     )
+
+
+def _grouped(layer: records.Conv, value: Value, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The inputs and the outputs, by original index, of the groups that are served.
+
+  Args:
+    layer: a convolution of several groups.
+    value: its input.
+    order: the outputs that are read.
+  """
+  inputs, outputs = value.total // layer.groups, layer.features // layer.groups
+  groups = np.unique(order // outputs)
+  if inputs == outputs == 1:
+    # In the order of the inputs, so that these stay as they are.
+    there = value.channels[np.isin(value.channels, groups)]
+    groups = np.concatenate([there, groups[~np.isin(groups, there)]])
+    return groups, groups
+  each = groups[:, None]
+  return (
+    (each * inputs + np.arange(inputs)).ravel(),
+    (each * outputs + np.arange(outputs)).ravel(),
+  )
 
 
 def _means(x: np.ndarray, layer: records.AveragePool) -> tuple[np.ndarray, float]:
@@ -309,14 +401,3 @@ def _common(fractions: list[float]) -> float:
   if all(most - fraction == int(most - fraction) for fraction in fractions):
     return most
   return math.ceil(most) + _FACTOR_BITS
-
-
-def _parting(branch: _Step | None, shortcut: _Step | None) -> _Step | None:
-  """The last step that both sides of an addition have in common."""
-  behind = set()
-  while branch is not None:
-    behind.add(id(branch))
-    branch = branch.before
-  while shortcut is not None and id(shortcut) not in behind:
-    shortcut = shortcut.before
-  return shortcut

@@ -57,10 +57,6 @@ class Channels:
       and (source in relus or isinstance(pool.layer, records.AveragePool))
     }
 
-  def split(self, name: str) -> Split:
-    """The split of an activation, by its name."""
-    return self.splits[list(self._readers.activations).index(name)]
-
   def order(self, name: str, total: int) -> np.ndarray:
     """Original indices of the channels that a linear layer or an addition makes.
 
@@ -75,6 +71,15 @@ class Channels:
     if len(readers) == 1:
       return self.splits[readers.pop()].order
     return np.unique(np.concatenate([self.splits[t].order for t in readers]))
+
+  def polynomial(self, name: str) -> bool:
+    """Whether an activation that reads the linear layer `name` has polynomials."""
+    return any(t is not None and self.splits[t].degree for t in self._readers.readers[name])
+
+  def pools_of(self, name: str) -> list[records.AveragePool | records.MaxPool]:
+    """The pools that are part of an activation that reads the linear layer `name`."""
+    readers = {f'activation{t}' for t in self._readers.readers[name]}
+    return [pool.layer for act, pool in self.pools.items() if act in readers]
 
   def folded(self, name: str) -> Split | None:
     """The split of the one activation that reads the linear layer `name`.

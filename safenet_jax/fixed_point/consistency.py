@@ -25,6 +25,8 @@ _MAX_FIELD = 1 << 16
 # 2^-1000 is still a float.
 _MAX_BITS = 1000
 _MAX_LAYERS = 1024
+# Bits that a local truncation drops.
+_MAX_SHIFT = 40
 # A kernel, stride or window of any map. Larger ones are limited by the map: beyond twice its side a
 # kernel reads nothing but padding.
 _MAX_SIDE = 15
@@ -90,10 +92,13 @@ def check(found: PublicModel) -> None:
 def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
   for shape in shapes:
     most = max(2 * max(shape.input_shape[:2]), _MAX_SIDE)
-    for field in ('kernel', 'stride', 'window'):
+    for field in ('kernel', 'stride', 'window', 'dilation'):
       side = getattr(shape.layer, field, 1)
       if side is not None and side > most:
         raise ValueError(f'{shape.name} has {field} {side}, want at most {most} on its map')
+    padding = getattr(shape.layer, 'padding', None) or records.NO_PADDING
+    if max(n for axis in padding for n in axis) > most:
+      raise ValueError(f'{shape.name} has padding {padding}, want at most {most} on its map')
 
 
 def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> None:
@@ -146,6 +151,12 @@ def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
       # What is no integer, a record checks itself.
       if type(value) is int and not 1 <= value <= _MAX_FIELD:
         raise ValueError(f'{type(layer).__name__} with {field.name} {value}')
+    if isinstance(layer, records.Truncate) and layer.shift > _MAX_SHIFT:
+      raise ValueError(f'Truncate with shift {layer.shift}')
+    if isinstance(layer, records.Constant):
+      sizes = len(layer.shape) in (1, 3) and all(1 <= n <= _MAX_FIELD for n in layer.shape)
+      if not sizes:
+        raise ValueError(f'Constant of shape {str(layer.shape)[:60]}')
   return count
 
 

@@ -7,26 +7,36 @@ import numpy as np
 
 from safenet_jax.approximation import activation
 from safenet_jax.models import layers as records
-from safenet_jax.models.network import BATCH_NORM_EPSILON, Network
+from safenet_jax.models.network import Network
 
 
 def fold_batch_norm(network: Network, variables) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """By linear layer: its float64 kernel [..., O] and bias [O], with batch norm in them."""
+  """By linear layer: its float64 kernel [..., O] and bias [O], with batch norm in them.
+
+  A batch norm that stands alone has the kernel of a depthwise convolution, [1, 1, 1, C], or on
+  flat features the diagonal matrix [C, C].
+  """
   params, stats = variables['params'], variables.get('batch_stats', {})
   folded = {}
+
+  def norm(name, layer):
+    parts = {k: np.asarray(v, np.float64) for k, v in (params[name] | stats[name]).items()}
+    scale = parts['scale'] / np.sqrt(parts['var'] + layer.epsilon)
+    return scale, parts['bias'] - parts['mean'] * scale
+
   for shape in records.shapes(network.layers, network.input_shape):
-    if not isinstance(shape.layer, records.Conv | records.Dense):
-      continue
-    name = shape.name
-    kernel = np.asarray(params[name]['kernel'], np.float64)
-    bias = np.asarray(params[name].get('bias', np.zeros(kernel.shape[-1])), np.float64)
-    if f'{name}_bn' in params:
-      norm = {k: np.asarray(v, np.float64) for k, v in params[f'{name}_bn'].items()}
-      moments = {k: np.asarray(v, np.float64) for k, v in stats[f'{name}_bn'].items()}
-      scale = norm['scale'] / np.sqrt(moments['var'] + BATCH_NORM_EPSILON)
-      bias = norm['bias'] + (bias - moments['mean']) * scale
-      kernel = kernel * scale
-    folded[name] = kernel, bias
+    name, layer = shape.name, shape.layer
+    if isinstance(layer, records.BatchNorm):
+      scale, bias = norm(name, layer)
+      kernel = np.diag(scale) if len(shape.output_shape) == 1 else scale[None, None, None]
+      folded[name] = kernel, bias
+    elif isinstance(layer, records.Conv | records.Dense):
+      kernel = np.asarray(params[name]['kernel'], np.float64)
+      bias = np.asarray(params[name].get('bias', np.zeros(kernel.shape[-1])), np.float64)
+      if layer.batch_norm:
+        scale, offset = norm(f'{name}_bn', layer)
+        kernel, bias = kernel * scale, bias * scale + offset
+      folded[name] = kernel, bias
   return folded
 
 

@@ -30,7 +30,7 @@ class PublicModel:
     None where nothing is known of their size. Then they are compared in the whole ring.
   truncation_bits: an inference has at most 2^-truncation_bits expected failures of local
     truncation, as calibration images show. A local truncation is one in which each party
-    drops low bits of its own share. Networks without polynomials have none.
+    drops low bits of its own share. Networks without polynomials and `Truncate` have none.
   rings: the width in bits of the shares of each linear layer that is computed in a narrower
     ring than `precision.ring` (`fixed_point.rings`).
   """
@@ -51,8 +51,10 @@ class PublicModel:
   @property
   def truncation_failure(self) -> float:
     """Expected failures of local truncation per inference, rounded up to a power of two."""
-    polynomials = any(form.polynomial for form in self.activations.values())
-    return 2.0**-self.truncation_bits if polynomials else 0.0
+    shapes = records.shapes(self.layers, self.input_shape)
+    truncated = any(isinstance(shape.layer, records.Truncate) for shape in shapes)
+    truncated |= any(form.polynomial for form in self.activations.values())
+    return 2.0**-self.truncation_bits if truncated else 0.0
 
   def normalise(self, images: np.ndarray) -> np.ndarray:
     """Images uint8 [B, H, W, C] in the scale that the network was trained in, float64."""
@@ -100,6 +102,8 @@ RECORDS = (
   records.Residual,
   records.Concat,
   records.Gather,
+  records.Truncate,
+  records.Constant,
 )
 
 
@@ -107,15 +111,13 @@ RECORDS = (
 class LinearWeights:
   """The server's integers of one linear layer.
 
-  kernel: int64 [side, side, I, O] or [I, O], pruned channels removed.
+  kernel: int64 [side, side, I / groups, O] or [I, O], pruned channels removed.
   bias: int64 [O], at the fraction bits of the output.
-  stride: of a convolution, else 1.
   limb: bits of a limb in `ring.multiply`, such that products in float64 are exact.
   """
 
   kernel: np.ndarray
   bias: np.ndarray
-  stride: int
   limb: int
 
 
@@ -127,11 +129,13 @@ class FixedPointModel:
   linear: the weights of each linear layer, by name.
   polynomials: by activation name, the coefficients int64 [degree + 1, polynomial
     channels], constant term first.
+  constants: the values int64 of each `Constant`, by name.
   """
 
   public: PublicModel
   linear: dict[str, LinearWeights]
   polynomials: dict[str, np.ndarray]
+  constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def run(self, images: np.ndarray, report: RangeReport | None = None) -> np.ndarray:
     """Logits int64 [B, classes] of uint8 images, in plain integers.
@@ -180,11 +184,13 @@ class Plain:
     self.model, self.report = model, report
 
   def conv(self, name, layer, x):
-    del layer
     weights = self.model.linear[name]
-    kernel = weights.kernel
-    patches = ring.patches(np, _limb(x, weights.limb), kernel.shape[0], weights.stride)
-    return _product(patches, kernel.reshape(-1, kernel.shape[-1]), weights.limb) + weights.bias
+
+    def product(a, b):
+      return _product(a, b, weights.limb)
+
+    x = _limb(x, weights.limb)
+    return ring.convolve_by(product, np, x, weights.kernel, layer) + weights.bias
 
   def dense(self, name, layer, x):
     del layer
@@ -212,9 +218,7 @@ class Plain:
 
   def _polynomial(self, name, y, form):
     bits = self.model.public.precision.ring
-    magnitudes = np.abs(y)
-    outside = np.sum(magnitudes >= 1 << (bits - 1))
-    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
+    outside = self._count_truncated(y)
     t = _round(y, form.shift)
     value = np.zeros_like(t)
     for coefficient in self.model.polynomials[name][::-1]:
@@ -238,6 +242,22 @@ class Plain:
   def gather(self, name, layer, x):
     del name
     return ring.gather(np, x, layer.channels, layer.stride) * layer.factor << layer.shift
+
+  def truncate(self, name, layer, x):
+    del name
+    self._count_truncated(x)
+    return _round(x, layer.shift)
+
+  def _count_truncated(self, x: np.ndarray) -> int:
+    """Counts the failures of a local truncation to expect; gives how many do not fit the ring."""
+    magnitudes, bits = np.abs(x), self.model.public.precision.ring
+    self.report.failures += ring.truncation_failure(float(magnitudes.sum()), bits)
+    return int(np.sum(magnitudes >= 1 << (bits - 1)))
+
+  def constant(self, name, layer, x):
+    del layer
+    values = self.model.constants[name]
+    return np.broadcast_to(values, (len(x), *values.shape))
 
   def add(self, branch, shortcut):
     return branch + shortcut

@@ -11,6 +11,7 @@ images, it no longer counts for the formats from that layer on.
 from collections.abc import Iterator
 import dataclasses
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ import numpy as np
 from safenet_jax import ranges
 from safenet_jax.approximation import activation, planned_weights
 from safenet_jax.crypto.homomorphic import encrypted_convolution
-from safenet_jax.fixed_point import calibration, rings
+from safenet_jax.fixed_point import calibration, calibration_values, rings
 from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.formats import Precision, RangeReport
 from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
@@ -30,6 +31,7 @@ from safenet_jax.models.network import activation_channels, Network
 # The largest probability of a failed local truncation in an inference that is accepted. In a
 # local truncation each party drops low bits of its own share. 2^-20 is usual.
 _TRUNCATION_FAILURE = 2.0**-10
+_T = TypeVar('_T')
 
 
 def quantize(
@@ -125,31 +127,41 @@ def build(
     ValueError: the values do not fit the rings.
   """
   start = operations.start(normalise(images, mean, std))
-  end = records.run(operations.layers, operations, start)
-  end = end.arranged(np.arange(end.total))
+  end = operations.finish(records.run(operations.layers, operations, start))
+  served = calibration_values.steps_since(end.step, None)
+  layers = tuple(step.layer for step in served)
+  # Layers that are the same for all images are gone, and those behind them have other names.
+  old = [name for step in served for name in step.names]
+  new = [shape.name for shape in records.shapes(layers, network.input_shape)]
+  renamed = dict(zip(old, new, strict=True))
+
+  def kept(found: dict[str, _T]) -> dict[str, _T]:
+    return {renamed[name]: value for name, value in found.items() if name in renamed}
+
+  linear = kept(operations.linear)
   public = PublicModel(
-    layers=calibration.layers_since(end.step, None),
+    layers=layers,
     input_shape=network.input_shape,
     mean=tuple(mean),
     std=tuple(std),
     precision=operations.precision,
-    activations=operations.activations,
-    absorbed=operations.absorbed,
+    activations=kept(operations.activations),
+    absorbed=frozenset(renamed[name] for name in operations.absorbed if name in renamed),
     input_fraction=int(start.fraction),
     output_fraction=float(end.fraction),
     logit_bits=_logit_bits(end, operations.precision),
   )
-  kernels = {name: weights.kernel for name, weights in operations.linear.items()}
+  kernels = {name: weights.kernel for name, weights in linear.items()}
   found = rings.narrowest(
     public, lambda name, bits: encrypted_convolution.fits(kernels[name], bits)
   )
   for name, kernel in kernels.items():
     encrypted_convolution.check(name, kernel, found.get(name, public.precision.ring))
   public = dataclasses.replace(public, rings=found)
-  return FixedPointModel(public, operations.linear, operations.polynomials)
+  return FixedPointModel(public, linear, kept(operations.polynomials), kept(operations.constants))
 
 
-def _logit_bits(logits: calibration.Value, precision: Precision) -> int:
+def _logit_bits(logits: calibration_values.Value, precision: Precision) -> int:
   """Bits that hold the logits' sign and values up to the margin; at most those of the ring."""
   largest = float(np.abs(logits.x).max(initial=0.0)) * 2.0**logits.fraction
   return min(math.ceil(math.log2(precision.margin * largest + 1)) + 1, precision.ring)

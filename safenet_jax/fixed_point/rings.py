@@ -2,8 +2,9 @@
 
 Local truncation needs a wide ring, because it fails with probability |y| / 2^l. So what becomes
 a polynomial is computed in the widest ring, that of the model's precision. Everything else needs
-no more bits than its readers take: a ReLU those of its sign test and of its selection, and the
-client those of the logits. A narrow ring takes smaller ciphertexts, and less time.
+no more bits than its readers take: a ReLU those of its sign test and of its selection, another
+linear layer those of its own ring, and the client those of the logits. A narrow ring takes
+smaller ciphertexts, and less time.
 
 Shares modulo 2^l are shares modulo every smaller power of two. So a value that is read in
 several rings has shares in the widest of them, and every reader drops what is too much.
@@ -39,7 +40,7 @@ class _Sources:
 
   These are linear layers, activations, max pools alone, and 'input'.
 
-  read: for each of them what it reads, in the network's order.
+  read: for each of them what it reads, in the network's order. A `Truncate` is one of them.
   """
 
   def __init__(self, absorbed: frozenset[str]):
@@ -51,7 +52,7 @@ class _Sources:
     self.read[name] = sources
     return frozenset([name])
 
-  dense = activation = conv
+  dense = activation = truncate = conv
 
   def average_pool(self, name, layer, sources):
     del name, layer
@@ -61,6 +62,10 @@ class _Sources:
 
   def max_pool(self, name, layer, sources):
     return sources if name in self.absorbed else self.conv(name, layer, sources)
+
+  def constant(self, name, layer, sources):
+    del name, layer, sources
+    return frozenset()
 
   def add(self, branch, shortcut):
     return branch | shortcut
@@ -120,7 +125,9 @@ def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
   # Whoever reads a layer comes after it.
   for name, sources in reversed(walk.read.items()):
     form = model.activations.get(name)
-    if form is None:
+    if name.startswith('truncate'):
+      ask(sources, widest)
+    elif form is None:
       found[name] = choose(name, found[name])
       ask(sources, found[name])
     else:
@@ -128,5 +135,7 @@ def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
         # The truncation sends at least one bit of what is left of the carry.
         ask(frozenset([name]), widest - rescale.wrap_bits + 1)
       ask(sources, widest if form.polynomial else max(form.sign_bits, form.select_bits))
+  logits = min((found[name] for name in ends), default=widest)
   values = {name: found.pop(name) for name in ('input', *model.activations)}
-  return Rings(found, values, min((found | values)[name] for name in ends))
+  linear = {name: bits for name, bits in found.items() if not name.startswith('truncate')}
+  return Rings(linear, values, logits)

@@ -32,6 +32,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from safenet_jax.models.layers import Conv
+
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 # With up to so many channels on both sides a kernel gradient is one product of shifted maps, of so
@@ -40,6 +42,51 @@ _NARROW = 32
 _IMAGES = 8
 # Up to so many outputs two neighbouring ones of a row are computed as one.
 _PAIRED = 16
+
+
+def convolve_layer(images: jax.Array, kernel: jax.Array, layer: Conv) -> jax.Array:
+  """The convolution of a record: [B, H, W, I] with [k, k, I / groups, O] to [B, H', W', O].
+
+  Those that are not as `convolve` has them are products of patches on CPU, one for each group:
+  XLA's own convolutions with groups are naive loops there, and so are their gradients.
+  """
+  if (layer.groups, layer.dilation, layer.around) == (1, 1, Conv(1, layer.kernel).around):
+    return convolve(images, kernel, layer.stride)
+  native = functools.partial(
+    lax.conv_general_dilated,
+    window_strides=(layer.stride,) * 2,
+    padding=layer.around,
+    rhs_dilation=(layer.dilation,) * 2,
+    dimension_numbers=_LAYOUT,
+    feature_group_count=layer.groups,
+  )
+  grouped = functools.partial(_grouped, layer=layer)
+  return lax.platform_dependent(images, kernel, cpu=grouped, default=native)
+
+
+def _grouped(images, kernel, layer):
+  """`convolve_layer` as a sum over taps where a group has one input, else by patches."""
+  size, _, inputs, outputs = kernel.shape
+  padded = jnp.pad(images, ((0, 0), *layer.around, (0, 0)))
+  sides = [(n - layer.span) // layer.stride + 1 for n in padded.shape[1:3]]
+
+  def tap(i, j):
+    rows, columns = (
+      slice(t * layer.dilation, t * layer.dilation + (n - 1) * layer.stride + 1, layer.stride)
+      for t, n in zip((i, j), sides)
+    )
+    return padded[:, rows, columns].reshape(-1, layer.groups, inputs)
+
+  taps = list(itertools.product(range(size), repeat=2))
+  # [k, k, I / groups, groups, O / groups]
+  kernel = kernel.reshape(*kernel.shape[:3], layer.groups, -1)
+  if inputs == 1:
+    result = sum(tap(*at) * kernel[at][0] for at in taps)
+  else:
+    patches = jnp.concatenate([tap(*at) for at in taps], -1)
+    matrices = kernel.reshape(-1, layer.groups, kernel.shape[-1])
+    result = jnp.einsum('pgi,igo->pgo', patches, matrices)
+  return result.reshape(images.shape[0], *sides, outputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -8,48 +8,10 @@ import collections
 from collections.abc import Iterable
 import dataclasses
 import math
-import numbers
-import operator
 from typing import Any
 
+from safenet_jax.models import fields
 from safenet_jax.models import windows as pool_windows
-
-# Far above any network's number of channels, kernel, stride or window.
-_MOST = 1 << 20
-
-
-def _check(record: Any, *names: str) -> None:
-  """ValueError unless each of these fields is an integer of at least 1."""
-  for name in names:
-    value = getattr(record, name)
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= _MOST:
-      raise ValueError(
-        f'{type(record).__name__} with {name} {value!r}, want an integer in 1..{_MOST}'
-      )
-
-
-def _check_pool(record: Any) -> None:
-  """ValueError unless the fields of a pool make windows, each with a value of the map."""
-  kind, size, padding = type(record).__name__, record.window, record.padding
-  if size is not None or isinstance(record, MaxPool):
-    _check(record, 'window')
-  if record.stride is not None:
-    _check(record, 'stride')
-  try:
-    (top, bottom), (left, right) = padding
-    amounts = [operator.index(n) for n in (top, bottom, left, right)]
-  except (TypeError, ValueError):
-    raise ValueError(
-      f'{kind} with padding {padding!r}, want ((top, bottom), (left, right))'
-    ) from None
-  # Networks are hashed; a list would not be.
-  object.__setattr__(record, 'padding', (tuple(amounts[:2]), tuple(amounts[2:])))
-  if size is None and (record.stride is not None or any(amounts)):
-    raise ValueError(f'{kind} over the whole map with a stride or padding, want neither')
-  if size is not None and not all(0 <= n < size for n in amounts):
-    raise ValueError(f'{kind} with padding {padding!r}, want less than the window of {size}')
-
 
 # Rows or columns that are added before and behind each axis: ((top, bottom), (left, right)).
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -81,7 +43,25 @@ class Conv:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features', 'kernel', 'stride')
+    fields.check_whole(self, 'features', 'kernel', 'stride', 'groups', 'dilation')
+    fields.check_epsilon(self)
+    if self.padding is not None:
+      fields.check_padding(self)
+    if self.features % self.groups:
+      raise ValueError(
+        f'Conv with features {self.features}, want a multiple of its {self.groups} groups'
+      )
+
+  @property
+  def span(self) -> int:
+    """Rows that the taps of the kernel reach over, and columns."""
+    return (self.kernel - 1) * self.dilation + 1
+
+  @property
+  def around(self) -> Padding:
+    """The zeros around the map, also where `padding` is None."""
+    each = (self.span - 1) // 2, self.span // 2
+    return (each, each) if self.padding is None else self.padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +73,8 @@ class Dense:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features')
+    fields.check_whole(self, 'features')
+    fields.check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +82,9 @@ class BatchNorm:
   """Batch norm that no convolution stands before, as in pre-activation networks."""
 
   epsilon: float = 1e-5
+
+  def __post_init__(self):
+    fields.check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,15 +99,7 @@ class Activation:
   slope: float = 0.0
 
   def __post_init__(self):
-    for name in ('limit', 'slope'):
-      value = getattr(self, name)
-      if value is None and name == 'limit':
-        continue
-      real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-      if not real or not (0 < value <= _MOST if name == 'limit' else -1 <= value <= 1):
-        wanted = 'a positive number or None' if name == 'limit' else 'a number in -1..1'
-        raise ValueError(f'Activation with {name} {value!r}, want {wanted}')
-      object.__setattr__(self, name, float(value))
+    fields.check_activation(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +118,7 @@ class AveragePool:
   count_padding: bool = True
 
   def __post_init__(self):
-    _check_pool(self)
+    fields.check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +135,8 @@ class MaxPool:
   padding: Padding = NO_PADDING
 
   def __post_init__(self):
-    _check_pool(self)
+    fields.check_whole(self, 'window')
+    fields.check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +156,7 @@ class PadShortcut:
   stride: int = 1
 
   def __post_init__(self):
-    _check(self, 'features', 'stride')
+    fields.check_whole(self, 'features', 'stride')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +198,31 @@ class Gather:
   factor: int = 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Truncate:
+  """Drops low bits; only the models that are served have this record.
+
+  Each party drops the `shift` low bits of its own share, as it does before a polynomial. It
+  stands where a linear layer reads what other linear layers made, whose values have twice the
+  fraction bits.
+  """
+
+  shift: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """Puts values that do not depend on the image in the place of its input.
+
+  Only the models that are served have this record: where a plan prunes every channel of an
+  activation, what is computed behind it is the same for all images. The values are the server's.
+
+  shape: of the values, (H, W, C) or (C,).
+  """
+
+  shape: tuple[int, ...]
+
+
 def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
   """The layers as a tuple; ValueError if one of them is no record."""
   try:
@@ -236,7 +238,18 @@ def sequence(layers: Iterable[Any]) -> tuple['Layer', ...]:
 
 Pool = AveragePool | MaxPool
 Layer = (
-  Conv | Dense | BatchNorm | Activation | Pool | Flatten | PadShortcut | Residual | Concat | Gather
+  Conv
+  | Dense
+  | BatchNorm
+  | Activation
+  | Pool
+  | Flatten
+  | PadShortcut
+  | Residual
+  | Concat
+  | Gather
+  | Truncate
+  | Constant
 )
 
 _KINDS = {
@@ -251,6 +264,8 @@ _KINDS = {
   Residual: 'add',
   Concat: 'concat',
   Gather: 'gather',
+  Truncate: 'truncate',
+  Constant: 'constant',
 }
 
 
@@ -295,6 +310,11 @@ def _walk(layers: tuple[Layer, ...], operations: Any, value: Any, counts: collec
   return value
 
 
+def convolved(layer: Conv, axis: int, size: int) -> int:
+  """How many rows (axis 0) or columns (axis 1) a convolution makes of so many; 0 or less: none."""
+  return (size + sum(layer.around[axis]) - layer.span) // layer.stride + 1
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerShape:
   """One named layer with its input's and output's shapes, (H, W, C) or (features,)."""
@@ -308,10 +328,12 @@ class LayerShape:
   def macs(self) -> int:
     """Multiply-accumulates per image of a linear layer, else 0."""
     match self.layer:
-      case Conv(kernel=kernel):
-        return math.prod(self.output_shape) * kernel**2 * self.input_shape[-1]
+      case Conv(kernel=kernel, groups=groups):
+        return math.prod(self.output_shape) * kernel**2 * self.input_shape[-1] // groups
       case Dense():
         return math.prod(self.output_shape) * math.prod(self.input_shape)
+      case BatchNorm():
+        return math.prod(self.output_shape)
     return 0
 
   @property
@@ -336,9 +358,18 @@ class _Shapes:
     return shape
 
   def conv(self, name, layer, shape):
-    h, w, _ = self._map(name, shape)
-    after = (-(-h // layer.stride), -(-w // layer.stride), layer.features)
-    return self._record(name, layer, shape, after)
+    h, w, c = self._map(name, shape)
+    if c % layer.groups:
+      raise ValueError(f'{name} got {c} channels, want a multiple of its {layer.groups} groups')
+    sides = [convolved(layer, axis, size) for axis, size in enumerate((h, w))]
+    if min(sides) < 1:
+      raise ValueError(
+        f'{name} got a {h} x {w} map, want one on which its {layer.span} x {layer.span} window fits'
+      )
+    return self._record(name, layer, shape, (*sides, layer.features))
+
+  def batch_norm(self, name, layer, shape):
+    return self._record(name, layer, shape, shape)
 
   def dense(self, name, layer, shape):
     if len(shape) != 1:
@@ -369,6 +400,12 @@ class _Shapes:
       raise ValueError(f'{name} got {shape[-1]} channels, want those of {layer.channels}')
     after = (*(-(-n // layer.stride) for n in shape[:-1]), len(layer.channels))
     return self._record(name, layer, shape, after)
+
+  def truncate(self, name, layer, shape):
+    return self._record(name, layer, shape, shape)
+
+  def constant(self, name, layer, shape):
+    return self._record(name, layer, shape, layer.shape)
 
   def add(self, branch, shortcut):
     if branch != shortcut:

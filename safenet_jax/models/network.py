@@ -3,10 +3,11 @@
     variables = network.init(key)
     logits = network.apply(variables, images, approximation)
 
-`variables` holds `params` (`conv0/kernel` [k, k, I, O], `conv0/bias` [O] where
-there is no batch norm, `dense0/kernel` [I, O], `dense0/bias` [O],
-`conv0_bn/scale` and `conv0_bn/bias` [O]) and `batch_stats` (`conv0_bn/mean`
-and `conv0_bn/var`). One such tree serves every plan.
+`variables` holds `params` (`conv0/kernel` [k, k, I / groups, O], `conv0/bias` [O]
+where there is no batch norm, `dense0/kernel` [I, O], `dense0/bias` [O],
+`conv0_bn/scale` and `conv0_bn/bias` [O], `batch_norm0/scale` and `batch_norm0/bias`
+[C]) and `batch_stats` (`conv0_bn/mean`, `conv0_bn/var`, `batch_norm0/mean` and
+`batch_norm0/var`). One such tree serves every plan.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,6 @@ from safenet_jax.models import batch_norm, convolution, windows
 from safenet_jax.models import layers as records
 
 BATCH_NORM_MOMENTUM = 0.9
-BATCH_NORM_EPSILON = 1e-5
 
 # Of an activation's input, and of the exact activation.
 Replacement = Callable[[jax.Array, Callable[[jax.Array], jax.Array]], jax.Array]
@@ -113,23 +113,19 @@ class _Forward:
     self.activations = 0
 
   def conv(self, name, layer, x):
-    shape = (layer.kernel, layer.kernel, x.shape[-1], layer.features)
+    shape = (layer.kernel, layer.kernel, x.shape[-1] // layer.groups, layer.features)
     x = _Linear(shape, not layer.batch_norm, name=name)(
-      x, lambda x, kernel: convolution.convolve(x, kernel, layer.stride)
+      x, lambda x, kernel: convolution.convolve_layer(x, kernel, layer)
     )
-    return self._batch_norm(name, layer, x)
+    return self.batch_norm(f'{name}_bn', layer, x) if layer.batch_norm else x
 
-  def _batch_norm(self, name, layer, x):
-    if not layer.batch_norm:
-      return x
-    return batch_norm.BatchNorm(
-      self.train, BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON, name=f'{name}_bn'
-    )(x)
+  def batch_norm(self, name, layer, x):
+    return batch_norm.BatchNorm(self.train, BATCH_NORM_MOMENTUM, layer.epsilon, name=name)(x)
 
   def dense(self, name, layer, x):
     shape = (x.shape[-1], layer.features)
     x = _Linear(shape, not layer.batch_norm, name=name)(x, jnp.dot)
-    return self._batch_norm(name, layer, x)
+    return self.batch_norm(f'{name}_bn', layer, x) if layer.batch_norm else x
 
   def activation(self, name, layer, x):
     self.module.sow('preactivations', name, x)

@@ -3,9 +3,10 @@
 Names are those of `models.network` without the collection's. So an .npz file that
 numpy.savez writes can hold a trained network:
 
-    conv0/kernel [k, k, I, O], dense0/kernel [I, O] (rows in the order h, w, c)
+    conv0/kernel [k, k, I / groups, O], dense0/kernel [I, O] (rows in the order h, w, c)
     conv0/bias, dense0/bias [O] where there is no batch norm, else
     conv0_bn/scale, conv0_bn/bias, conv0_bn/mean, conv0_bn/var [O]
+    batch_norm0/scale, batch_norm0/bias, batch_norm0/mean, batch_norm0/var [C]
 """
 
 from collections.abc import Mapping
@@ -107,16 +108,15 @@ def array_shapes(network: Network) -> dict[str, tuple[int, ...]]:
   """The shape of every array of a network's variables, by the names of this module."""
   found: dict[str, tuple[int, ...]] = {}
   for shape in records.shapes(network.layers, network.input_shape):
-    layer, inputs = shape.layer, shape.input_shape[-1]
-    if isinstance(layer, records.Conv):
-      found[f'{shape.name}/kernel'] = layer.kernel, layer.kernel, inputs, layer.features
-    elif isinstance(layer, records.Dense):
-      found[f'{shape.name}/kernel'] = inputs, layer.features
-    else:
+    layer, inputs, owner = shape.layer, shape.input_shape[-1], shape.name
+    kinds: tuple[str, ...] = ('scale', 'bias', 'mean', 'var')
+    if isinstance(layer, records.Conv | records.Dense):
+      side = (layer.kernel,) * 2 if isinstance(layer, records.Conv) else ()
+      found[f'{owner}/kernel'] = *side, inputs // getattr(layer, 'groups', 1), layer.features
+      owner, kinds = (f'{owner}_bn', kinds) if layer.batch_norm else (owner, ('bias',))
+    elif not isinstance(layer, records.BatchNorm):
       continue
-    kinds = ('scale', 'bias', 'mean', 'var') if layer.batch_norm else ('bias',)
-    owner = f'{shape.name}_bn' if layer.batch_norm else shape.name
-    found |= {f'{owner}/{kind}': (layer.features,) for kind in kinds}
+    found |= {f'{owner}/{kind}': shape.output_shape[-1:] for kind in kinds}
   return found
 
 

@@ -27,6 +27,9 @@ OPERATIONS = {
   'flatten',
   'pad_shortcut',
   'gather',
+  'batch_norm',
+  'truncate',
+  'constant',
   'add',
   'concat',
 }

@@ -56,12 +56,12 @@ def with_weights(model, seed=0):
   for found in records.shapes(model.layers, model.input_shape):
     inputs, outputs = found.input_shape[-1], found.output_shape[-1]
     match found.layer:
-      case records.Conv(kernel=side, stride=stride):
-        kernel = rng.integers(-64, 64, (side, side, inputs, outputs))
-        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), stride, 8)
+      case records.Conv(kernel=side, groups=groups):
+        kernel = rng.integers(-64, 64, (side, side, inputs // groups, outputs))
+        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), 8)
       case records.Dense():
         kernel = rng.integers(-64, 64, (inputs, outputs))
-        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), 1, 8)
+        linear[found.name] = LinearWeights(kernel, rng.integers(-9, 9, outputs), 8)
       case records.Activation() if model.activations[found.name].polynomial:
         own = model.activations[found.name]
         coefficients = rng.integers(1, 100, (own.degree + 1, own.polynomial))

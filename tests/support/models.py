@@ -36,11 +36,10 @@ def model(seed=0, features=6):
   """A planned network whose weights alone depend on the seed."""
   rng = np.random.default_rng(seed)
 
-  def linear(shape, stride=1):
+  def linear(shape):
     return LinearWeights(
       rng.integers(-(1 << 14), 1 << 14, shape),
       rng.integers(-(1 << 30), 1 << 30, shape[-1]),
-      stride,
       limb=int(rng.integers(8, 20)),
     )
 
@@ -68,7 +67,7 @@ def model(seed=0, features=6):
   )
   weights = {
     'conv0': linear((3, 3, 2, features)),
-    'conv1': linear((3, 3, features, 4), stride=2),
+    'conv1': linear((3, 3, features, 4)),
     'dense0': linear((16, 3)),
   }
   coefficients = rng.integers(-(1 << 40), 1 << 40, (3, features - 4))

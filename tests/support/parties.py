@@ -137,6 +137,10 @@ def _observed(mode, images):
 
     dense = conv
 
+    def truncate(self, name, layer, value):
+      s[name] = super().truncate(name, layer, value)
+      return s[name]
+
     def activation(self, name, layer, value):
       s[name] = super().activation(name, layer, value)
       return s[name]
@@ -155,6 +159,12 @@ def _observed(mode, images):
 
     dense = conv
 
+    def truncate(self, name, layer, value):
+      c = super().truncate(name, layer, value)
+      for found, share in zip(shares, c):
+        found[name] = share[None]
+      return c
+
   return Phases(mode.client_offline, Client), server, shares, s, m
 
 
@@ -165,5 +175,9 @@ def _shares(found):
     def __init__(self, model, masks, outputs):
       super().__init__(model, masks, outputs)
       found.append(outputs)
+
+    def truncate(self, name, layer, share):
+      self.outputs[name] = super().truncate(name, layer, share)
+      return self.outputs[name]
 
   return Shares

@@ -10,19 +10,25 @@ import numpy as np
 from safenet_jax.models import layers
 
 
-def convolution(x, kernel, stride):
-  """int64 [H, W, I] with [k, k, I, O] to [H', W', O]."""
-  h, w, _ = x.shape
-  k = kernel.shape[0]
-  oh, ow = -(-h // stride), -(-w // stride)
-  top = left = (k - 1) // 2
-  padded = np.zeros((h + 2 * k, w + 2 * k, x.shape[2]), np.int64)
-  padded[top : top + h, left : left + w] = x
+def layer_of(model, name):
+  """The record of a served layer."""
+  shapes = layers.shapes(model.public.layers, model.public.input_shape)
+  return next(shape.layer for shape in shapes if shape.name == name)
+
+
+def convolution(x, kernel, layer):
+  """int64 [H, W, I] with [k, k, I / groups, O] to [H', W', O]."""
+  k, stride, step = kernel.shape[0], layer.stride, layer.dilation
+  padded = np.pad(x, (*layer.around, (0, 0)))
+  oh, ow = ((n - (k - 1) * step - 1) // stride + 1 for n in padded.shape[:2])
   y = np.zeros((oh, ow, kernel.shape[3]), np.int64)
+  inputs, outputs = kernel.shape[2], kernel.shape[3] // layer.groups
   for i in range(k):
     for j in range(k):
-      window = padded[i : i + oh * stride : stride, j : j + ow * stride : stride]
-      y += np.einsum('hwi,io->hwo', window[:oh, :ow], kernel[i, j])
+      window = padded[i * step :: stride, j * step :: stride][:oh, :ow]
+      for g in range(layer.groups):
+        own, made = (slice(g * n, (g + 1) * n) for n in (inputs, outputs))
+        y[..., made] += np.einsum('hwi,io->hwo', window[..., own], kernel[i, j, :, made])
   return y
 
 
@@ -140,7 +146,7 @@ class Follower:
   def conv(self, name, layer, x):
     weights = self.model.linear[name]
     assert weights.kernel.shape[-1] == layer.features
-    return self._exact(name, convolution(x, weights.kernel, weights.stride) + weights.bias)
+    return self._exact(name, convolution(x, weights.kernel, layer) + weights.bias)
 
   def dense(self, name, layer, x):
     weights = self.model.linear[name]
@@ -176,6 +182,16 @@ class Follower:
   def gather(self, name, layer, x):
     del name
     return gathered(x, layer.channels, layer.stride, layer.factor * 2**layer.shift)
+
+  def truncate(self, name, layer, x):
+    found = self.values[name][self.image]
+    assert (np.abs(found - x / 2**layer.shift) < 1.01).all(), name
+    return found
+
+  def constant(self, name, layer, x):
+    del x
+    assert self.model.constants[name].shape == layer.shape
+    return self.model.constants[name]
 
   def add(self, branch, shortcut):
     assert branch.shape == shortcut.shape

@@ -51,6 +51,9 @@ def _recorder(operations, found):
 
     dense = conv
 
+    def truncate(self, name, layer, x):
+      return self._kept(name, super().truncate(name, layer, x))
+
     def activation(self, name, layer, x):
       return self._kept(name, super().activation(name, layer, x))
 

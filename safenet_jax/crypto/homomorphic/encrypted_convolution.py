@@ -24,7 +24,8 @@ The upload, and each group of output channels of the reply, carry an identifier
 a message for another key, layer or tag is refused. A tag is used once with a key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ _MOST_WRONG = 2.0**-10
 
 
 class Weights(NamedTuple):
-  """A layer's kernel, or some of its output groups, ready to multiply by."""
+  """A layer's kernel, or some of its sets of output channels, ready to multiply by."""
 
   layout: packing.Layout
   groups: range
@@ -59,9 +60,8 @@ def upload_size(context: bfv.Context, layer: packing.Convolution, *, drawn: bool
   """Bytes of `encrypt_map`, or of `draw_map`."""
   layout = layout_of(context, layer)
   if drawn:
-    size = drawn_plaintexts.size(context, layout.tiles * layout.inputs, layout.drawn)
-    return messages.BYTES + size
-  return messages.BYTES + context.upload_size(layout.tiles * layout.inputs)
+    return messages.BYTES + drawn_plaintexts.size(context, layout.uploaded, layout.drawn)
+  return messages.BYTES + context.upload_size(layout.uploaded)
 
 
 def reply_size(context: bfv.Context, layer: packing.Convolution) -> int:
@@ -122,8 +122,8 @@ def prepare(
   Args:
     context: of `ring_parameters`.
     layer: the layer's shape.
-    kernel: int64 [k, k, channels_in, channels_out], below 2^bits / 4.
-    groups: which output groups of the layout; all by default.
+    kernel: int64 [k, k, channels_in / groups, channels_out], below 2^bits / 4.
+    groups: which sets of output channels of the layout; all by default.
 
   Raises:
     ValueError: the kernel has another shape or type, a weight is too large, or
@@ -221,9 +221,9 @@ def reply(
   body = messages.read('upload', upload, _upload_identifier(key, layer, tag, drawn))
   with context.reply_lock:
     if drawn:
-      encrypted = drawn_plaintexts.load(context, body, weights.layout.free)
+      encrypted = drawn_plaintexts.load(context, body, layout.free)
     else:
-      encrypted = context.load(body, weights.layout.tiles * weights.layout.inputs)
+      encrypted = context.load(body, layout.uploaded)
     return _reply(public, weights, encrypted, randomness, tag)
 
 
@@ -237,11 +237,8 @@ def _reply(
   """`reply` to the ciphertexts of an upload."""
   layout, context = weights.layout, public.context
   layer, key = layout.convolution, public.fingerprint
-  starts = range(0, len(encrypted), layout.inputs)
-  tiles = [encrypted[start : start + layout.inputs] for start in starts]
-  totals = [public.combine(tile, weights.multipliers, weights.offset) for tile in tiles]
   parts, masks, shapes = [], [], []
-  for group, *sums in zip(weights.groups, *totals):
+  for group, sums in _sums(public, weights, encrypted):
     places = layout.output_places(group)
     message, mask = replies.mask(context, sums, places.reshape(-1), randomness)
     parts += [_reply_identifier(key, layer, tag, group), message]
@@ -249,6 +246,21 @@ def _reply(
     shapes.append(places.shape)
   share = context.round(np.concatenate(masks, axis=1))
   return b''.join(parts), _join(share, shapes)
+
+
+def _sums(
+  public: bfv.PublicKey, weights: Weights, encrypted: Sequence[Any]
+) -> Iterator[tuple[int, list[Any]]]:
+  """Each set of output channels, with its ciphertext of every tile."""
+  layout, size = weights.layout, weights.layout.outputs_of_part
+  for part, own in itertools.groupby(weights.groups, lambda group: group // size):
+    groups = list(own)
+    first = groups[0] - weights.groups.start
+    rows = [row[first : first + len(groups)] for row in weights.multipliers]
+    starts = ((part * layout.tiles + tile) * layout.inputs for tile in range(layout.tiles))
+    tiles = (encrypted[start : start + layout.inputs] for start in starts)
+    totals = [public.combine(tile, rows, weights.offset) for tile in tiles]
+    yield from zip(groups, map(list, zip(*totals)))
 
 
 def decrypt_map(

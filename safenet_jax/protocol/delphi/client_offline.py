@@ -3,6 +3,7 @@
            client                                       server
              --- Enc(r) of every linear layer ------------>
              <-- Enc(W r - u) of every linear layer -------
+               (once more for those that read linear layers)
              --- choices of labels, Enc(c'^j) ------------>
              <-- garbled tables, OLE replies, choices -----
              --- products of colours and shares ---------->
@@ -15,12 +16,15 @@ the bit of a label that the evaluator of a circuit may see.
 
 These are five flights, that is messages that go one way together, for any number of layers
 and for as many images as a queue holds (`message_shapes.lots`). Layers need not wait for
-each other, because the input of each is masked afresh. What a message shows is argued where
+each other, because the input of each is masked afresh. Only a layer that reads what another
+linear layer made waits for that one: its r is the client's share c of what it reads (`linear`).
+Such layers come in a wave of their own, with two flights more. What a message shows is argued where
 it is made: `linear`, `relu`, `max_pool`, `polynomial` and `truncation` of `protocol.layers`,
 and `class_output` where the class alone is asked for.
 """
 
 from collections.abc import Callable, Iterator
+import functools
 from typing import Any
 
 import numpy as np
@@ -54,6 +58,7 @@ class Image:
       mask = randomness.ring(layer.bits, (1, *layer.pooled_shape, channels))
       self.layers[layer.name] = ClientLayer(mask)
     self.masks = {name: layer.mask for name, layer in self.layers.items()}
+    self.outputs: dict[str, np.ndarray] = {}
     self.inputs: dict[str, np.ndarray] = {}
     self.share = np.empty(0, np.uint64)
     self.labels = np.empty((0, 2), np.uint64)
@@ -61,16 +66,16 @@ class Image:
     self.compared: tuple[garbling.GarbledBlock, np.ndarray] | None = None
     self.sender_pads: Iterator[word_transfer.Pads] = iter(())
 
-  def send_masks(self) -> None:
-    """Sends Enc(r) of every linear layer; most r are drawn as they are encrypted."""
-    for name in self.structure.linear:
+  def send_masks(self, wave: tuple[str, ...]) -> None:
+    """Sends Enc(r) of the linear layers of a wave; most r are drawn as they are encrypted."""
+    for name in wave:
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
         drawn = name in self.structure.drawn
         self.channel.send('masks', self._draw(name) if drawn else self._encrypt(name))
 
   def _encrypt(self, name: str) -> bytes:
     """Enc(r) of a linear layer; the masks that are a part of r are known."""
-    walk = share_walks.Masks(self.party.model, self.masks)
+    walk = share_walks.Masks(self.party.model, self.masks, self.outputs)
     records.run(self.party.model.layers, walk, self.mask)
     layer, bits = self.structure.linear[name], self.structure.rings.linear[name]
     r = ring.reduce(walk.inputs[name], bits).reshape(layer.input_shape)
@@ -93,17 +98,19 @@ class Image:
     mask += r.reshape(mask.shape)
     return upload
 
-  def receive_linear(self) -> None:
-    """Receives c = W r - u of every linear layer; the share of the logits follows."""
-    outputs = {}
-    for name, layer in self.structure.linear.items():
+  def receive_linear(self, wave: tuple[str, ...]) -> None:
+    """Receives c = W r - u of the linear layers of a wave."""
+    for name in wave:
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        secret = self._secret(name)
+        layer, secret = self.structure.linear[name], self._secret(name)
         size = encrypted_convolution.reply_size(secret.context, layer)
         (reply,) = self.channel.receive('linear', [(bytes, (size,))])
         c = frames.checked(encrypted_convolution.decrypt_map, secret, layer, reply, self.tag(name))
-        outputs[name] = c.reshape(1, *self.structure.shapes[name])
-    walk = share_walks.Shares(self.party.model, self.masks, outputs)
+        self.outputs[name] = c.reshape(1, *self.structure.shapes[name])
+
+  def find_shares(self) -> None:
+    """Finds the shares of what every activation layer reads, and of the logits."""
+    walk = share_walks.Shares(self.party.model, self.masks, self.outputs)
     self.share = records.run(self.party.model.layers, walk, self.mask)
     self.inputs = walk.inputs
 
@@ -282,13 +289,6 @@ class ClientOffline:
   """The client's offline phase in one session, for any number of images."""
 
   _kind: type[Image] = Image
-  _flights: tuple[Callable[[Any], None], ...] = (
-    Image.send_masks,
-    Image.receive_linear,
-    Image.send_choices,
-    Image.receive_tables,
-    Image.send_shares,
-  )
 
   def __init__(self, party: ClientParty, output: str):
     """Takes what the inferences are to end in, one of `structure.OUTPUTS`."""
@@ -300,12 +300,19 @@ class ClientOffline:
     for lot in message_shapes.lots(party.structure, self._output, party.contexts, count):
       yield from self._prepare(lot)
 
+  def _flights(self) -> list[Callable[[Any], None]]:
+    """What each image does, up to the end of one flight."""
+    kind, waves = self._kind, self._party.structure.waves
+    steps = [kind.send_masks, kind.receive_linear]
+    linear = [functools.partial(step, wave=wave) for wave in waves for step in steps]
+    return [*linear, kind.find_shares, kind.send_choices, kind.receive_tables, kind.send_shares]
+
   def _prepare(self, count: int) -> Iterator[ClientMaterial]:
     # A number is taken once, whatever happens below: tags with it are used once with a key.
     numbers = self._party.keys.numbers
     images = [self._kind(self._party, self._output, next(numbers)) for _ in range(count)]
     # Each flight is sent for all images before the next, so that they wait for it together.
-    for flight in self._flights:
+    for flight in self._flights():
       for image in images:
         flight(image)
     for image in images:

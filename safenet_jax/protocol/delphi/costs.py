@@ -73,10 +73,11 @@ class Costs:
 
   def offline_linear(self) -> None:
     """Messages of all linear layers, the first of the offline phase."""
-    for name in self._structure.linear:
-      self._request('offline', name, 'masks', drawn=name in self._structure.drawn)
-    for name in self._structure.linear:
-      self._reply('offline', name)
+    for wave in self._structure.waves:
+      for name in wave:
+        self._request('offline', name, 'masks', drawn=name in self._structure.drawn)
+      for name in wave:
+        self._reply('offline', name)
 
   def drawn_labels(self, layer: ActivationStructure) -> int:
     """How many labels the garbler draws for the client's bits of one circuit."""
@@ -167,11 +168,12 @@ class Costs:
     layout = encrypted_convolution.layout_of(context, layer)
     # Steps are counted in polynomials of 4096 coefficients modulo two primes.
     tiles = layout.tiles * context.degree * context.moduli.size / _POLYNOMIAL
-    inputs, outputs = tiles * layout.inputs, tiles * layout.outputs
+    # Each output reads the inputs of its own part.
+    inputs, outputs = tiles * layout.parts * layout.inputs, tiles * layout.outputs
     self._tally.both(
       (phase, name, 'linear'),
       {'encryption': inputs, 'decryption': outputs},
-      {'input': inputs, 'product': inputs * layout.outputs, 'output': outputs},
+      {'input': inputs, 'product': outputs * layout.inputs, 'output': outputs},
     )
 
   def _reply(self, phase: str, name: str) -> None:

@@ -195,6 +195,8 @@ class ServerOnline(share_walks.Local):
   That is m before a linear layer, its input less the client's mask; and s after it.
   """
 
+  server = True
+
   def __init__(self, party: ServerParty, output: str, materials: Sequence[ServerMaterial]):
     """Takes one of `structure.OUTPUTS`, and one material for each image of the batch."""
     super().__init__(party.model.public)
@@ -228,11 +230,10 @@ class ServerOnline(share_walks.Local):
       packed_words.send(self._channel, 'logits', [words], [ring.reduce(s, words.bits)])
 
   def conv(self, name, layer, m):
-    del layer
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
-      return self._linear(name, m, _join(material.u[name] for material in self._materials))
+      return self._linear(name, layer, m, _join(material.u[name] for material in self._materials))
 
-  def _linear(self, name: str, m: np.ndarray, u: np.ndarray) -> np.ndarray:
+  def _linear(self, name: str, layer, m: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The share s of a layer's output, from its masked input m and the masks u."""
     weights = self._party.model.linear[name]
     return linear.online_server(
@@ -241,12 +242,16 @@ class ServerOnline(share_walks.Local):
       u,
       weights.kernel,
       weights.bias,
-      stride=weights.stride,
+      layer,
       limb=weights.limb,
       bits=self._structure.rings.linear[name],
     )
 
   dense = conv
+
+  def constant(self, name, layer, share):
+    del layer, share
+    return self._constant(self._party.model, name, len(self._materials))
 
   def activation(self, name, layer, s):
     del layer

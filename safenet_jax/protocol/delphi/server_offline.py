@@ -41,7 +41,7 @@ class ServerOffline:
   def _prepare(self, count: int) -> Iterator[ServerMaterial]:
     keys = self._party.keys
     tags = [message_shapes.Tag(keys.nonce, next(keys.numbers)) for _ in range(count)]
-    linear = [self._reply_linear(tag) for tag in tags]
+    linear = self._reply_linear(tags)
     choices = [self._receive_choices() for _ in tags]
     started = [self._start(*parts) for parts in zip(tags, linear, choices)]
     for finish in started:
@@ -50,21 +50,27 @@ class ServerOffline:
       with self._channel.scope(phase='offline', layer='session', primitive='identifier'):
         self._channel.send('prepared', material.identifier)
 
-  def _reply_linear(self, tag: message_shapes.Tag) -> dict[str, np.ndarray]:
-    """Answers Enc(r) of every linear layer, while the client encrypts the next; gives every u."""
-    found, party = {}, self._party
-    for name, layer in self._structure.linear.items():
-      with self._channel.scope(phase='offline', layer=name, primitive='linear'):
-        context = party.contexts[self._structure.plain_modulus(name)]
-        drawn = name in self._structure.drawn
-        size = encrypted_convolution.upload_size(context, layer, drawn=drawn)
-        (upload,) = self._channel.receive('masks', [(bytes, (size,))])
-        reply, u = frames.checked(
-          party.linear.reply, party.keys, name, upload, tag(name), drawn=drawn
-        )
-        self._channel.send('linear', reply)
-        found[name] = u.reshape(1, *self._structure.shapes[name])
+  def _reply_linear(self, tags: list[message_shapes.Tag]) -> list[dict[str, np.ndarray]]:
+    """Answers Enc(r) of every linear layer, wave by wave; gives every u of each image."""
+    found: list[dict[str, np.ndarray]] = [{} for _ in tags]
+    for wave in self._structure.waves:
+      for tag, masks in zip(tags, found):
+        masks |= {name: self._reply_layer(name, tag) for name in wave}
     return found
+
+  def _reply_layer(self, name: str, tag: message_shapes.Tag) -> np.ndarray:
+    """Answers Enc(r) of a linear layer, while the client encrypts the next; gives u."""
+    party, layer = self._party, self._structure.linear[name]
+    with self._channel.scope(phase='offline', layer=name, primitive='linear'):
+      context = party.contexts[self._structure.plain_modulus(name)]
+      drawn = name in self._structure.drawn
+      size = encrypted_convolution.upload_size(context, layer, drawn=drawn)
+      (upload,) = self._channel.receive('masks', [(bytes, (size,))])
+      reply, u = frames.checked(
+        party.linear.reply, party.keys, name, upload, tag(name), drawn=drawn
+      )
+      self._channel.send('linear', reply)
+      return u.reshape(1, *self._structure.shapes[name])
 
   def _receive_choices(self):
     """The client's choices of labels, if there are any, and its requests for products."""

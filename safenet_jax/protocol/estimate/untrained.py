@@ -31,20 +31,19 @@ class _Normalised(calibration.Calibration):
   """Calibration that keeps values near a standard deviation of 1, as training does."""
 
   def activation(self, name, layer, value):
-    split = self.channels.split(name)
+    split = self.split(name)
     if split.degree and not value.folded:
       # Values grow with every addition of the network, and their powers would fit no field.
       powers = max(np.abs(value.x).max() / _NOISE, 1.0) ** np.arange(4)
       split.coefficients = split.coefficients / powers[:, None]
     return super().activation(name, layer, value)
 
-  def _linear(self, name, layer, value, kernel, bias, stride, apply):
-    if layer.batch_norm:
-      x = apply(value.x, kernel)
-      axes = tuple(range(x.ndim - 1))
-      deviation = x.std(axes) + 1e-6
-      kernel, bias = kernel / deviation, -x.mean(axes) / deviation
-    return super()._linear(name, layer, value, kernel, bias, stride, apply)
+  def _scaled(self, layer, product, kernel, bias):
+    if not layer.batch_norm:
+      return super()._scaled(layer, product, kernel, bias)
+    axes = tuple(range(product.ndim - 1))
+    deviation = product.std(axes) + 1e-6
+    return kernel / deviation, -product.mean(axes) / deviation
 
 
 def model(network: Network, plan: Plan) -> FixedPointModel:

@@ -81,15 +81,16 @@ class ClientOffline(client_offline.ClientOffline):
   """The client's offline phase in one session; its materials are `ClientMaterial`."""
 
   _kind = _Image
-  _flights = (_Image.send_choices, _Image.receive_tables, _Image.send_shares)
+
+  def _flights(self):
+    return [_Image.send_choices, _Image.receive_tables, _Image.send_shares]
 
 
 class ServerOffline(server_offline.ServerOffline):
   """The server's offline phase in one session; linear layers have no part in it."""
 
-  def _reply_linear(self, tag: message_shapes.Tag) -> dict[str, np.ndarray]:
-    del tag
-    return {}
+  def _reply_linear(self, tags: list[message_shapes.Tag]) -> list[dict[str, np.ndarray]]:
+    return [{} for _ in tags]
 
   def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
     del zeros

@@ -136,7 +136,6 @@ class ServerOnline(online.ServerOnline):
     self._send_logits(s)
 
   def conv(self, name, layer, x):
-    del layer
     shape, keys = self._structure.linear[name], self._party.keys
     masks = []
     with self._channel.scope(phase='online', layer=name, primitive='linear'):
@@ -148,7 +147,7 @@ class ServerOnline(online.ServerOnline):
         reply, u = frames.checked(self._party.linear.reply, keys, name, upload, each, drawn=False)
         self._channel.send('linear', reply)
         masks.append(u.reshape(self._structure.shapes[name]))
-      return self._linear(name, x, np.stack(masks))
+      return self._linear(name, layer, x, np.stack(masks))
 
   dense = conv
 

@@ -23,14 +23,21 @@ from types import ModuleType
 
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.ring import Array
+from safenet_jax.models import layers as records
 
 
 def product(
-  xp: ModuleType, x: Array, kernel: Array, *, stride: int, limb: int | None, bits: int
+  xp: ModuleType,
+  x: Array,
+  kernel: Array,
+  layer: records.Conv | records.Dense,
+  *,
+  limb: int | None,
+  bits: int,
 ) -> Array:
-  """W x mod 2^bits: x [B, H, W, I] with a kernel [size, size, I, O], or [B, I] with [I, O]."""
-  if kernel.ndim == 4:
-    return ring.convolve(xp, x, kernel, stride, bits, limb)
+  """W x mod 2^bits: [B, H, W, I] with a kernel [k, k, I / groups, O], or [B, I] with [I, O]."""
+  if isinstance(layer, records.Conv):
+    return ring.convolve(xp, x, kernel, layer, bits, limb)
   return ring.multiply(xp, x, kernel, bits, limb)
 
 
@@ -40,11 +47,11 @@ def online_server(
   u: Array,
   kernel: Array,
   bias: Array,
+  layer: records.Conv | records.Dense,
   *,
-  stride: int,
   limb: int | None,
   bits: int,
 ) -> Array:
   """The server's share s of the layer's output, from its masked input m."""
-  y = product(xp, m, kernel, stride=stride, limb=limb, bits=bits)
+  y = product(xp, m, kernel, layer, limb=limb, bits=bits)
   return ring.reduce(y + u + ring.from_signed(bias, bits), bits)

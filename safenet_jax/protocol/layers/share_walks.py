@@ -12,14 +12,17 @@ import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point import pooling
-from safenet_jax.fixed_point.model import PublicModel
+from safenet_jax.fixed_point.model import FixedPointModel, PublicModel
 
 
 class Local:
   """Operations on one party's shares, uint64 [B, ..., C] in the linear ring.
 
-  Each party adds its own `conv`, `dense` and `activation` for each phase.
+  Each party adds its own `conv`, `dense` and `activation` for each phase. Of a constant the
+  client's share is zero, and the server's is all of it.
   """
+
+  server = False  # whose share it is
 
   def __init__(self, model: PublicModel, xp: ModuleType = np):
     self.model, self.bits, self.xp = model, model.precision.ring, xp
@@ -48,6 +51,22 @@ class Local:
     share = ring.gather(self.xp, share, layer.channels, layer.stride)
     return ring.reduce(share * np.uint64(layer.factor) << np.uint64(layer.shift), self.bits)
 
+  def truncate(self, name: str, layer, share: Any) -> Any:
+    del name
+    if share is None:
+      return None
+    share = ring.truncate(share, self.bits, layer.shift, server=self.server)
+    return ring.from_signed(share, self.bits)
+
+  def constant(self, name: str, layer, share: Any) -> Any:
+    del name
+    return self.xp.zeros((1 if share is None else len(share), *layer.shape), np.uint64)
+
+  def _constant(self, model: FixedPointModel, name: str, images: int) -> np.ndarray:
+    """The server's share of a constant, [B, ...]."""
+    values = ring.from_signed(model.constants[name], self.bits)
+    return np.broadcast_to(values, (images, *values.shape))
+
   def add(self, branch: Any, shortcut: Any) -> Any:
     if branch is None or shortcut is None:
       return None
@@ -58,41 +77,53 @@ class Local:
     return self.xp.concatenate(values, axis=-1) if known else None
 
 
-class Order:
-  """Whether the client knows its share of a value before any linear layer is computed.
+class Waves:
+  """In which wave of the offline phase each linear layer is computed.
 
-  Values are True or False. A client that reads a stranger's description walks here first,
+  In the first wave are those whose input the client masks afresh: the image, and sums of what
+  activations give. A linear layer that reads another one's output has the client's share of
+  that in the place of a fresh mask (`linear`), and so comes a wave later. Values are the wave
+  in which they could be read. A client that reads a stranger's description walks here first,
   without any array.
+
+  found: is filled with the wave of each linear layer, by name.
   """
 
-  def conv(self, name: str, layer, known: bool) -> bool:
+  def __init__(self):
+    self.found: dict[str, int] = {}
+
+  def names(self) -> tuple[tuple[str, ...], ...]:
+    """The linear layers of each wave, in the network's order."""
+    count = max(self.found.values(), default=-1) + 1
+    return tuple(
+      tuple(name for name, wave in self.found.items() if wave == each) for each in range(count)
+    )
+
+  def conv(self, name: str, layer, wave: int) -> int:
     del layer
-    if not known:
-      raise ValueError(
-        f'{name} reads what a linear layer made: two parties serve it behind an activation only'
-      )
-    return False
+    self.found[name] = wave
+    return wave + 1
 
   dense = conv
 
-  def activation(self, name: str, layer, known: bool) -> bool:
-    del name, layer, known
-    return True
+  def activation(self, name: str, layer, wave: int) -> int:
+    del name, layer, wave
+    return 0
 
   # If it is part of an activation, this is the one before it.
-  max_pool = activation
+  max_pool = constant = activation
 
-  def average_pool(self, name: str, layer, known: bool) -> bool:
+  def average_pool(self, name: str, layer, wave: int) -> int:
     del name, layer
-    return known
+    return wave
 
-  flatten = gather = average_pool
+  flatten = gather = truncate = average_pool
 
-  def add(self, branch: bool, shortcut: bool) -> bool:
-    return branch and shortcut
+  def add(self, branch: int, shortcut: int) -> int:
+    return max(branch, shortcut)
 
-  def concat(self, values: list[bool]) -> bool:
-    return all(values)
+  def concat(self, values: list[int]) -> int:
+    return max(values)
 
 
 class Drawn:
@@ -140,6 +171,12 @@ class Drawn:
     del name, layer
     return mask[0], False
 
+  truncate = gather
+
+  def constant(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    del name, layer, mask
+    return frozenset(), False
+
   def add(self, branch, shortcut) -> tuple[frozenset[str], bool]:
     return branch[0] | shortcut[0], False
 
@@ -151,20 +188,24 @@ class Masks(Local):
   """The client's first walk: the mask of every linear layer's input.
 
   After an activation comes a fresh mask, which does not depend on the activation's input.
-  So the masks of all layers are known before any linear layer is computed.
+  So the masks of all layers of the first wave are known before any linear layer is computed.
+  Of a layer in a later wave the client's share of the input is the mask.
 
   masks: of what comes after each activation layer, by name.
-  inputs: is filled with the mask of each linear layer's input, by name.
+  outputs: the client's share of each linear layer's output that is known by now, by name.
+  inputs: is filled with the mask of each linear layer's input, by name; None where it is not
+    known.
   """
 
-  def __init__(self, model: PublicModel, masks: dict[str, Any]):
+  def __init__(self, model: PublicModel, masks: dict[str, Any], outputs: dict[str, Any]):
     super().__init__(model)
-    self.masks = masks
+    self.masks, self.outputs = masks, outputs
     self.inputs: dict[str, Any] = {}
 
   def conv(self, name, layer, mask):
     del layer
     self.inputs[name] = mask
+    return self.outputs.get(name)
 
   dense = conv
 

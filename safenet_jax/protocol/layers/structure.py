@@ -198,6 +198,7 @@ class Structure:
   input_shape: (H, W, C) of an image.
   linear: the linear layers by name; a dense layer is a convolution of one pixel.
   shapes: the output shape of each linear layer by name: (H, W, C), or (C,).
+  waves: names of the linear layers that are prepared together, wave by wave (`share_walks.Waves`).
   drawn: the masks that are drawn as they are encrypted, by linear layer (`share_walks.Drawn`).
   activations: with max pools that are no part of one, as an inference reaches them.
   logits: how many there are.
@@ -210,6 +211,7 @@ class Structure:
   input_shape: tuple[int, ...]
   linear: dict[str, packing.Convolution]
   shapes: dict[str, tuple[int, ...]]
+  waves: tuple[tuple[str, ...], ...]
   drawn: dict[str, str]
   activations: tuple[ActivationStructure, ...]
   logits: int
@@ -222,10 +224,10 @@ class Structure:
     """The structure of a model, with activation layers of the kind that a mode has.
 
     Raises:
-      ValueError: a linear layer reads another one's output, or a sum of them; or has a ring
-        that does not fit.
+      ValueError: a linear layer has a ring that does not fit.
     """
-    records.run(model.layers, share_walks.Order(), True)
+    waves = share_walks.Waves()
+    records.run(model.layers, waves, 0)
     drawn = share_walks.Drawn(model)
     records.run(model.layers, drawn, (frozenset(['input']), True))
     widths = rings.of(model)
@@ -236,10 +238,18 @@ class Structure:
     shapes = records.shapes(model.layers, model.input_shape)
     for shape in shapes:
       match shape.layer:
-        case records.Conv(kernel=kernel, stride=stride):
+        case records.Conv() as conv:
           height, width, channels = shape.input_shape
           linear[shape.name] = packing.Convolution(
-            height, width, channels, shape.output_shape[-1], kernel, stride
+            height,
+            width,
+            channels,
+            conv.features,
+            conv.kernel,
+            conv.stride,
+            conv.groups,
+            conv.dilation,
+            conv.padding,
           )
           found[shape.name] = shape.output_shape
         case records.Dense():
@@ -260,6 +270,7 @@ class Structure:
       model.input_shape,
       linear,
       found,
+      waves.names(),
       drawn.found,
       tuple(activations),
       logits,

@@ -32,7 +32,7 @@ from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import frames, record_codec
 from safenet_jax.transport.frames import ProtocolError
 
-VERSION = 3
+VERSION = 4
 _PREFIX = struct.Struct('>8sII')
 _MAGIC = b'safenet\x00'
 _DIGEST = hashlib.sha256().digest_size
@@ -153,6 +153,8 @@ def _arrays(model: FixedPointModel) -> Iterator[tuple[str, np.ndarray]]:
     yield f'{name}/bias', weights.bias
   for name, coefficients in model.polynomials.items():
     yield f'{name}/coefficients', coefficients
+  for name, values in model.constants.items():
+    yield f'{name}/values', values
 
 
 def _wanted(public: PublicModel) -> dict[str, tuple[int, ...]]:
@@ -160,17 +162,19 @@ def _wanted(public: PublicModel) -> dict[str, tuple[int, ...]]:
   found: dict[str, tuple[int, ...]] = {}
   for shape in records.shapes(public.layers, public.input_shape):
     match shape.layer:
-      case records.Conv(kernel=kernel):
+      case records.Conv(kernel=kernel, groups=groups):
         found[f'{shape.name}/kernel'] = (
           kernel,
           kernel,
-          shape.input_shape[-1],
+          shape.input_shape[-1] // groups,
           shape.output_shape[-1],
         )
         found[f'{shape.name}/bias'] = shape.output_shape[-1:]
       case records.Dense():
         found[f'{shape.name}/kernel'] = (*shape.input_shape, *shape.output_shape)
         found[f'{shape.name}/bias'] = shape.output_shape
+      case records.Constant():
+        found[f'{shape.name}/values'] = shape.output_shape
       case records.Activation():
         form = public.activations[shape.name]
         if form.polynomial:
@@ -205,16 +209,18 @@ def _model(
       got = 'missing' if array is None else f'{array.dtype} {array.shape}'
       raise ValueError(f'{name} is {got}, want int64 {shape}')
     _check_values(public, name, array)
-  linear, polynomials = {}, {}
+  linear, polynomials, constants = {}, {}, {}
   for found in records.shapes(public.layers, public.input_shape):
     name = found.name
     if f'{name}/kernel' in arrays:
-      kernel, stride = arrays[f'{name}/kernel'], getattr(found.layer, 'stride', 1)
-      linear[name] = LinearWeights(kernel, arrays[f'{name}/bias'], stride, ring.limb_bits(kernel))
+      kernel = arrays[f'{name}/kernel']
+      linear[name] = LinearWeights(kernel, arrays[f'{name}/bias'], ring.limb_bits(kernel))
     elif f'{name}/coefficients' in arrays:
       polynomials[name] = arrays[f'{name}/coefficients']
+    elif f'{name}/values' in arrays:
+      constants[name] = arrays[f'{name}/values']
   Structure.of(public)  # raises where two parties could not serve it
-  return FixedPointModel(public, linear, polynomials)
+  return FixedPointModel(public, linear, polynomials, constants)
 
 
 def _check_values(public: PublicModel, name: str, array: np.ndarray) -> None:

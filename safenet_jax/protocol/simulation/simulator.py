@@ -131,15 +131,15 @@ class _ActivationState(NamedTuple):
   mask: np.ndarray
 
 
-@functools.partial(jax.jit, static_argnames=('stride', 'limb', 'bits'))
-def _linear_offline(r, u, kernel, *, stride, limb, bits):
-  product = linear.product(jnp, r, kernel, stride=stride, limb=limb, bits=bits)
+@functools.partial(jax.jit, static_argnames=('layer', 'limb', 'bits'))
+def _linear_offline(r, u, kernel, *, layer, limb, bits):
+  product = linear.product(jnp, r, kernel, layer, limb=limb, bits=bits)
   return ring.reduce(product - u, bits)
 
 
-@functools.partial(jax.jit, static_argnames=('stride', 'limb', 'bits'))
-def _linear_online(m, u, kernel, bias, *, stride, limb, bits):
-  return linear.online_server(jnp, m, u, kernel, bias, stride=stride, limb=limb, bits=bits)
+@functools.partial(jax.jit, static_argnames=('layer', 'limb', 'bits'))
+def _linear_online(m, u, kernel, bias, *, layer, limb, bits):
+  return linear.online_server(jnp, m, u, kernel, bias, layer, limb=limb, bits=bits)
 
 
 @functools.partial(jax.jit, static_argnames=('form', 'bits'))
@@ -179,11 +179,12 @@ class _Offline(Local):
 
   def conv(self, name, layer, r):
     weights = self.linear[name]
-    shape = (*(-(-n // weights.stride) for n in r.shape[1:-1]), layer.features)
+    sides = (records.convolved(layer, axis, n) for axis, n in enumerate(r.shape[1:-1]))
+    shape = (*sides, layer.features)
     bits = self.rings.linear[name]
     u = self.u[name] = self.dealer.randomness.ring(bits, (r.shape[0], *shape))
     with self.ledger.step('offline', name, 'linear', 'both'):
-      c = _linear_offline(r, u, weights.kernel, stride=weights.stride, limb=weights.limb, bits=bits)
+      c = _linear_offline(r, u, weights.kernel, layer=layer, limb=weights.limb, bits=bits)
       c.block_until_ready()
     self.ledger.send('offline', name, 'dealt linear', 'dealer', u, 2 * bits)
     return c
@@ -223,14 +224,15 @@ class _Offline(Local):
 class _Online(Local):
   """Operations on the server's values: m before a linear layer, s after it."""
 
+  server = True
+
   def __init__(self, model: FixedPointModel, offline: _Offline, ledger: Ledger):
     super().__init__(model.public, jnp)
-    self.linear, self.polynomials = model.linear, model.polynomials
+    self.whole, self.linear, self.polynomials = model, model.linear, model.polynomials
     self.rings = rings.of(model.public)
     self.offline, self.ledger = offline, ledger
 
   def conv(self, name, layer, m):
-    del layer
     weights = self.linear[name]
     with self.ledger.step('online', name, 'linear', 'server'):
       s = _linear_online(
@@ -238,7 +240,7 @@ class _Online(Local):
         self.offline.u.pop(name),
         weights.kernel,
         weights.bias,
-        stride=weights.stride,
+        layer=layer,
         limb=weights.limb,
         bits=self.rings.linear[name],
       )
@@ -246,6 +248,10 @@ class _Online(Local):
     return s
 
   dense = conv
+
+  def constant(self, name, layer, share):
+    del layer
+    return jnp.asarray(self._constant(self.whole, name, len(share)))
 
   def activation(self, name, layer, s):
     del layer

@@ -30,6 +30,9 @@ OTHERS = [
   Layer(1, 1, 1, 1, 1),
   Layer(70, 66, 2, 3, 3),  # tiled
   Layer(1, 5000, 1, 2, 3, 2),  # tiled along one axis
+  Layer(7, 7, 40, 40, 3, groups=40),
+  Layer(60, 70, 3, 3, 3, 2, groups=3, padding=((0, 1), (0, 1))),
+  Layer(9, 8, 8, 12, 3, groups=4, dilation=2, padding=((1, 0), (2, 2))),
 ]
 RESNET32 = [
   Layer(32, 32, 3, 16, 3),
@@ -91,7 +94,7 @@ def run(secret, public, layer, kernel, randomness=None):
 
 def deviation(layer, kernel, r, c, u):
   """c + u - W r in Z_2^56, nearest to zero."""
-  difference = c + u - plain_convolution.padded(r, kernel, layer.stride)
+  difference = c + u - plain_convolution.convolved(r, kernel, layer)
   return (difference << np.uint64(64 - BITS)).view(np.int64) >> (64 - BITS)
 
 
@@ -130,7 +133,7 @@ def test_other_rings_work(bits):
   upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
   message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag')
   c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
-  want = plain_convolution.padded(r, kernel, 1)
+  want = plain_convolution.convolved(r, kernel, layer)
   assert ((c + u - want + np.uint64(1)) % np.uint64(2**bits)).max() <= 2
 
 
@@ -148,7 +151,7 @@ def test_shares_add_to_the_convolution_of_a_drawn_map(bits, layer):
   assert r.shape == layer.input_shape and r.max() < 2**bits
   message, u = encrypted_convolution.reply(public, weights, upload, randomness, b'tag', drawn=True)
   c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
-  want = plain_convolution.padded(r, kernel, layer.stride)
+  want = plain_convolution.convolved(r, kernel, layer)
   assert ((c + u - want + np.uint64(1)) % np.uint64(2**bits)).max() <= 2
 
 

@@ -8,7 +8,7 @@ from jax import lax
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.homomorphic import packing
+from safenet_jax.crypto.homomorphic import map_axes, packing
 from tests.support import plain_convolution
 
 DEGREE = 64
@@ -24,10 +24,11 @@ def negacyclic_product(a, b):
 
 def convolve_packed(layout, x, kernel):
   """What the encrypted layer computes, on plain integers."""
-  inputs = layout.pack_map(x).reshape(layout.tiles, layout.inputs, layout.degree)
+  inputs = layout.pack_map(x).reshape(layout.parts, layout.tiles, layout.inputs, layout.degree)
   parts = []
   for group, multipliers in enumerate(layout.pack_kernel(kernel, range(layout.outputs))):
-    sums = [sum(negacyclic_product(a, b) for a, b in zip(tile, multipliers)) for tile in inputs]
+    own = inputs[group // layout.outputs_of_part]
+    sums = [sum(negacyclic_product(a, b) for a, b in zip(tile, multipliers)) for tile in own]
     parts.append(np.concatenate(sums)[layout.output_places(group)])
   return np.concatenate(parts, axis=-1)
 
@@ -50,13 +51,49 @@ shapes = st.builds(
 )
 
 
+@st.composite
+def unusual(draw):
+  """Convolutions with groups, dilation and any padding; one padding may read zeros alone."""
+  groups, kernel, dilation = (
+    draw(st.integers(1, 40)),
+    draw(st.integers(1, 3)),
+    draw(st.integers(1, 3)),
+  )
+  padding = draw(st.none() | st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
+  span = (kernel - 1) * dilation + 1
+  around = padding or ((span, 0), (span, 0))
+  height, width = (draw(st.integers(max(1, span - sum(zeros)), 9)) for zeros in around)
+  channels = [groups * draw(st.integers(1, 3 if groups < 5 else 1)) for _ in range(2)]
+  stride = draw(st.integers(1, 3))
+  return packing.Convolution(height, width, *channels, kernel, stride, groups, dilation, padding)
+
+
 @settings(deadline=None, max_examples=300)
 @given(shapes, st.integers(0, 2**32))
 def test_every_shape_stride_and_tiling_convolves_exactly(layer, seed):
   x, kernel = draw_layer(layer, seed)
   layout = packing.layout(layer, DEGREE, BITS)
-  want = plain_convolution.padded(x.astype(np.uint64), kernel, layer.stride)
+  want = plain_convolution.convolved(x.astype(np.uint64), kernel, layer)
   np.testing.assert_array_equal(convolve_packed(layout, x, kernel), want.view(np.int64))
+
+
+@settings(deadline=None, max_examples=300)
+@given(unusual(), st.integers(0, 2**32))
+def test_groups_dilation_and_padding_convolve_exactly(layer, seed):
+  x, kernel = draw_layer(layer, seed)
+  layout = packing.layout(layer, 4 * DEGREE, BITS)
+  want = plain_convolution.convolved(x.astype(np.uint64), kernel, layer)
+  np.testing.assert_array_equal(convolve_packed(layout, x, kernel), want.view(np.int64))
+
+
+@pytest.mark.parametrize('size, shared, gathered', [(1, 32, 2), (4, 4, 2), (7, 3, 1), (15, 1, 2)])
+def test_channels_of_a_depthwise_convolution_share_polynomials(size, shared, gathered):
+  """Of 512 coefficients; channels at places that are no two others' middle."""
+  layer = packing.Convolution(size, size, 64, 64, 3, groups=64)
+  layout = packing.layout(layer, 512, BITS)
+  assert (layout.shared, layout.gathered) == (shared, gathered)
+  assert layout.uploaded == layout.parts * gathered and layout.outputs == layout.parts
+  assert layout.parts == -(-64 // (shared * gathered))
 
 
 @pytest.mark.parametrize('size', [7, 8])
@@ -79,7 +116,7 @@ def test_padding_is_symmetric_for_odd_kernels(size, kernel_size, stride):
 
 
 @settings(deadline=None, max_examples=50)
-@given(shapes, st.integers(0, 2**32))
+@given(shapes | unusual(), st.integers(0, 2**32))
 def test_parts_of_the_groups_are_parts_of_the_whole(layer, seed):
   _, kernel = draw_layer(layer, seed)
   layout = packing.layout(layer, DEGREE, BITS)
@@ -123,12 +160,12 @@ def test_taps_are_those_that_some_output_reads():
     before = (kernel - 1) // 2
     pixels = np.arange(-(-size // stride))[:, None] * stride + np.arange(kernel) - before
     wanted = np.flatnonzero(((pixels >= 0) & (pixels < size)).any(axis=0))
-    axis, *_ = packing._axes(size, kernel, stride)
+    axis, *_ = map_axes.axes(packing.Convolution(size, 1, 1, 1, kernel, stride), 0)
     assert sorted(axis.taps[axis.taps < kernel]) == wanted.tolist()
 
 
 @settings(deadline=None, max_examples=100)
-@given(shapes, st.integers(0, 2**32))
+@given(shapes | unusual(), st.integers(0, 2**32))
 def test_a_map_is_drawn_where_it_lies_first(layer, seed):
   """What `draw_map` fills in is the map of which `pack_map` makes the same polynomials."""
   x, _ = draw_layer(layer, seed)
@@ -171,7 +208,7 @@ def test_the_dearer_direction_gets_fewer_polynomials():
 def test_axes_are_cut_into_all_equal_parts():
   for whole, most in itertools.product(range(1, 60), (1, 7, 60)):
     wanted = {-(-whole // n) for n in range(1, whole + 1)}
-    assert packing._parts(whole, most) == sorted(part for part in wanted if part <= most)
+    assert map_axes.parts(whole, most) == sorted(part for part in wanted if part <= most)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def check(pool, secret, layer, kernel, index=0):
   upload = encrypted_convolution.encrypt_map(secret, layer, r, randomness, b'tag')
   message, u = pool.reply(secret.public_key(), index, upload, b'tag')
   c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
-  want = plain_convolution.padded(r, kernel, layer.stride)
+  want = plain_convolution.convolved(r, kernel, layer)
   # What replies leave out makes one in 2000 wrong by one.
   assert ((c + u - want + np.uint64(1)) % np.uint64(2**56)).max() <= 2
 
@@ -118,7 +118,7 @@ def test_layers_have_parameters_of_their_own_and_masks_may_be_drawn():
       upload, r = encrypted_convolution.draw_map(secret, layer, randomness, b'tag')
       message, u = pool.reply(secret.public_key(), index, upload, b'tag', drawn=True)
       c = encrypted_convolution.decrypt_map(secret, layer, message, b'tag')
-      want = plain_convolution.padded(r, kernel, layer.stride)
+      want = plain_convolution.convolved(r, kernel, layer)
       assert ((c + u - want + np.uint64(1)) % np.uint64(2**bits)).max() <= 2
 
 

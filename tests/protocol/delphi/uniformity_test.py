@@ -174,7 +174,7 @@ def without_weights(public):
     shape = layer.kernel_shape if name.startswith('conv') else layer.kernel_shape[2:]
     zeros = np.zeros(shape, np.int64)
     bias = np.zeros(shape[-1], np.int64)
-    linear[name] = LinearWeights(zeros, bias, layer.stride, limb=16)
+    linear[name] = LinearWeights(zeros, bias, limb=16)
   polynomials = {
     name: np.zeros((form.degree + 1, form.polynomial), np.int64)
     for name, form in public.activations.items()
