@@ -347,6 +347,7 @@ class _Shapes:
 
   def __init__(self):
     self.found: list[LayerShape] = []
+    self.joined: list[tuple[int, ...]] = []
 
   def _record(self, name, layer, before, after):
     self.found.append(LayerShape(name, layer, before, after))
@@ -415,7 +416,8 @@ class _Shapes:
   def concat(self, values):
     if len({shape[:-1] for shape in values}) > 1:
       raise ValueError(f'a Concat of {" and ".join(map(str, values))}, want maps of one size')
-    return (*values[0][:-1], sum(shape[-1] for shape in values))
+    self.joined.append((*values[0][:-1], sum(shape[-1] for shape in values)))
+    return self.joined[-1]
 
 
 def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[LayerShape, ...]:
@@ -423,3 +425,17 @@ def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[Lay
   operations = _Shapes()
   run(layers, operations, tuple(input_shape))
   return tuple(operations.found)
+
+
+def joined_shapes(
+  layers: tuple[Layer, ...], input_shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+  """The shape of what every `Concat` makes; they have no names, and are not among `shapes`."""
+  operations = _Shapes()
+  run(layers, operations, tuple(input_shape))
+  return tuple(operations.joined)
+
+
+def output_shape(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape of what the layers make; ValueError where they do not fit."""
+  return run(layers, _Shapes(), tuple(input_shape))
