@@ -29,6 +29,7 @@ KINDS = {
   'ot': ('ot', models.model),
   'max pools': ('delphi', models.pooled),
   'chain': ('delphi', models.chained),
+  'limits, and max pools alone': ('gazelle', models.others),
 }
 WEIGHTS = {
   'zero': lambda make: models.zeroed(make()),
@@ -94,6 +95,13 @@ BARE = {
     "client: c'",
     'client: alpha',
     'client: activation field',
+  },
+  'limits, and max pools alone': BOTH
+  | {
+    'server: differences 0',
+    'server: differences 28',
+    'server: M',
+    'client: v',
   },
   'max pools': BOTH
   | {
