@@ -21,7 +21,7 @@ from experiments.lib import served_model as planned_
 from safenet_jax.crypto import randomness
 from safenet_jax.fixed_point import formats, quantize
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.protocol.service import sessions
+from safenet_jax.protocol.service import description, sessions
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.report import runs
 from safenet_jax.search import members
@@ -47,15 +47,19 @@ BATCH = flags.DEFINE_integer(
 def main() -> None:
   config = launcher.CONFIG.value
   model, net, images, workdir, planned, task = planned_.served(config, writes=True)
+  if not SIMULATE.value:
+    description.check(model, MODE.value)  # a refusal now, and not after the report
   # On the last validation images: the first ones chose the formats, and the test set is only for
   # the one score below.
-  report = quantize.quantization_report(
-    model,
-    net,
-    members.variables(planned),
-    members.approximation(planned, task),
-    *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
-  )
+  with launcher.progress_bar('fixed point') as progress:
+    report = quantize.quantization_report(
+      model,
+      net,
+      members.variables(planned),
+      members.approximation(planned, task),
+      *(np.asarray(part[-config.secure.report_images :]) for part in images.validation),
+      progress=lambda done, total: progress(done, total, {}),
+    )
   for line in report.lines():
     print(line)
   wanted = COUNT.value or config.secure.images

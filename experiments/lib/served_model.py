@@ -37,12 +37,14 @@ def served(config, *, writes: bool = False) -> Served:
   planned = from_config.trained(config, net, workdir, 'finetune')
   options = from_config.training(config.finetune)
   task = from_config.planned_task(net, images, pretrained, options, workdir)
-  model = quantize.quantize(
-    net,
-    members.variables(planned),
-    members.approximation(planned, task),
-    np.asarray(images.validation.images[: config.secure.calibration_images]),
-    mean=images.mean,
-    std=images.std,
-  )
+  with launcher.progress_bar('calibration') as report:
+    model = quantize.quantize(
+      net,
+      members.variables(planned),
+      members.approximation(planned, task),
+      np.asarray(images.validation.images[: config.secure.calibration_images]),
+      mean=images.mean,
+      std=images.std,
+      progress=lambda done, total: report(done, total, {}),
+    )
   return Served(model, net, images, workdir, planned, task)

@@ -143,7 +143,7 @@ def multiply(xp: ModuleType, x: Array, kernel: Array, bits: int, limb: int | Non
   return total & mask(bits)
 
 
-class Geometry(Protocol):
+class _Geometry(Protocol):
   """How a convolution moves over a map; `models.layers.Conv` is one.
 
   stride: of both axes.
@@ -162,7 +162,7 @@ class Geometry(Protocol):
   def around(self) -> tuple[tuple[int, int], tuple[int, int]]: ...
 
 
-def patches(xp: ModuleType, x: Array, kernel: int, layer: Geometry) -> Array:
+def patches(xp: ModuleType, x: Array, kernel: int, layer: _Geometry) -> Array:
   """Patches of [B, H, W, C] for a kernel of side k: [B, H', W', k k C]."""
   stride, step = layer.stride, layer.dilation
   padded = xp.pad(x, ((0, 0), *layer.around, (0, 0))) if np.any(layer.around) else x
@@ -180,7 +180,11 @@ def patches(xp: ModuleType, x: Array, kernel: int, layer: Geometry) -> Array:
 
 
 def convolve_by(
-  product: Callable[[Array, Array], Array], xp: ModuleType, x: Array, kernel: Array, layer: Geometry
+  product: Callable[[Array, Array], Array],
+  xp: ModuleType,
+  x: Array,
+  kernel: Array,
+  layer: _Geometry,
 ) -> Array:
   """A convolution of [B, H, W, I] with [k, k, I / groups, O], by `patches`.
 
@@ -199,7 +203,7 @@ def convolve_by(
 
 
 def convolve(
-  xp: ModuleType, x: Array, kernel: Array, layer: Geometry, bits: int, limb: int | None
+  xp: ModuleType, x: Array, kernel: Array, layer: _Geometry, bits: int, limb: int | None
 ) -> Array:
   """Convolution mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I / groups, O]."""
   return convolve_by(lambda a, b: multiply(xp, a, b, bits, limb), xp, x, kernel, layer)

@@ -133,9 +133,14 @@ def array_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 def untrained_variables(network: Network) -> dict[str, Any]:
   """Variables like those of `network.init`: He-normal kernels, and all else as training starts.
 
-  They are the same every time. Nothing that depends on the network is compiled.
+  They are the same every time. Nothing that depends on the network is traced or compiled.
   """
-  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  shapes: dict[str, Any] = {}
+  for full, shape in array_shapes(network).items():
+    layer, name = full.split('/')
+    collection = 'batch_stats' if name in ('mean', 'var') else 'params'
+    place = shapes.setdefault(collection, {}).setdefault(layer, {})
+    place[name] = jax.ShapeDtypeStruct(shape, np.float32)
   flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
   drawn = np.asarray(jax.random.normal(jax.random.key(0), (sum(x.size for _, x in flat),)))
   found, start = [], 0

@@ -1,6 +1,5 @@
 """The command line of `safenet`: help on one screen, and one line for whatever is wrong."""
 
-import dataclasses
 import importlib
 import json
 import logging
@@ -238,11 +237,7 @@ def unit_costs(folder):
 
 
 def test_inspect_says_which_modes_cannot_serve(tmp_path, capsys):
-  pooled = models.pooled()
-  forms = pooled.public.activations
-  long = dataclasses.replace(forms['activation1'], input_fraction=7)
-  model = models.altered(pooled, activations=forms | {'activation1': long})
-  bundles.save(tmp_path / 'model', model)
+  bundles.save(tmp_path / 'model', models.long_words())
   assert main.main(['inspect', str(tmp_path / 'model')]) == 0
   text = capsys.readouterr().out
   assert 'ot: not served, sign tests of 24 bits' in text and 'maximum of 2x2' in text

@@ -11,6 +11,7 @@ from safenet_jax.models import network as networks
 from safenet_jax.models.layers import (
   Activation,
   AveragePool,
+  BatchNorm,
   Concat,
   Conv,
   Dense,
@@ -66,6 +67,48 @@ NETWORKS = {
     ),
     ACT,
     Conv(4, batch_norm=False),
+    ACT,
+    *END,
+  ),
+}
+# What other people's networks have: see `tests/protocol/delphi/linear_chains_test.py`.
+CHAINS = {
+  # As MobileNetV1.
+  'depthwise': (
+    Conv(6, batch_norm=False),
+    ACT,
+    Conv(6, groups=6),
+    ACT,
+    Conv(8, 1, epsilon=1e-3),
+    ACT,
+    Conv(8, stride=2, groups=8, padding=((0, 1), (0, 1))),
+    ACT,
+    *END,
+  ),
+  # As MobileNetV2: blocks end in a convolution, and sums of those are read by another one.
+  'bottleneck': (
+    Conv(4),
+    ACT,
+    Conv(3, 1),
+    Residual((Conv(6, 1), ACT, Conv(6, groups=6), ACT, Conv(3, 1))),
+    Conv(6, 1),
+    ACT,
+    *END,
+  ),
+  'stem': (Conv(4), Residual((Conv(4), ACT, Conv(4, batch_norm=False))), ACT, *END),
+  'pre-activation': (
+    Conv(4, batch_norm=False),
+    Residual((BatchNorm(1e-3), ACT, Conv(4), ACT, Conv(4, batch_norm=False))),
+    BatchNorm(),
+    ACT,
+    *END,
+  ),
+  'grouped': (
+    Conv(6),
+    ACT,
+    Conv(6, groups=2, dilation=2),
+    ACT,
+    Conv(9, groups=3, padding=((1, 1), (2, 0))),
     ACT,
     *END,
   ),

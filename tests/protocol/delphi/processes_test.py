@@ -35,6 +35,7 @@ STRUCTURE = Structure(
   input_shape=(8, 8, 2),
   linear={},
   shapes={},
+  waves=(),
   drawn={},
   activations=(ActivationStructure('activation0', FORM, 56, 0),),
   logits=3,

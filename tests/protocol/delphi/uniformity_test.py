@@ -28,6 +28,7 @@ KINDS = {
   'gazelle': ('gazelle', models.model),
   'ot': ('ot', models.model),
   'max pools': ('delphi', models.pooled),
+  'chain': ('delphi', models.chained),
 }
 WEIGHTS = {
   'zero': lambda make: models.zeroed(make()),
@@ -83,6 +84,7 @@ DELPHI = BOTH | {
 }
 BARE = {
   'delphi': DELPHI,
+  'chain': DELPHI,
   'ot': DELPHI,
   'gazelle': BOTH
   | {
