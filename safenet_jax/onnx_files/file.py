@@ -100,7 +100,7 @@ def read(path: str | os.PathLike[str]) -> Graph:
       input and one output; or the package onnx is not installed.
   """
   path = pathlib.Path(path)
-  _, model = _load(path)
+  model = _load(path)[1]
   try:
     return _graph(model, path.parent)
   except ValueError as error:

@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from safenet_jax.console import main
@@ -51,3 +52,22 @@ def test_bad_input_is_one_line(arguments, message, capsys):
   assert main.main(['inspect', *arguments]) == 2
   error = capsys.readouterr().err
   assert message in error and error.count('\n') == 1
+
+
+def test_features_with_batch_norm_are_estimated(tmp_path, capsys):
+  """Of a feature the two images of noise, of which an estimate is made, may have equal values."""
+  ones = {name: np.ones(128, np.float32) for name in ('s', 'v')}
+  zeros = {name: np.zeros(128, np.float32) for name in ('z', 'm')}
+  nodes = [
+    ('Flatten', 'x', 'f', {}),
+    ('MatMul', 'f d', 'a', {}),
+    ('BatchNormalization', 'a s z m v', 'b', {}),
+    ('Relu', 'b', 'c', {}),
+    ('MatMul', 'c e', 'y', {}),
+  ]
+  weights = {'d': onnx_graphs.weights(784, 128), 'e': onnx_graphs.weights(128, 5)}
+  path = onnx_graphs.save(
+    tmp_path / 'net.onnx', nodes, weights | ones | zeros, shape=(1, 1, 28, 28)
+  )
+  assert main.main(['inspect', str(path), '--link=lan']) == 0
+  assert 'cheapest' in capsys.readouterr().out

@@ -54,7 +54,8 @@ class _Normalised(Statistics):
     if layer.batch_norm:
       axes = tuple(range(y.ndim - 1))
       kernel, bias = self.folded[name]
-      mean, deviation = y.mean(axes), y.std(axes) + 1e-6
+      # Of one feature two images may have the same value: then all features say how far values go.
+      mean, deviation = y.mean(axes), y.std(axes if y.ndim > 2 else None) + 1e-6
       self.folded[name] = kernel / deviation, (bias - mean) / deviation
       y = (y - mean) / deviation
     return super()._linear(name, layer, y)
