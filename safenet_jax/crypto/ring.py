@@ -12,7 +12,6 @@ Ring elements are uint64 in [0, 2^l). Images and shares are [B, H, W, C] or
 """
 
 from collections.abc import Callable
-import math
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -144,7 +143,7 @@ def multiply(xp: ModuleType, x: Array, kernel: Array, bits: int, limb: int | Non
   return total & mask(bits)
 
 
-class Geometry(Protocol):
+class _Geometry(Protocol):
   """How a convolution moves over a map; `models.layers.Conv` is one.
 
   stride: of both axes.
@@ -163,7 +162,7 @@ class Geometry(Protocol):
   def around(self) -> tuple[tuple[int, int], tuple[int, int]]: ...
 
 
-def patches(xp: ModuleType, x: Array, kernel: int, layer: Geometry) -> Array:
+def patches(xp: ModuleType, x: Array, kernel: int, layer: _Geometry) -> Array:
   """Patches of [B, H, W, C] for a kernel of side k: [B, H', W', k k C]."""
   stride, step = layer.stride, layer.dilation
   padded = xp.pad(x, ((0, 0), *layer.around, (0, 0))) if np.any(layer.around) else x
@@ -181,7 +180,11 @@ def patches(xp: ModuleType, x: Array, kernel: int, layer: Geometry) -> Array:
 
 
 def convolve_by(
-  product: Callable[[Array, Array], Array], xp: ModuleType, x: Array, kernel: Array, layer: Geometry
+  product: Callable[[Array, Array], Array],
+  xp: ModuleType,
+  x: Array,
+  kernel: Array,
+  layer: _Geometry,
 ) -> Array:
   """A convolution of [B, H, W, I] with [k, k, I / groups, O], by `patches`.
 
@@ -200,16 +203,10 @@ def convolve_by(
 
 
 def convolve(
-  xp: ModuleType, x: Array, kernel: Array, layer: Geometry, bits: int, limb: int | None
+  xp: ModuleType, x: Array, kernel: Array, layer: _Geometry, bits: int, limb: int | None
 ) -> Array:
   """Convolution mod 2^bits: uint64 [B, H, W, I] with int64 [k, k, I / groups, O]."""
   return convolve_by(lambda a, b: multiply(xp, a, b, bits, limb), xp, x, kernel, layer)
-
-
-def sum_pool(x: Array, window: int) -> Array:
-  """Sums over windows of [B, H, W, C], wrapping in the array's dtype."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h // window, window, w // window, window, c).sum((2, 4), dtype=x.dtype)
 
 
 def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1) -> Array:
@@ -221,14 +218,3 @@ def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1)
     x = x[:, ::stride, ::stride]
   index = np.asarray(channels)
   return xp.where(index >= 0, x[..., np.maximum(index, 0)], np.zeros((), x.dtype))
-
-
-def window_bits(window: int) -> int:
-  """log2 of the values in a window: a sum over it, shifted right by so many bits, is the mean.
-
-  ValueError if their number is no power of two.
-  """
-  bits = math.log2(window**2)
-  if bits != int(bits):
-    raise ValueError(f'pool of window {window}, want a power of two: its mean is a shift')
-  return int(bits)

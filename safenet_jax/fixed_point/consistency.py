@@ -5,13 +5,15 @@ computes anything for it.
 """
 
 import dataclasses
+import itertools
 import math
 
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import rings
+from safenet_jax.fixed_point import pool_tiles, pooling, rings
 from safenet_jax.fixed_point.formats import ActivationFormat
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
+from safenet_jax.models import windows
 
 # Limits on what a model can make its reader allocate. The first is for one feature map, such as
 # 1024 x 1024 x 16. The second is for all maps together: a ResNet-50 on 224 x 224 has 2^25 values.
@@ -25,7 +27,7 @@ _MAX_BITS = 1000
 _MAX_LAYERS = 1024
 # Bits that a local truncation drops.
 _MAX_SHIFT = 40
-# A kernel or stride of any map. Larger ones are limited by the map: beyond twice its side a
+# A kernel, stride or window of any map. Larger ones are limited by the map: beyond twice its side a
 # kernel reads nothing but padding.
 _MAX_SIDE = 15
 # Bits that enter one circuit of each kind of max pool, all kinds together. A circuit is made
@@ -61,9 +63,15 @@ def check(found: PublicModel) -> None:
     need(-64 <= fraction <= 64, f'{fraction} fraction bits')
   pools = {s.name: s for s in shapes if isinstance(s.layer, records.Pool)}
   need(found.absorbed <= pools.keys(), 'absorbed pools that do not exist')
+  for pool in pools.values():
+    if isinstance(pool.layer, records.AveragePool):
+      pooling.divisor(pool.layer, windows.of(pool.layer, *pool.input_shape[:2]))  # may raise
   maxima = {name for name, s in pools.items() if isinstance(s.layer, records.MaxPool)}
-  need(maxima <= found.absorbed, 'max pools that no activation has absorbed')
-  activations = {s.name: s for s in shapes if isinstance(s.layer, records.Activation)}
+  activations = {
+    s.name: s
+    for s in shapes
+    if isinstance(s.layer, records.Activation) or s.name in maxima - found.absorbed
+  }
   need(activations.keys() == found.activations.keys(), 'formats of other activations')
   _check_sides(shapes)
   for name, form in found.activations.items():
@@ -71,12 +79,12 @@ def check(found: PublicModel) -> None:
   for name, bits in rings.of(found).values.items():
     if name in found.activations:
       found.activations[name].rescales(bits)  # raises where they do not fit
-  kinds = {
-    (form.window, form.sign_bits - form.dropped)
-    for form in found.activations.values()
-    if form.maximum
-  }
-  bits = sum(window**2 * width for window, width in kinds)
+  kinds = {}
+  for form in found.activations.values():
+    if form.windows and form.maximum:
+      tiles, width = pool_tiles.of(form.windows), form.sign_bits - form.dropped
+      kinds[tiles.kind, width] = tiles.words * width
+  bits = sum(kinds.values())
   need(bits <= _MAX_POOL_BITS, f'maxima of {bits} bits, want at most {_MAX_POOL_BITS}')
   _check_pools(found, shapes)
 
@@ -84,7 +92,7 @@ def check(found: PublicModel) -> None:
 def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
   for shape in shapes:
     most = max(2 * max(shape.input_shape[:2]), _MAX_SIDE)
-    for field in ('kernel', 'stride', 'dilation'):
+    for field in ('kernel', 'stride', 'window', 'dilation'):
       side = getattr(shape.layer, field, 1)
       if side is not None and side > most:
         raise ValueError(f'{shape.name} has {field} {side}, want at most {most} on its map')
@@ -102,14 +110,20 @@ def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> 
     if shape.name in found.absorbed and not after_activation:
       raise ValueError(f'{shape.name} is absorbed by no activation')
   for shape, after in zip(shapes, [*shapes[1:], None]):
-    if isinstance(shape.layer, records.Activation):
-      form, wanted = found.activations[shape.name], (1, False)
-      pool = after.layer if after is not None and after.name in found.absorbed else None
-      if after is not None and isinstance(pool, records.Pool):
-        window = records.window(pool, *after.input_shape[:2])
-        wanted = window, isinstance(pool, records.MaxPool)
-      if (form.window, form.maximum) != wanted:
-        raise ValueError(f'{shape.name} pools by {form.window}, {form.maximum}, want {wanted}')
+    form = found.activations.get(shape.name)
+    if form is None:
+      continue
+    wanted = after.layer if after is not None and after.name in found.absorbed else None
+    rectified = isinstance(shape.layer, records.Activation)
+    if not rectified:
+      wanted = shape.layer
+    if form.pool != wanted:
+      raise ValueError(f'{shape.name} pools by {form.pool}, want {wanted}')
+    if form.rectified != rectified:
+      raise ValueError(f'{shape.name} is {"" if form.rectified else "not "}rectified')
+    limited = isinstance(shape.layer, records.Activation) and shape.layer.limit is not None
+    if bool(form.limit) != limited:
+      raise ValueError(f'{shape.name} is {shape.layer} with a limit of {form.limit}')
 
 
 def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
@@ -124,13 +138,18 @@ def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
       continue
     if isinstance(layer, records.Gather):
       sizes = 1 <= layer.stride <= _MAX_FIELD and len(layer.channels) <= _MAX_FIELD
-      if not sizes or not 0 <= layer.shift <= 64:
-        raise ValueError(f'Gather with stride {layer.stride} and shift {layer.shift}')
+      if not sizes or not 0 <= layer.shift <= 64 or not 1 <= layer.factor <= _MAX_FIELD:
+        raise ValueError(
+          f'Gather with stride {layer.stride}, shift {layer.shift} and factor {layer.factor}'
+        )
+      continue
+    if isinstance(layer, records.Concat):
+      count = _check_records(tuple(itertools.chain(*layer.branches)), count)
       continue
     for field in dataclasses.fields(layer):
       value = getattr(layer, field.name)
-      # Records check their own numbers, but for those that only served models have.
-      if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value <= _MAX_FIELD:
+      # What is no integer, a record checks itself.
+      if type(value) is int and not 1 <= value <= _MAX_FIELD:
         raise ValueError(f'{type(layer).__name__} with {field.name} {value}')
     if isinstance(layer, records.Truncate) and layer.shift > _MAX_SHIFT:
       raise ValueError(f'Truncate with shift {layer.shift}')
@@ -147,8 +166,11 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} is {form.map_shape} of {form.relu} and {form.polynomial} channels')
   if form.polynomial and form.degree not in (2, 3):
     raise ValueError(f'{name} is of degree {form.degree}')
-  if form.window < 1 or any(size % form.window for size in form.map_shape):
-    raise ValueError(f'{name} has a pool of window {form.window}')
+  if form.pool is not None and len(form.map_shape) != 2:
+    raise ValueError(f'{name} has a pool of {form.map_shape}')
+  # The slope's bound is that of the record, with bits enough for any.
+  if not 0 <= form.slope_bits <= 16 or abs(form.slope) > 1 << form.slope_bits:
+    raise ValueError(f'{name} has a slope of {form.slope} / 2^{form.slope_bits}')
   if form.polynomial and form.modulus not in (ring.PRIME_35, ring.PRIME_41, ring.PRIME_50):
     raise ValueError(f'{name} computes in a field of {form.modulus} elements')
   fractions = (
@@ -164,12 +186,16 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} has {form.sign_bits} and {form.select_bits} bits, want up to 64')
   if form.general and form.degree != 2:
     raise ValueError(f'{name} is of general degree {form.degree}')
-  if form.maximum:
+  top = form.limit >> max(form.dropped, 0)
+  if form.limit and not 0 < top < 1 << max(form.sign_bits - form.dropped - 1, 0):
+    raise ValueError(f'{name} has a limit of {form.limit} in {form.sign_bits} bits')
+  if isinstance(form.pool, records.MaxPool):
     # The circuit grows with the window, and nothing else limits the window.
-    if form.polynomial or not 0 <= form.dropped < form.sign_bits < bits or form.window > 16:
+    odd = form.polynomial or form.slope or form.slope_bits or form.limit
+    if odd or not 0 <= form.dropped < form.sign_bits < bits or form.pool.window > 16:
       raise ValueError(
         f'{name} takes maxima of {form.polynomial} polynomial channels, '
-        f'{form.sign_bits} bits and a window of {form.window}'
+        f'{form.sign_bits} bits and a window of {form.pool.window}'
       )
     if form.select_bits != form.sign_bits - form.dropped + 1:
       raise ValueError(f'{name} has maxima of {form.select_bits} bits')

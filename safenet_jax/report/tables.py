@@ -147,8 +147,12 @@ def _kind(layer: records.Layer) -> str:
       return f'{kernel}x{kernel}' + (f', stride {stride}' if stride > 1 else '') + norm
     case records.Dense():
       return norm.removeprefix(', ')
-    case records.AveragePool(window=window) | records.MaxPool(window=window):
-      return f'{window}x{window}' if window else 'whole map'
+    case (
+      records.AveragePool(window=window, stride=stride)
+      | records.MaxPool(window=window, stride=stride)
+    ):
+      kind = f'{window}x{window}' if window else 'whole map'
+      return kind + (f', stride {stride}' if stride else '')
     case records.PadShortcut(stride=stride):
       return f'zeros, stride {stride}'
   return ''

@@ -2,7 +2,7 @@
 
 import functools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto import randomness, ring
+from safenet_jax.models.layers import Conv
 
 FIFTEEN = st.integers(-(1 << 14), (1 << 14) - 1)
 
@@ -142,37 +143,56 @@ def test_residues_of_negative_numbers_are_counted_from_the_modulus():
   assert residues.tolist() == [ring.PRIME_41 - 5, ring.PRIME_41 - 1, 0, 1, 7]
 
 
-def python_convolution(x, kernel, stride, bits):
-  """Convolution with (k - 1) // 2 zeros before, in Python's integers."""
-  b, h, w, _ = x.shape
-  k, _, cin, cout = kernel.shape
-  oh, ow = -(-h // stride), -(-w // stride)
-  top = left = (k - 1) // 2
+def python_convolution(x, kernel, layer, bits):
+  """A convolution from its definition, in Python's integers."""
+  b, h, w, cin = x.shape
+  k, _, inputs, cout = kernel.shape
+  (top, bottom), (left, right) = layer.around
+  oh, ow = (
+    (n - (k - 1) * layer.dilation - 1) // layer.stride + 1
+    for n in (h + top + bottom, w + left + right)
+  )
   out = np.zeros((b, oh, ow, cout), object)
   for n, i, j, o in np.ndindex(*out.shape):
     total = 0
-    for di, dj, c in np.ndindex(k, k, cin):
-      y, z = i * stride + di - top, j * stride + dj - left
+    for di, dj, c in np.ndindex(k, k, inputs):
+      y = i * layer.stride + di * layer.dilation - top
+      z = j * layer.stride + dj * layer.dilation - left
       if 0 <= y < h and 0 <= z < w:
-        total += int(x[n, y, z, c]) * int(kernel[di, dj, c, o])
+        first = o // (cout // layer.groups) * inputs
+        total += int(x[n, y, z, first + c]) * int(kernel[di, dj, c, o])
     out[n, i, j, o] = total % (1 << bits)
   return out.astype(np.uint64)
 
 
-@pytest.mark.parametrize('kernel, stride', [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2), (1, 2)])
+@pytest.mark.parametrize(
+  'layer',
+  [
+    Conv(4, 1),
+    Conv(4, 3),
+    Conv(4, 3, 2),
+    Conv(4, 5, 2),
+    Conv(6, 3, groups=3),
+    Conv(6, 3, 2, groups=6),
+    Conv(4, 3, groups=2, dilation=2),
+    Conv(4, 1, padding=((1, 0), (0, 2))),
+    Conv(4, 2, 3, dilation=3, padding=((0, 3), (5, 1))),
+  ],
+)
 @pytest.mark.parametrize('bits', [56, 64])
-def test_convolution_is_exact_in_numpy_and_jax(kernel, stride, bits):
+def test_convolution_is_exact_in_numpy_and_jax(layer, bits):
   rng = np.random.default_rng(0)
-  x = source().ring(bits, (2, 5, 6, 3))
+  x = source().ring(bits, (2, 5, 6, 6))
   x[0, 0, 0] = (1 << bits) - 1
-  w = rng.integers(-(1 << 14), 1 << 14, (kernel, kernel, 3, 4))
-  expected = python_convolution(x, w, stride, bits)
+  shape = layer.kernel, layer.kernel, 6 // layer.groups, layer.features
+  w = rng.integers(-(1 << 14), 1 << 14, shape)
+  expected = python_convolution(x, w, layer, bits)
   limb = ring.limb_bits(w)
   assert 20 < limb < 50
   for way in (limb, None):
-    np.testing.assert_array_equal(ring.convolve(np, x, w, stride, bits, way), expected)
+    np.testing.assert_array_equal(ring.convolve(np, x, w, layer, bits, way), expected)
     with jax.enable_x64(True):
-      jitted = jax.jit(lambda x, w, way=way: ring.convolve(jnp, x, w, stride, bits, way))
+      jitted = jax.jit(lambda x, w, way=way: ring.convolve(jnp, x, w, layer, bits, way))
       np.testing.assert_array_equal(jitted(x, w), expected)
 
 
@@ -189,16 +209,3 @@ def test_limbs_hold_the_largest_sums():
 def test_uint32_is_refused_instead_of_computed_with():
   with pytest.raises(ValueError, match='uint64'):
     ring.reduce(jnp.arange(3, dtype=jnp.uint32), 8)
-
-
-@settings(max_examples=20)
-@given(st.integers(1, 3), st.integers(1, 3))
-def test_sum_pool_adds_windows(blocks, channels):
-  x = np.arange(2 * (2 * blocks) ** 2 * channels, dtype=np.int64).reshape(
-    2, 2 * blocks, 2 * blocks, channels
-  )
-  pooled = ring.sum_pool(x, 2)
-  np.testing.assert_array_equal(pooled[1, 0, 0], x[1, :2, :2].sum((0, 1)))
-  assert ring.window_bits(2) == 2
-  with pytest.raises(ValueError, match='power of two'):
-    ring.window_bits(3)

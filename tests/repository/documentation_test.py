@@ -27,7 +27,11 @@ OPERATIONS = {
   'flatten',
   'pad_shortcut',
   'gather',
+  'batch_norm',
+  'truncate',
+  'constant',
   'add',
+  'concat',
 }
 KINDS = (property, classmethod, staticmethod)
 

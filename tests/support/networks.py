@@ -1,4 +1,4 @@
-"""Small random networks with additions and max pools, planned and quantised."""
+"""Small random networks of every kind of record, planned and quantised."""
 
 import functools
 
@@ -11,6 +11,8 @@ from safenet_jax.models import network as networks
 from safenet_jax.models.layers import (
   Activation,
   AveragePool,
+  BatchNorm,
+  Concat,
   Conv,
   Dense,
   Flatten,
@@ -69,6 +71,48 @@ NETWORKS = {
     *END,
   ),
 }
+# What other people's networks have: see `tests/protocol/delphi/linear_chains_test.py`.
+CHAINS = {
+  # As MobileNetV1.
+  'depthwise': (
+    Conv(6, batch_norm=False),
+    ACT,
+    Conv(6, groups=6),
+    ACT,
+    Conv(8, 1, epsilon=1e-3),
+    ACT,
+    Conv(8, stride=2, groups=8, padding=((0, 1), (0, 1))),
+    ACT,
+    *END,
+  ),
+  # As MobileNetV2: blocks end in a convolution, and sums of those are read by another one.
+  'bottleneck': (
+    Conv(4),
+    ACT,
+    Conv(3, 1),
+    Residual((Conv(6, 1), ACT, Conv(6, groups=6), ACT, Conv(3, 1))),
+    Conv(6, 1),
+    ACT,
+    *END,
+  ),
+  'stem': (Conv(4), Residual((Conv(4), ACT, Conv(4, batch_norm=False))), ACT, *END),
+  'pre-activation': (
+    Conv(4, batch_norm=False),
+    Residual((BatchNorm(1e-3), ACT, Conv(4), ACT, Conv(4, batch_norm=False))),
+    BatchNorm(),
+    ACT,
+    *END,
+  ),
+  'grouped': (
+    Conv(6),
+    ACT,
+    Conv(6, groups=2, dilation=2),
+    ACT,
+    Conv(9, groups=3, padding=((1, 1), (2, 0))),
+    ACT,
+    *END,
+  ),
+}
 # As VGG-16: pools directly behind activations.
 VGG = (
   Conv(5),
@@ -84,6 +128,79 @@ VGG = (
   ACT,
   Dense(4),
 )
+
+
+_AROUND = ((1, 1), (1, 1))
+# What other people's networks have. The maxima behind mixed channels are a layer of their own.
+OTHERS = {
+  # As SqueezeNet: overlapping maxima, Fire modules, logits that are means of 49 values.
+  'fire': (
+    Conv(5, stride=1, batch_norm=False),
+    ACT,
+    MaxPool(3, 1, ((1, 0), (1, 0))),
+    Conv(3, 1, batch_norm=False),
+    ACT,
+    Concat(((Conv(3, 1, batch_norm=False), ACT), (Conv(3, batch_norm=False), ACT))),
+    Conv(4, 1, batch_norm=False),
+    ACT,
+    AveragePool(None),
+    Flatten(),
+  ),
+  # As Inception: a max pool of a concatenation, and means with other divisors at the border.
+  'inception': (
+    Conv(4),
+    ACT,
+    Concat(
+      (
+        (Conv(3, 1), ACT),
+        (MaxPool(3, 1, _AROUND), Conv(2, 1), ACT),
+        (AveragePool(3, 1, _AROUND, count_padding=False), Conv(2, 1), ACT),
+      )
+    ),
+    MaxPool(3, 2),
+    Conv(4),
+    ACT,
+    *END,
+  ),
+  # As MobileNetV2 and YOLO, with a mean of 9 values whose factor meets others.
+  'limits': (
+    Conv(5),
+    Activation(limit=6),
+    Conv(5),
+    Activation(slope=0.1),
+    Residual((Conv(5), Activation(limit=1.5, slope=0.125)), (AveragePool(3, 1, _AROUND),)),
+    Conv(4),
+    AveragePool(3, 2),
+    ACT,
+    Flatten(),
+    Dense(4),
+  ),
+  # As DenseNet: every layer reads all channels before it.
+  'dense': (
+    Conv(4),
+    Concat(((), (BatchNorm(), ACT, Conv(3, batch_norm=False)))),
+    Concat(((), (BatchNorm(), ACT, Conv(2, batch_norm=False)))),
+    BatchNorm(),
+    ACT,
+    Conv(4, 1, batch_norm=False),
+    AveragePool(2),
+    BatchNorm(),
+    ACT,
+    *END,
+  ),
+  # A ReLU that may be taken before its max pool, and a concatenation that an activation reads.
+  'swapped': (
+    Conv(4),
+    MaxPool(3, 2, _AROUND),
+    ACT,
+    Concat(((), (Conv(3), ACT))),
+    ACT,
+    Conv(4),
+    ACT,
+    Concat(((Flatten(),), (AveragePool(2), Flatten()))),
+    Dense(4),
+  ),
+}
 
 
 @functools.cache

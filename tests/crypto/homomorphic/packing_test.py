@@ -8,7 +8,7 @@ from jax import lax
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.homomorphic import packing
+from safenet_jax.crypto.homomorphic import map_axes, packing
 from tests.support import plain_convolution
 
 DEGREE = 64
@@ -160,7 +160,7 @@ def test_taps_are_those_that_some_output_reads():
     before = (kernel - 1) // 2
     pixels = np.arange(-(-size // stride))[:, None] * stride + np.arange(kernel) - before
     wanted = np.flatnonzero(((pixels >= 0) & (pixels < size)).any(axis=0))
-    axis, *_ = packing._axes(packing.Convolution(size, 1, 1, 1, kernel, stride), 0)
+    axis, *_ = map_axes.axes(packing.Convolution(size, 1, 1, 1, kernel, stride), 0)
     assert sorted(axis.taps[axis.taps < kernel]) == wanted.tolist()
 
 
@@ -208,7 +208,7 @@ def test_the_dearer_direction_gets_fewer_polynomials():
 def test_axes_are_cut_into_all_equal_parts():
   for whole, most in itertools.product(range(1, 60), (1, 7, 60)):
     wanted = {-(-whole // n) for n in range(1, whole + 1)}
-    assert packing._parts(whole, most) == sorted(part for part in wanted if part <= most)
+    assert map_axes.parts(whole, most) == sorted(part for part in wanted if part <= most)
 
 
 @pytest.mark.parametrize(

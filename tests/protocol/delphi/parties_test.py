@@ -7,7 +7,6 @@ from safenet_jax import data
 from safenet_jax.crypto import ring
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
-from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.transport import ledger as ledgers
 from tests.protocol.simulation import simulator_test
 from tests.support import networks as small
@@ -90,11 +89,3 @@ def test_shortcuts_and_max_pools_are_served(name, mode):
     assert again.arrays().keys() == material.arrays().keys()
     for key, array in again.arrays().items():
       np.testing.assert_array_equal(array, material.arrays()[key])
-
-
-def test_linear_layers_in_a_row_are_refused():
-  net, variables = small.trained(small.NETWORKS['nested'])
-  count = len(networks.activation_channels(net))
-  model = small.quantised(net, variables, small.planned(net, variables, [0] * count, [2] * count))
-  with pytest.raises(ValueError, match='reads what a linear layer made'):
-    Structure.of(model.public)
