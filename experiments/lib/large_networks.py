@@ -7,6 +7,7 @@ preparation in a directory, as it would where memory does not hold it. Rows are
 
 - `relus`, `macs`: of the network, ReLUs and multiplications;
 - `lan_floor_s`, `wan_floor_s`: what bytes and round trips alone take over a link;
+- `client_cpu_s`, `server_cpu_s`: of each process, all threads and both phases;
 - `disk_mb`: of the client's preparation.
 """
 
@@ -78,6 +79,8 @@ def _measure(model: FixedPointModel, mode: str) -> dict[str, tuple[float, str]]:
     quantities[f'{link.name.lower()}_floor_s'] = seconds, 's'
   agree = float(found.classes == model.run(image).argmax(-1).tolist())
   return quantities | {
+    'client_cpu_s': (sum(sums['cpu_seconds'] for sums in phases.values()), 's'),
+    'server_cpu_s': (found.server_cpu, 's'),
     'client_peak_mb': (found.ledger['memory']['peak'] / 1e6, 'MB'),
     'server_peak_mb': (found.server.peak / 1e6, 'MB'),
     'disk_mb': (found.disk / 1e6, 'MB'),

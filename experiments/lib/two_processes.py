@@ -7,6 +7,7 @@ this machine.
 from collections.abc import Iterator
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -24,12 +25,14 @@ from safenet_jax.protocol.service import bundle, sessions
 class Answers(NamedTuple):
   """What the client got: classes [N] and its ledger; and the server's memory at the end.
 
+  server_cpu: seconds of its process while it served.
   disk: the most bytes of the directory of the client's preparations, if it has one.
   """
 
   classes: list[int]
   ledger: dict[str, Any]
   server: process_memory.Memory
+  server_cpu: float = 0.0
   disk: int = 0
 
 
@@ -76,6 +79,7 @@ def ask(
       port = output.readline().rpartition(':')[2].strip()
       if not port:
         raise RuntimeError(f'the server ended: {_last(root / "serve.log")}')
+      begun = _cpu_seconds(server.pid)
       with (
         _process(
           'ask',
@@ -95,9 +99,16 @@ def ask(
         raise RuntimeError(
           f'the client ended with code {client.returncode}: {_last(root / "ask.log")}'
         )
-      memory = process_memory.memory(server.pid)
+      memory, cpu = process_memory.memory(server.pid), _cpu_seconds(server.pid) - begun
     ledger = json.loads((root / 'ledger.json').read_text())
-  return Answers([int(line) for line in found.split()], ledger, memory, max(disk))
+  return Answers([int(line) for line in found.split()], ledger, memory, cpu, max(disk))
+
+
+def _cpu_seconds(pid: int) -> float:
+  """Of all threads of a process so far."""
+  # Fields 14 and 15 of proc(5), behind the name, which may have spaces.
+  fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+  return sum(map(int, fields[11:13])) / os.sysconf('SC_CLK_TCK')
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What both parties' offline phases share: tags, and the shapes of messages."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import math
 from typing import NamedTuple
@@ -35,17 +35,16 @@ class Tag:
   The place says which message of the image's offline phase it is.
   """
 
-  def __init__(self, nonce: bytes, number: int, stage: int = 0):
+  def __init__(self, nonce: bytes, number: int):
     self.nonce, self.number = nonce, number
     self._prefix = nonce + number.to_bytes(8, 'big')
-    self._suffix = f' {stage}' if stage else ''
 
   def __call__(self, place: str) -> bytes:
-    return self._prefix + f'{place}{self._suffix}'.encode()
+    return self._prefix + place.encode()
 
-  def of_stage(self, stage: int) -> 'Tag':
+  def of_stage(self, stage: int) -> Callable[[str], bytes]:
     """The tags of the messages of a stage."""
-    return Tag(self.nonce, self.number, stage)
+    return (lambda place: self(f'{place} {stage}')) if stage else self
 
 
 class Stage(NamedTuple):

@@ -19,6 +19,7 @@ def test_rows_of_a_small_network_and_their_picture(monkeypatch, tmp_path):
   for mode in large_networks.MODES:
     assert values[f'{mode}/agree'] == 1
     assert values[f'{mode}/offline_mb'] > values[f'{mode}/online_mb'] > 0
+    assert values[f'{mode}/server_cpu_s'] > 0 and values[f'{mode}/client_cpu_s'] > 0
     assert values[f'{mode}/disk_mb'] >= 0 and values[f'{mode}/client_peak_mb'] > 0
     # 40 ms for each round trip, of which there are five or more.
     assert values[f'{mode}/wan_floor_s'] > 5 * 40e-3 > values[f'{mode}/lan_floor_s']

@@ -68,7 +68,7 @@ def test_tags_and_hash_keys_are_unique_over_phases_images_and_sessions(uses, mod
 def test_a_tag_without_its_image_is_refused(monkeypatch):
   original = message_shapes.Tag.__init__
   monkeypatch.setattr(
-    message_shapes.Tag, '__init__', lambda self, nonce, _, stage=0: original(self, nonce, 0, stage)
+    message_shapes.Tag, '__init__', lambda self, nonce, _: original(self, nonce, 0)
   )
   with pytest.raises(ValueError, match='was used before'):
     views.run(models.model(), None, prepares=[1, 1])

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from safenet_jax.crypto.homomorphic import bfv
-from safenet_jax.protocol.delphi import client_offline, message_shapes, progress, server_offline
+from safenet_jax.protocol.delphi import (
+  client_offline,
+  material,
+  message_shapes,
+  progress,
+  server_offline,
+)
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
-from safenet_jax.protocol.service import sessions
+from safenet_jax.protocol.service import sessions, store
+from safenet_jax.transport import accounts
 from safenet_jax.transport.frames import ProtocolError
 from safenet_jax.transport.stream import HungUpError, LostError
 from tests.support import journals, models, mortals, parties
@@ -201,3 +208,15 @@ def test_what_the_wire_says_of_an_image_is_read_back():
   fewer = begun._replace(progress=progress.Progress(5, 1))
   assert begun.least(fewer).progress == progress.Progress(3, 1)
   assert isinstance(HungUpError('x'), LostError)
+
+
+def test_an_image_that_is_ready_is_its_owners_and_given_out_once(monkeypatch):
+  monkeypatch.setattr('safenet_jax.protocol.service.store._HELD_SECONDS', 0.0)
+  made = material.ServerMaterial(b'identifier', {}, {})
+  made.begun, made.mode = progress.Begun(b'n' * 16, 0, progress.Progress(1, 1)), 'delphi'
+  kept = store.ServerStore(accounts.Accounts(accounts.limits()), 1e6)
+  kept.put(made, 0, b'owner')
+  assert kept.resume([made.begun.name], b'another') == [None]
+  (image,) = kept.resume([made.begun.name], b'owner')
+  assert image.material is made and image.served == ('delphi', 'logits')
+  assert kept.resume([made.begun.name], b'owner') == [None] and not len(kept)
