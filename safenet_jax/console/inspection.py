@@ -117,7 +117,8 @@ def _kind(layer: records.Layer) -> str:
   match layer:
     case records.Conv():
       stride = f', stride {layer.stride}' if layer.stride > 1 else ''
-      return f'{layer.kernel}x{layer.kernel} convolution{stride}'
+      groups = f', {layer.groups} groups' if layer.groups > 1 else ''
+      return f'{layer.kernel}x{layer.kernel} convolution{stride}{groups}'
     case records.Dense():
       return 'fully connected'
     case records.AveragePool() | records.MaxPool():
@@ -129,6 +130,8 @@ def _kind(layer: records.Layer) -> str:
       return f'activation{limited}{f", slope {slope:g}" if slope else ""}'
     case records.Gather():
       return 'chosen channels'
+    case records.Truncate():
+      return f'without {layer.shift} low bits'
   return type(layer).__name__.lower()
 
 

@@ -114,9 +114,9 @@ class Calibration:
     self.usual &= ~far
     return x
 
-  def _scaled(self, layer, product, kernel, bias) -> tuple[np.ndarray, np.ndarray]:
-    """The kernel and bias that a linear layer is served with; `product` is its output without."""
-    del layer, product
+  def _scaled(self, layer, x, kernel, bias, apply) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel and bias that a linear layer is served with, of its input x; see `_linear`."""
+    del layer, x, apply
     return kernel, bias
 
   def _linear(self, name, layer, value, kernel, bias, apply, outputs=None) -> Value:
@@ -128,13 +128,13 @@ class Calibration:
         are left.
       bias: float64 [O].
       apply: computes the layer's product of values and a kernel.
-      outputs: the channels that the layer makes, in their order; those that nobody reads are
-        zero. By default they are those that are read.
+      outputs: the channels that the layer makes, in their order: by default those that are
+        read. Others among them mean nothing.
     """
     order, split = self.channels.order(name, bias.size), self.channels.folded(name)
     outputs = order if outputs is None else outputs
     total, kernel, bias = bias.size, kernel[..., outputs], bias[outputs]
-    kernel, bias = self._scaled(layer, apply(value.x, kernel), kernel, bias)
+    kernel, bias = self._scaled(layer, value.x, kernel, bias, apply)
     x = self._without_outliers(apply(value.x, kernel) + bias)
     folds = split is not None and split.degree == 2
     extra, more = 0, np.zeros(outputs.size, np.int64)

@@ -143,8 +143,9 @@ def _kind(layer: records.Layer) -> str:
   """A record's options in a few words."""
   norm = ', bn' if getattr(layer, 'batch_norm', False) else ''
   match layer:
-    case records.Conv(kernel=kernel, stride=stride):
-      return f'{kernel}x{kernel}' + (f', stride {stride}' if stride > 1 else '') + norm
+    case records.Conv(kernel=kernel, stride=stride, groups=groups):
+      found = f'{kernel}x{kernel}' + (f', stride {stride}' if stride > 1 else '')
+      return found + (f', {groups} groups' if groups > 1 else '') + norm
     case records.Dense():
       return norm.removeprefix(', ')
     case (

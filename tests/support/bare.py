@@ -25,5 +25,5 @@ def replies_without_masks(patch):
 
 def masks_from_the_party(patch):
   """The client's masks come from its randomness, and none with its ciphertext."""
-  patch.setattr(share_walks.Drawn, 'conv', lambda *unused: None)
-  patch.setattr(share_walks.Drawn, 'dense', lambda *unused: None)
+  patch.setattr(share_walks.Drawn, 'conv', lambda *unused: (frozenset(), False))
+  patch.setattr(share_walks.Drawn, 'dense', share_walks.Drawn.conv)

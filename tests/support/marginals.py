@@ -163,8 +163,9 @@ def _kept(views):
   for name, v in views.v.items():
     yield 'client: v', digits(v, forms[name].select_bits)
   # In Gazelle's mode the server's share of the image is zero, which is no message.
+  # What reads a linear layer has the server's own share of that, perhaps with fewer bits.
   for name, m in views.m.items():
-    if m.any():
+    if m.any() and name in views.structure.waves[0]:
       yield 'server: m', digits(ring.reduce(m, rings.linear[name]), rings.linear[name])
   for name, s in views.s.items():
     yield 'server: s', digits(s, rings.linear[name])

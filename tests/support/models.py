@@ -92,6 +92,24 @@ def cubic(seed=0):
   )
 
 
+def chained(seed=0):
+  """As `model`, with a depthwise convolution that reads the first one's output, less 8 bits."""
+  plain, rng = model(seed), np.random.default_rng(seed + 9)
+  first, *rest = plain.public.layers
+  depthwise = LinearWeights(
+    rng.integers(-(1 << 10), 1 << 10, (3, 3, 1, first.features)),
+    rng.integers(-(1 << 20), 1 << 20, first.features),
+    limb=16,
+  )
+  names = {'conv0': 'conv0', 'conv1': 'conv2', 'dense0': 'dense0'}
+  linear = {names[name]: weights for name, weights in plain.linear.items()}
+  added = layers.Conv(first.features, groups=first.features, batch_norm=False)
+  return altered(
+    dataclasses.replace(plain, linear=linear | {'conv1': depthwise}),
+    layers=(first, layers.Truncate(8), added, *rest),
+  )
+
+
 def zeroed(model):
   """The same formats, and no weights, biases or coefficients."""
   return dataclasses.replace(

@@ -68,17 +68,26 @@ class Image:
 
   def send_masks(self, wave: tuple[str, ...]) -> None:
     """Sends Enc(r) of the linear layers of a wave; most r are drawn as they are encrypted."""
+    known: dict[str, np.ndarray] | None = None
     for name in wave:
       with self.channel.scope(phase='offline', layer=name, primitive='linear'):
-        drawn = name in self.structure.drawn
-        self.channel.send('masks', self._draw(name) if drawn else self._encrypt(name))
+        if name in self.structure.drawn:
+          upload, known = self._draw(name), None  # a mask has changed
+        else:
+          known = self._inputs() if known is None else known
+          upload = self._encrypt(name, known[name])
+        self.channel.send('masks', upload)
 
-  def _encrypt(self, name: str) -> bytes:
-    """Enc(r) of a linear layer; the masks that are a part of r are known."""
+  def _inputs(self) -> dict[str, np.ndarray]:
+    """The mask r of each linear layer's input that is known by now."""
     walk = share_walks.Masks(self.party.model, self.masks, self.outputs)
     records.run(self.party.model.layers, walk, self.mask)
+    return walk.inputs
+
+  def _encrypt(self, name: str, r: np.ndarray) -> bytes:
+    """Enc(r) of a linear layer; the masks that are a part of r are known."""
     layer, bits = self.structure.linear[name], self.structure.rings.linear[name]
-    r = ring.reduce(walk.inputs[name], bits).reshape(layer.input_shape)
+    r = ring.reduce(r, bits).reshape(layer.input_shape)
     return encrypted_convolution.encrypt_map(
       self._secret(name), layer, r, self.party.randomness, self.tag(name)
     )

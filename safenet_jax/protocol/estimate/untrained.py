@@ -38,9 +38,10 @@ class _Normalised(calibration.Calibration):
       split.coefficients = split.coefficients / powers[:, None]
     return super().activation(name, layer, value)
 
-  def _scaled(self, layer, product, kernel, bias):
+  def _scaled(self, layer, x, kernel, bias, apply):
     if not layer.batch_norm:
-      return super()._scaled(layer, product, kernel, bias)
+      return super()._scaled(layer, x, kernel, bias, apply)
+    product = apply(x, kernel)
     axes = tuple(range(product.ndim - 1))
     deviation = product.std(axes) + 1e-6
     return kernel / deviation, -product.mean(axes) / deviation

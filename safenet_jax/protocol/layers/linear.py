@@ -17,6 +17,26 @@ c and s are the parties' shares of the output: c + s = W x + b = y.
 
 The server sees r only encrypted, and x only under the one-time pad r. The client sees c,
 which is uniform because u is.
+
+A second linear layer may read y, or a sum of such outputs, with no activation between. Then both
+parties have shares of its input already, and c takes the place of r:
+
+             client                                   server
+  offline    c = W r - u, as above
+               ------------------ Enc(c) ------------------>
+                                                      u' uniform in Z_2^l
+               <------------ Enc(W' c - u') ----------------
+             c' = W' c - u'
+  online                                              s, as above
+                                                      s' = W' s + u' + b'
+
+So c' + s' = W' y + b', and nothing is sent online. What is new to the server is Enc(c), and to
+the client c', which is uniform because u' is. The layer has to wait for c, which takes one more
+round trip offline for all layers that wait (`share_walks.Waves`).
+
+Where y has too many fraction bits (`models.layers.Truncate`), each party first drops the low
+bits of its own share, and what is left of c is encrypted. Neither learns more by that. As c is
+uniform, the sum is wrong with probability |y| / 2^l (`ring.truncate`).
 """
 
 from types import ModuleType

@@ -29,6 +29,7 @@ KINDS = {
   'ot': ('ot', models.model),
   'max pools': ('delphi', models.pooled),
   'limits, and max pools alone': ('gazelle', models.others),
+  'chain': ('delphi', models.chained),
 }
 WEIGHTS = {
   'zero': lambda make: models.zeroed(make()),
@@ -84,6 +85,7 @@ DELPHI = BOTH | {
 }
 BARE = {
   'delphi': DELPHI,
+  'chain': DELPHI,
   'ot': DELPHI,
   'gazelle': BOTH
   | {

@@ -100,6 +100,42 @@ def test_a_lying_shortcut_or_pool_is_one_line(found, message):
     description.decode(description.encode(found))
 
 
+def before_the_last(*added):
+  """A description with more layers before the dense one."""
+  found = described()
+  *first, flatten, dense = found.model.layers
+  return with_model(found, layers=(*first, *added, flatten, dense))
+
+
+NORMAL = {'batch_norm': False}
+
+
+def test_records_that_only_served_models_have_are_described():
+  found = before_the_last(layers.Truncate(3), layers.Constant((2, 2, 4)))
+  assert description.decode(description.encode(found)) == found
+
+
+@pytest.mark.parametrize(
+  'added, message',
+  [
+    (layers.Truncate(0), 'Truncate with shift 0'),
+    (layers.Truncate(41), 'Truncate with shift 41'),
+    (layers.Truncate(-1), 'Truncate with shift -1'),
+    (layers.Constant(()), r'Constant of shape \(\)'),
+    (layers.Constant((2, 2, -4)), r'Constant of shape \(2, 2, -4\)'),
+    (layers.Constant((65536, 65536, 65536)), 'values, want 1 to'),
+    (layers.Constant((2, 2)), r'Constant of shape \(2, 2\)'),
+    (layers.Conv(6, groups=3, **NORMAL), 'want a multiple of its 3 groups'),
+    (layers.Conv(4, dilation=16, padding=((16, 16),) * 2, **NORMAL), 'conv2 has dilation 16'),
+    (layers.Conv(4, padding=((17, 0), (1, 1)), **NORMAL), 'conv2 has padding'),
+    (layers.Conv(4, padding=((0, 0), (0, 0)), **NORMAL), '3 x 3 window fits'),
+  ],
+)
+def test_a_lying_convolution_or_constant_is_one_line(added, message):
+  with pytest.raises(ProtocolError, match=message):
+    description.decode(description.encode(before_the_last(added)))
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [

@@ -26,6 +26,7 @@ from tests.support import models, mutations, replay
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 2), np.uint8)
 CASES = {
   'delphi': (models.model, 'delphi', 'logits'),
+  'chain': (models.chained, 'delphi', 'logits'),
   'gazelle': (models.model, 'gazelle', 'logits'),
   'max pools': (models.pooled, 'delphi', 'class'),
   'gazelle class': (models.model, 'gazelle', 'class'),
