@@ -33,6 +33,7 @@ if TYPE_CHECKING:
   from safenet_jax.models.layers import (
     Activation,
     AveragePool,
+    Concat,
     Conv,
     Dense,
     Flatten,
@@ -71,6 +72,7 @@ _NAMES = {
   'Dense': ('models.layers', 'Dense'),
   'Activation': ('models.layers', 'Activation'),
   'AveragePool': ('models.layers', 'AveragePool'),
+  'Concat': ('models.layers', 'Concat'),
   'MaxPool': ('models.layers', 'MaxPool'),
   'PadShortcut': ('models.layers', 'PadShortcut'),
   'Residual': ('models.layers', 'Residual'),

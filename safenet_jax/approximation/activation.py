@@ -1,8 +1,10 @@
 """The approximated activation (the paper's Eq. 2) and its trainable coefficients.
 
 Eq. 2: a channel that the plan replaces is P(x), the polynomial of its layer; the others are
-ReLU(x).
+ReLU(x), or what else the network has there.
 """
+
+from collections.abc import Callable
 
 from flax import struct
 import jax
@@ -42,11 +44,13 @@ class Approximation(struct.PyTreeNode):
   floor: jax.Array | float = LEADING_FLOOR
   bound: jax.Array | float | None = None
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """where(mask, P(x), relu(x)) for x [..., C]; ValueError for another C."""
+  def __call__(
+    self, x: jax.Array, exact: Callable[[jax.Array], jax.Array] = jax.nn.relu
+  ) -> jax.Array:
+    """where(mask, P(x), exact(x)) for x [..., C]; ValueError for another C."""
     if self.mask.shape != x.shape[-1:]:
       raise ValueError(f'a mask of shape {self.mask.shape}, want {x.shape[-1:]}: one per channel')
-    relu = jax.nn.relu(x)
+    relu = exact(x)
     # Unmasked entries are zeroed first: inf * 0 in an unused polynomial would
     # turn every gradient into NaN.
     z = jnp.where(self.mask, x, 0.0)
@@ -118,22 +122,25 @@ def all_relu(channels: tuple[int, ...]) -> tuple[Approximation, ...]:
   )
 
 
-def fit(x: jax.Array) -> jax.Array:
-  """The quadratic nearest to ReLU over values x of any shape, float32 [4], constant term first."""
+def fit(x: jax.Array, exact: Callable[[jax.Array], jax.Array] = jax.nn.relu) -> jax.Array:
+  """The quadratic nearest to ReLU, or to another activation, over values x of any shape.
+
+  float32 [4], constant term first.
+  """
   x = x.reshape(-1).astype(jnp.float32)
   scale = jnp.sqrt(jnp.mean(jnp.square(x))) + 1e-6
   z = x / scale
   powers = jnp.stack([jnp.ones_like(z), z, jnp.square(z)])
   # The added diagonal: without it a layer whose inputs are all equal has no solution.
   moments = powers @ powers.T / z.size + 1e-6 * jnp.eye(3)
-  c = jnp.linalg.solve(moments, powers @ jax.nn.relu(z) / z.size)
+  c = jnp.linalg.solve(moments, powers @ (exact(x) / scale) / z.size)
   return jnp.stack([c[0] * scale, c[1], c[2] / scale, jnp.zeros_like(scale)])
 
 
 def fitted_coefficients(
   network: networks.Network, variables, images: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """Tuple of float32 [4] per layer: ReLU fitted over the inputs of each activation layer.
+  """Tuple of float32 [4] per layer: the exact activation fitted over the layer's inputs.
 
   Layers are fitted in order, and a layer's inputs are taken behind the polynomials that were
   fitted before it, not behind ReLUs. Squares have heavy tails: some inputs behind them are
@@ -149,8 +156,8 @@ def fitted_coefficients(
   def fitted(variables, images):
     found = []
 
-    def activate(x):
-      found.append(fit(x))
+    def activate(x, exact):
+      found.append(fit(x, exact))
       c0, c1, c2, _ = found[-1]
       return (c2 * x + c1) * x + c0
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from safenet_jax.approximation import plans
 from safenet_jax.models import layers as records
-from safenet_jax.models import weights
+from safenet_jax.models import producers, weights
 from safenet_jax.models.network import activation_channels, Network
 
 
@@ -42,16 +43,24 @@ def importance(network: Network, variables) -> tuple[jax.Array, ...]:
     return total
 
   found = []
-  for t, (names, channels) in enumerate(
-    zip(records.producers(network.layers), activation_channels(network))
+  for t, (filters, channels) in enumerate(
+    zip(producers.producers(network.layers, network.input_shape[-1]), activation_channels(network))
   ):
-    norms = [norm(name) for name in names]
-    if not norms or any(n.shape != (channels,) for n in norms):
+    if len(filters) != channels or not all(filters):
+      names = ' and '.join(dict.fromkeys(name for some in filters for name, _ in some))
       raise ValueError(
         f'activation{t} has {channels} channels, which are not the outputs of '
-        f'{" and ".join(names) or "any linear layer"}: no filter has their importance'
+        f'{names or "any linear layer"}: no filter has their importance'
       )
-    found.append(sum(norms))
+    places: dict[str, list[tuple[int, int]]] = {}
+    for channel, some in enumerate(filters):
+      for name, index in some:
+        places.setdefault(name, []).append((channel, index))
+    total = jnp.zeros(channels)
+    for name, pairs in places.items():
+      at, index = np.array(pairs).T
+      total = total.at[at].add(norm(name)[index])
+    found.append(total)
   return tuple(found)
 
 

@@ -56,7 +56,7 @@ def facts(model: FixedPointModel) -> Iterator[str]:
   public, rows = model.public, []
   for shape in records.shapes(public.layers, public.input_shape):
     garbled = polynomial = degree = ''
-    if isinstance(shape.layer, records.Activation):
+    if shape.name in public.activations:
       form = public.activations[shape.name]
       garbled, polynomial = str(form.relu), str(form.polynomial)
       degree = str(form.degree) if form.polynomial else '-'
@@ -70,7 +70,7 @@ def facts(model: FixedPointModel) -> Iterator[str]:
   yield f'outputs  {", ".join(structure.outputs_of(public))} of {rows[-1][2]} classes'
   yield (
     f'formats  shares of {public.precision.ring} bits, logits with '
-    f'{public.output_fraction} fraction bits'
+    f'{public.output_fraction:g} fraction bits'
   )
   widths = sorted({form.sign_bits for form in public.activations.values() if form.relu})
   if widths:
@@ -123,7 +123,11 @@ def _kind(layer: records.Layer) -> str:
       return 'fully connected'
     case records.AveragePool() | records.MaxPool():
       kind = 'maximum' if isinstance(layer, records.MaxPool) else 'mean'
-      return f'{kind} of {f"{layer.window}x{layer.window}" if layer.window else "the map"}'
+      stride = f', stride {layer.stride}' if layer.stride else ''
+      return f'{kind} of {f"{layer.window}x{layer.window}" if layer.window else "the map"}{stride}'
+    case records.Activation(limit=limit, slope=slope):
+      limited = f', at most {limit:g}' if limit is not None else ''
+      return f'activation{limited}{f", slope {slope:g}" if slope else ""}'
     case records.Gather():
       return 'chosen channels'
     case records.Truncate():

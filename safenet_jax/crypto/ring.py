@@ -12,7 +12,6 @@ Ring elements are uint64 in [0, 2^l). Images and shares are [B, H, W, C] or
 """
 
 from collections.abc import Callable
-import math
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -210,12 +209,6 @@ def convolve(
   return convolve_by(lambda a, b: multiply(xp, a, b, bits, limb), xp, x, kernel, layer)
 
 
-def sum_pool(x: Array, window: int) -> Array:
-  """Sums over windows of [B, H, W, C], wrapping in the array's dtype."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h // window, window, w // window, window, c).sum((2, 4), dtype=x.dtype)
-
-
 def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1) -> Array:
   """Channels of [..., C] by index, zeros for -1; every stride-th row and column of a map.
 
@@ -225,14 +218,3 @@ def gather(xp: ModuleType, x: Array, channels: tuple[int, ...], stride: int = 1)
     x = x[:, ::stride, ::stride]
   index = np.asarray(channels)
   return xp.where(index >= 0, x[..., np.maximum(index, 0)], np.zeros((), x.dtype))
-
-
-def window_bits(window: int) -> int:
-  """log2 of the values in a window: a sum over it, shifted right by so many bits, is the mean.
-
-  ValueError if their number is no power of two.
-  """
-  bits = math.log2(window**2)
-  if bits != int(bits):
-    raise ValueError(f'pool of window {window}, want a power of two: its mean is a shift')
-  return int(bits)

@@ -6,9 +6,12 @@ import math
 import numpy as np
 
 from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import pooling
 from safenet_jax.fixed_point.channel_order import Pool
 from safenet_jax.fixed_point.folding import Split
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
+from safenet_jax.models import layers as records
+from safenet_jax.models import windows
 
 # Fraction bits to aim for in a leading coefficient that is not folded into weights.
 # Leading coefficients are small, so that they need many.
@@ -16,6 +19,8 @@ _LEAD_BITS = 16
 # How many times the usual margin values have to fit the smallest field before it is taken. Squares
 # of unusual images grow from layer to layer, and the next field has room for them.
 _ROOM = 8.0
+# The most fraction bits of the slope of a leaky ReLU. They make the select ring wider.
+_SLOPE_BITS = 12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,10 +33,11 @@ class Choice:
   inputs, values: float64 [B, ..., C] before and after the activation, with channels
     in the split's order.
   fraction: fraction bits of the garbled channels' input.
-  output: fraction bits of the output of activation and pool.
+  output: fraction bits of the output of activation and pool (`ActivationFormat`).
   pool: the pool that is part of this activation, if there is one.
   folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
     before. Then the integers of the polynomial channels are those of a y + b.
+  layer: what the garbled channels are; None for a max pool alone.
   """
 
   name: str
@@ -43,11 +49,15 @@ class Choice:
   output: int
   pool: Pool | None
   folded: bool
+  layer: records.Activation | None
 
   @property
-  def window(self) -> int:
-    """Side of the pool that follows the activation, 1 without one."""
-    return self.pool.window if self.pool else 1
+  def divisor(self) -> int:
+    """By what the sums of a pool are divided to be means, 1 without one."""
+    if self.pool is None or isinstance(self.pool.layer, records.MaxPool):
+      return 1
+    found = windows.of(self.pool.layer, *self.inputs.shape[1:3])
+    return pooling.divisor(self.pool.layer, found)
 
   def formats(self) -> tuple[ActivationFormat, np.ndarray | None]:
     """The public format, and the polynomials' coefficients.
@@ -57,8 +67,6 @@ class Choice:
     """
     bits = self.precision.ring
     form, integers = self._garbled(), None
-    if not form.maximum:
-      ring.window_bits(self.window)  # raises where a shift is not the window's mean
     if self.split.degree:
       form, integers = self._polynomial(form)
     form.rescales(bits)  # raises where they do not fit
@@ -74,20 +82,22 @@ class Choice:
     largest = float(np.abs(self.inputs[..., : split.relu.size]).max(initial=0.0))
     largest = max(largest * 2.0**self.fraction, 1.0)
     dropped = self.fraction - self.output
-    sign = math.ceil(math.log2(margin * largest + 2.0**dropped)) + 1
-    maximum = self.pool is not None and self.pool.maximum
-    if maximum:
+    layer = self.layer or records.Activation()
+    limit = 0 if layer.limit is None else max(1 << dropped, round(layer.limit * 2.0**self.fraction))
+    slope, slope_bits = _slope(layer.slope)
+    sign = math.ceil(math.log2(margin * largest + limit + 2.0**dropped)) + 1
+    if self.pool is not None and isinstance(self.pool.layer, records.MaxPool):
       # One bit more than the circuit's values have: the exact truncation adds an offset.
       select = sign - dropped + 1
     else:
-      select = math.ceil(math.log2(margin * largest * self.window**2 + 1)) + 2
+      most = margin * largest * self.divisor * 2.0**slope_bits
+      select = math.ceil(math.log2(most + 1)) + 2
       select = max(select, sign, self.precision.select_ring)
     return ActivationFormat(
       relu=split.relu.size,
       polynomial=split.polynomial.size,
       degree=split.degree,
       map_shape=self.inputs.shape[1:-1],
-      window=self.window,
       input_fraction=self.fraction,
       sign_bits=sign,
       select_bits=select,
@@ -95,7 +105,11 @@ class Choice:
       modulus=0,
       value_fraction=0,
       output_fraction=self.output,
-      maximum=maximum,
+      pool=self.pool.layer if self.pool else None,
+      rectified=self.layer is not None,
+      limit=limit,
+      slope=slope,
+      slope_bits=slope_bits,
     )
 
   def _polynomial(self, form: ActivationFormat) -> tuple[ActivationFormat, np.ndarray]:
@@ -105,7 +119,7 @@ class Choice:
     fraction = self.fraction + (split.extra if folded else 0)
     wanted = min(self.precision.square if square else self.precision.cubic, fraction)
     largest = float(np.abs(self.values[..., form.relu :]).max())
-    bound = self.precision.margin * largest * self.window**2
+    bound = self.precision.margin * largest * self.divisor
 
     # For each field F_p: p, the largest shift that the exact truncation takes (p is 1 modulo
     # 2^shift), and the fewest fraction bits of a leading coefficient.
@@ -117,7 +131,7 @@ class Choice:
     for modulus, exact, least in fields:
       inputs, lead = wanted, 0
       if not folded:
-        room = exact + self.output - ring.window_bits(self.window) - split.degree * inputs
+        room = exact + self.output - form.pool_bits - split.degree * inputs
         lead = min(_LEAD_BITS, room)
       integers, bits = split.integers(inputs, lead, folded=folded)
       while bound * 2.0**bits >= modulus / 4 and inputs >= 0:
@@ -138,3 +152,12 @@ class Choice:
       general=square and not folded,
     )
     return form, integers
+
+
+def _slope(slope: float) -> tuple[int, int]:
+  """A slope as an integer and its fraction bits, the fewest with which it is about as exact as
+  a weight."""
+  for bits in range(_SLOPE_BITS):
+    if abs(round(slope * 2.0**bits) - slope * 2.0**bits) <= abs(slope) * 2.0 ** (bits - 7):
+      return round(slope * 2.0**bits), bits
+  return round(slope * 2.0**_SLOPE_BITS), _SLOPE_BITS

@@ -10,113 +10,45 @@ depends on the image, or at the end, it becomes a `Constant`.
 """
 
 import dataclasses
+import functools
 import math
-from typing import NamedTuple
 
 import numpy as np
 
+from safenet_jax.approximation import activation
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import bit_widths, folding, fusing, rings
-from safenet_jax.fixed_point.channel_order import Channels
+from safenet_jax.fixed_point import bit_widths, channel_order, folding, fusing, pooling, rings
+from safenet_jax.fixed_point.calibration_values import parting, places, Step, steps_since, Value
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
-from safenet_jax.fixed_point.model import LinearWeights, max_pool
+from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.models import layers as records
+from safenet_jax.models import windows
 
 _LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
 # An image is left out if its largest value is more than this many times the median image's.
 _OUTLIER = 8.0
-
-
-class _Step(NamedTuple):
-  """A served layer, and the step before it.
-
-  Two sides of an addition follow their steps back to find where they part.
-
-  names: what the network calls the layer, or all layers of a block in walking order. What is in
-    the served model only has a name of its own, or ''.
-  """
-
-  layer: records.Layer
-  names: tuple[str, ...]
-  before: '_Step | None'
-
-
-def steps_since(step: _Step | None, start: _Step | None) -> list[_Step]:
-  """The steps after `start`, up to `step` itself, without those that a constant replaces.
-
-  Args:
-    step: the last step; None before the first layer.
-    start: a step on the way to `step`; None for the network's input.
-  """
-  found: list[_Step] = []
-  while step is not start and step is not None:
-    found.append(step)
-    step = start if isinstance(step.layer, records.Constant) else step.before
-  return found[::-1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-  """Calibration values float64 [B, ..., C] on their way through the layers.
-
-  x: the values, in floats.
-  channels: the original index of every channel that is there, in the new order. The
-    channels that are not there are zero.
-  total: how many channels the original network has here.
-  fraction: fraction bits of the integers that stand for x.
-  step: the last served layer.
-  linear: whether a linear layer's output is in it, with no activation behind.
-  constant: whether it does not depend on the image. Then all channels are there, in the
-    original order.
-  folded: whether a square (a y + b)^2 + K has its a and b in the weights of the layer
-    before. Then the integers of the polynomial channels are those of a y + b.
-  """
-
-  x: np.ndarray
-  channels: np.ndarray
-  total: int
-  fraction: int
-  step: _Step | None = None
-  linear: bool = False
-  constant: bool = False
-  folded: bool = False
-
-  def then(self, layer: records.Layer, name: str = '', **changes) -> 'Value':
-    """This value after one more served layer; `name` is that of `_Step`."""
-    return dataclasses.replace(self, step=_Step(layer, (name,), self.step), **changes)
-
-  def arranged(self, channels: np.ndarray, fraction: int | None = None) -> 'Value':
-    """This value with other channels, by original index, or with more fraction bits."""
-    shift = 0 if fraction is None else fraction - self.fraction
-    if not shift and np.array_equal(channels, self.channels):
-      return self
-    index = _places(self.channels, channels)
-    return self.then(
-      records.Gather(index, shift=shift),
-      x=ring.gather(np, self.x, index),
-      channels=channels,
-      fraction=self.fraction + shift,
-    )
+# Fraction bits that a value gets at least, where a factor of a mean is rounded.
+_FACTOR_BITS = 8
 
 
 class Calibration:
   """Operations on a `Value` that choose formats and integers.
 
+  layers: of the network, its batch norms and some linear layers fused (`fusing`), in the order in
+    which they are served.
   activations, absorbed: as in `PublicModel`.
-  layers: of the network, its batch norms and some linear layers fused (`fusing`).
   linear, polynomials, constants: as in `FixedPointModel`. Names are those of `layers`.
   usual: bool [B], the images that no layer has left out.
   """
 
   def __init__(self, network, variables, approximation, precision: Precision):
     self.precision = precision
-    folded = folding.fold_batch_norm(network, variables)
-    self.layers, self.folded = fusing.fuse(network, folded)
+    splits = [folding.Split(layer) for layer in approximation]
+    fused, self.folded = fusing.fuse(network, folding.fold_batch_norm(network, variables))
+    self.layers = channel_order.rectified_first(fused, splits)
     shapes = records.shapes(self.layers, network.input_shape)
     self._shapes = {shape.name: shape.output_shape for shape in shapes}
-    self.channels = Channels(
-      self.layers, network.input_shape, [folding.Split(layer) for layer in approximation]
-    )
+    self.channels = channel_order.Channels(self.layers, splits)
     self.absorbed = frozenset(pool.name for pool in self.channels.pools.values())
     self.activations: dict[str, ActivationFormat] = {}
     self.linear: dict[str, LinearWeights] = {}
@@ -135,7 +67,7 @@ class Calibration:
     """The value of the logits, in the network's order, and with a layer for it."""
     if end.constant:
       return self._made(end, self.precision.activation + self.precision.weight)
-    return end.arranged(np.arange(end.total)) if end.x.shape[-1] == end.channels.size else end
+    return end.arranged(np.arange(end.total))
 
   def split(self, name: str) -> folding.Split:
     """How the channels of an activation layer are divided."""
@@ -150,7 +82,7 @@ class Calibration:
     """Zeros in the place of what a layer would make."""
     return self._constant(value, np.zeros((len(value.x), *self._shapes[name])))
 
-  def _made(self, value: Value, fraction: int, channels: np.ndarray | None = None) -> Value:
+  def _made(self, value: Value, fraction: float, channels: np.ndarray | None = None) -> Value:
     """A constant with these of its channels, or all, as a layer of the served model."""
     channels = value.channels if channels is None else channels
     x, name = value.x[..., channels], f'constant {len(self.constants)}'
@@ -160,9 +92,9 @@ class Calibration:
       made, name, x=x, channels=channels, fraction=fraction, linear=False, constant=False
     )
 
-  def _fraction(self, values: np.ndarray, wanted: int) -> int:
+  def _fraction(self, x: np.ndarray, wanted: int) -> int:
     """The most fraction bits, but not over `wanted`, with which the values fit 15 bits."""
-    largest = float(np.abs(values).max(initial=0.0)) or 1.0
+    largest = float(np.abs(x).max(initial=0.0)) or 1.0
     return min(wanted, math.floor(math.log2(_LIMIT / largest)))
 
   def _without_outliers(self, x: np.ndarray) -> np.ndarray:
@@ -208,15 +140,17 @@ class Calibration:
     extra, more = 0, np.zeros(outputs.size, np.int64)
     if split is not None and folds:
       # Where each channel is that is read, and the other way round.
-      of_order, of_outputs = _places(outputs, order), _places(order, outputs)
+      of_order, of_outputs = places(outputs, order), places(order, outputs)
       folded = split.fold(ring.gather(np, kernel, of_order), bias[list(of_order)])
       kernel, bias = (ring.gather(np, array, of_outputs) for array in folded)
       extra = split.extra
       own = np.repeat([0, extra], [split.relu.size, split.polynomial.size])
       more = ring.gather(np, own, of_outputs)
     weight = self._fraction(kernel, self.precision.weight + extra) - extra
-    bits = weight + more
     value = self._shortened(name, value, x, weight)
+    # The weights make up for the constant of a mean, so that the output's bits are whole.
+    fraction = math.floor(value.fraction + weight)
+    bits = fraction - value.fraction + more
     integers = np.round(kernel * 2.0**bits).astype(np.int64)
     self.linear[name] = LinearWeights(
       integers,
@@ -230,7 +164,7 @@ class Calibration:
       x=x,
       channels=outputs,
       total=total,
-      fraction=value.fraction + weight,
+      fraction=fraction,
       linear=True,
       folded=folds,
     )
@@ -241,14 +175,16 @@ class Calibration:
     `weight` are the fraction bits that the layer adds. To drop bits takes the widest ring for
     what is read. So it is done only if the layer would take that ring too.
     """
-    fraction = self._fraction(value.x, self.precision.activation)
+    shift = math.floor(value.fraction - self._fraction(value.x, self.precision.activation))
     largest = float(np.abs(x).max(initial=0.0)) * 2.0 ** (value.fraction + weight)
-    largest *= self.precision.margin * self.channels.window(name) ** 2
+    # A pool over the whole map has at most that map's values.
+    sides = [pool.window or max(x.shape[1:-1]) for pool in self.channels.pools_of(name)]
+    largest *= self.precision.margin * max(sides, default=1) ** 2
     bits = math.ceil(math.log2(largest + 1)) + 2  # as for `select_bits` in `bit_widths`
     fits = bits <= rings.NARROW[-1] and not self.channels.polynomial(name)
-    if not value.linear or fits or fraction >= value.fraction:
+    if not value.linear or fits or shift <= 0:
       return value
-    return value.then(records.Truncate(value.fraction - fraction), fraction=fraction)
+    return value.then(records.Truncate(shift), fraction=value.fraction - shift)
 
   def conv(self, name, layer, value):
     kernel, bias = self.folded[name]
@@ -276,73 +212,85 @@ class Calibration:
       return self._constant(value, value.x @ kernel + bias)
     if not self.channels.order(name, bias.size).size:
       return self._nothing(value, name)
-    # After flattening, channel c of the position (h, w) is row (h W + w) C + c.
-    positions = kernel.shape[0] // value.total
-    rows = np.arange(positions)[:, None] * value.total + value.channels
-    return self._linear(name, layer, value, kernel[rows.ravel()], bias, np.matmul)
+    return self._linear(name, layer, value, kernel[value.channels], bias, np.matmul)
 
   def activation(self, name, layer, value):
     split = self.split(name)
-    if split.total != value.total or value.x.shape[-1] != value.channels.size:
-      raise ValueError(
-        f'{name} has {value.x.shape[-1]} channels, want the {split.total} that its plan is for, '
-        'not flattened'
-      )
+    if split.total != value.total:
+      raise ValueError(f'{name} has {value.total} channels, want the {split.total} of its plan')
     if value.constant or not split.order.size:
-      return self._of_constant(name, value, split)
+      return self._of_constant(name, layer, value, split)
     value = value.arranged(split.order)
-    pool = self.channels.pools.get(name)
-    z = split.evaluate(value.x)
-    if pool is None:
-      pooled = z
-    elif pool.maximum:
-      if split.degree:
-        raise ValueError(
-          f'{name}: {split.polynomial.size} polynomial channels of degree {split.degree} reach '
-          f'{pool.name}, want garbled or pruned ones only: no circuit has their maximum'
-        )
-      pooled = max_pool(z, pool.window)
-    else:
-      pooled = ring.sum_pool(z, pool.window) / pool.window**2
-    output = min(self._fraction(pooled, self.precision.activation), value.fraction)
+    return self._activation(name, layer, value, split, self.channels.pools.get(name))
+
+  def _activation(self, name, layer, value, split, pool) -> Value:
+    """What activations and max pools alone share; for the latter `layer` is None."""
+    # Integers whose bits are not whole stand for larger values with whole bits.
+    fraction = math.floor(value.fraction)
+    larger = 2.0 ** (value.fraction - fraction)
+    x, split, exact = value.x * larger, split.larger(larger), layer
+    if layer is not None and layer.limit is not None:
+      exact = dataclasses.replace(layer, limit=layer.limit * larger)
+    z = x if exact is None else split.evaluate(x, exact)
+    pooled, more = z, 0.0
+    if pool is not None and isinstance(pool.layer, records.MaxPool):
+      pooled = pooling.maxima(z, pool.layer)
+    elif pool is not None:
+      pooled, bits = _means(z, pool.layer)
+      more = bits - math.floor(bits)
+    output = min(self._fraction(pooled * 2.0**more, self.precision.activation), fraction)
     choice = bit_widths.Choice(
-      name, self.precision, split, value.x, z, value.fraction, output, pool, value.folded
+      name, self.precision, split, x, z, fraction, output, pool, value.folded, exact
     )
     self.activations[name], integers = choice.formats()
     if integers is not None:
       self.polynomials[name] = integers
-    return value.then(layer, name, x=pooled, fraction=output, linear=False, folded=False)
+    return value.then(
+      layer or pool.layer,
+      name,
+      x=pooled / larger,
+      fraction=output + (value.fraction - fraction) + more,
+      linear=False,
+      folded=False,
+    )
 
-  def _of_constant(self, name: str, value: Value, split: folding.Split) -> Value:
+  def _of_constant(self, name: str, layer, value: Value, split: folding.Split) -> Value:
     """An activation, with its pool, of what does not depend on the image; or of no channels."""
     z = np.zeros_like(value.x, shape=(*value.x.shape[:-1], split.total))
     if value.constant:
-      z[..., split.order] = split.evaluate(value.x[..., split.order])
-    pool = self.channels.pools.get(name)
-    if pool is not None:
-      z = max_pool(z, pool.window) if pool.maximum else ring.sum_pool(z, pool.window)
-      z = z if pool.maximum else z / pool.window**2
+      z[..., split.order] = split.evaluate(value.x[..., split.order], layer)
+    absorbed = self.channels.pools.get(name)
+    pool = absorbed.layer if absorbed else None
+    if isinstance(pool, records.MaxPool):
+      z = pooling.maxima(z, pool)
+    elif pool is not None:
+      z, _ = _means(z, pool)
     return self._constant(value, z)
 
   def average_pool(self, name, layer, value):
     if name in self.absorbed:
       return value if value.constant else value.then(layer, name)
-    window = records.window(layer, *value.x.shape[1:3])
-    bits = ring.window_bits(window)
-    x = ring.sum_pool(value.x, window) / window**2
+    x, bits = _means(value.x, layer)
     if value.constant:
       return self._constant(value, x)
-    # From here on the record has its window as a number, also where it is the whole map.
-    layer = dataclasses.replace(layer, window=window)
     return value.then(layer, name, x=x, fraction=value.fraction + bits)
 
   def max_pool(self, name, layer, value):
-    # It is part of an activation: `Channels` refuses all other max pools.
-    return value if value.constant else value.then(layer, name)
+    if name in self.absorbed:
+      return value if value.constant else value.then(layer, name)
+    if value.constant:
+      return self._constant(value, pooling.maxima(value.x, layer))
+    split = folding.Split(activation.all_relu(value.x.shape[-1:])[0])
+    return self._activation(name, None, value, split, channel_order.Pool(name, layer))
 
   def flatten(self, name, layer, value):
     x = value.x.reshape(value.x.shape[0], -1)
-    return self._constant(value, x) if value.constant else value.then(layer, name, x=x)
+    if value.constant:
+      return self._constant(value, x)
+    # Channel c of the position (h, w) becomes channel (h W + w) C + c.
+    positions = math.prod(value.x.shape[1:-1])
+    channels = (np.arange(positions)[:, None] * value.total + value.channels).ravel()
+    return value.then(layer, name, x=x, channels=channels, total=positions * value.total)
 
   def pad_shortcut(self, name, layer, value):
     before = (layer.features - value.total) // 2
@@ -365,7 +313,7 @@ class Calibration:
     self.additions += 1
     if branch.constant and shortcut.constant:
       return self._constant(shortcut, branch.x + shortcut.x)
-    start = _parting(branch.step, shortcut.step)
+    start = parting(branch.step, shortcut.step)
     for side, other in ((branch, shortcut), (shortcut, branch)):
       if side.constant and not side.x.any():
         return other.arranged(order)
@@ -373,7 +321,7 @@ class Calibration:
       self._made(side, other.fraction, order) if side.constant else side
       for side, other in ((branch, shortcut), (shortcut, branch))
     )
-    fraction = max(branch.fraction, shortcut.fraction)
+    fraction = _common([branch.fraction, shortcut.fraction])
     sides = [side.arranged(order, fraction) for side in (branch, shortcut)]
     steps = [steps_since(side.step, start) for side in sides]
     block = records.Residual(*(tuple(step.layer for step in side) for side in steps))
@@ -383,15 +331,34 @@ class Calibration:
       order,
       branch.total,
       fraction,
-      _Step(block, names, start),
+      Step(block, names, start),
       linear=branch.linear or shortcut.linear,
     )
 
-
-def _places(channels: np.ndarray, wanted: np.ndarray) -> tuple[int, ...]:
-  """Where each wanted channel is among these; -1 for one that is not there."""
-  place = {channel: i for i, channel in enumerate(channels.tolist())}
-  return tuple(place.get(channel, -1) for channel in wanted.tolist())
+  def concat(self, values):
+    if all(value.constant for value in values):
+      return self._constant(values[0], np.concatenate([value.x for value in values], axis=-1))
+    fraction = _common([value.fraction for value in values if not value.constant])
+    start = functools.reduce(parting, [value.step for value in values])
+    sides, channels, first = [], [], 0
+    for value in values:
+      # What is zero need not be there.
+      if not value.constant or value.x.any():
+        made = self._made(value, fraction) if value.constant else value
+        sides.append(made.arranged(made.channels, fraction))
+        channels.append(made.channels + first)
+      first += value.total
+    steps = [steps_since(side.step, start) for side in sides]
+    block = records.Concat(tuple(tuple(step.layer for step in side) for side in steps))
+    names = tuple(name for side in steps for step in side for name in step.names)
+    return Value(
+      np.concatenate([side.x for side in sides], axis=-1),
+      np.concatenate(channels),
+      first,
+      fraction,
+      Step(block, names, start),
+      linear=any(side.linear for side in sides),
+    )
 
 
 def _grouped(layer: records.Conv, value: Value, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -416,12 +383,21 @@ def _grouped(layer: records.Conv, value: Value, order: np.ndarray) -> tuple[np.n
   )
 
 
-def _parting(branch: _Step | None, shortcut: _Step | None) -> _Step | None:
-  """The last step that both sides of an addition have in common."""
-  behind = set()
-  while branch is not None:
-    behind.add(id(branch))
-    branch = branch.before
-  while shortcut is not None and id(shortcut) not in behind:
-    shortcut = shortcut.before
-  return shortcut
+def _means(x: np.ndarray, layer: records.AveragePool) -> tuple[np.ndarray, float]:
+  """The means, and how many fraction bits the sums that stand for them have more."""
+  divisor = pooling.divisor(layer, windows.of(layer, *x.shape[1:3]))
+  whole = divisor.bit_length() - 1
+  bits = whole if divisor == 1 << whole else math.log2(divisor)
+  return pooling.sums(np, x, layer) / divisor, bits
+
+
+def _common(fractions: list[float]) -> float:
+  """Fraction bits that all of these values can have: the most of them, if all are whole.
+
+  Others differ by a factor of a mean. They are multiplied by an integer near a power of two of
+  that factor, which has eight bits or more, as weights have.
+  """
+  most = max(fractions)
+  if all(most - fraction == int(most - fraction) for fraction in fractions):
+    return most
+  return math.ceil(most) + _FACTOR_BITS

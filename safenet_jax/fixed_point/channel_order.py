@@ -19,54 +19,43 @@ class Pool(NamedTuple):
   """A pool that is part of the activation before it.
 
   name: of the pool.
-  window: its side.
-  maximum: whether it is a max pool, else it takes means.
+  layer: its record.
   """
 
   name: str
-  window: int
-  maximum: bool
+  layer: records.AveragePool | records.MaxPool
 
 
 class Channels:
   """Orders of channels, and what can be made one with the layer before it.
 
   splits: of every activation, in the order in which the network is walked.
-  pools: by activation name, the pool that is the activation's only reader.
+  pools: by activation name, the pool that is the activation's only reader. Maxima are part of
+    ReLUs only, since the circuit of a maximum rectifies it; other max pools stand alone.
   """
 
-  def __init__(
-    self, layers: tuple[records.Layer, ...], input_shape: tuple[int, ...], splits: Sequence[Split]
-  ):
+  def __init__(self, layers: tuple[records.Layer, ...], splits: Sequence[Split]):
     """Follows every value to everything that reads it.
 
     Args:
       layers: of the network.
-      input_shape: (H, W, C) of an image.
       splits: of every activation, in the order in which the network is walked.
-
-    Raises:
-      ValueError: a max pool that does not directly follow an activation, or is not the
-        only reader of that activation.
     """
     self.splits = list(splits)
     found = self._readers = _Readers()
     found.read(records.run(layers, found, frozenset()), None)
-    shapes = {shape.name: shape for shape in records.shapes(layers, input_shape)}
-    self.pools = {}
-    for pool, source in found.pools.items():
-      layer = shapes[pool].layer
-      if not isinstance(layer, records.Pool):
-        raise ValueError(f'{pool} is {layer}, want a pool')
-      maximum = isinstance(layer, records.MaxPool)
-      if source is not None and len(found.readers[source]) == 1:
-        window = records.window(layer, *shapes[pool].input_shape[:2])
-        self.pools[source] = Pool(pool, window, maximum)
-      elif maximum:
-        raise ValueError(
-          f'{pool} is not directly behind an activation that nothing else reads, want it there '
-          'to be served: its maxima are taken in the circuits of that activation'
-        )
+    relus = {
+      name
+      for (name, layer), split in zip(found.activations.items(), self.splits)
+      if layer == records.Activation() and not split.degree
+    }
+    self.pools = {
+      source: pool
+      for pool, source in found.pools
+      if source is not None
+      and len(found.readers[source]) == 1
+      and (source in relus or isinstance(pool.layer, records.AveragePool))
+    }
 
   def order(self, name: str, total: int) -> np.ndarray:
     """Original indices of the channels that a linear layer or an addition makes.
@@ -87,10 +76,10 @@ class Channels:
     """Whether an activation that reads the linear layer `name` has polynomials."""
     return any(t is not None and self.splits[t].degree for t in self._readers.readers[name])
 
-  def window(self, name: str) -> int:
-    """The largest side of a pool whose activation reads the linear layer `name`, else 1."""
+  def pools_of(self, name: str) -> list[records.AveragePool | records.MaxPool]:
+    """The pools that are part of an activation that reads the linear layer `name`."""
     readers = {f'activation{t}' for t in self._readers.readers[name]}
-    return max((pool.window for act, pool in self.pools.items() if act in readers), default=1)
+    return [pool.layer for act, pool in self.pools.items() if act in readers]
 
   def folded(self, name: str) -> Split | None:
     """The split of the one activation that reads the linear layer `name`.
@@ -99,7 +88,7 @@ class Channels:
     layer. Only without either can the activation's square be folded into the layer.
     """
     readers = self._readers.readers[name]
-    if len(readers) != 1 or readers[0] is None:
+    if len(readers) != 1 or readers[0] is None or name in self._readers.scaled:
       return None
     alone = self._readers.sources[readers[0]] == frozenset({name})
     return self.splits[readers[0]] if alone else None
@@ -115,13 +104,18 @@ class _Readers:
   readers: by name of a linear layer, an addition or an activation, the index of every
     activation that reads its channels; None stands for any other reader.
   sources: by activation index, the value that it reads.
-  pools: by pool name, the activation whose output it reads, or None.
+  activations: the record of each, by name.
+  scaled: the linear layers with a mean behind them that is no shift of a sum. The square of such
+    a sum is larger by the square of what the mean is.
+  pools: every pool, with the activation whose output it reads, or None.
   """
 
   def __init__(self):
     self.readers: dict[str, list[int | None]] = collections.defaultdict(list)
     self.sources: dict[int, frozenset[str]] = {}
-    self.pools: dict[str, str | None] = {}
+    self.activations: dict[str, records.Activation] = {}
+    self.scaled: set[str] = set()
+    self.pools: list[tuple[Pool, str | None]] = []
     self.additions = 0
 
   def read(self, value, reader):
@@ -136,23 +130,25 @@ class _Readers:
   dense = conv
 
   def activation(self, name, layer, value):
-    del layer
+    self.activations[name] = layer
     index = len(self.sources)
     self.read(value, index)
     self.sources[index] = value
     return frozenset({name})
 
   def average_pool(self, name, layer, value):
-    del layer
-    self.pools[name] = source = _activation(value)
+    source = _activation(value)
+    self.pools.append((Pool(name, layer), source))
     if source is None:
+      side = layer.window or 0
+      if not side or side & side - 1 or not layer.count_padding:
+        self.scaled |= value
       return value
     self.read(value, None)
     return frozenset()
 
   def max_pool(self, name, layer, value):
-    del layer
-    self.pools[name] = _activation(value)
+    self.pools.append((Pool(name, layer), _activation(value)))
     return self.pad_shortcut(name, None, value)
 
   def pad_shortcut(self, name, layer, value):
@@ -162,6 +158,11 @@ class _Readers:
 
   flatten = pad_shortcut
 
+  def concat(self, values):
+    for value in values:
+      self.read(value, None)
+    return frozenset()
+
   def add(self, branch, shortcut):
     name = f'add{self.additions}'
     self.additions += 1
@@ -170,6 +171,34 @@ class _Readers:
         self.read(side, None)
     linear = [side for side in (branch, shortcut) if _activation(side) is None]
     return frozenset({name}).union(*linear)
+
+
+def rectified_first(
+  layers: tuple[records.Layer, ...], splits: Sequence[Split]
+) -> tuple[records.Layer, ...]:
+  """The layers with every ReLU before the max pool that it follows: there it costs no circuit.
+
+  A ReLU of the largest value is the largest ReLU. That holds for activations without
+  polynomials. Layers of each kind keep their names.
+  """
+  plain = iter([not split.degree for split in splits])
+
+  def arranged(sequence: tuple[records.Layer, ...]) -> tuple[records.Layer, ...]:
+    found: list[records.Layer] = []
+    for layer in sequence:
+      match layer:
+        case records.Residual(branch, shortcut):
+          layer = records.Residual(arranged(branch), arranged(shortcut))
+        case records.Concat(branches):
+          layer = records.Concat(tuple(map(arranged, branches)))
+      found.append(layer)
+      if isinstance(layer, records.Activation):
+        relu = next(plain) and layer == records.Activation()
+        if relu and len(found) > 1 and isinstance(found[-2], records.MaxPool):
+          found[-2:] = reversed(found[-2:])
+    return tuple(found)
+
+  return arranged(layers)
 
 
 def _activation(value: frozenset[str]) -> str | None:

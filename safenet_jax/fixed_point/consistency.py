@@ -4,14 +4,17 @@ A reader of a model, be it from a peer or from a file, checks it here before it 
 computes anything for it.
 """
 
+import collections
 import dataclasses
+import itertools
 import math
 
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import rings
+from safenet_jax.fixed_point import pool_tiles, pooling, rings
 from safenet_jax.fixed_point.formats import ActivationFormat
 from safenet_jax.fixed_point.model import PublicModel
 from safenet_jax.models import layers as records
+from safenet_jax.models import windows
 
 # Limits on what a model can make its reader allocate. The first is for one feature map, such as
 # 1024 x 1024 x 16. The second is for all maps together: a ResNet-50 on 224 x 224 has 2^25 values.
@@ -25,7 +28,7 @@ _MAX_BITS = 1000
 _MAX_LAYERS = 1024
 # Bits that a local truncation drops.
 _MAX_SHIFT = 40
-# A kernel or stride of any map. Larger ones are limited by the map: beyond twice its side a
+# A kernel, stride or window of any map. Larger ones are limited by the map: beyond twice its side a
 # kernel reads nothing but padding.
 _MAX_SIDE = 15
 # Bits that enter one circuit of each kind of max pool, all kinds together. A circuit is made
@@ -49,11 +52,14 @@ def check(found: PublicModel) -> None:
   shapes = records.shapes(found.layers, found.input_shape)
   sizes = {'the image': math.prod(found.input_shape)}
   sizes |= {shape.name: math.prod(shape.output_shape) for shape in shapes}
+  joined = records.joined_shapes(found.layers, found.input_shape)
+  sizes |= {f'Concat {i}': math.prod(shape) for i, shape in enumerate(joined)}
+  end = records.output_shape(found.layers, found.input_shape)
   for name, size in sizes.items():
     need(0 < size <= _MAX_VALUES, f'{name} has {size} values, want 1 to {_MAX_VALUES}')
   total = sum(sizes.values())
   need(total <= _MAX_TOTAL, f'{total} values in all, want at most {_MAX_TOTAL}')
-  need(bool(shapes) and len(shapes[-1].output_shape) == 1, 'no vector of logits at the end')
+  need(bool(shapes) and len(end) == 1, 'no vector of logits at the end')
   for statistics in (found.mean, found.std):
     need(len(statistics) == found.input_shape[-1], f'{len(statistics)} means or deviations')
   need(all(value > 0 for value in found.std), f'deviations {found.std}')
@@ -61,9 +67,15 @@ def check(found: PublicModel) -> None:
     need(-64 <= fraction <= 64, f'{fraction} fraction bits')
   pools = {s.name: s for s in shapes if isinstance(s.layer, records.Pool)}
   need(found.absorbed <= pools.keys(), 'absorbed pools that do not exist')
+  for pool in pools.values():
+    if isinstance(pool.layer, records.AveragePool):
+      pooling.divisor(pool.layer, windows.of(pool.layer, *pool.input_shape[:2]))  # may raise
   maxima = {name for name, s in pools.items() if isinstance(s.layer, records.MaxPool)}
-  need(maxima <= found.absorbed, 'max pools that no activation has absorbed')
-  activations = {s.name: s for s in shapes if isinstance(s.layer, records.Activation)}
+  activations = {
+    s.name: s
+    for s in shapes
+    if isinstance(s.layer, records.Activation) or s.name in maxima - found.absorbed
+  }
   need(activations.keys() == found.activations.keys(), 'formats of other activations')
   _check_sides(shapes)
   for name, form in found.activations.items():
@@ -71,12 +83,12 @@ def check(found: PublicModel) -> None:
   for name, bits in rings.of(found).values.items():
     if name in found.activations:
       found.activations[name].rescales(bits)  # raises where they do not fit
-  kinds = {
-    (form.window, form.sign_bits - form.dropped)
-    for form in found.activations.values()
-    if form.maximum
-  }
-  bits = sum(window**2 * width for window, width in kinds)
+  kinds = {}
+  for form in found.activations.values():
+    if form.windows and form.maximum:
+      tiles, width = pool_tiles.of(form.windows), form.sign_bits - form.dropped
+      kinds[tiles.kind, width] = tiles.words * width
+  bits = sum(kinds.values())
   need(bits <= _MAX_POOL_BITS, f'maxima of {bits} bits, want at most {_MAX_POOL_BITS}')
   _check_pools(found, shapes)
 
@@ -84,7 +96,7 @@ def check(found: PublicModel) -> None:
 def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
   for shape in shapes:
     most = max(2 * max(shape.input_shape[:2]), _MAX_SIDE)
-    for field in ('kernel', 'stride', 'dilation'):
+    for field in ('kernel', 'stride', 'window', 'dilation'):
       side = getattr(shape.layer, field, 1)
       if side is not None and side > most:
         raise ValueError(f'{shape.name} has {field} {side}, want at most {most} on its map')
@@ -93,23 +105,64 @@ def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
       raise ValueError(f'{shape.name} has padding {padding}, want at most {most} on its map')
 
 
+class _Readers:
+  """Operations on the activation whose output a value is, or None.
+
+  count: how many layers read each of them.
+  pools: by name of a pool, the activation that it reads.
+  """
+
+  def __init__(self):
+    self.count: collections.Counter[str | None] = collections.Counter()
+    self.pools: dict[str, str | None] = {}
+
+  def conv(self, name, layer, source):
+    del name, layer
+    self.count[source] += 1
+
+  dense = flatten = gather = pad_shortcut = truncate = constant = conv
+
+  def activation(self, name, layer, source):
+    self.conv(name, layer, source)
+    return name
+
+  def average_pool(self, name, layer, source):
+    self.pools[name] = source
+    self.conv(name, layer, source)
+
+  max_pool = average_pool
+
+  def add(self, branch, shortcut):
+    self.count.update([branch, shortcut])
+
+  def concat(self, sources):
+    self.count.update(sources)
+
+
 def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> None:
-  for before, shape in zip([None, *shapes], shapes):
-    layer = shape.layer
+  readers, layers = _Readers(), {shape.name: shape.layer for shape in shapes}
+  records.run(found.layers, readers, None)
+  pools = {}
+  for name in found.absorbed:
+    source = readers.pools[name]
+    if source is None or readers.count[source] > 1:
+      raise ValueError(f'{name} is absorbed by no activation')
+    pools[source] = layers[name]
+  for shape in shapes:
+    layer, form = shape.layer, found.activations.get(shape.name)
     if isinstance(layer, records.Gather) and layer.stride > 1 and len(shape.input_shape) != 3:
       raise ValueError(f'{shape.name} has a stride over {shape.input_shape}')
-    after_activation = before is not None and isinstance(before.layer, records.Activation)
-    if shape.name in found.absorbed and not after_activation:
-      raise ValueError(f'{shape.name} is absorbed by no activation')
-  for shape, after in zip(shapes, [*shapes[1:], None]):
-    if isinstance(shape.layer, records.Activation):
-      form, wanted = found.activations[shape.name], (1, False)
-      pool = after.layer if after is not None and after.name in found.absorbed else None
-      if after is not None and isinstance(pool, records.Pool):
-        window = records.window(pool, *after.input_shape[:2])
-        wanted = window, isinstance(pool, records.MaxPool)
-      if (form.window, form.maximum) != wanted:
-        raise ValueError(f'{shape.name} pools by {form.window}, {form.maximum}, want {wanted}')
+    if form is None:
+      continue
+    rectified = isinstance(layer, records.Activation)
+    wanted = pools.get(shape.name) if rectified else layer
+    if form.pool != wanted:
+      raise ValueError(f'{shape.name} pools by {form.pool}, want {wanted}')
+    if form.rectified != rectified:
+      raise ValueError(f'{shape.name} is {"" if form.rectified else "not "}rectified')
+    limited = isinstance(layer, records.Activation) and layer.limit is not None
+    if bool(form.limit) != limited:
+      raise ValueError(f'{shape.name} is {layer} with a limit of {form.limit}')
 
 
 def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
@@ -124,13 +177,18 @@ def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:
       continue
     if isinstance(layer, records.Gather):
       sizes = 1 <= layer.stride <= _MAX_FIELD and len(layer.channels) <= _MAX_FIELD
-      if not sizes or not 0 <= layer.shift <= 64:
-        raise ValueError(f'Gather with stride {layer.stride} and shift {layer.shift}')
+      if not sizes or not 0 <= layer.shift <= 64 or not 1 <= layer.factor <= _MAX_FIELD:
+        raise ValueError(
+          f'Gather with stride {layer.stride}, shift {layer.shift} and factor {layer.factor}'
+        )
+      continue
+    if isinstance(layer, records.Concat):
+      count = _check_records(tuple(itertools.chain(*layer.branches)), count)
       continue
     for field in dataclasses.fields(layer):
       value = getattr(layer, field.name)
-      # Records check their own numbers, but for those that only served models have.
-      if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value <= _MAX_FIELD:
+      # What is no integer, a record checks itself.
+      if type(value) is int and not 1 <= value <= _MAX_FIELD:
         raise ValueError(f'{type(layer).__name__} with {field.name} {value}')
     if isinstance(layer, records.Truncate) and layer.shift > _MAX_SHIFT:
       raise ValueError(f'Truncate with shift {layer.shift}')
@@ -147,8 +205,11 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} is {form.map_shape} of {form.relu} and {form.polynomial} channels')
   if form.polynomial and form.degree not in (2, 3):
     raise ValueError(f'{name} is of degree {form.degree}')
-  if form.window < 1 or any(size % form.window for size in form.map_shape):
-    raise ValueError(f'{name} has a pool of window {form.window}')
+  if form.pool is not None and len(form.map_shape) != 2:
+    raise ValueError(f'{name} has a pool of {form.map_shape}')
+  # The slope's bound is that of the record, with bits enough for any.
+  if not 0 <= form.slope_bits <= 16 or abs(form.slope) > 1 << form.slope_bits:
+    raise ValueError(f'{name} has a slope of {form.slope} / 2^{form.slope_bits}')
   if form.polynomial and form.modulus not in (ring.PRIME_35, ring.PRIME_41, ring.PRIME_50):
     raise ValueError(f'{name} computes in a field of {form.modulus} elements')
   fractions = (
@@ -164,12 +225,16 @@ def _check_format(name: str, form: ActivationFormat, shape: tuple[int, ...], bit
     raise ValueError(f'{name} has {form.sign_bits} and {form.select_bits} bits, want up to 64')
   if form.general and form.degree != 2:
     raise ValueError(f'{name} is of general degree {form.degree}')
-  if form.maximum:
+  top = form.limit >> max(form.dropped, 0)
+  if form.limit and not 0 < top < 1 << max(form.sign_bits - form.dropped - 1, 0):
+    raise ValueError(f'{name} has a limit of {form.limit} in {form.sign_bits} bits')
+  if isinstance(form.pool, records.MaxPool):
     # The circuit grows with the window, and nothing else limits the window.
-    if form.polynomial or not 0 <= form.dropped < form.sign_bits < bits or form.window > 16:
+    odd = form.polynomial or form.slope or form.slope_bits or form.limit
+    if odd or not 0 <= form.dropped < form.sign_bits < bits or form.pool.window > 16:
       raise ValueError(
         f'{name} takes maxima of {form.polynomial} polynomial channels, '
-        f'{form.sign_bits} bits and a window of {form.window}'
+        f'{form.sign_bits} bits and a window of {form.pool.window}'
       )
     if form.select_bits != form.sign_bits - form.dropped + 1:
       raise ValueError(f'{name} has maxima of {form.select_bits} bits')

@@ -1,5 +1,6 @@
 """What disappears into the weights before serving: batch norm, and square polynomials."""
 
+import copy
 import math
 
 import numpy as np
@@ -63,6 +64,12 @@ class Split:
     coefficients = np.asarray(used, np.float64)
     self.coefficients = np.broadcast_to(coefficients, (mask.size, 4))[self.polynomial].T
 
+  def larger(self, factor: float) -> 'Split':
+    """The split of the same activation, for inputs and outputs that are larger by a factor."""
+    found = copy.copy(self)
+    found.coefficients = self.coefficients * factor ** (1.0 - np.arange(4)[:, None])
+    return found
+
   def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Puts the scale and the shift of squares into the weights of the layer before.
 
@@ -117,12 +124,15 @@ class Split:
     scales = 2.0 ** (value - fraction * np.arange(len(used)))
     return np.round(used * scales[:, None]).astype(np.int64), value
 
-  def evaluate(self, y: np.ndarray) -> np.ndarray:
+  def evaluate(self, y: np.ndarray, layer: records.Activation) -> np.ndarray:
     """The activation in floats.
 
     Args:
       y: its inputs [..., C], with channels in `order`.
+      layer: what the garbled channels are.
     """
     relu, z = np.split(y, [self.relu.size], axis=-1)
     value = sum(c * z**j for j, c in enumerate(self.coefficients)) if self.degree else z
-    return np.concatenate([np.maximum(relu, 0), value], axis=-1)
+    exact = np.where(relu < 0, layer.slope * relu, relu)
+    exact = exact if layer.limit is None else np.minimum(exact, layer.limit)
+    return np.concatenate([exact, value], axis=-1)

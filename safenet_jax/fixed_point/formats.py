@@ -10,8 +10,11 @@ import dataclasses
 
 import numpy as np
 
-from safenet_jax.crypto import ring
 from safenet_jax.crypto.ring import Array
+from safenet_jax.fixed_point import pooling
+from safenet_jax.models import layers as records
+from safenet_jax.models import windows
+from safenet_jax.models.windows import Windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +92,13 @@ class Rescale:
 
 @dataclasses.dataclass(frozen=True)
 class ActivationFormat:
-  """Public format of one activation layer with a pool absorbed into it.
+  """Public format of one activation layer with a pool absorbed into it, or of a max pool alone.
 
   Channels come in two blocks: first those that are garbled, then polynomials.
 
   relu, polynomial: how many channels each block has.
   degree: of the polynomial block, 2 or 3; 0 where it is empty.
   map_shape: (H, W) or () of the input.
-  window: of the pool that follows, else 1.
   input_fraction: fraction bits of the input's garbled block.
   sign_bits: k, the bits of the sign test: a ReLU takes the sign of its input modulo 2^k.
   select_bits: width in bits of the ring in which the ReLU's output is selected.
@@ -104,19 +106,22 @@ class ActivationFormat:
     truncation, in which each party shifts its own share.
   modulus: of the field in which the polynomial is computed.
   value_fraction: fraction bits of the polynomial's value in that field.
-  output_fraction: fraction bits of the output of both blocks.
+  output_fraction: fraction bits of the output of both blocks. Behind a mean of n values they
+    are what is left of log2(n) more: see `pool_bits`.
   general: the polynomial is of degree 2 and keeps all of its coefficients, as degree 3
     does. This is so where it cannot be folded into a linear layer, since the input is not
     made by one such layer for this activation alone.
-  maximum: whether the pool takes the largest value of a window, inside the circuits.
-    Then there are no polynomials, and select_bits = sign_bits - dropped + 1.
+  pool: that follows, and is part of this layer. Maxima are taken inside the circuits. Then
+    there are no polynomials, and select_bits = sign_bits - dropped + 1.
+  rectified: whether a ReLU is taken of a maximum; it is not in a max pool alone.
+  limit: the largest value of garbled channels, as an integer of the input; 0 is none.
+  slope, slope_bits: garbled channels that are negative are multiplied by slope / 2^slope_bits.
   """
 
   relu: int
   polynomial: int
   degree: int
   map_shape: tuple[int, ...]
-  window: int
   input_fraction: int
   sign_bits: int
   select_bits: int
@@ -125,12 +130,31 @@ class ActivationFormat:
   value_fraction: int
   output_fraction: int
   general: bool = False
-  maximum: bool = False
+  pool: records.AveragePool | records.MaxPool | None = None
+  rectified: bool = True
+  limit: int = 0
+  slope: int = 0
+  slope_bits: int = 0
+
+  @property
+  def maximum(self) -> bool:
+    """Whether the pool takes the largest value of a window."""
+    return isinstance(self.pool, records.MaxPool)
+
+  @property
+  def windows(self) -> Windows | None:
+    """Of the pool, if there is one."""
+    return None if self.pool is None else windows.of(self.pool, *self.map_shape)
+
+  def exact(self, y: np.ndarray) -> np.ndarray:
+    """Garbled channels in integers, int64: their fraction bits are those of y and `slope_bits`."""
+    value = np.where(y < 0, self.slope * y, y << self.slope_bits)
+    return np.minimum(value, self.limit << self.slope_bits) if self.limit else value
 
   @property
   def pooled_shape(self) -> tuple[int, ...]:
     """(H, W) or () of the output."""
-    return tuple(n // self.window for n in self.map_shape)
+    return self.map_shape if self.windows is None else self.windows.shape
 
   @property
   def dropped(self) -> int:
@@ -140,20 +164,27 @@ class ActivationFormat:
   @property
   def relu_shift(self) -> int:
     """Bits that the exact truncation drops after a garbled block and its pool."""
-    return 0 if self.maximum else self.dropped + ring.window_bits(self.window)
+    return 0 if self.maximum else self.dropped + self.slope_bits + self.pool_bits
 
   @property
-  def summed(self) -> int:
-    """Side of the window over which each party sums its shares after the activation.
+  def summed(self) -> records.AveragePool | None:
+    """The pool over which each party sums its shares after the activation, if there is one."""
+    return self.pool if isinstance(self.pool, records.AveragePool) else None
 
-    1 where it sums nothing, as with a max pool.
+  @property
+  def pool_bits(self) -> int:
+    """Bits that the truncation drops for a mean of n values: log2(n), rounded down.
+
+    The output stands for the mean times n / 2^pool_bits.
     """
-    return 1 if self.maximum else self.window
+    if self.summed is None or self.windows is None:
+      return 0
+    return pooling.divisor(self.summed, self.windows).bit_length() - 1
 
   @property
   def polynomial_shift(self) -> int:
     """Bits that the exact truncation drops after a polynomial block and its pool."""
-    return self.value_fraction - self.output_fraction + ring.window_bits(self.window)
+    return self.value_fraction - self.output_fraction + self.pool_bits
 
   def rescales(self, bits: int) -> list[Rescale]:
     """The exact truncations to integers modulo 2^bits: of the garbled block, then the polynomial.

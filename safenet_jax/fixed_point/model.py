@@ -6,6 +6,7 @@ import numpy as np
 
 from safenet_jax import ranges
 from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import pooling
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision, RangeReport
 from safenet_jax.models import layers as records
 
@@ -20,10 +21,11 @@ class PublicModel:
   input_shape: (H, W, C) of an image.
   mean, std: per channel, what images are normalised with.
   precision: the bits that were aimed for; `precision.ring` is the greatest width of shares.
-  activations: the format of each activation layer, by name.
-  absorbed: names of pools that are part of the activation before them; every
-    max pool is.
-  input_fraction, output_fraction: fraction bits of the image and of the logits.
+  activations: the format of each activation layer, and of each max pool that is no part of
+    one, by name.
+  absorbed: names of pools that are part of the activation before them.
+  input_fraction, output_fraction: fraction bits of the image and of the logits. The latter need
+    not be whole, where the logits are means.
   logit_bits: k; where the client gets the class alone, logits are compared modulo 2^k.
     None where nothing is known of their size. Then they are compared in the whole ring.
   truncation_bits: an inference has at most 2^-truncation_bits expected failures of local
@@ -41,7 +43,7 @@ class PublicModel:
   activations: dict[str, ActivationFormat]
   absorbed: frozenset[str]
   input_fraction: int
-  output_fraction: int
+  output_fraction: float
   logit_bits: int | None = None
   truncation_bits: int = 0
   rings: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -98,6 +100,7 @@ RECORDS = (
   records.Flatten,
   records.PadShortcut,
   records.Residual,
+  records.Concat,
   records.Gather,
   records.Truncate,
   records.Constant,
@@ -199,11 +202,12 @@ class Plain:
     form = self.model.public.activations[name]
     garbled = y[..., : form.relu]
     outside = np.sum(np.abs(garbled) >= (1 << (form.sign_bits - 1)) - (1 << form.dropped))
-    if form.maximum:
-      x = _round(max_pool(np.maximum(garbled, 0), form.window), form.dropped)
+    if isinstance(form.pool, records.MaxPool):
+      garbled = np.maximum(garbled, 0) if form.rectified else garbled
+      x = _round(pooling.maxima(garbled, form.pool), form.dropped)
     else:
-      pooled = _sum(np.maximum(garbled, 0), form)
-      outside += np.sum(pooled >= 1 << (form.select_bits - 2))
+      pooled = _sum(form.exact(garbled), form)
+      outside += np.sum(np.abs(pooled) >= 1 << (form.select_bits - 2))
       x = _round(pooled, form.relu_shift)
     if form.polynomial:
       value, more = self._polynomial(name, y[..., form.relu :], form)
@@ -226,11 +230,10 @@ class Plain:
   def average_pool(self, name, layer, x):
     if name in self.model.public.absorbed:
       return x
-    return ring.sum_pool(x, records.window(layer, *x.shape[-3:-1]))
+    return pooling.sums(np, x, layer)
 
   def max_pool(self, name, layer, x):
-    del name, layer  # always part of the activation
-    return x
+    return x if name in self.model.public.absorbed else self.activation(name, layer, x)
 
   def flatten(self, name, layer, x):
     del name, layer
@@ -238,7 +241,7 @@ class Plain:
 
   def gather(self, name, layer, x):
     del name
-    return ring.gather(np, x, layer.channels, layer.stride) << layer.shift
+    return ring.gather(np, x, layer.channels, layer.stride) * layer.factor << layer.shift
 
   def truncate(self, name, layer, x):
     del name
@@ -259,11 +262,8 @@ class Plain:
   def add(self, branch, shortcut):
     return branch + shortcut
 
-
-def max_pool(x: np.ndarray, window: int) -> np.ndarray:
-  """The largest of every window of [B, H, W, C]."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h // window, window, w // window, window, c).max((2, 4))
+  def concat(self, values):
+    return np.concatenate(values, axis=-1)
 
 
 def _limb(x: np.ndarray, bits: int) -> np.ndarray:
@@ -284,4 +284,4 @@ def _round(x: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _sum(x: np.ndarray, form: ActivationFormat) -> np.ndarray:
-  return ring.sum_pool(x, form.window) if form.window > 1 else x
+  return x if form.summed is None else pooling.sums(np, x, form.summed)

@@ -20,7 +20,7 @@ import numpy as np
 from safenet_jax import ranges
 from safenet_jax.approximation import activation, planned_weights
 from safenet_jax.crypto.homomorphic import encrypted_convolution
-from safenet_jax.fixed_point import calibration, rings
+from safenet_jax.fixed_point import calibration, calibration_values, rings
 from safenet_jax.fixed_point import model as models
 from safenet_jax.fixed_point.formats import Precision, RangeReport
 from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
@@ -128,7 +128,7 @@ def build(
   """
   start = operations.start(normalise(images, mean, std))
   end = operations.finish(records.run(operations.layers, operations, start))
-  served = calibration.steps_since(end.step, None)
+  served = calibration_values.steps_since(end.step, None)
   layers = tuple(step.layer for step in served)
   # Layers that are the same for all images are gone, and those behind them have other names.
   old = [name for step in served for name in step.names]
@@ -147,8 +147,8 @@ def build(
     precision=operations.precision,
     activations=kept(operations.activations),
     absorbed=frozenset(renamed[name] for name in operations.absorbed if name in renamed),
-    input_fraction=start.fraction,
-    output_fraction=end.fraction,
+    input_fraction=int(start.fraction),
+    output_fraction=float(end.fraction),
     logit_bits=_logit_bits(end, operations.precision),
   )
   kernels = {name: weights.kernel for name, weights in linear.items()}
@@ -161,7 +161,7 @@ def build(
   return FixedPointModel(public, linear, kept(operations.polynomials), kept(operations.constants))
 
 
-def _logit_bits(logits: calibration.Value, precision: Precision) -> int:
+def _logit_bits(logits: calibration_values.Value, precision: Precision) -> int:
   """Bits that hold the logits' sign and values up to the margin; at most those of the ring."""
   largest = float(np.abs(logits.x).max(initial=0.0)) * 2.0**logits.fraction
   return min(math.ceil(math.log2(precision.margin * largest + 1)) + 1, precision.ring)

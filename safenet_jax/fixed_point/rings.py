@@ -25,7 +25,8 @@ class Rings(NamedTuple):
   """Widths in bits, by name.
 
   linear: l of each linear layer.
-  values: of the shares of each activation layer's output, and of the image, 'input'.
+  values: of the shares of the output of each activation layer and max pool alone, and of the
+    image, 'input'.
   logits: of the shares of the logits.
   """
 
@@ -35,14 +36,15 @@ class Rings(NamedTuple):
 
 
 class _Sources:
-  """Walks through a network. A value is the set of all layers whose outputs are summed in it.
+  """Walks through a network. A value is the set of all layers whose outputs are in it.
 
-  These are linear layers, activations, and 'input'.
+  These are linear layers, activations, max pools alone, and 'input'.
 
   read: for each of them what it reads, in the network's order. A `Truncate` is one of them.
   """
 
-  def __init__(self):
+  def __init__(self, absorbed: frozenset[str]):
+    self.absorbed = absorbed
     self.read: dict[str, frozenset[str]] = {}
 
   def conv(self, name, layer, sources):
@@ -56,7 +58,10 @@ class _Sources:
     del name, layer
     return sources
 
-  max_pool = flatten = gather = pad_shortcut = average_pool
+  flatten = gather = pad_shortcut = average_pool
+
+  def max_pool(self, name, layer, sources):
+    return sources if name in self.absorbed else self.conv(name, layer, sources)
 
   def constant(self, name, layer, sources):
     del name, layer, sources
@@ -64,6 +69,9 @@ class _Sources:
 
   def add(self, branch, shortcut):
     return branch | shortcut
+
+  def concat(self, values):
+    return frozenset().union(*values)
 
 
 def of(model: PublicModel) -> Rings:
@@ -105,7 +113,7 @@ def narrowest(model: PublicModel, fits: Callable[[str, int], bool]) -> dict[str,
 
 def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
   """The rings, where `choose` gives that of a linear layer whose readers need so many bits."""
-  walk, widest = _Sources(), model.precision.ring
+  walk, widest = _Sources(model.absorbed), model.precision.ring
   ends = records.run(model.layers, walk, frozenset(['input']))
   found = dict.fromkeys(['input', *walk.read], 1)
 

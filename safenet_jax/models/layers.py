@@ -8,53 +8,14 @@ import collections
 from collections.abc import Iterable
 import dataclasses
 import math
-import numbers
-from typing import Any, NamedTuple
+from typing import Any
 
-# Far above any network's number of channels, kernel, stride or window.
-_MOST = 1 << 20
-
-
-def _check(record: Any, *names: str) -> None:
-  """ValueError unless each of these fields is an integer of at least 1."""
-  for name in names:
-    value = getattr(record, name)
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= _MOST:
-      raise ValueError(
-        f'{type(record).__name__} with {name} {value!r}, want an integer in 1..{_MOST}'
-      )
-
+from safenet_jax.models import fields
+from safenet_jax.models import windows as pool_windows
 
 # Rows or columns that are added before and behind each axis: ((top, bottom), (left, right)).
 Padding = tuple[tuple[int, int], tuple[int, int]]
 NO_PADDING: Padding = ((0, 0), (0, 0))
-
-
-def _check_padding(record: Any) -> None:
-  """Makes tuples of the field `padding`; ValueError unless it is two pairs of natural numbers."""
-  sides: tuple = ()
-  try:
-    (top, bottom), (left, right) = record.padding
-    sides = top, bottom, left, right
-  except (TypeError, ValueError):
-    pass
-  whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sides)
-  if not sides or not whole or not all(0 <= n <= _MOST for n in sides):
-    raise ValueError(
-      f'{type(record).__name__} with padding {record.padding!r}, '
-      f'want ((top, bottom), (left, right)) of integers in 0..{_MOST}'
-    )
-  object.__setattr__(record, 'padding', (sides[:2], sides[2:]))
-
-
-def _check_epsilon(record: Any) -> None:
-  """ValueError unless the field `epsilon` is a small positive number."""
-  value = record.epsilon
-  if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-    raise ValueError(
-      f'{type(record).__name__} with epsilon {value!r}, want a number between 0 and 1'
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +43,10 @@ class Conv:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features', 'kernel', 'stride', 'groups', 'dilation')
-    _check_epsilon(self)
+    fields.check_whole(self, 'features', 'kernel', 'stride', 'groups', 'dilation')
+    fields.check_epsilon(self)
     if self.padding is not None:
-      _check_padding(self)
+      fields.check_padding(self)
     if self.features % self.groups:
       raise ValueError(
         f'Conv with features {self.features}, want a multiple of its {self.groups} groups'
@@ -112,8 +73,8 @@ class Dense:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features')
-    _check_epsilon(self)
+    fields.check_whole(self, 'features')
+    fields.check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +84,7 @@ class BatchNorm:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check_epsilon(self)
+    fields.check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +97,9 @@ class Activation:
 
   limit: float | None = None
   slope: float = 0.0
+
+  def __post_init__(self):
+    fields.check_activation(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +118,7 @@ class AveragePool:
   count_padding: bool = True
 
   def __post_init__(self):
-    if self.window is not None:
-      _check(self, 'window')
+    fields.check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +135,8 @@ class MaxPool:
   padding: Padding = NO_PADDING
 
   def __post_init__(self):
-    _check(self, 'window')
+    fields.check_whole(self, 'window')
+    fields.check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +156,7 @@ class PadShortcut:
   stride: int = 1
 
   def __post_init__(self):
-    _check(self, 'features', 'stride')
+    fields.check_whole(self, 'features', 'stride')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,19 +180,22 @@ class Concat:
 
   def __post_init__(self):
     object.__setattr__(self, 'branches', tuple(sequence(branch) for branch in self.branches))
+    if not self.branches:
+      raise ValueError('Concat without branches, want at least one')
 
 
 @dataclasses.dataclass(frozen=True)
 class Gather:
   """Picks channels; only the models that are served have this record.
 
-  Output channel i is channel channels[i] of the input, times 2^shift; -1 stands for a
+  Output channel i is channel channels[i] of the input, times factor 2^shift; -1 stands for a
   channel of zeros. Of a map, it takes every stride-th row and column.
   """
 
   channels: tuple[int, ...]
   stride: int = 1
   shift: int = 0
+  factor: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,18 +310,6 @@ def _walk(layers: tuple[Layer, ...], operations: Any, value: Any, counts: collec
   return value
 
 
-def window(layer: Pool, height: int, width: int) -> int:
-  """The pool's window on a map; ValueError if it does not divide it."""
-  size = layer.window
-  if size is None:
-    if height != width:
-      raise ValueError(f'a pool over a {height} x {width} map, want a square map')
-    return height
-  if height % size or width % size:
-    raise ValueError(f'a pool of window {size} does not divide a {height} x {width} map')
-  return size
-
-
 def convolved(layer: Conv, axis: int, size: int) -> int:
   """How many rows (axis 0) or columns (axis 1) a convolution makes of so many; 0 or less: none."""
   return (size + sum(layer.around[axis]) - layer.span) // layer.stride + 1
@@ -392,6 +347,7 @@ class _Shapes:
 
   def __init__(self):
     self.found: list[LayerShape] = []
+    self.joined: list[tuple[int, ...]] = []
 
   def _record(self, name, layer, before, after):
     self.found.append(LayerShape(name, layer, before, after))
@@ -426,8 +382,7 @@ class _Shapes:
 
   def average_pool(self, name, layer, shape):
     h, w, c = self._map(name, shape)
-    size = window(layer, h, w)
-    return self._record(name, layer, shape, (h // size, w // size, c))
+    return self._record(name, layer, shape, (*pool_windows.of(layer, h, w).shape, c))
 
   max_pool = average_pool
 
@@ -458,6 +413,12 @@ class _Shapes:
       raise ValueError(f'a residual branch of shape {branch} and a shortcut of {shortcut}')
     return branch
 
+  def concat(self, values):
+    if len({shape[:-1] for shape in values}) > 1:
+      raise ValueError(f'a Concat of {" and ".join(map(str, values))}, want maps of one size')
+    self.joined.append((*values[0][:-1], sum(shape[-1] for shape in values)))
+    return self.joined[-1]
+
 
 def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[LayerShape, ...]:
   """The shape of every layer, in walking order; ValueError where they do not fit."""
@@ -466,55 +427,15 @@ def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[Lay
   return tuple(operations.found)
 
 
-class _Sum(NamedTuple):
-  """Names of the last linear layers, and whether the value is still the sum of their outputs."""
-
-  names: tuple[str, ...]
-  linear: bool
-
-
-class _Producers:
-  """Operations on a `_Sum`, which tells from which linear layers a value comes."""
-
-  def __init__(self):
-    self.found: list[tuple[str, ...]] = []
-
-  def conv(self, name, layer, value):
-    del layer, value
-    return _Sum((name,), True)
-
-  dense = batch_norm = conv
-
-  def activation(self, name, layer, value):
-    del name, layer
-    self.found.append(value.names)
-    return value._replace(linear=False)
-
-  def average_pool(self, name, layer, value):
-    del name, layer
-    return value
-
-  max_pool = flatten = average_pool
-
-  def pad_shortcut(self, name, layer, value):
-    del name, layer
-    # Its channels are not those of the layers that the value came from.
-    return value._replace(linear=False)
-
-  def add(self, branch, shortcut):
-    linear = [side for side in (branch, shortcut) if side.linear]
-    if not linear:
-      return branch
-    return _Sum(tuple(dict.fromkeys(name for side in linear for name in side.names)), True)
+def joined_shapes(
+  layers: tuple[Layer, ...], input_shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+  """The shape of what every `Concat` makes; they have no names, and are not among `shapes`."""
+  operations = _Shapes()
+  run(layers, operations, tuple(input_shape))
+  return tuple(operations.joined)
 
 
-def producers(layers: tuple[Layer, ...]) -> tuple[tuple[str, ...], ...]:
-  """For each activation, the names of the linear layers whose sum it is given.
-
-  A batch norm of its own is one of them.
-
-  A shortcut without weights, from an activation to an addition, adds no name.
-  """
-  operations = _Producers()
-  run(layers, operations, _Sum((), False))
-  return tuple(operations.found)
+def output_shape(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape of what the layers make; ValueError where they do not fit."""
+  return run(layers, _Shapes(), tuple(input_shape))

@@ -18,10 +18,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from safenet_jax.models import batch_norm, convolution
+from safenet_jax.models import batch_norm, convolution, windows
 from safenet_jax.models import layers as records
 
 BATCH_NORM_MOMENTUM = 0.9
+
+# Of an activation's input, and of the exact activation.
+Replacement = Callable[[jax.Array, Callable[[jax.Array], jax.Array]], jax.Array]
 
 
 class Network(nn.Module):
@@ -50,8 +53,7 @@ class Network(nn.Module):
   @property
   def output_shape(self) -> tuple[int, ...]:
     """Of one image; (classes,) in a network that classifies."""
-    found = records.shapes(self.layers, self.input_shape)
-    return found[-1].output_shape if found else self.input_shape
+    return records.output_shape(self.layers, self.input_shape)
 
   def init(self, key: jax.Array, *args, **kwargs):  # type: ignore[override]
     """Variables from a key; images default to one image of zeros."""
@@ -64,15 +66,16 @@ class Network(nn.Module):
   def __call__(
     self,
     images: jax.Array,
-    approximation: Sequence[Callable[[jax.Array], jax.Array]] | None = None,
+    approximation: Sequence[Replacement] | None = None,
     train: bool = False,
   ) -> jax.Array:
     """Logits float32 [B, classes] of normalised images [B, H, W, C].
 
     Args:
       images: float, of `input_shape`.
-      approximation: for each activation a function that keeps the shape [B, ..., C] of its
-        input, such as `approximation.activation.Approximation`; None is ReLU everywhere.
+      approximation: for each activation a function of its input [B, ..., C], whose shape it
+        keeps, and of the function that it replaces, such as
+        `approximation.activation.Approximation`; None replaces nothing.
       train: normalise by the batch's statistics and update `batch_stats`.
 
     The inputs of the activations are sown in Flax's collection `preactivations`.
@@ -124,19 +127,23 @@ class _Forward:
     return self.batch_norm(f'{name}_bn', layer, x) if layer.batch_norm else x
 
   def activation(self, name, layer, x):
-    del layer
     self.module.sow('preactivations', name, x)
-    activate = nn.relu if self.approximation is None else self.approximation[self.activations]
+    index, exact = self.activations, exact_activation(layer)
     self.activations += 1
-    return activate(x)
+    return exact(x) if self.approximation is None else self.approximation[index](x, exact)
 
   def average_pool(self, name, layer, x):
     del name
-    return _windows(layer, x).mean((2, 4))
+    found = windows.of(layer, *x.shape[1:3])
+    if found.plain:
+      return _parts(found, x).mean((2, 4))
+    size, strides, padding = _options(found)
+    return nn.avg_pool(x, size, strides, padding, count_include_pad=layer.count_padding)
 
   def max_pool(self, name, layer, x):
     del name
-    return _windows(layer, x).max((2, 4))
+    found = windows.of(layer, *x.shape[1:3])
+    return _parts(found, x).max((2, 4)) if found.plain else nn.max_pool(x, *_options(found))
 
   def flatten(self, name, layer, x):
     del name, layer
@@ -151,12 +158,30 @@ class _Forward:
   def add(self, branch, shortcut):
     return branch + shortcut
 
+  def concat(self, values):
+    return jnp.concatenate(values, axis=-1)
 
-def _windows(layer, x):
-  """[B, H, W, C] to [B, H / n, n, W / n, n, C]."""
-  b, h, w, c = x.shape
-  n = records.window(layer, h, w)
-  return x.reshape(b, h // n, n, w // n, n, c)
+
+def exact_activation(layer: records.Activation) -> Callable[[jax.Array], jax.Array]:
+  """What an activation does to channels that no plan replaces: a ReLU, with limit and slope."""
+
+  def activate(x):
+    y = nn.leaky_relu(x, layer.slope) if layer.slope else nn.relu(x)
+    return y if layer.limit is None else jnp.minimum(y, layer.limit)
+
+  return nn.relu if layer == records.Activation() else activate
+
+
+def _parts(found: windows.Windows, x):
+  """[B, H, W, C] to [B, H / n, n, W / m, m, C], for windows that lie side by side."""
+  b, _, _, c = x.shape
+  (h, w), n, m = found.shape, found.rows.size, found.columns.size
+  return x.reshape(b, h, n, w, m, c)
+
+
+def _options(found: windows.Windows):
+  """Size, strides and padding, as Flax takes them."""
+  return tuple(zip(*((a.size, a.stride, (a.before, a.behind)) for a in found)))
 
 
 class _Linear(nn.Module):

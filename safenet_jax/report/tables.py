@@ -148,8 +148,12 @@ def _kind(layer: records.Layer) -> str:
       return found + (f', {groups} groups' if groups > 1 else '') + norm
     case records.Dense():
       return norm.removeprefix(', ')
-    case records.AveragePool(window=window) | records.MaxPool(window=window):
-      return f'{window}x{window}' if window else 'whole map'
+    case (
+      records.AveragePool(window=window, stride=stride)
+      | records.MaxPool(window=window, stride=stride)
+    ):
+      kind = f'{window}x{window}' if window else 'whole map'
+      return kind + (f', stride {stride}' if stride else '')
     case records.PadShortcut(stride=stride):
       return f'zeros, stride {stride}'
   return ''

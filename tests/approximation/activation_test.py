@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import activation, importance, plans
-from safenet_jax.models import architectures
-from safenet_jax.models.network import activation_channels
+from safenet_jax.models import architectures, layers
+from safenet_jax.models.network import activation_channels, exact_activation
 
 MASK = jnp.asarray([True, False, True])
 
@@ -146,6 +146,19 @@ def test_a_fit_is_the_least_squares_quadratic():
   assert np.isfinite(activation.fit(jnp.zeros((4, 3)))).all()
 
 
+def test_a_polynomial_is_fitted_to_and_blended_with_what_the_network_has():
+  exact = exact_activation(layers.Activation(limit=1.0, slope=0.5))
+  x = jnp.linspace(-2, 2, 401)
+  c0, c1, c2, _ = activation.fit(x, exact)
+  expected = np.polyfit(np.asarray(x), np.asarray(exact(x)), 2)
+  np.testing.assert_allclose([c2, c1, c0], expected, atol=1e-3)
+  start = jnp.asarray([0.0, 0.0, 1.0, 0.0])
+  half = activation.Approximation(jnp.asarray([True, False]), jnp.asarray(2), start, blend=0.25)
+  two = jnp.stack([x, x], -1)
+  np.testing.assert_allclose(half(two, exact)[:, 0], 0.75 * x**2 + 0.25 * exact(x), rtol=1e-5)
+  np.testing.assert_array_equal(half(two, exact)[:, 1], exact(x))
+
+
 def test_fitted_coefficients_follow_the_polynomials_before_them():
   net = architectures.cnn7(width=0.25, input_shape=(8, 8, 1))
   variables = net.init(jax.random.key(0))
@@ -154,7 +167,8 @@ def test_fitted_coefficients_follow_the_polynomials_before_them():
   inputs = []
 
   def polynomial(t):
-    def activate(x):
+    def activate(x, exact):
+      del exact
       inputs.append(x)
       return found[t][0] + found[t][1] * x + found[t][2] * x * x
 

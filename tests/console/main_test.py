@@ -237,7 +237,7 @@ def unit_costs(folder):
 
 
 def test_inspect_says_which_modes_cannot_serve(tmp_path, capsys):
-  bundles.save(tmp_path / 'model', models.pooled())
+  bundles.save(tmp_path / 'model', models.long_words())
   assert main.main(['inspect', str(tmp_path / 'model')]) == 0
   text = capsys.readouterr().out
-  assert 'gazelle: not served, max pools' in text and 'maximum of 2x2' in text
+  assert 'ot: not served, sign tests of 24 bits' in text and 'maximum of 2x2' in text

@@ -2,7 +2,7 @@
 
 import functools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
@@ -209,16 +209,3 @@ def test_limbs_hold_the_largest_sums():
 def test_uint32_is_refused_instead_of_computed_with():
   with pytest.raises(ValueError, match='uint64'):
     ring.reduce(jnp.arange(3, dtype=jnp.uint32), 8)
-
-
-@settings(max_examples=20)
-@given(st.integers(1, 3), st.integers(1, 3))
-def test_sum_pool_adds_windows(blocks, channels):
-  x = np.arange(2 * (2 * blocks) ** 2 * channels, dtype=np.int64).reshape(
-    2, 2 * blocks, 2 * blocks, channels
-  )
-  pooled = ring.sum_pool(x, 2)
-  np.testing.assert_array_equal(pooled[1, 0, 0], x[1, :2, :2].sum((0, 1)))
-  assert ring.window_bits(2) == 2
-  with pytest.raises(ValueError, match='power of two'):
-    ring.window_bits(3)

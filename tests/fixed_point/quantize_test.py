@@ -53,38 +53,10 @@ def test_pools_of_whole_maps_and_normalised_dense_layers_are_served(records):
   np.testing.assert_allclose(private, floating[:4], atol=0.05 * floating.std() + 0.05)
 
 
-@pytest.mark.parametrize(
-  'records, message',
-  [
-    (
-      (layers.Conv(4), layers.Activation(), layers.MaxPool()),
-      'activation0: 2 polynomial channels of degree 2 reach max_pool0, want garbled or pruned',
-    ),
-    (
-      (layers.Conv(4), layers.MaxPool(), layers.Activation()),
-      'max_pool0 is not directly behind an activation that nothing else reads',
-    ),
-    (
-      (
-        layers.Conv(4),
-        layers.Activation(),
-        layers.Residual((layers.MaxPool(),), (layers.MaxPool(),)),
-      ),
-      'max_pool0 is not directly behind an activation that nothing else reads',
-    ),
-    (
-      (layers.Conv(4, stride=3), layers.Activation(), layers.AveragePool(None)),
-      'pool of window 3, want a power of two',
-    ),
-    (
-      (layers.Conv(4, stride=3), layers.AveragePool(3), layers.Activation()),
-      'pool of window 3, want a power of two',
-    ),
-  ],
-)
-def test_what_cannot_be_served_is_one_clear_line(records, message):
-  with pytest.raises(ValueError, match=message):
-    served(*records)
+def test_means_of_too_many_different_numbers_of_values_are_one_clear_line():
+  pool = layers.AveragePool(7, 1, ((3, 3), (3, 3)), count_padding=False)
+  with pytest.raises(ValueError, match='means of 16, 20, .* values have no common multiple'):
+    served(layers.Conv(4), layers.Activation(), pool)
 
 
 def test_a_network_without_an_approximation_is_served_as_all_relu():

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from safenet_jax.models import architectures, layers
+from safenet_jax.models import layers
 
 BLOCK = (layers.Conv(4), layers.Activation(), layers.Conv(4))
 
@@ -160,40 +160,39 @@ def test_layers_that_do_not_fit_are_refused(records, message):
     layers.shapes(records, (8, 8, 3))
 
 
-def test_a_pool_over_the_whole_of_an_oblong_map_is_refused():
-  with pytest.raises(ValueError, match='8 x 6'):
-    layers.shapes((layers.AveragePool(None),), (8, 6, 3))
+def test_windows_lie_where_the_fields_say():
+  shape = layers.shapes((layers.MaxPool(3, 2, ((1, 1), (1, 1))),), (6, 7, 2))[0].output_shape
+  assert shape == (3, 4, 2)
+  # A stride drops what is left, as PyTorch does.
+  assert layers.shapes((layers.AveragePool(2, 2),), (5, 7, 1))[0].output_shape == (2, 3, 1)
+  assert layers.shapes((layers.AveragePool(None),), (5, 7, 1))[0].output_shape == (1, 1, 1)
+  with pytest.raises(ValueError, match='a pool of window 3 on a 2 x 8 map, want a larger map'):
+    layers.shapes((layers.MaxPool(3, 1),), (2, 8, 1))
 
 
-def test_producers_name_the_layers_behind_each_activation():
-  net = architectures.cnn7(pool_before_activation=True)
-  assert layers.producers(net.layers) == tuple((f'conv{i}',) for i in range(7))
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (lambda: layers.AveragePool(2, 0), 'AveragePool with stride 0'),
+    (lambda: layers.MaxPool(2, padding=((1, 1), (0, 2))), 'want less than the window of 2'),
+    (lambda: layers.MaxPool(2, padding=(1, 1)), 'want \\(\\(top, bottom\\), \\(left, right'),
+    (lambda: layers.AveragePool(None, 1), 'over the whole map with a stride'),
+    (lambda: layers.Activation(limit=0), 'Activation with limit 0, want a positive number or None'),
+    (lambda: layers.Activation(slope=True), 'Activation with slope True, want a number in -1..1'),
+    (lambda: layers.Activation(slope=float('nan')), 'Activation with slope nan'),
+    (lambda: layers.Concat(()), 'Concat without branches'),
+  ],
+)
+def test_fields_that_mean_nothing_are_refused(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
 
 
-def test_a_shortcut_adds_its_own_layers_to_the_producers():
-  found = layers.producers(architectures.resnet18().layers)
-  assert found[:3] == (('conv0',), ('conv1',), ('conv2',))
-  # The first block of the second stage: a branch of two, then the projection.
-  assert found[5:8] == (('conv5',), ('conv6', 'conv7'), ('conv8',))
-
-
-def test_a_shortcut_without_weights_adds_no_producer():
-  found = layers.producers(architectures.resnet32().layers)
-  assert found == tuple((f'conv{i}',) for i in range(31))
-
-
-def test_a_sum_of_linear_layers_keeps_all_of_its_producers():
-  # Pre-activation blocks add to the output of a convolution itself.
-  block = layers.Residual((layers.Activation(), layers.Conv(4)))
-  found = layers.producers((layers.Conv(4), block, block, layers.Activation()))
-  assert found == (('conv0',), ('conv1', 'conv0'), ('conv2', 'conv1', 'conv0'))
-
-
-def test_producers_survive_an_activation():
-  found = layers.producers(
-    (layers.Conv(4), layers.Activation(), layers.MaxPool(), layers.Activation())
-  )
-  assert found == (('conv0',), ('conv0',))
+def test_sides_of_a_concatenation_have_one_size():
+  two = layers.Concat(((layers.Conv(1),), (layers.AveragePool(2),)))
+  with pytest.raises(ValueError, match='a Concat of .* and .*, want maps of one size'):
+    layers.shapes((two,), (4, 4, 3))
+  assert layers.shapes((layers.Concat(((), ())), layers.Conv(1)), (4, 4, 3))[0].input_shape[-1] == 6
 
 
 def test_a_walk_leaves_nothing_to_the_collector_of_cycles():

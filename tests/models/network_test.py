@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from safenet_jax.approximation import activation
 from safenet_jax.models import architectures, layers
 from safenet_jax.models import network as networks
 
@@ -41,6 +42,57 @@ def test_pools_reduce_windows():
     np.testing.assert_allclose(net.apply({}, x), expected, rtol=1e-6)
   whole = networks.Network((layers.AveragePool(None),), (4, 4, 3)).apply({}, x[:, :, :4])
   np.testing.assert_allclose(whole[:, 0, 0], x[:, :, :4].mean((1, 2)), rtol=1e-6)
+
+
+def reference_pool(x, layer, reduce, fill):
+  """A pool by loops, over float64 [B, H, W, C] with `fill` in the padding."""
+  padded = np.pad(x, ((0, 0), *layer.padding, (0, 0)), constant_values=fill)
+  n, s = layer.window, layer.stride or layer.window
+  rows, columns = ((size - n) // s + 1 for size in padded.shape[1:3])
+  out = [
+    [reduce(padded[:, i * s : i * s + n, j * s : j * s + n], axis=(1, 2)) for j in range(columns)]
+    for i in range(rows)
+  ]
+  return np.stack([np.stack(row, 1) for row in out], 1)
+
+
+@pytest.mark.parametrize('window, stride', [(3, 2), (3, 1), (2, 3), (3, 3)])
+@pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((1, 0), (1, 1))])
+def test_pools_of_any_window_stride_and_padding(window, stride, padding):
+  x = np.asarray(jax.random.normal(jax.random.key(0), (2, 7, 8, 3)), np.float64) - 3
+
+  def pool(record):
+    return networks.Network((record,), (7, 8, 3)).apply({}, jnp.asarray(x, jnp.float32))
+
+  record = layers.MaxPool(window, stride, padding)
+  np.testing.assert_allclose(pool(record), reference_pool(x, record, np.max, -np.inf), rtol=1e-6)
+  record = layers.AveragePool(window, stride, padding)
+  np.testing.assert_allclose(pool(record), reference_pool(x, record, np.mean, 0), rtol=1e-5)
+  record = layers.AveragePool(window, stride, padding, count_padding=False)
+  np.testing.assert_allclose(pool(record), reference_pool(x, record, np.nanmean, np.nan), rtol=1e-5)
+
+
+def test_a_concatenation_puts_branches_side_by_side():
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  branches = ((), (layers.AveragePool(3, 1, ((1, 1), (1, 1))),), (layers.Conv(2),))
+  net = networks.Network((layers.Concat(branches),), (4, 4, 3))
+  variables = net.init(jax.random.key(1))
+  parts = [networks.Network(b, (4, 4, 3)).apply(variables, x) for b in branches[1:]]
+  np.testing.assert_allclose(net.apply(variables, x), np.concatenate([x, *parts], -1), rtol=1e-6)
+
+
+def test_activations_have_limits_and_slopes():
+  x = jnp.linspace(-8, 8, 33).reshape(1, 1, 11, 3)
+  for record, expected in (
+    (layers.Activation(limit=6), np.clip(x, 0, 6)),
+    (layers.Activation(slope=0.1), np.where(x < 0, 0.1 * x, x)),
+    (layers.Activation(limit=2, slope=-0.5), np.minimum(np.where(x < 0, -0.5 * x, x), 2)),
+  ):
+    net = networks.Network((record,), (1, 11, 3))
+    np.testing.assert_allclose(net.apply({}, x), expected, rtol=1e-6)
+    # What a plan does not replace stays what the network has there.
+    given = activation.all_relu((3,))
+    np.testing.assert_allclose(net.apply({}, x, given), expected, rtol=1e-6)
 
 
 def test_a_residual_adds_its_branch_and_its_shortcut():

@@ -31,6 +31,7 @@ OPERATIONS = {
   'truncate',
   'constant',
   'add',
+  'concat',
 }
 KINDS = (property, classmethod, staticmethod)
 

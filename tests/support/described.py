@@ -22,7 +22,7 @@ def form(relu, polynomial, map_shape, degree=2, **changes):
 
 def maxima(channels, map_shape, window, **changes):
   """The format of an activation with a max pool behind it."""
-  plain = form(channels, 0, map_shape, window=window, maximum=True, **changes)
+  plain = form(channels, 0, map_shape, pool=records.MaxPool(window), **changes)
   return dataclasses.replace(plain, select_bits=plain.sign_bits - plain.dropped + 1)
 
 
@@ -38,7 +38,7 @@ def public(layers, shape, activations=(), absorbed=(), **changes):
     activations={f'activation{i}': each for i, each in enumerate(activations)},
     absorbed=frozenset(absorbed),
     input_fraction=7,
-    output_fraction=12,
+    output_fraction=12.0,
     logit_bits=24,
   )
   return dataclasses.replace(found, **changes)

@@ -14,14 +14,13 @@ from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, Public
 from safenet_jax.models import layers, network
 
 
-def activation(relu, polynomial, degree, map_shape, window=1):
+def activation(relu, polynomial, degree, map_shape, pool=None):
   """A format whose bits fit."""
   return formats.ActivationFormat(
     relu=relu,
     polynomial=polynomial,
     degree=degree,
     map_shape=map_shape,
-    window=window,
     input_fraction=15,
     sign_bits=24,
     select_bits=28,
@@ -29,6 +28,7 @@ def activation(relu, polynomial, degree, map_shape, window=1):
     modulus=ring.PRIME_41 if polynomial else 0,
     value_fraction=20 if polynomial else 0,
     output_fraction=7,
+    pool=pool,
   )
 
 
@@ -58,12 +58,12 @@ def model(seed=0, features=6):
     std=(0.3, 0.2),
     precision=formats.Precision(),
     activations={
-      'activation0': activation(4, features - 4, 2, (8, 8), window=2),
+      'activation0': activation(4, features - 4, 2, (8, 8), layers.AveragePool(2)),
       'activation1': activation(4, 0, 0, (2, 2)),
     },
     absorbed=frozenset({'average_pool0'}),
     input_fraction=7,
-    output_fraction=12,
+    output_fraction=12.0,
   )
   weights = {
     'conv0': linear((3, 3, 2, features)),
@@ -127,15 +127,43 @@ def pooled(seed=0):
   plain = model(seed)
   found = list(plain.public.layers)
   found[2] = layers.MaxPool(2)
-  form = dataclasses.replace(
-    activation(6, 0, 0, (8, 8), window=2), select_bits=24 - 8 + 1, maximum=True
-  )
+  form = dataclasses.replace(activation(6, 0, 0, (8, 8), layers.MaxPool(2)), select_bits=24 - 8 + 1)
   return altered(
     dataclasses.replace(plain, polynomials={}),
     layers=tuple(found),
     activations=plain.public.activations | {'activation0': form},
     absorbed=frozenset({'max_pool0'}),
   )
+
+
+def others(seed=0):
+  """As `model`, with a limit, and maxima of windows that overlap as a layer of their own."""
+  plain = model(seed)
+  found = list(plain.public.layers)
+  found[1:3] = layers.Activation(limit=6.0), layers.MaxPool(3, 2, ((1, 1), (1, 1)))
+  limited = dataclasses.replace(activation(6, 0, 0, (8, 8)), limit=6 << 15)
+  maxima = dataclasses.replace(
+    activation(6, 0, 0, (8, 8), found[2]),
+    input_fraction=7,
+    sign_bits=14,
+    select_bits=15,
+    rectified=False,
+  )
+  forms = {'activation0': limited, 'max_pool0': maxima}
+  return altered(
+    dataclasses.replace(plain, polynomials={}),
+    layers=tuple(found),
+    activations=plain.public.activations | forms,
+    absorbed=frozenset(),
+  )
+
+
+def long_words():
+  """As `pooled`, with sign tests that are too long for the mode ot."""
+  plain = pooled()
+  forms = plain.public.activations
+  form = dataclasses.replace(forms['activation1'], input_fraction=7)
+  return altered(plain, activations=forms | {'activation1': form})
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Small random networks with additions and max pools, planned and quantised."""
+"""Small random networks of every kind of record, planned and quantised."""
 
 import functools
 
@@ -12,6 +12,7 @@ from safenet_jax.models.layers import (
   Activation,
   AveragePool,
   BatchNorm,
+  Concat,
   Conv,
   Dense,
   Flatten,
@@ -127,6 +128,79 @@ VGG = (
   ACT,
   Dense(4),
 )
+
+
+_AROUND = ((1, 1), (1, 1))
+# What other people's networks have. The maxima behind mixed channels are a layer of their own.
+OTHERS = {
+  # As SqueezeNet: overlapping maxima, Fire modules, logits that are means of 49 values.
+  'fire': (
+    Conv(5, stride=1, batch_norm=False),
+    ACT,
+    MaxPool(3, 1, ((1, 0), (1, 0))),
+    Conv(3, 1, batch_norm=False),
+    ACT,
+    Concat(((Conv(3, 1, batch_norm=False), ACT), (Conv(3, batch_norm=False), ACT))),
+    Conv(4, 1, batch_norm=False),
+    ACT,
+    AveragePool(None),
+    Flatten(),
+  ),
+  # As Inception: a max pool of a concatenation, and means with other divisors at the border.
+  'inception': (
+    Conv(4),
+    ACT,
+    Concat(
+      (
+        (Conv(3, 1), ACT),
+        (MaxPool(3, 1, _AROUND), Conv(2, 1), ACT),
+        (AveragePool(3, 1, _AROUND, count_padding=False), Conv(2, 1), ACT),
+      )
+    ),
+    MaxPool(3, 2),
+    Conv(4),
+    ACT,
+    *END,
+  ),
+  # As MobileNetV2 and YOLO, with a mean of 9 values whose factor meets others.
+  'limits': (
+    Conv(5),
+    Activation(limit=6),
+    Conv(5),
+    Activation(slope=0.1),
+    Residual((Conv(5), Activation(limit=1.5, slope=0.125)), (AveragePool(3, 1, _AROUND),)),
+    Conv(4),
+    AveragePool(3, 2),
+    ACT,
+    Flatten(),
+    Dense(4),
+  ),
+  # As DenseNet: every layer reads all channels before it.
+  'dense': (
+    Conv(4),
+    Concat(((), (BatchNorm(), ACT, Conv(3, batch_norm=False)))),
+    Concat(((), (BatchNorm(), ACT, Conv(2, batch_norm=False)))),
+    BatchNorm(),
+    ACT,
+    Conv(4, 1, batch_norm=False),
+    AveragePool(2),
+    BatchNorm(),
+    ACT,
+    *END,
+  ),
+  # A ReLU that may be taken before its max pool, and a concatenation that an activation reads.
+  'swapped': (
+    Conv(4),
+    MaxPool(3, 2, _AROUND),
+    ACT,
+    Concat(((), (Conv(3), ACT))),
+    ACT,
+    Conv(4),
+    ACT,
+    Concat(((Flatten(),), (AveragePool(2), Flatten()))),
+    Dense(4),
+  ),
+}
 
 
 @functools.cache

@@ -40,7 +40,7 @@ class Run:
     """What the shares of every linear and activation layer stand for, by name."""
     found = {}
     for name, server in self.s.items():
-      if name.startswith('activation'):
+      if name.startswith(('activation', 'max_pool')):
         client = [material.layers[name].mask for material in self.client]
       else:
         client = [c[name] for c in self.c]

@@ -3,6 +3,8 @@
 Plain int64 loops over kernel positions; floors and remainders by numpy's // and %.
 """
 
+import math
+
 import numpy as np
 
 from safenet_jax.models import layers
@@ -30,18 +32,47 @@ def convolution(x, kernel, layer):
   return y
 
 
-def pooled(x, window):
-  """Sums over windows of [H, W, C]; of window 1, of anything."""
-  if window == 1:
+def windows(x, pool, reduce, fill):
+  """What `reduce` makes of each window of [H, W, C], where `fill` is in the padding."""
+  size = pool.window or x.shape[:2]
+  n, m = (size, size) if isinstance(size, int) else size
+  down, right = pool.stride or n, pool.stride or m
+  padded = np.pad(x.astype(np.float64), (*pool.padding, (0, 0)), constant_values=fill)
+  rows, columns = (padded.shape[0] - n) // down + 1, (padded.shape[1] - m) // right + 1
+  return np.array(
+    [
+      [
+        reduce(padded[i * down : i * down + n, j * right : j * right + m], axis=(0, 1))
+        for j in range(columns)
+      ]
+      for i in range(rows)
+    ]
+  )
+
+
+def means(x, pool):
+  """Means over windows of [H, W, C]; without a pool x itself."""
+  if pool is None:
     return x
-  h, w, c = x.shape
-  return x.reshape(h // window, window, w // window, window, c).sum((1, 3))
+  if pool.count_padding:
+    return windows(x, pool, np.mean, 0)
+  return windows(x, pool, np.nanmean, np.nan)
 
 
-def largest(x, window):
+def largest(x, pool):
   """Maxima over windows of [H, W, C]."""
-  h, w, c = x.shape
-  return x.reshape(h // window, window, w // window, window, c).max((1, 3))
+  return windows(x, pool, np.max, -np.inf)
+
+
+def constant(pool, map_shape):
+  """What the integers behind a mean are multiplied by: its values over a power of two."""
+  if pool is None:
+    return 1.0
+  ones = windows(np.ones((*map_shape, 1)), pool, np.sum, 0)
+  size = pool.window or map_shape
+  values = np.prod(size) if not isinstance(size, int) else size**2
+  values = values if pool.count_padding else math.lcm(*ones.astype(int).ravel().tolist())
+  return values / 2.0 ** math.floor(math.log2(values))
 
 
 def activation(y, form, coefficients):
@@ -50,12 +81,17 @@ def activation(y, form, coefficients):
   Also how far the protocol may be from it: one unit of rounding, and what a unit
   in the polynomial's argument is worth.
   """
-  shift = form.input_fraction - form.output_fraction
-  if form.maximum:
-    return largest(np.maximum(y, 0), form.window) / 2.0**shift, 1.0
-  relu = pooled(np.maximum(y[..., : form.relu], 0), form.window)
-  outputs = [relu / (2.0**shift * form.window**2)]
-  bounds = [np.full(relu.shape, 1.0 + (form.window > 1))]
+  shift, pool = form.input_fraction - form.output_fraction, form.pool
+  if isinstance(pool, layers.MaxPool):
+    return largest(np.maximum(y, 0) if form.rectified else y, pool) / 2.0**shift, 1.0
+  more = constant(pool, form.map_shape)
+  garbled = y[..., : form.relu]
+  exact = np.where(garbled < 0, garbled * form.slope / 2.0**form.slope_bits, garbled)
+  exact = means(np.minimum(exact, form.limit or np.inf), pool)
+  outputs = [exact * more / 2.0**shift]
+  # Where signs are wrong, which they may be near zero and near the limit.
+  wrong = 1.0 + bool(form.limit)
+  bounds = [np.full(exact.shape, 1.0 + (pool is not None or form.limit > 0) * more * wrong)]
   if form.polynomial:
     t = y[..., form.relu :] / 2.0**form.shift
     value = sum(c * t**j for j, c in enumerate(coefficients))
@@ -66,18 +102,18 @@ def activation(y, form, coefficients):
       if j > 1
     )
     unit = 2.0 ** (form.value_fraction - form.output_fraction)
-    outputs.append(pooled(value, form.window) / (unit * form.window**2))
-    bounds.append(1.0 + pooled(slope + curve, form.window) / (unit * form.window**2))
+    outputs.append(means(value, pool) * more / unit)
+    bounds.append(1.0 + means(slope + curve, pool) * more / unit)
   return np.concatenate(outputs, -1), np.concatenate(bounds, -1)
 
 
-def gathered(x, channels, stride, shift):
+def gathered(x, channels, stride, scale):
   """Channels by index of [..., C], zeros for -1, one by one."""
   x = x[::stride, ::stride] if stride > 1 else x
   y = np.zeros((*x.shape[:-1], len(channels)), np.int64)
   for i, channel in enumerate(channels):
     if channel >= 0:
-      y[..., i] = x[..., channel] * 2**shift
+      y[..., i] = x[..., channel] * scale
   return y
 
 
@@ -128,12 +164,16 @@ class Follower:
     return x
 
   def average_pool(self, name, layer, x):
-    return x if name in self.model.public.absorbed else pooled(x, layer.window)
+    if name in self.model.public.absorbed:
+      return x
+    ones = np.ones((*x.shape[:2], 1))
+    top = windows(ones, layer, np.sum, 0)
+    size = x.shape[0] * x.shape[1] if layer.window is None else layer.window**2
+    size = size if layer.count_padding else math.lcm(*top.astype(int).ravel().tolist())
+    return np.round(means(x, layer) * size).astype(np.int64)
 
   def max_pool(self, name, layer, x):
-    del layer
-    assert name in self.model.public.absorbed
-    return x
+    return x if name in self.model.public.absorbed else self.activation(name, layer, x)
 
   def flatten(self, name, layer, x):
     del name, layer
@@ -141,7 +181,7 @@ class Follower:
 
   def gather(self, name, layer, x):
     del name
-    return gathered(x, layer.channels, layer.stride, layer.shift)
+    return gathered(x, layer.channels, layer.stride, layer.factor * 2**layer.shift)
 
   def truncate(self, name, layer, x):
     found = self.values[name][self.image]
@@ -156,3 +196,6 @@ class Follower:
   def add(self, branch, shortcut):
     assert branch.shape == shortcut.shape
     return branch + shortcut
+
+  def concat(self, values):
+    return np.concatenate(values, -1)

@@ -225,6 +225,24 @@ def relu_sign(bits: int, dropped: int = 0) -> Circuit:
 
 
 @functools.cache
+def clamp_signs(width: int, limit: int) -> Circuit:
+  """Whether client + server mod 2^width is in [0, limit), and whether it is at least that.
+
+  The inputs are as in `relu_sign`. With z zeros at the end of `limit` the circuit has
+  2 width - z - 2 ANDs.
+
+  ValueError unless the limit is a positive number of the width.
+  """
+  if not 0 < limit < 1 << (width - 1):
+    raise ValueError(f'a limit of {limit} in {width} bits, want a positive one')
+  builder = Builder()
+  *bits, sign = add(builder, builder.input('client', width), builder.input('server', width))
+  large = greater_equal(builder, bits, constant(limit, width - 1))
+  large = builder.and_(large, builder.not_(sign))
+  return builder.build([builder.xor(builder.not_(sign), large), large])
+
+
+@functools.cache
 def _relu_sign(width: int) -> Circuit:
   builder = Builder()
   client = builder.input('client', width)

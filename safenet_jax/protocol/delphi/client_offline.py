@@ -164,7 +164,8 @@ class Image:
 
   def _garbled(self, layer: ActivationStructure):
     """Each block of a layer, with the client's shares of its instances."""
-    flat = self.inputs[layer.name][..., : layer.form.relu].reshape(-1)
+    share = self.inputs[layer.name][..., : layer.form.relu]
+    flat = relu.tested(share, layer.form, layer.tests, server=False)
     return [(block, flat[block.first : block.end]) for block in layer.blocks]
 
   def receive_tables(self) -> None:

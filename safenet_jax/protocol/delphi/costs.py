@@ -154,7 +154,7 @@ class Costs:
     total = math.prod(garbled_block.tables_shape(layer.circuit, block.size)) * _WORD
     total += _LABEL * layer.width * block.size
     if layer.form.maximum:
-      return total + layer.form.select_bits * (_LABEL * block.size + block.size // 8)
+      return total + len(layer.circuit.outputs) * (_LABEL * block.size + block.size // 8)
     return total + 2 * _WORD * block.count
 
   def _context(self, name: str) -> bfv.Context:

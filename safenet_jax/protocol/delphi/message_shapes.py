@@ -66,16 +66,16 @@ def lots(
 def tables_parts(layer: ActivationStructure, block: Block) -> list[tuple]:
   """The parts of the message of a garbled block: seed, check and tables.
 
-  Sign tests have the key of the select words behind them (`relu`). Max pools have the labels
+  Sign tests have the keys of the select words behind them (`relu`). Max pools have the labels
   of the masks M, and the values that output labels stand for (`max_pool`).
   """
   shape = garbled_block.tables_shape(layer.circuit, block.size)
   sizes = garbled_block.SEED_BYTES, garbled_block.CHECK_BYTES
   parts: list[tuple] = [*((bytes, (size,)) for size in sizes), (np.uint64, shape)]
   if layer.form.maximum:
-    bits = layer.form.select_bits
+    bits = len(layer.circuit.outputs)
     return [*parts, (np.uint64, (bits, block.size, 2)), (np.uint8, (bits, block.size // 8))]
-  return [*parts, (bytes, (hashing.KEY_BYTES,))]
+  return [*parts, (bytes, (hashing.KEY_BYTES * layer.words,))]
 
 
 def labels_message(transfers: int) -> list[tuple]:

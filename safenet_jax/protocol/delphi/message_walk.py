@@ -102,7 +102,7 @@ class _Walk:
     self._own.online_input()
     activations = {layer.name: layer for layer in self._structure.activations}
     for shape in records.shapes(model.layers, model.input_shape):
-      if isinstance(shape.layer, records.Activation):
+      if shape.name in activations:
         self._activation(activations[shape.name])
       elif shape.name in self._structure.linear:
         self._own.online_linear(shape.name)

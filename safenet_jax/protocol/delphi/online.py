@@ -12,9 +12,10 @@
 
 x is the image and r the client's mask of it. s is the server's share of a linear layer's
 output. The labels of s and the select words belong to ReLUs (`relu`); max pools have
-labels only (`max_pool`). delta are the differences delta_j of `polynomial`. d, E and B are
-the messages of `truncation`. These modules of `protocol.layers`, and `linear`, say why the
-messages show nothing.
+labels only (`max_pool`). A max pool that is no part of an activation is a layer of its own.
+delta are the differences delta_j of `polynomial`. d, E and B are the messages of
+`truncation`. These modules of `protocol.layers`, and `linear`, say why the messages show
+nothing.
 
 A batch of images takes one preparation each, and no more round trips than one image.
 """
@@ -25,6 +26,7 @@ import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
+from safenet_jax.fixed_point import pooling
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
@@ -56,10 +58,11 @@ class Messages:
     if self.labels:
       down.append(packed_words.Words((self.labels,), 64))
     if layer.selected:
-      down.append(packed_words.Words((images, layer.selected), layer.form.select_bits))
+      shape = images, layer.words, layer.selected
+      down.append(packed_words.Words(shape, layer.form.select_bits))
     if layer.form.polynomial:
-      shape = (layer.powers, images, *layer.polynomial_shape)
-      down.append(packed_words.field(shape, layer.form.modulus))
+      values = (layer.powers, images, *layer.polynomial_shape)
+      down.append(packed_words.field(values, layer.form.modulus))
     outputs = layer.outputs
     self.down = down + [packed_words.Words((images, *shape), 1) for shape, _ in outputs]
     self.up = [
@@ -158,20 +161,26 @@ class ClientOnline(share_walks.Local):
   def _garbled(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
     """The client's share of what a layer's circuits give, [B, ...]."""
     with self._channel.scope(phase='online', layer=layer.name, primitive='evaluation'):
-      values, start = [], 0
+      values, known, start = [], [], 0
       for image, material in enumerate(mine):
         for block, state in zip(layer.blocks, material.blocks, strict=True):
           end = start + layer.width * block.size * 2
           theirs = labels[start:end].reshape(layer.width, block.size, 2)
           evaluator = self._evaluator(layer, block.size)
           if layer.form.maximum:
-            v = frames.checked(max_pool.online_client, state, evaluator, theirs, block.count)
+            v = frames.checked(
+              max_pool.online_client, state, evaluator, theirs, layer.form, block.count
+            )
           else:
-            word = words[image, block.first : block.end]
+            word = words[image, :, block.first : block.end]
             v = frames.checked(relu.online_client, state, evaluator, theirs, word, layer.form)
+            known.append(state.share)
           values.append(v)
           start = end
-      return np.concatenate(values).reshape(len(mine), *layer.garbled_shape)
+      if layer.form.maximum:
+        return _maps(layer, values)
+      v = relu.joined(values, known, layer.form, layer.tests, len(mine))
+      return v.reshape(-1, *layer.garbled_shape)
 
   def _evaluator(self, layer: ActivationStructure, size: int) -> garbling.Evaluator:
     key = layer.circuit, size
@@ -298,21 +307,18 @@ class ServerOnline(share_walks.Local):
       return polynomial.online_server(np, s, coefficients, pads, betas, layer.form, self.bits)
 
   def _relu(self, layer: ActivationStructure, mine, s):
-    found: tuple[list[np.ndarray], ...] = ([], [], [])
-    flat = s.reshape(len(mine), -1)
-    for image, (material, state) in enumerate(zip(self._materials, mine)):
+    labels, words, rhos, shares = [], [], [], []
+    for share, material, state in zip(s, self._materials, mine, strict=True):
+      flat = relu.tested(share, layer.form, layer.tests, server=True)
       for block, garbled in zip(layer.blocks, state.blocks, strict=True):
-        part = relu.online_server(
-          garbled, flat[image, block.first : block.end], material.delta, layer.form
-        )
-        for values, value in zip(found, part):
-          values.append(value.reshape(-1))
-    labels, words, shares = map(np.concatenate, found)
-    return (
-      labels,
-      words.reshape(len(mine), layer.selected),
-      shares.reshape(len(mine), *layer.garbled_shape),
-    )
+        shares.append(flat[block.first : block.end])
+        sent, word, rho = relu.online_server(garbled, shares[-1], material.delta, layer.form)
+        labels.append(sent.reshape(-1))
+        words.append(word)
+        rhos.append(rho)
+    rho = relu.joined(rhos, shares, layer.form, layer.tests, len(mine))
+    ordered = np.concatenate(words, axis=1).reshape(layer.words, len(mine), layer.selected)
+    return np.concatenate(labels), ordered.swapaxes(0, 1), rho.reshape(-1, *layer.garbled_shape)
 
   def _max_pool(self, layer: ActivationStructure, mine, s):
     labels, shares = [], []
@@ -324,7 +330,7 @@ class ServerOnline(share_walks.Local):
         )
         labels.append(message.reshape(-1))
         shares.append(rho)
-    return np.concatenate(labels), np.concatenate(shares).reshape(len(mine), *layer.garbled_shape)
+    return np.concatenate(labels), _maps(layer, shares)
 
 
 def _join(arrays) -> np.ndarray:
@@ -332,5 +338,12 @@ def _join(arrays) -> np.ndarray:
   return np.concatenate(list(arrays))
 
 
-def _pool(share: np.ndarray, window: int, modulus: int) -> np.ndarray:
-  return ring.sum_pool(share, window) % np.uint64(modulus) if window > 1 else share
+def _maps(layer: ActivationStructure, parts: list[np.ndarray]) -> np.ndarray:
+  """A party's share of what a max pool's circuits give, [B, ...], from that of each block."""
+  count = len(layer.blocks)
+  images = [parts[first : first + count] for first in range(0, len(parts), count)]
+  return _join(max_pool.joined(image, layer.form) for image in images)
+
+
+def _pool(share: np.ndarray, pool: records.AveragePool | None, modulus: int) -> np.ndarray:
+  return share if pool is None else pooling.sums(np, share, pool) % np.uint64(modulus)

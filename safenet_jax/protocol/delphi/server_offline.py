@@ -165,7 +165,7 @@ class ServerOffline:
     """What is kept of a garbled block, followed by what is sent with its tables."""
     if layer.form.maximum:
       return max_pool.offline_server(encoding, self._party.randomness, layer.form, block.count)
-    key = relu.word_key(self._party.randomness)
+    key = relu.word_key(self._party.randomness, layer.form)
     return (encoding, key), key
 
   def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:

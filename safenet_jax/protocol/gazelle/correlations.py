@@ -84,7 +84,7 @@ from safenet_jax.crypto import messages, ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.oblivious_transfer import word_transfer
 from safenet_jax.protocol.delphi import material
-from safenet_jax.protocol.layers import polynomial, relu
+from safenet_jax.protocol.layers import max_pool, polynomial, relu
 from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
 from safenet_jax.transport import packed_words
 
@@ -97,7 +97,8 @@ class ClientCorrelations:
 
   choices: rho, packed, uint8 [transfers / 8].
   labels: t, uint64 [transfers, 2].
-  tables: garbled blocks and the keys of their select words.
+  tables: garbled blocks and the keys of their select words. Blocks of max pools are complete
+    but for their labels, and are with the layer.
   offsets: w_0 - w_1 under the transfer's identifier.
   shares: -w_0, uint64 [instances].
   pads: a_j, uint64 [products, 1, ...].
@@ -116,13 +117,14 @@ class ServerCorrelations:
   """What the server has prepared of one activation layer; see `ClientCorrelations`.
 
   zeros: q, uint64 [transfers, 2].
-  circuits: the garbler's labels of each block, and the key of its select words.
+  circuits: of each block the garbler's labels and the key of its select words, or what
+    `max_pool` keeps.
   colours: p, packed.
   products: the pads w_p.
   """
 
   zeros: np.ndarray
-  circuits: list[tuple[garbling.Encoding, bytes]]
+  circuits: Sequence[tuple[garbling.Encoding, bytes] | max_pool.ServerBlock]
   colours: np.ndarray | None = None
   products: word_transfer.Pads | None = None
 
@@ -159,7 +161,10 @@ class ServerMaterial(material.ServerMaterial):
   def nbytes(self) -> int:
     total = super().nbytes
     for layer in self.correlations.values():
-      total += layer.zeros.nbytes + sum(encoding.nbytes for encoding, _ in layer.circuits)
+      total += layer.zeros.nbytes + sum(
+        kept.nbytes if isinstance(kept, max_pool.ServerBlock) else kept[0].nbytes
+        for kept in layer.circuits
+      )
     return total
 
   @classmethod
@@ -167,7 +172,7 @@ class ServerMaterial(material.ServerMaterial):
     # Here the labels of the client's bits and q are kept too. u, and the server's shares of
     # products, are made online only.
     later = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
-    later += sum(layer.instances for layer in structure.activations)
+    later += sum(layer.selected for layer in structure.activations)
     return super().size(structure, output) + 32 * structure.transfers(output) - 8 * later
 
 
@@ -185,11 +190,9 @@ def corrections_message(layer: ActivationStructure) -> list[tuple]:
   """The parts of the client's message: d, e with its identifier, and the g_j."""
   parts: list[tuple] = []
   if layer.blocks:
-    parts += [
-      (np.uint8, (layer.transfers // 8,)),
-      (bytes, (messages.BYTES,)),
-      (np.uint8, (product_words(layer).size,)),
-    ]
+    parts.append((np.uint8, (layer.transfers // 8,)))
+  if layer.selected:
+    parts += [(bytes, (messages.BYTES,)), (np.uint8, (product_words(layer).size,))]
   if layer.powers:
     parts.append((np.uint8, (power_words(layer).size,)))
   return parts
@@ -205,16 +208,13 @@ def correct(
   """
   spent = mine.correlations.pop(layer.name)
   plain, form, values = mine.layers[layer.name], layer.form, []
+  if layer.blocks:
+    entering = layer.entering(c[..., : form.relu])
+    values.append(np.concatenate([bits.reshape(-1) for bits in entering]) ^ spent.choices)
   if spent.offsets is not None and spent.shares is not None:
-    flat = c[..., : form.relu].reshape(-1)
-    words = np.concatenate(
-      [
-        relu.entering(flat[block.first : block.end], form, block.size).reshape(-1)
-        for block in layer.blocks
-      ]
-    )
+    flat = relu.tested(c[..., : form.relu], form, layer.tests, server=False)
     products = ring.reduce(spent.offsets.words + flat, form.select_bits)
-    values += [words ^ spent.choices, spent.offsets.identifier, product_words(layer).pack(products)]
+    values += [spent.offsets.identifier, product_words(layer).pack(products)]
     start = 0
     for block, (garbled, key) in zip(layer.blocks, spent.tables, strict=True):
       end = start + layer.width * block.size
@@ -263,22 +263,29 @@ def answer(
   """
   spent = mine.correlations.pop(layer.name)
   plain, form, labels = mine.layers[layer.name], layer.form, None
-  values = list(received)
+  values, shares = list(received), np.empty(0, np.uint64)
+  d = values.pop(0) if layer.blocks else None
   if spent.products is not None and spent.colours is not None:
-    d, identifier, packed = values[:3]
-    del values[:3]
+    identifier, packed = values[:2]
+    del values[:2]
     shares = word_transfer.receive_products(
       messages.Words(identifier, product_words(layer).unpack(packed)),
       spent.colours,
       spent.products,
       bits=form.select_bits,
     )
+  if d is not None:
     labels, start = spent.zeros, 0
-    for block, (encoding, key) in zip(layer.blocks, spent.circuits, strict=True):
+    for block, kept in zip(layer.blocks, spent.circuits, strict=True):
       end = start + layer.width * block.size
-      chosen = encoding.labels('client', d[start // 8 : end // 8].reshape(layer.width, -1))
+      if isinstance(kept, max_pool.ServerBlock):
+        state: max_pool.ServerBlock | relu.ServerBlock = kept
+      else:
+        encoding, key = kept
+        state = relu.ServerBlock(encoding, shares[block.first : block.end], key)
+      chosen = state.encoding.labels('client', d[start // 8 : end // 8].reshape(layer.width, -1))
       labels[start:end] ^= chosen.reshape(-1, 2)
-      plain.blocks.append(relu.ServerBlock(encoding, shares[block.first : block.end], key))
+      plain.blocks.append(state)
       start = end
   if plain.pads is not None:
     differences = power_words(layer).unpack(values[0])

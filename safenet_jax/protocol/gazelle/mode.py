@@ -59,5 +59,4 @@ GAZELLE = Mode(
   server_material=correlations.ServerMaterial,
   kept_in_files=False,
   costs=Costs,
-  check=offline.check,
 )

@@ -22,18 +22,9 @@ from safenet_jax.protocol.gazelle.correlations import (
   ServerCorrelations,
   ServerMaterial,
 )
-from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
+from safenet_jax.protocol.layers.structure import ActivationStructure
 
 _NOTHING = np.empty(0, np.uint64)
-
-
-def check(structure: Structure) -> None:
-  """Raises ValueError for a network with max pools.
-
-  This mode has no corrections of what enters their circuits.
-  """
-  if any(layer.form.maximum for layer in structure.activations):
-    raise ValueError('max pools are not served in the mode gazelle, want delphi')
 
 
 class _Image(client_offline.Image):
@@ -61,18 +52,22 @@ class _Image(client_offline.Image):
       # The message for factors of 0, to which the factors are added online.
       zeros, bits = np.zeros(layer.instances, np.uint64), layer.form.select_bits
       offsets, shares = word_transfer.send_products(zeros, pads, bits=bits)
-      first, end = layer.offset, layer.offset + layer.transfers
       self.correlations[layer.name] = ClientCorrelations(
-        self.choices[first // 8 : end // 8], self.labels[first:end], garbled, offsets, shares
+        *self._choices_of(layer), garbled, offsets, shares
       )
+
+  def _choices_of(self, layer: ActivationStructure) -> tuple[np.ndarray, np.ndarray]:
+    """The choices of a layer's label transfers, packed, and the labels that they gave."""
+    first, end = layer.offset, layer.offset + layer.transfers
+    return self.choices[first // 8 : end // 8], self.labels[first:end]
 
   def finish(self) -> ClientMaterial:
     plain = super().finish()
-    for name in plain.layers:
+    for layer in self.structure.activations:
       found = self.correlations.setdefault(
-        name, ClientCorrelations(np.empty(0, np.uint8), np.empty((0, 2), np.uint64), [])
+        layer.name, ClientCorrelations(*self._choices_of(layer), [])
       )
-      found.pads = self.pads.get(name)
+      found.pads = self.pads.get(layer.name)
     form, compared = self.comparison, plain.argmax
     if form is not None:
       first, end = form.offset // 8, (form.offset + form.transfers) // 8
@@ -93,11 +88,6 @@ class ClientOffline(client_offline.ClientOffline):
 
 class ServerOffline(server_offline.ServerOffline):
   """The server's offline phase in one session; linear layers have no part in it."""
-
-  def __init__(self, *args):
-    """As in Delphi; ValueError where `check` refuses the network."""
-    super().__init__(*args)
-    check(self._structure)
 
   def _reply_linear(self, tags: list[message_shapes.Tag]) -> list[dict[str, np.ndarray]]:
     return [{} for _ in tags]
@@ -120,7 +110,7 @@ class ServerOffline(server_offline.ServerOffline):
     for layer in self._structure.activations:
       part = zeros[layer.offset : layer.offset + layer.transfers]
       mine = ServerCorrelations(part, garbled[layer.name])
-      if layer.blocks:
+      if layer.selected:
         mine.colours, mine.products = next(bits), next(pads)
       self._keep_wraps(layer, layers[layer.name], pads, bits)
       correlations[layer.name] = mine

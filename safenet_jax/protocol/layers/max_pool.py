@@ -1,9 +1,12 @@
-"""Max pools behind garbled channels: one circuit takes ReLU(max) of a window.
+"""Max pools: one circuit takes ReLU(max) of some windows, behind garbled channels.
 
 The inputs are y = c + s, of which the client has the shares c and the server the shares
-s. The circuit adds both shares, takes the largest of the n x n values of a window, applies
-ReLU, and adds a mask M that the server draws. It computes on words of w = k - t bits:
-the low k bits of a share, without the lowest t.
+s. The circuit adds both shares, takes the largest value of each window, applies ReLU, and
+adds a mask M that the server draws. It computes on words of w = k - t bits: the low k bits
+of a share, without the lowest t. `fixed_point.pool_tiles` says which windows it has.
+
+A max pool that is no part of an activation has the same circuit without ReLU. Its inputs may
+be the output of activations: then c is the mask r of `truncation`, and s is m.
 
              client (evaluator)                       server (garbler)
   offline                                             M uniform, garbles ReLU(max(c + s)) + M
@@ -28,6 +31,7 @@ uniform and fresh. Nothing else that the client sees depends on M: the other lab
 the output wires are hidden by the hash, as all labels are that the client does not hold.
 """
 
+from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
@@ -36,7 +40,9 @@ import numpy as np
 from safenet_jax.crypto import hashing, ring
 from safenet_jax.crypto.garbled_circuits import circuits, garbling, wires
 from safenet_jax.crypto.randomness import Randomness
+from safenet_jax.fixed_point import pool_tiles
 from safenet_jax.fixed_point.formats import ActivationFormat
+from safenet_jax.fixed_point.pool_tiles import Tiles
 from safenet_jax.protocol.layers import blocks
 from safenet_jax.protocol.layers.blocks import Block
 
@@ -45,62 +51,106 @@ MAX_BLOCK = hashing.MAX_ROWS // 4
 
 
 def circuit(form: ActivationFormat) -> circuits.Circuit:
-  """ReLU(max) + mask of a window of n^2 values of w = k - t bits.
+  """ReLU(max) + mask of the windows of a tile, on words of w = k - t bits.
 
-  The inputs 'client' and 'server' hold the window's words one after another. 'mask' and
-  the output have w + 1 bits.
+  The inputs 'client' and 'server' hold the tile's words one after another. 'mask' and
+  the output hold a word of w + 1 bits for each window.
 
-  The sums take n^2 (w - 1) ANDs, each of the n^2 - 1 maxima 2 w, the ReLU w - 1, and the
-  mask w. For n = 2 these are 12 w - 5.
+  Each sum takes w - 1 ANDs, each maximum of two 2 w, the ReLU of a window w - 1, and its
+  mask w. For windows of 2 x 2 that do not overlap these are 12 w - 5.
   """
-  return _circuit(form.window**2, form.sign_bits - form.dropped, form.select_bits)
+  kind, width = _tiles(form).kind, form.sign_bits - form.dropped
+  return _circuit(kind, width, form.select_bits, form.rectified)
 
 
 @functools.lru_cache(maxsize=64)
-def _circuit(words: int, width: int, select_bits: int) -> circuits.Circuit:
+def _circuit(
+  kind: tuple[int, ...], width: int, select_bits: int, rectified: bool
+) -> circuits.Circuit:
+  side, high, wide, down, right = kind
+  rows, columns = high + (side - 1) * down, wide + (side - 1) * right
   builder = circuits.Builder()
-  client = builder.input('client', words * width)
-  server = builder.input('server', words * width)
-  mask = builder.input('mask', select_bits)
+  client = builder.input('client', rows * columns * width)
+  server = builder.input('server', rows * columns * width)
+  mask = builder.input('mask', side**2 * select_bits)
   values = [
     circuits.add(builder, client[first : first + width], server[first : first + width])
     for first in range(0, len(client), width)
   ]
+  along = [
+    [_largest(builder, values[row * columns + i * right :][:wide]) for i in range(side)]
+    for row in range(rows)
+  ]
+  outputs: list[circuits.Bit] = []
+  for i in range(side):
+    for j in range(side):
+      *bits, sign = _largest(builder, [row[j] for row in along[i * down :][:high]])
+      if rectified:
+        bits = [builder.and_(bit, builder.not_(sign)) for bit in bits]
+        sign = False
+      first = len(outputs)
+      extended = [*bits, *[sign] * (select_bits - len(bits))]
+      outputs += circuits.add(builder, mask[first : first + select_bits], extended)
+  return builder.build(outputs)
+
+
+def _largest(builder: circuits.Builder, values: Sequence[circuits.Word]) -> circuits.Word:
   while len(values) > 1:
     pairs = zip(values[::2], values[1::2])
     rest = values[len(values) // 2 * 2 :]
-    values = [circuits.maximum(builder, *pair) for pair in pairs] + rest
-  *bits, sign = values[0]
-  rectified = [builder.and_(bit, builder.not_(sign)) for bit in bits]
-  rectified += circuits.constant(0, select_bits - len(bits))
-  return builder.build(circuits.add(builder, mask, rectified))
+    values = [*(circuits.maximum(builder, *pair) for pair in pairs), *rest]
+  return values[0]
+
+
+def _tiles(form: ActivationFormat) -> Tiles:
+  if form.windows is None or not form.maximum:
+    raise ValueError(f'{form.pool}, want a max pool')
+  return pool_tiles.of(form.windows)
+
+
+def outputs(form: ActivationFormat) -> int:
+  """Windows of a circuit."""
+  return _tiles(form).outputs
+
+
+def words(form: ActivationFormat) -> int:
+  """Words of each party's share that enter a circuit."""
+  return _tiles(form).words
+
+
+def instances(form: ActivationFormat) -> int:
+  """Circuits of a layer of one image."""
+  rows, columns = _tiles(form).shape
+  return rows * columns * form.relu
 
 
 def cut(instances: int) -> tuple[Block, ...]:
-  """The blocks that hold this many windows."""
+  """The blocks that hold this many circuits."""
   return blocks.cut(instances, MAX_BLOCK)
 
 
 def windows(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.ndarray:
-  """The words of a share [B, H, W, C] that enter the circuits: [n^2, windows in order].
+  """The words of a share [B, H, W, C] that enter the circuits: [words, circuits in order].
 
   `server` says whose share it is: the server's words get the one for both roundings.
   """
-  b, h, w, c = share.shape
-  n, width = form.window, form.sign_bits - form.dropped
   words = ring.reduce(share, form.sign_bits) >> np.uint64(form.dropped)
   if server and form.dropped:
-    words = ring.reduce(words + np.uint64(1), width)
-  parts = words.reshape(b, h // n, n, w // n, n, c).transpose(2, 4, 0, 1, 3, 5)
-  return parts.reshape(n * n, -1)
+    words = ring.reduce(words + np.uint64(1), form.sign_bits - form.dropped)
+  return _tiles(form).cut(words)
+
+
+def joined(parts: Sequence[np.ndarray], form: ActivationFormat) -> np.ndarray:
+  """A party's share [B, H', W', C], from what it has of each block, uint64 [outputs, count]."""
+  return _tiles(form).joined(np.concatenate(parts, axis=1), form.relu)
 
 
 class ServerBlock(NamedTuple):
   """What the garbler keeps of one block until it is online; used once.
 
   encoding: the garbler's labels.
-  mask: M, uint64 [count] of so many windows.
-  size: windows of the block with its padding.
+  mask: M, uint64 [outputs, count] of so many circuits.
+  size: circuits of the block with its padding.
   """
 
   encoding: garbling.Encoding
@@ -116,10 +166,10 @@ class ServerBlock(NamedTuple):
 class ClientBlock(NamedTuple):
   """What the evaluator keeps of one block; `garbled` is evaluated once.
 
-  labels: of the client's bits of c, uint64 [n^2 w, size, 2].
-  mask_labels: of the bits of M, uint64 [w + 1, size, 2].
+  labels: of the client's bits of c, uint64 [words w, size, 2].
+  mask_labels: of the bits of M, uint64 [outputs (w + 1), size, 2].
   decoding: the values that the output labels of colour 0 stand for, packed:
-    uint8 [w + 1, size / 8].
+    uint8 [outputs (w + 1), size / 8].
   """
 
   garbled: garbling.GarbledBlock
@@ -131,27 +181,27 @@ class ClientBlock(NamedTuple):
 def offline_server(
   encoding: garbling.Encoding, randomness: Randomness, form: ActivationFormat, count: int
 ) -> tuple[ServerBlock, np.ndarray, np.ndarray]:
-  """The server's state of a garbled block of `count` windows, and two messages.
+  """The server's state of a garbled block of `count` circuits, and two messages.
 
-  The messages are the labels of M, uint64 [w + 1, size, 2], and the decoding bits,
-  uint8 [w + 1, size / 8]. The text at the top of this module says why they tell nothing.
+  The messages are the labels of M, uint64 [outputs (w + 1), size, 2], and the decoding bits,
+  uint8 [outputs (w + 1), size / 8]. The text at the top of this module says why they tell nothing.
   """
   size = encoding.decoding.shape[-1] * 8
-  mask = randomness.ring(form.select_bits, count)
-  labels = encoding.labels('mask', blocks.pack(mask[None], form.select_bits, size))
+  mask = randomness.ring(form.select_bits, (outputs(form), count))
+  labels = encoding.labels('mask', blocks.pack(mask, form.select_bits, size))
   return ServerBlock(encoding, mask, size), labels, encoding.decoding
 
 
 def online_server(
   block: ServerBlock, words: np.ndarray, form: ActivationFormat
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The message and the server's share rho.
+  """The message and the server's share rho, uint64 [outputs, count].
 
-  The message has the labels of the bits of s, [n^2 w, size, 2]: one of each pair.
+  The message has the labels of the bits of s, [words w, size, 2]: one of each pair.
 
   Args:
     block: offline state.
-    words: `windows` of s, uint64 [n^2, count].
+    words: `windows` of s, uint64 [words, count].
     form: of the layer.
   """
   bits = blocks.pack(words, form.sign_bits - form.dropped, block.size)
@@ -160,10 +210,17 @@ def online_server(
 
 
 def online_client(
-  block: ClientBlock, evaluator: garbling.Evaluator, labels: np.ndarray, count: int
+  block: ClientBlock,
+  evaluator: garbling.Evaluator,
+  labels: np.ndarray,
+  form: ActivationFormat,
+  count: int,
 ) -> np.ndarray:
-  """The client's share v [count] of ReLU(max), from the labels of s."""
-  outputs = evaluator.evaluate(
+  """The client's share v [outputs, count] of ReLU(max), from the labels of s."""
+  found = evaluator.evaluate(
     block.garbled, {'client': block.labels, 'server': labels, 'mask': block.mask_labels}
   )
-  return wires.unpack(wires.decode(outputs.colours, block.decoding))[:count]
+  bits = wires.decode(found.colours, block.decoding)
+  return np.stack(
+    [wires.unpack(word)[:count] for word in bits.reshape(outputs(form), form.select_bits, -1)]
+  )

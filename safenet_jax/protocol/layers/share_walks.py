@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.crypto import ring
+from safenet_jax.fixed_point import pooling
 from safenet_jax.fixed_point.model import FixedPointModel, PublicModel
-from safenet_jax.models import layers as records
 
 
 class Local:
@@ -30,11 +30,15 @@ class Local:
   def average_pool(self, name: str, layer, share: Any) -> Any:
     if name in self.model.absorbed or share is None:
       return share
-    return ring.reduce(ring.sum_pool(share, records.window(layer, *share.shape[-3:-1])), self.bits)
+    return ring.reduce(pooling.sums(self.xp, share, layer), self.bits)
+
+  def activation(self, name: str, layer, share: Any) -> Any:
+    """Each party's own."""
+    raise NotImplementedError
 
   def max_pool(self, name: str, layer, share: Any) -> Any:
-    del name, layer  # always part of the activation before it
-    return share
+    """As an activation, unless it is part of the one before it."""
+    return share if name in self.model.absorbed else self.activation(name, layer, share)
 
   def flatten(self, name: str, layer, share: Any) -> Any:
     del name, layer
@@ -45,7 +49,7 @@ class Local:
     if share is None:
       return None
     share = ring.gather(self.xp, share, layer.channels, layer.stride)
-    return ring.reduce(share << np.uint64(layer.shift), self.bits)
+    return ring.reduce(share * np.uint64(layer.factor) << np.uint64(layer.shift), self.bits)
 
   def truncate(self, name: str, layer, share: Any) -> Any:
     del name
@@ -67,6 +71,10 @@ class Local:
     if branch is None or shortcut is None:
       return None
     return ring.reduce(branch + shortcut, self.bits)
+
+  def concat(self, values: list[Any]) -> Any:
+    known = all(value is not None for value in values)
+    return self.xp.concatenate(values, axis=-1) if known else None
 
 
 class Waves:
@@ -102,16 +110,20 @@ class Waves:
     del name, layer, wave
     return 0
 
-  constant = activation
+  # If it is part of an activation, this is the one before it.
+  max_pool = constant = activation
 
   def average_pool(self, name: str, layer, wave: int) -> int:
     del name, layer
     return wave
 
-  max_pool = flatten = gather = truncate = average_pool
+  flatten = gather = truncate = average_pool
 
   def add(self, branch: int, shortcut: int) -> int:
     return max(branch, shortcut)
+
+  def concat(self, values: list[int]) -> int:
+    return max(values)
 
 
 class Drawn:
@@ -119,7 +131,7 @@ class Drawn:
 
   A linear layer draws the mask of its input if the input is that mask as it is, and no layer
   before has read it. Values are the names of the masks that are part of a value: activation
-  layers, and 'input' for the image; and whether it is one of them as it is.
+  layers, max pools alone, and 'input' for the image; and whether it is one of them as it is.
 
   found: is filled with the name of the mask, by that of the linear layer that draws it.
   """
@@ -149,10 +161,11 @@ class Drawn:
     return parts, whole and name in self._absorbed
 
   def max_pool(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
+    return mask if name in self._absorbed else self.activation(name, layer, mask)
+
+  def flatten(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
     del name, layer
     return mask
-
-  flatten = max_pool
 
   def gather(self, name: str, layer, mask) -> tuple[frozenset[str], bool]:
     del name, layer
@@ -166,6 +179,9 @@ class Drawn:
 
   def add(self, branch, shortcut) -> tuple[frozenset[str], bool]:
     return branch[0] | shortcut[0], False
+
+  def concat(self, values) -> tuple[frozenset[str], bool]:
+    return frozenset().union(*(parts for parts, _ in values)), False
 
 
 class Masks(Local):

@@ -32,8 +32,8 @@ OUTPUTS = ('logits', 'class')
 class ActivationStructure:
   """One activation layer of one image.
 
-  A garbled instance is one circuit: the sign test of a value, or the maximum of a window
-  where the layer has a max pool. A label transfer is the oblivious transfer in which the
+  A garbled instance is one circuit: a sign test of a value, or the maxima of some windows
+  where the layer has a max pool, or is one. A label transfer is the oblivious transfer in which the
   client gets the label of one of its bits.
 
   name, form: of the layer.
@@ -49,13 +49,24 @@ class ActivationStructure:
   @functools.cached_property
   def blocks(self) -> tuple[Block, ...]:
     """The blocks of the layer's garbled instances."""
-    count = math.prod(self.garbled_shape)
-    return max_pool.cut(count) if self.form.maximum else relu.cut(count)
+    if self.form.maximum:
+      return max_pool.cut(max_pool.instances(self.form))
+    return relu.cut(math.prod(self.garbled_shape) * self.tests)
 
   @property
   def test(self) -> SignTest | None:
     """The sign test of each instance where transfers decide it; None where it is garbled."""
     return None
+
+  @property
+  def tests(self) -> int:
+    """Sign tests of each value."""
+    return relu.tests(self.form)
+
+  @property
+  def words(self) -> int:
+    """Select words of each sign test."""
+    return relu.words(self.form)
 
   @property
   def circuit(self) -> circuits.Circuit:
@@ -65,7 +76,7 @@ class ActivationStructure:
   @property
   def width(self) -> int:
     """Bits of the client's shares that enter one circuit; the server's are as many."""
-    words = self.form.window**2 if self.form.maximum else 1
+    words = max_pool.words(self.form) if self.form.maximum else 1
     return words * (self.form.sign_bits - self.form.dropped)
 
   def entering(self, share: np.ndarray) -> list[np.ndarray]:
@@ -77,7 +88,7 @@ class ActivationStructure:
     if form.maximum:
       words = max_pool.windows(share, form, server=False)
     else:
-      words = relu.sign_words(share.reshape(1, -1), form)
+      words = relu.sign_words(relu.tested(share, form, self.tests, server=False)[None], form)
     bits = form.sign_bits - form.dropped
     return [blocks.pack(words[:, b.first : b.end], bits, b.size) for b in self.blocks]
 
@@ -95,7 +106,8 @@ class ActivationStructure:
   def kept(self) -> int:
     """Bytes that the server keeps of the garbled instances, but for small keys."""
     labels = self.transfers + sum(len(self.circuit.outputs) * block.size for block in self.blocks)
-    return 16 * labels + 8 * self.instances
+    words = max_pool.outputs(self.form) if self.form.maximum else 1
+    return 16 * labels + 8 * words * self.instances
 
   @property
   def instances(self) -> int:
@@ -188,7 +200,7 @@ class Structure:
   shapes: the output shape of each linear layer by name: (H, W, C), or (C,).
   waves: names of the linear layers that are prepared together, wave by wave (`share_walks.Waves`).
   drawn: the masks that are drawn as they are encrypted, by linear layer (`share_walks.Drawn`).
-  activations: in the order in which an inference reaches them.
+  activations: with max pools that are no part of one, as an inference reaches them.
   logits: how many there are.
   comparison: of the logits, for inferences that end in the class alone; None where
     the logits have no class.
@@ -244,12 +256,12 @@ class Structure:
           (inputs,), (outputs,) = shape.input_shape, shape.output_shape
           linear[shape.name] = packing.Convolution(1, 1, inputs, outputs, 1)
           found[shape.name] = shape.output_shape
-        case records.Activation():
+        case records.Activation() | records.MaxPool() if shape.name in model.activations:
           form, bits = model.activations[shape.name], widths.values[shape.name]
           layer = kind(shape.name, form, bits, offset)
           activations.append(layer)
           offset += layer.transfers
-    (logits,), comparison = shapes[-1].output_shape, None
+    (logits,), comparison = records.output_shape(model.layers, model.input_shape), None
     if 'class' in outputs_of(model):
       comparison = Comparison(logits, model.logit_bits or widths.logits, offset)
     return cls(
@@ -317,5 +329,5 @@ def outputs_of(model: PublicModel) -> tuple[str, ...]:
 
   A single logit has no class, and more than `hashing.MAX_ROWS` cannot be compared.
   """
-  logits = records.shapes(model.layers, model.input_shape)[-1].output_shape[0]
+  (logits,) = records.output_shape(model.layers, model.input_shape)
   return OUTPUTS if 2 <= logits <= hashing.MAX_ROWS else OUTPUTS[:1]

@@ -20,7 +20,7 @@ import numpy as np
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.material import ClientMaterial
 from safenet_jax.protocol.delphi.party import ClientParty
-from safenet_jax.protocol.layers import millionaires
+from safenet_jax.protocol.layers import millionaires, relu
 from safenet_jax.protocol.layers.sign_test import SignTest
 from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.protocol.ot import structure
@@ -102,10 +102,13 @@ class ClientOnline(online.ClientOnline):
       return super()._garbled(layer, mine, labels, words)
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
       values = [
-        millionaires.finish_client(state, step, received, words[at], layer.form)
+        millionaires.finish_client(state, step, received, words[:, 0][at], layer.form)
         for (state, at), (step, received) in zip(self._blocks(layer), self._steps, strict=True)
       ]
-      return np.concatenate(values).reshape(len(mine), *layer.garbled_shape)
+      known = [state.share for state, _ in self._blocks(layer)]
+      return relu.joined(values, known, layer.form, layer.tests, len(mine)).reshape(
+        -1, *layer.garbled_shape
+      )
 
 
 class ServerOnline(online.ServerOnline):
@@ -116,10 +119,10 @@ class ServerOnline(online.ServerOnline):
       return super()._garbled(layer, mine, s)
     with self._channel.scope(phase='online', layer=layer.name, primitive='comparison'):
       exchange = _Exchange(self._channel, layer, layer.test, len(mine))
-      flat = s.reshape(len(mine), -1)
+      flat = [relu.tested(share, layer.form, layer.tests, server=True) for share in s]
       # A batch may have preparations of several sessions, each with a delta of its own.
       blocks = [
-        (state, flat[image, block.first : block.end], self._materials[image].delta)
+        (state, flat[image][block.first : block.end], self._materials[image].delta)
         for image, material in enumerate(mine)
         for block, state in zip(layer.blocks, material.blocks, strict=True)
       ]
@@ -138,9 +141,11 @@ class ServerOnline(online.ServerOnline):
         ]
         bits, words, shares = zip(*last)
         exchange.send(2, bits)
+        own = [share for _, share, _ in blocks]
+        rho = relu.joined(shares, own, layer.form, layer.tests, len(mine))
         return (
-          np.concatenate(words).reshape(len(mine), layer.selected),
-          np.concatenate(shares).reshape(len(mine), *layer.garbled_shape),
+          np.concatenate(words).reshape(len(mine), 1, layer.selected),
+          rho.reshape(-1, *layer.garbled_shape),
         )
 
     return finish

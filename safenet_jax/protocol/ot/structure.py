@@ -18,6 +18,14 @@ class ActivationStructure(structure.ActivationStructure):
     return sign_test.sign_test(self.form) if self.selected else None
 
   @property
+  def tests(self) -> int:
+    return 2 if self.form.limit else 1
+
+  @property
+  def words(self) -> int:
+    return 1
+
+  @property
   def width(self) -> int:
     """Transfers of an instance in which the client chooses."""
     return self.test.transfers if self.test else super().width

@@ -72,7 +72,7 @@ class InsecureDealer:
       self.ledger.send('offline', layer, 'garbled tables', 'server', garbled)
       labels = encoding.labels('client', relu.entering(part, form, block.size))
       self._give(layer, 'labels', labels[..., 0], _LABEL_BITS)
-      key = relu.word_key(self.randomness)
+      key = relu.word_key(self.randomness, form)
       p = relu.colour_zero_bits(encoding)[: part.size]
       ours = self.randomness.ring(form.select_bits, part.size)
       self._give(layer, 'products', ours, 2 * form.select_bits)

@@ -24,7 +24,7 @@ from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.crypto.randomness import Randomness
 from safenet_jax.fixed_point import model as models
-from safenet_jax.fixed_point import rings
+from safenet_jax.fixed_point import pooling, rings
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.layers import linear, max_pool, polynomial, relu, truncation
@@ -155,12 +155,12 @@ def _polynomial_online(powers, products, s, coefficients, *, form, bits):
   return deltas, polynomial.online_client(jnp, powers, products.alphas, deltas, form), rho
 
 
-@functools.partial(jax.jit, static_argnames=('rescale', 'window'))
-def _truncate(v, rho, transfers, mask, *, rescale, window):
+@functools.partial(jax.jit, static_argnames=('rescale', 'pool'))
+def _truncate(v, rho, transfers, mask, *, rescale, pool):
   """Sums both shares over windows, and truncates and masks them with the protocol's messages."""
   modulus = np.uint64(rescale.modulus)
-  if window > 1:
-    v, rho = (ring.sum_pool(share, window) % modulus for share in (v, rho))
+  if pool is not None:
+    v, rho = (pooling.sums(jnp, share, pool) % modulus for share in (v, rho))
   d = truncation.online_server(rho, transfers.choice, rescale)
   correction, word = truncation.online_client(jnp, v, transfers.keys, d, mask, rescale)
   m = truncation.finish_server(rho, transfers.chosen, correction, word, rescale)
@@ -203,12 +203,13 @@ class _Offline(Local):
         if form.maximum:
           client, server = self.dealer.max_pool(name, shares, form)
         else:
-          client, server = self.dealer.relu(name, shares[..., : form.relu].reshape(-1), form)
+          flat = relu.tested(shares[..., : form.relu], form, relu.tests(form), server=False)
+          client, server = self.dealer.relu(name, flat, form)
     if form.polynomial:
       with self.ledger.step('offline', name, 'polynomial', 'both'):
         powers = _powers(c[..., form.relu :], form=form, bits=self.bits)
         products = self.dealer.products(name, np.asarray(powers), form)
-    pooled = (shares.shape[0], *(n // form.window for n in form.map_shape))
+    pooled = (shares.shape[0], *form.pooled_shape)
     widths = [width for width in (form.relu, form.polynomial) if width]
     with self.ledger.step('offline', name, 'truncation', 'both'):
       transfers = [
@@ -280,7 +281,7 @@ class _Online(Local):
       end = first + v.shape[-1]
       with self.ledger.step('online', name, 'truncation', 'both'):
         d, correction, word, m = _truncate(
-          v, rho, transfers, state.mask[..., first:end], rescale=rescale, window=form.summed
+          v, rho, transfers, state.mask[..., first:end], rescale=rescale, pool=form.summed
         )
         m.block_until_ready()
       outputs.append((d, correction, word, m, rescale))
@@ -295,7 +296,7 @@ class _Online(Local):
 
   def _relu(self, name, form, state, share):
     circuit = relu.circuit(form)
-    values, flat = [], share.reshape(-1)
+    values, flat = [], relu.tested(share, form, relu.tests(form), server=True)
     evaluators: dict[int, garbling.Evaluator] = {}
     for block, client, server in zip(relu.cut(flat.size), state.client, state.server):
       with self.ledger.step('online', name, 'labels', 'server'):
@@ -309,7 +310,12 @@ class _Online(Local):
           evaluators[block.size] = garbling.Evaluator(circuit, block.size)
         v = relu.online_client(client, evaluators[block.size], labels, words, form)
       values.append((v, rho))
-    return tuple(np.concatenate(part).reshape(share.shape) for part in zip(*values))
+    v, rho = zip(*values)
+    known = [block.share for block in state.client]
+    return tuple(
+      relu.joined(part, own, form, relu.tests(form)).reshape(share.shape)
+      for part, own in ((v, known), (rho, [flat]))
+    )
 
   def _max_pool(self, name, form, state, share):
     circuit = max_pool.circuit(form)
@@ -323,7 +329,6 @@ class _Online(Local):
       with self.ledger.step('online', name, 'evaluation', 'client'):
         if block.size not in evaluators:
           evaluators[block.size] = garbling.Evaluator(circuit, block.size)
-        v = max_pool.online_client(client, evaluators[block.size], labels, block.count)
+        v = max_pool.online_client(client, evaluators[block.size], labels, form, block.count)
       values.append((v, rho))
-    pooled = (len(share), *(n // form.window for n in form.map_shape), form.relu)
-    return tuple(np.concatenate(part).reshape(pooled) for part in zip(*values))
+    return tuple(max_pool.joined(part, form) for part in zip(*values))

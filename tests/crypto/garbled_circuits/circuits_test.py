@@ -89,6 +89,24 @@ def test_relu_sign_gives_the_exact_truncated_relu(dropped):
     np.testing.assert_array_equal(outputs[0], value >= 0)
 
 
+@pytest.mark.parametrize('limit', [1, 6, 8, 15])
+def test_clamp_signs_tell_where_a_value_is(limit):
+  width = 5
+  circuit = circuits.clamp_signs(width, limit)
+  xs, ys = zip(*itertools.product(range(1 << width), repeat=2))
+  outputs = plain_circuits.evaluate(
+    circuit, {'client': _bits(xs, width), 'server': _bits(ys, width)}
+  )
+  values = np.array([_signed(x + y, width) for x, y in zip(xs, ys)])
+  np.testing.assert_array_equal(outputs[0], (values >= 0) & (values < limit))
+  np.testing.assert_array_equal(outputs[1], values >= limit)
+  zeros = (limit & -limit).bit_length() - 1
+  assert circuit.and_count == 2 * width - zeros - 2
+  for odd in (0, 16):
+    with pytest.raises(ValueError, match=f'a limit of {odd} in 5 bits'):
+      circuits.clamp_signs(width, odd)
+
+
 @pytest.mark.parametrize('dropped', [0, 1, 3])
 def test_masked_relu_truncates_and_masks(dropped):
   bits = 4

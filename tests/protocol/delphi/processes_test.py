@@ -21,7 +21,6 @@ FORM = formats.ActivationFormat(
   polynomial=0,
   degree=0,
   map_shape=(4, 4),
-  window=1,
   input_fraction=15,
   sign_bits=24,
   select_bits=28,

@@ -31,6 +31,9 @@ CASES = {
   'all polynomial': lambda: stand_in(PLAIN, [20, 20], [2, 3]),
   'residual': lambda: stand_in(small.NETWORKS['padded'], [10, 10, 0, 10, 20], [0, 2, 2, 3, 2]),
   'max pool': lambda: stand_in(small.VGG, [0, 10, 10, 10], [0, 2, 0, 3]),
+  # Also of channels that are polynomials, and of concatenations; limits, slopes and means.
+  'max pools alone': lambda: stand_in(small.OTHERS['inception'], [10] * 5, [2, 3, 0, 2, 2]),
+  'limits': lambda: stand_in(small.OTHERS['limits'], [10] * 4, [0, 2, 0, 2]),
 }
 
 
@@ -53,15 +56,8 @@ def model():
   return build
 
 
-@pytest.mark.parametrize(
-  'mode, name',
-  [
-    (mode, name)
-    for mode in sessions.MODES
-    for name in CASES
-    if (mode, name) != ('gazelle', 'max pool')
-  ],
-)
+@pytest.mark.parametrize('mode', sessions.MODES)
+@pytest.mark.parametrize('name', CASES)
 def test_bytes_messages_and_flights_of_every_row_are_those_of_a_real_inference(model, mode, name):
   run = parties.run(model(name), small.IMAGES[:1], mode=mode)
   ours, theirs = (ledger.record() for ledger in run.ledgers)
@@ -206,8 +202,8 @@ def test_a_link_adds_its_latency_and_bytes():
 
 
 def test_what_cannot_be_served_is_refused(model):
-  with pytest.raises(ValueError, match='max pools are not served in the mode gazelle'):
-    estimates.inference(model('max pool').public, 'gazelle')
+  with pytest.raises(ValueError, match='sign tests of 24 bits in the mode ot, want 1 to 22'):
+    estimates.inference(models.long_words().public, 'ot')
   with pytest.raises(ValueError, match="mode 'cheetah', want one of delphi, gazelle, ot"):
     estimates.inference(model('mixed').public, 'cheetah')
   with pytest.raises(ValueError, match='no unit cost of client session'):
@@ -319,6 +315,6 @@ def test_activations_cost_what_the_network_spends_on_them(mode):
   assert faster(None) < cost(None)
 
 
-def test_modes_that_do_not_serve_a_model_say_why(model):
-  found, refused = estimates.modes(model('max pool').public)
-  assert 'delphi' in found and 'max pools are not served' in refused['gazelle']
+def test_modes_that_do_not_serve_a_model_say_why():
+  found, refused = estimates.modes(models.long_words().public)
+  assert 'delphi' in found and 'sign tests of 24 bits' in refused['ot']

@@ -229,9 +229,3 @@ def test_a_tag_names_the_session_the_preparation_and_the_layer(monkeypatch):
   assert len(set(tags)) == 6
   for tag, (identifier, name) in zip(tags, named, strict=True):
     assert tag == run.client_keys.nonce + b'online' + identifier + name.encode()
-
-
-def test_a_network_with_max_pools_is_refused():
-  with pytest.raises(ValueError, match='max pools are not served in the mode gazelle'):
-    offline.check(Structure.of(models.pooled().public))
-  offline.check(Structure.of(models.model().public))

@@ -16,11 +16,12 @@ from safenet_jax.transport import ledger as ledgers
 from tests.support import models, plain_circuits, reference, shares
 from tests.support import networks as small
 
+POOL = layers.MaxPool(2)
 
-def form(sign_bits, dropped, window=2, map_shape=(4, 4), channels=3):
+
+def form(sign_bits, dropped, pool=POOL, map_shape=(4, 4), channels=3):
   return dataclasses.replace(
-    models.activation(channels, 0, 0, map_shape, window),
-    maximum=True,
+    models.activation(channels, 0, 0, map_shape, pool),
     sign_bits=sign_bits,
     select_bits=sign_bits - dropped + 1,
     input_fraction=7 + dropped,
@@ -58,11 +59,27 @@ def test_the_circuit_adds_a_mask_to_the_largest_positive_sum():
 
 @pytest.mark.parametrize('window, width', [(2, 17), (2, 20), (3, 17), (4, 9)])
 def test_ands_are_what_the_circuit_says(window, width):
-  found = max_pool.circuit(form(width + 8, 8, window)).and_count
+  pool = layers.MaxPool(window)
+  found = max_pool.circuit(form(width + 8, 8, pool, (2 * window, window))).and_count
   n = window**2
   assert found == n * (width - 1) + (n - 1) * 2 * width + (width - 1) + width
   if window == 2:
     assert found == 12 * width - 5
+
+
+@pytest.mark.parametrize('stride, side, ands, words', [(2, 17, 20.0625, 81), (1, 18, 14.25, 36)])
+def test_overlapping_windows_share_sums_and_maxima(stride, side, ands, words):
+  """The table of `pool_tiles`, for 16 windows of three by three."""
+  counts = [
+    max_pool.circuit(form(width, 0, layers.MaxPool(3, stride), (side, side))).and_count
+    for width in (13, 14)
+  ]
+  assert counts[1] - counts[0] == 16 * ands
+  layer = form(13, 0, layers.MaxPool(3, stride), (side, side))
+  assert (max_pool.outputs(layer), max_pool.words(layer)) == (16, words)
+  # A window alone takes 27 w - 10.
+  alone = max_pool.circuit(form(13, 0, layers.MaxPool(3, 2), (3, 3)))
+  assert alone.and_count == 27 * 13 - 10 and counts[0] < 16 * alone.and_count
 
 
 def run(form, values, seed=0):
@@ -77,25 +94,35 @@ def run(form, values, seed=0):
   for block, ours, theirs in zip(max_pool.cut(words.shape[1]), clients, servers, strict=True):
     labels, rho = max_pool.online_server(theirs, words[:, block.first : block.end], form)
     evaluator = garbling.Evaluator(max_pool.circuit(form), block.size)
-    shares.append((max_pool.online_client(ours, evaluator, labels, block.count), rho))
-  v, rho = (np.concatenate(part) for part in zip(*shares))
+    shares.append((max_pool.online_client(ours, evaluator, labels, form, block.count), rho))
+  v, rho = (max_pool.joined(part, form) for part in zip(*shares))
   return v, rho, ledger
 
 
-@pytest.mark.parametrize('window, map_shape', [(2, (4, 4)), (3, (6, 3))])
-def test_shares_add_up_to_the_largest_value_within_a_unit(window, map_shape, monkeypatch):
+@pytest.mark.parametrize('rectified', [True, False])
+@pytest.mark.parametrize(
+  'pool, map_shape',
+  [
+    (layers.MaxPool(2), (4, 4)),
+    (layers.MaxPool(3), (6, 3)),
+    (layers.MaxPool(3, 2, ((1, 1), (1, 1))), (9, 4)),
+    (layers.MaxPool(3, 1, ((2, 0), (0, 1))), (6, 5)),
+    (layers.MaxPool(2, 3), (7, 6)),
+  ],
+)
+def test_shares_add_up_to_the_largest_value_within_a_unit(pool, map_shape, rectified, monkeypatch):
   # Several blocks, the last one not full.
   monkeypatch.setattr(max_pool, 'MAX_BLOCK', 128)
-  layer = form(20, 8, window, map_shape)
+  layer = dataclasses.replace(form(20, 8, pool, map_shape), rectified=rectified)
   limit = (1 << 19) - (1 << 8)
   values = np.random.default_rng(1).integers(-limit, limit, (20, *map_shape, 3))
   values[:4] //= 512  # about the unit of the output
   values[4] = limit - 1
   v, rho, _ = run(layer, values)
   found = ring.reconstruct(v, rho, layer.select_bits)
-  shape = (20, map_shape[0] // window, map_shape[1] // window, 3)
-  expected = np.stack([reference.largest(np.maximum(x, 0), window) for x in values]) / 256
-  error = found.reshape(shape) - expected
+  values = np.maximum(values, 0) if rectified else values
+  expected = np.stack([reference.largest(x, pool) for x in values]) / 256
+  error = found - expected
   assert np.abs(error).max() <= 1
   # Each value's rounding is unbiased; the largest of several is a little above.
   assert -0.05 < error[5:].mean() < 0.5
@@ -107,7 +134,7 @@ def test_what_the_client_decodes_is_uniform_whatever_the_values_are():
     v, rho, _ = run(layer, np.full((2, 64, 64, 8), value), seed=value + 100)
     assert v.size == 2 * 32 * 32 * 8
     for share in (v, rho):
-      counts = np.bincount(share.astype(np.int64), minlength=128)
+      counts = np.bincount(share.reshape(-1).astype(np.int64), minlength=128)
       assert counts.size == 128
       expected = v.size / 128
       # 127 degrees of freedom, deviation 16.

@@ -23,7 +23,6 @@ def small(**changes):
     polynomial=0,
     degree=0,
     map_shape=(),
-    window=1,
     input_fraction=0,
     sign_bits=K,
     select_bits=K,
@@ -79,7 +78,7 @@ def select(c, s, coins, monkeypatch):
   labels, words, rho = relu.online_server(relu.ServerBlock(ideal, other, b''), s, delta, form)
   v = relu.online_client(relu.ClientBlock(None, None, c, coins.v, b''), ideal, labels, words, form)
   hashes = np.where(ideal.colour == 1, coins.h1, coins.h0)
-  view = ideal.colour, coins.v, hashes, words
+  view = ideal.colour, coins.v, hashes, words[0]
   np.testing.assert_array_equal((v + rho) & mask, sign * ((c + s) & mask))
   return view, v, rho
 
@@ -108,6 +107,27 @@ def test_without_one_of_the_coins_the_select_word_shows_the_server_share(coin, m
     views, times = counts(*view)
     seen.append({(*map(int, row), int(n)) for row, n in zip(views, times)})
   assert any(one != seen[0] for one in seen)
+
+
+def limit_view(reached, coins):
+  """The client's view of the word that selects a limit of 3, and both shares of it."""
+  n = len(coins.p)
+  nothing = np.zeros(n, np.uint64)
+  limit, colour = np.full(n, 3, np.uint64), np.uint64(reached) ^ coins.p
+  words, rho = relu.select_server(coins.p, limit, nothing, coins.h0, coins.h1, K)
+  pad = np.where(colour == 1, coins.h1, coins.h0)
+  v = relu.select_client(colour, nothing, nothing, pad, words, K)
+  np.testing.assert_array_equal((v + rho) & np.uint64(SIZE - 1), 3 * reached)
+  return counts(colour, pad, words)
+
+
+def test_the_word_of_a_limit_does_not_show_whether_it_is_reached():
+  for reached in (0, 1):
+    views, times = limit_view(reached, grid(p=2, h0=SIZE, h1=SIZE))
+    assert len(views) == 2 * SIZE**2 and (times == 1).all()
+  # Without the pads it would.
+  one, other = (limit_view(reached, grid(p=2, h0=1, h1=1))[0] for reached in (0, 1))
+  assert not np.array_equal(one, other)
 
 
 def wrap_views(z, betas):

@@ -54,19 +54,20 @@ def test_a_quantised_model_is_described_as_it_is():
 
 
 SHORTCUT = layers.Gather((2, -1, 0), shift=8)
+POOL = layers.MaxPool(2)
 
 
-def gathered(layer=SHORTCUT, window=2):
+def gathered(layer=SHORTCUT, pool=POOL):
   """A description with a shortcut and a max pool."""
-  form = models.activation(3, 0, 0, (8, 8), window=window)
-  form = dataclasses.replace(form, maximum=True, select_bits=form.sign_bits - form.dropped + 1)
+  form = models.activation(3, 0, 0, (8, 8), pool)
+  form = dataclasses.replace(form, select_bits=form.sign_bits - form.dropped + 1)
   return with_model(
     described(),
     layers=(
       layers.Conv(3, batch_norm=False),
       layers.Residual((layers.Conv(3, batch_norm=False),), (layer,)),
       layers.Activation(),
-      layers.MaxPool(window),
+      pool,
       layers.Flatten(),
       layers.Dense(3),
     ),
@@ -86,10 +87,12 @@ def test_shortcuts_and_max_pools_are_described():
     (gathered(layers.Gather((0, 1, 3))), 'gather0 got 3 channels, want those of'),
     (gathered(layers.Gather((0, 1, -2))), 'gather0 got 3 channels, want those of'),
     (gathered(layers.Gather((0, 1))), 'a residual branch of shape'),
-    (gathered(layers.Gather((0, 1, 2), stride=0)), 'Gather with stride 0 and shift 0'),
-    (gathered(layers.Gather((0, 1, 2), shift=65)), 'Gather with stride 1 and shift 65'),
-    (gathered(layers.Gather((0, 1, 2), shift=-1)), 'Gather with stride 1 and shift -1'),
-    (with_model(gathered(), absorbed=frozenset()), 'max pools that no activation'),
+    (gathered(layers.Gather((0, 1, 2), stride=0)), 'Gather with stride 0, shift 0 and factor 1'),
+    (gathered(layers.Gather((0, 1, 2), shift=65)), 'Gather with stride 1, shift 65 and'),
+    (gathered(layers.Gather((0, 1, 2), shift=-1)), 'Gather with stride 1, shift -1 and'),
+    (gathered(layers.Gather((0, 1, 2), factor=0)), 'shift 0 and factor 0'),
+    (with_model(gathered(), absorbed=frozenset()), 'formats of other activations'),
+    (gathered(pool=layers.MaxPool(17, 1, ((16, 0), (16, 0)))), 'max_pool0 has window 17, want'),
   ],
 )
 def test_a_lying_shortcut_or_pool_is_one_line(found, message):
@@ -255,7 +258,7 @@ FORM = (*MODEL, 'activations', 'activation0', 1)
     ((1, 'model_id'), b'x' * 2000, 'at most 1000 characters'),
     ((*MODEL, 'precision', 1, 'ring'), 60, 'ring of 60 bits'),
     ((*MODEL, 'absorbed'), ['average_pool7'], 'absorbed pools'),
-    ((*MODEL, 'output_fraction'), 1000, '1000 fraction bits'),
+    ((*MODEL, 'output_fraction'), 1000.0, '1000.0 fraction bits'),
     ((1, 'outputs'), [], r'outputs \(\)'),
     ((1, 'outputs'), ['class', 'weights'], "outputs .'class', 'weights'"),
     ((1, 'outputs'), ['class', 'class'], "outputs .'class', 'class'"),
@@ -266,7 +269,14 @@ FORM = (*MODEL, 'activations', 'activation0', 1)
     ((*FORM, 'relu'), 5, 'channels'),
     ((*FORM, 'degree'), 5, 'degree 5'),
     ((*FORM, 'map_shape'), [8, 4], 'channels'),
-    ((*FORM, 'window'), 3, 'pool of window 3'),
+    ((*FORM, 'pool', 1, 'window'), 3, 'pool of window 3'),
+    ((*FORM, 'pool', 1, 'window'), None, r'activation0 pools by AveragePool\(window=None'),
+    ((*FORM, 'pool'), None, 'activation0 pools by None'),
+    ((*FORM, 'limit'), 1280, r'activation0 is Activation\(.* with a limit of 1280'),
+    ((*FORM, 'limit'), 5, 'has a limit of 5 in 24 bits'),
+    ((*FORM, 'slope'), 2, 'activation0 has a slope of 2 / 2.0'),
+    ((*FORM, 'slope_bits'), 17, 'activation0 has a slope of 0 / 2.17'),
+    ((*FORM, 'rectified'), False, 'activation0 is not rectified'),
     ((*FORM, 'modulus'), 15, 'field of 15 elements'),
     ((*FORM, 'sign_bits'), 60, 'selects 60 bits'),
     ((*FORM, 'shift'), 1 << 40, 'fraction bits'),
@@ -326,14 +336,14 @@ def test_a_record_with_an_array_is_not_encoded():
 
 def test_only_whitelisted_records_are_made():
   allowed = [kind for kind in description._RECORDS if kind is not layers.Conv]
-  with pytest.raises(ProtocolError, match='of class Conv, want Activation, AveragePool, Constant'):
+  with pytest.raises(ProtocolError, match='of class Conv, want Activation, AveragePool, Concat'):
     record_codec.decode(description.encode(described()), description.Description, allowed)
 
 
-@pytest.mark.parametrize('change', [{'window': 4}, {'window': 1}, {'maximum': True}])
+@pytest.mark.parametrize('change', [layers.AveragePool(4), layers.MaxPool(2), None])
 def test_an_activation_pools_as_the_pool_behind_it(change):
   public = models.model().public
-  (name, form), *_ = ((n, f) for n, f in public.activations.items() if f.window > 1)
-  activations = public.activations | {name: dataclasses.replace(form, **change)}
+  (name, form), *_ = ((n, f) for n, f in public.activations.items() if f.pool)
+  activations = public.activations | {name: dataclasses.replace(form, pool=change)}
   with pytest.raises(ValueError, match=f'{name} '):
     consistency.check(dataclasses.replace(public, activations=activations))
