@@ -1,7 +1,6 @@
 """What `calibration` carries from layer to layer: values, and the served layers behind them."""
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
@@ -9,7 +8,8 @@ from safenet_jax.crypto import ring
 from safenet_jax.models import layers as records
 
 
-class Step(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
   """A served layer, and the step before it.
 
   Two sides of an addition follow their steps back to find where they part.
