@@ -115,7 +115,7 @@ def _served(overrides: dict[str, Any], plan: dict[str, Any]) -> sweeps.Served:
     found = estimate.inference(model.public)
     megabytes = sum(map(found.bytes, ('offline', 'online'))) / 1e6
     seconds = sum(found.seconds(phase, links.LAN) for phase in ('offline', 'online'))
-  except ValueError as error:  # such as a layer whose every channel is pruned
+  except ValueError as error:  # such as polynomial channels before a max pool
     logging.warning('%s: %s', name(overrides), str(error))
   accuracy = plan['validation_accuracy']['planned']
   return sweeps.Served(

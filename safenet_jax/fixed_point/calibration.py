@@ -11,7 +11,6 @@ depends on the image, or at the end, it becomes a `Constant`.
 
 import dataclasses
 import functools
-import itertools
 import math
 from typing import NamedTuple
 
@@ -343,14 +342,19 @@ class Calibration:
       return sides[0].always(np.concatenate([value.constant for value in sides], axis=-1))
     fraction = values.common([value.fraction for value in sides if value.constant is None])
     start = functools.reduce(values.parting, [value.step for value in sides])
-    made = [self._made(value, fraction) for value in sides]
-    sides = [value.arranged(value.channels, fraction) for value in made]
-    firsts = itertools.accumulate([0, *(side.total for side in sides)])
+    made, channels, first = [], [], 0
+    for value in sides:
+      # What is zero need not be there.
+      if value.constant is None or value.constant.any():
+        made.append(self._made(value, fraction).arranged(value.channels, fraction))
+        channels.append(value.channels + first)
+      first += value.total
+    sides = made
     steps = [values.steps_since(side.step, start) for side in sides]
     block = records.Concat(tuple(tuple(step.layer for step in side) for side in steps))
     return Value(
-      np.concatenate([side.channels + first for side, first in zip(sides, firsts)]),
-      sum(side.total for side in sides),
+      np.concatenate(channels),
+      first,
       max(side.largest for side in sides),
       fraction,
       values.Step(block, values.names_of(steps), start),

@@ -4,6 +4,7 @@ A reader of a model, be it from a peer or from a file, checks it here before it 
 computes anything for it.
 """
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -51,11 +52,14 @@ def check(found: PublicModel) -> None:
   shapes = records.shapes(found.layers, found.input_shape)
   sizes = {'the image': math.prod(found.input_shape)}
   sizes |= {shape.name: math.prod(shape.output_shape) for shape in shapes}
+  joined = records.joined_shapes(found.layers, found.input_shape)
+  sizes |= {f'Concat {i}': math.prod(shape) for i, shape in enumerate(joined)}
+  end = records.output_shape(found.layers, found.input_shape)
   for name, size in sizes.items():
     need(0 < size <= _MAX_VALUES, f'{name} has {size} values, want 1 to {_MAX_VALUES}')
   total = sum(sizes.values())
   need(total <= _MAX_TOTAL, f'{total} values in all, want at most {_MAX_TOTAL}')
-  need(bool(shapes) and len(shapes[-1].output_shape) == 1, 'no vector of logits at the end')
+  need(bool(shapes) and len(end) == 1, 'no vector of logits at the end')
   for statistics in (found.mean, found.std):
     need(len(statistics) == found.input_shape[-1], f'{len(statistics)} means or deviations')
   need(all(value > 0 for value in found.std), f'deviations {found.std}')
@@ -101,29 +105,64 @@ def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
       raise ValueError(f'{shape.name} has padding {padding}, want at most {most} on its map')
 
 
+class _Readers:
+  """Operations on the activation whose output a value is, or None.
+
+  count: how many layers read each of them.
+  pools: by name of a pool, the activation that it reads.
+  """
+
+  def __init__(self):
+    self.count: collections.Counter[str | None] = collections.Counter()
+    self.pools: dict[str, str | None] = {}
+
+  def conv(self, name, layer, source):
+    del name, layer
+    self.count[source] += 1
+
+  dense = flatten = gather = pad_shortcut = truncate = constant = conv
+
+  def activation(self, name, layer, source):
+    self.conv(name, layer, source)
+    return name
+
+  def average_pool(self, name, layer, source):
+    self.pools[name] = source
+    self.conv(name, layer, source)
+
+  max_pool = average_pool
+
+  def add(self, branch, shortcut):
+    self.count.update([branch, shortcut])
+
+  def concat(self, sources):
+    self.count.update(sources)
+
+
 def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> None:
-  for before, shape in zip([None, *shapes], shapes):
-    layer = shape.layer
+  readers, layers = _Readers(), {shape.name: shape.layer for shape in shapes}
+  records.run(found.layers, readers, None)
+  pools = {}
+  for name in found.absorbed:
+    source = readers.pools[name]
+    if source is None or readers.count[source] > 1:
+      raise ValueError(f'{name} is absorbed by no activation')
+    pools[source] = layers[name]
+  for shape in shapes:
+    layer, form = shape.layer, found.activations.get(shape.name)
     if isinstance(layer, records.Gather) and layer.stride > 1 and len(shape.input_shape) != 3:
       raise ValueError(f'{shape.name} has a stride over {shape.input_shape}')
-    after_activation = before is not None and isinstance(before.layer, records.Activation)
-    if shape.name in found.absorbed and not after_activation:
-      raise ValueError(f'{shape.name} is absorbed by no activation')
-  for shape, after in zip(shapes, [*shapes[1:], None]):
-    form = found.activations.get(shape.name)
     if form is None:
       continue
-    wanted = after.layer if after is not None and after.name in found.absorbed else None
-    rectified = isinstance(shape.layer, records.Activation)
-    if not rectified:
-      wanted = shape.layer
+    rectified = isinstance(layer, records.Activation)
+    wanted = pools.get(shape.name) if rectified else layer
     if form.pool != wanted:
       raise ValueError(f'{shape.name} pools by {form.pool}, want {wanted}')
     if form.rectified != rectified:
       raise ValueError(f'{shape.name} is {"" if form.rectified else "not "}rectified')
-    limited = isinstance(shape.layer, records.Activation) and shape.layer.limit is not None
+    limited = isinstance(layer, records.Activation) and layer.limit is not None
     if bool(form.limit) != limited:
-      raise ValueError(f'{shape.name} is {shape.layer} with a limit of {form.limit}')
+      raise ValueError(f'{shape.name} is {layer} with a limit of {form.limit}')
 
 
 def _check_records(layers: tuple[records.Layer, ...], count: int) -> int:

@@ -142,7 +142,9 @@ def equalised(prepared: Prepared, precision: Precision) -> Prepared:
   medians over images.
   """
   factors = _Factors(prepared)
-  scale = _chosen(prepared, factors, precision)
+  # Where most images leave all bounds there are no factors; `quantize` refuses the network later.
+  with np.errstate(over='ignore', invalid='ignore'):
+    scale = _chosen(prepared, factors, precision)
   if (scale == 1).all():
     return prepared
   folded = {}
@@ -182,7 +184,7 @@ def _chosen(prepared: Prepared, factors: _Factors, precision: Precision) -> np.n
       np.add.at(over, layer.made, weight * errors)
       outputs = layer.sums(weight / scale[layer.made] ** 2, layer.energy.size)
       np.add.at(under, layer.read, layer.energy * outputs)
-    known = (over > 0) & (under > 0)
+    known = (over > 0) & (under > 0) & np.isfinite(over) & np.isfinite(under)
     known[0] = False
     best = np.ones_like(scale)
     best[known] = np.minimum((over[known] / under[known]) ** 0.25, most[known])

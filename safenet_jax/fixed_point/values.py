@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from safenet_jax.models import layers as records
 _FACTOR_BITS = 8
 
 
-class Step(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
   """A served layer, and the step before it.
 
   Two sides of an addition follow their steps back to find where they part.

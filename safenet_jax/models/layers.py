@@ -8,78 +8,14 @@ import collections
 from collections.abc import Iterable
 import dataclasses
 import math
-import numbers
-import operator
 from typing import Any
 
+from safenet_jax.models import fields
 from safenet_jax.models import windows as pool_windows
-
-# Far above any network's number of channels, kernel, stride or window.
-_MOST = 1 << 20
-
-
-def _check(record: Any, *names: str) -> None:
-  """ValueError unless each of these fields is an integer of at least 1."""
-  for name in names:
-    value = getattr(record, name)
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= _MOST:
-      raise ValueError(
-        f'{type(record).__name__} with {name} {value!r}, want an integer in 1..{_MOST}'
-      )
-
-
-def _check_pool(record: Any) -> None:
-  """ValueError unless the fields of a pool make windows, each with a value of the map."""
-  kind, size, padding = type(record).__name__, record.window, record.padding
-  if size is not None or isinstance(record, MaxPool):
-    _check(record, 'window')
-  if record.stride is not None:
-    _check(record, 'stride')
-  try:
-    (top, bottom), (left, right) = padding
-    amounts = [operator.index(n) for n in (top, bottom, left, right)]
-  except (TypeError, ValueError):
-    raise ValueError(
-      f'{kind} with padding {padding!r}, want ((top, bottom), (left, right))'
-    ) from None
-  # Networks are hashed; a list would not be.
-  object.__setattr__(record, 'padding', (tuple(amounts[:2]), tuple(amounts[2:])))
-  if size is None and (record.stride is not None or any(amounts)):
-    raise ValueError(f'{kind} over the whole map with a stride or padding, want neither')
-  if size is not None and not all(0 <= n < size for n in amounts):
-    raise ValueError(f'{kind} with padding {padding!r}, want less than the window of {size}')
-
 
 # Rows or columns that are added before and behind each axis: ((top, bottom), (left, right)).
 Padding = tuple[tuple[int, int], tuple[int, int]]
 NO_PADDING: Padding = ((0, 0), (0, 0))
-
-
-def _check_padding(record: Any) -> None:
-  """Makes tuples of the field `padding`; ValueError unless it is two pairs of natural numbers."""
-  sides: tuple = ()
-  try:
-    (top, bottom), (left, right) = record.padding
-    sides = top, bottom, left, right
-  except (TypeError, ValueError):
-    pass
-  whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sides)
-  if not sides or not whole or not all(0 <= n <= _MOST for n in sides):
-    raise ValueError(
-      f'{type(record).__name__} with padding {record.padding!r}, '
-      f'want ((top, bottom), (left, right)) of integers in 0..{_MOST}'
-    )
-  object.__setattr__(record, 'padding', (sides[:2], sides[2:]))
-
-
-def _check_epsilon(record: Any) -> None:
-  """ValueError unless the field `epsilon` is a small positive number."""
-  value = record.epsilon
-  if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-    raise ValueError(
-      f'{type(record).__name__} with epsilon {value!r}, want a number between 0 and 1'
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +43,10 @@ class Conv:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features', 'kernel', 'stride', 'groups', 'dilation')
-    _check_epsilon(self)
+    fields.check_whole(self, 'features', 'kernel', 'stride', 'groups', 'dilation')
+    fields.check_epsilon(self)
     if self.padding is not None:
-      _check_padding(self)
+      fields.check_padding(self)
     if self.features % self.groups:
       raise ValueError(
         f'Conv with features {self.features}, want a multiple of its {self.groups} groups'
@@ -137,8 +73,8 @@ class Dense:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check(self, 'features')
-    _check_epsilon(self)
+    fields.check_whole(self, 'features')
+    fields.check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +84,7 @@ class BatchNorm:
   epsilon: float = 1e-5
 
   def __post_init__(self):
-    _check_epsilon(self)
+    fields.check_epsilon(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +99,7 @@ class Activation:
   slope: float = 0.0
 
   def __post_init__(self):
-    for name in ('limit', 'slope'):
-      value = getattr(self, name)
-      if value is None and name == 'limit':
-        continue
-      real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-      if not real or not (0 < value <= _MOST if name == 'limit' else -1 <= value <= 1):
-        wanted = 'a positive number or None' if name == 'limit' else 'a number in -1..1'
-        raise ValueError(f'Activation with {name} {value!r}, want {wanted}')
-      object.__setattr__(self, name, float(value))
+    fields.check_activation(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +118,7 @@ class AveragePool:
   count_padding: bool = True
 
   def __post_init__(self):
-    _check_pool(self)
+    fields.check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +135,8 @@ class MaxPool:
   padding: Padding = NO_PADDING
 
   def __post_init__(self):
-    _check_pool(self)
+    fields.check_whole(self, 'window')
+    fields.check_pool(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +156,7 @@ class PadShortcut:
   stride: int = 1
 
   def __post_init__(self):
-    _check(self, 'features', 'stride')
+    fields.check_whole(self, 'features', 'stride')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -418,6 +347,7 @@ class _Shapes:
 
   def __init__(self):
     self.found: list[LayerShape] = []
+    self.joined: list[tuple[int, ...]] = []
 
   def _record(self, name, layer, before, after):
     self.found.append(LayerShape(name, layer, before, after))
@@ -486,7 +416,8 @@ class _Shapes:
   def concat(self, values):
     if len({shape[:-1] for shape in values}) > 1:
       raise ValueError(f'a Concat of {" and ".join(map(str, values))}, want maps of one size')
-    return (*values[0][:-1], sum(shape[-1] for shape in values))
+    self.joined.append((*values[0][:-1], sum(shape[-1] for shape in values)))
+    return self.joined[-1]
 
 
 def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[LayerShape, ...]:
@@ -494,3 +425,17 @@ def shapes(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[Lay
   operations = _Shapes()
   run(layers, operations, tuple(input_shape))
   return tuple(operations.found)
+
+
+def joined_shapes(
+  layers: tuple[Layer, ...], input_shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+  """The shape of what every `Concat` makes; they have no names, and are not among `shapes`."""
+  operations = _Shapes()
+  run(layers, operations, tuple(input_shape))
+  return tuple(operations.joined)
+
+
+def output_shape(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape of what the layers make; ValueError where they do not fit."""
+  return run(layers, _Shapes(), tuple(input_shape))

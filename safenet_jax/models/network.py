@@ -53,8 +53,7 @@ class Network(nn.Module):
   @property
   def output_shape(self) -> tuple[int, ...]:
     """Of one image; (classes,) in a network that classifies."""
-    found = records.shapes(self.layers, self.input_shape)
-    return found[-1].output_shape if found else self.input_shape
+    return records.output_shape(self.layers, self.input_shape)
 
   def init(self, key: jax.Array, *args, **kwargs):  # type: ignore[override]
     """Variables from a key; images default to one image of zeros."""

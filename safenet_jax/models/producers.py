@@ -72,8 +72,9 @@ def producers(
 ) -> tuple[tuple[tuple[tuple[str, int], ...], ...], ...]:
   """For each activation, and each channel of its input: the filters whose sum it is.
 
-  A filter is (name of a linear layer, index of an output). A shortcut without weights, from an
-  activation to an addition, adds none. `channels` are those of an image.
+  A filter is (name of a linear layer or of a batch norm of its own, index of an output). A
+  shortcut without weights, from an activation to an addition, adds none. `channels` are those of
+  an image.
   """
   operations = _Producers()
   records.run(layers, operations, (_NO_FILTER,) * channels)

@@ -47,6 +47,22 @@ def test_a_shortcut_without_weights_adds_nothing():
   np.testing.assert_allclose(values[2], norms['conv2'], rtol=1e-5)
 
 
+def test_a_batch_norm_of_its_own_gives_its_scale():
+  net = networks.Network((layers.Conv(4), layers.BatchNorm(), layers.Activation()), (8, 8, 3))
+  variables = net.init(jax.random.key(0))
+  variables['params']['batch_norm0']['scale'] = np.asarray([-3.0, 1.0, 0.0, 2.0])
+  (scales,) = importance.importance(net, variables)
+  np.testing.assert_array_equal(scales, [3, 1, 0, 2])
+
+
+def test_epsilon_is_that_of_the_layer():
+  def norms(epsilon):
+    net = networks.Network((layers.Conv(4, epsilon=epsilon), layers.Activation()), (8, 8, 3))
+    return importance.importance(net, net.init(jax.random.key(0)))[0]
+
+  np.testing.assert_allclose(norms(0.21) * np.sqrt(1.21), norms(1e-9), rtol=1e-5)
+
+
 def test_activations_whose_channels_no_filter_makes_are_refused():
   with pytest.raises(ValueError, match='activation0 has 3 channels.*any linear layer'):
     found(layers.Activation(), layers.Conv(4))

@@ -78,6 +78,17 @@ def test_a_plan_of_it_is_trained(pretrained):
   assert {name: found[name] for name in plan} == plan
 
 
+def test_training_does_not_begin_for_what_nobody_serves(tmp_path):
+  # Windows at the border have fewer values: such means have no common divisor.
+  odd = 'AveragePool(5, 2, ((2, 2), (2, 2)), count_padding=False)'
+  (tmp_path / 'config.py').write_text(CONFIG.replace('AveragePool(4)', odd))
+  flags = f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}'
+  found = run('pretrain', *flags, code=2)
+  assert 'error: the network cannot be served: average_pool0: ' in found.stderr
+  assert found.stderr.count('\n') == 1
+  assert not (tmp_path / 'run').exists()
+
+
 def test_the_config_of_readme_describes_its_network(tmp_path):
   blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
   (code,) = (block for block in blocks if 'get_config' in block)

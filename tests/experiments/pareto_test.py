@@ -129,11 +129,12 @@ def test_every_plan_has_the_bytes_and_seconds_of_an_inference(sweep):
   assert [(row['label'], row['seed']) for row in found] == [
     (f'algorithm={s["search.algorithm"]}', str(s['seed'])) for s in SETTINGS
   ]
-  for row in found:
-    # The other plan prunes all of a layer's channels, which cannot be served.
-    served = row['label'] == 'algorithm=pbt'
-    for quantity in ('megabytes', 'seconds'):
-      assert (float(row[quantity]) > 0) == served
+  # The other plan prunes all of a layer's channels: the classes are the same for all images.
+  both, nothing = (
+    [row for row in found if (row['label'] == 'algorithm=pbt') == left] for left in (True, False)
+  )
+  for quantity in ('megabytes', 'seconds'):
+    assert min(float(row[quantity]) for row in both) > max(float(r[quantity]) for r in nothing) > 0
   for name in ('served_bytes', 'served_seconds'):
     assert (root / f'{name}.png').read_bytes().startswith(b'\x89PNG')
   assert (root / 'served_seconds.csv').read_text() == (root / 'served_bytes.csv').read_text()

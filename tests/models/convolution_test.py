@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safenet_jax.models import convolution
+from safenet_jax.models import convolution, layers
+from safenet_jax.models.layers import Conv
 
 
 def native(x, w, stride):
@@ -31,6 +32,45 @@ def test_value_and_gradients_equal_the_native_ones(stride, kernel, size):
   for ours, theirs in zip(pullback(cotangent), expected_pullback(cotangent)):
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  'layer',
+  [
+    Conv(8, 3, groups=4),
+    Conv(4, 3, 2, groups=4, padding=((0, 1), (0, 1))),
+    Conv(6, 3, groups=2, dilation=2),
+    Conv(5, 2, 3, dilation=3, padding=((0, 3), (5, 1))),
+    Conv(5, 3, 2, padding=((0, 0), (0, 0))),
+  ],
+)
+def test_convolutions_of_any_form_equal_the_native_ones(layer):
+  """Also under a vmap over kernels, as for the members of a population."""
+  key_x, key_w = jax.random.split(jax.random.key(0))
+  x = jax.random.normal(key_x, (2, 7, 6, 4))
+  w = jax.random.normal(key_w, (3, layer.kernel, layer.kernel, 4 // layer.groups, layer.features))
+
+  def native(x, w):
+    return lax.conv_general_dilated(
+      x,
+      w,
+      (layer.stride,) * 2,
+      layer.around,
+      rhs_dilation=(layer.dilation,) * 2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=layer.groups,
+    )
+
+  def values_and_gradients(form):
+    y, pullback = jax.vjp(lambda w: jax.vmap(lambda w: form(x, w))(w), w)
+    return y, *pullback(jnp.sin(y)), jax.grad(lambda x: jnp.sin(form(x, w[0])).sum())(x)
+
+  ours = values_and_gradients(lambda x, w: convolution.convolve_layer(x, w, layer))
+  for found, wanted in zip(ours, values_and_gradients(native), strict=True):
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+  (shape,) = layers.shapes((layer,), x.shape[1:])
+  assert shape.output_shape == ours[0].shape[2:]
+  assert shape.macs == ours[0][0, 0].size * w[0, ..., 0].size
 
 
 def test_a_map_smaller_than_the_kernel_takes_no_convolution_on_a_cpu():

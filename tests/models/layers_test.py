@@ -108,6 +108,31 @@ def test_a_record_is_refused_where_it_is_made(record, given, field):
   assert str(found.value) == wanted
 
 
+@pytest.mark.parametrize(
+  'record, given, message',
+  [
+    (layers.Conv, {'groups': 0}, 'Conv with groups 0, want an integer in 1'),
+    (layers.Conv, {'groups': 3}, 'Conv with features 4, want a multiple of its 3 groups'),
+    (layers.Conv, {'dilation': 1.5}, 'Conv with dilation 1.5, want an integer'),
+    (layers.Conv, {'padding': 1}, r'Conv with padding 1, want \(\(top, bottom\), \(left'),
+    (layers.Conv, {'padding': ((1, 1), (1, -1))}, r'Conv with padding \(\(1, 1\), \(1, -1\)\)'),
+    (layers.Conv, {'padding': ((1, 1), (1, True))}, r'Conv with padding'),
+    (layers.Conv, {'epsilon': 0}, 'Conv with epsilon 0, want a number between 0 and 1'),
+    (layers.Dense, {'epsilon': '1e-3'}, "Dense with epsilon '1e-3'"),
+    (layers.Dense, {'epsilon': float('nan')}, 'Dense with epsilon nan'),
+  ],
+)
+def test_a_convolution_of_another_form_is_refused_where_it_is_made(record, given, message):
+  with pytest.raises(ValueError, match=message):
+    record(4, **given)
+  with pytest.raises(ValueError, match='BatchNorm with epsilon -1'):
+    layers.BatchNorm(-1)
+
+
+def test_padding_may_be_lists():
+  assert layers.Conv(4, padding=[[0, 1], [2, 3]]) == layers.Conv(4, padding=((0, 1), (2, 3)))
+
+
 def test_what_is_no_record_is_refused_in_a_block_and_alone():
   with pytest.raises(ValueError, match="^unknown layer 'conv', want one of Conv, Dense"):
     layers.Residual((layers.Conv(3),), ('conv',))
@@ -125,6 +150,8 @@ def test_what_is_no_record_is_refused_in_a_block_and_alone():
     ((layers.Residual((layers.Conv(4),)),), 'residual branch'),
     ((layers.Residual((layers.Conv(3, stride=2),)),), 'residual branch'),
     ((layers.Flatten(), layers.Conv(3)), 'map'),
+    ((layers.Conv(4, groups=2),), 'conv0 got 3 channels, want a multiple of its 2 groups'),
+    ((layers.Conv(4, dilation=5, padding=((1, 1), (1, 1))),), '11 x 11 window fits'),
     (('conv',), 'unknown layer'),
   ],
 )

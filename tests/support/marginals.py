@@ -117,7 +117,8 @@ def _messages(views):
 
 def _corrections(layer):
   """What `gazelle.correct` gives: d and an identifier, which are bytes, e; and g."""
-  parts = [None, None, correlations.product_words(layer)] if layer.blocks else []
+  parts = [None] if layer.blocks else []
+  parts += [None, correlations.product_words(layer)] if layer.selected else []
   return parts + ([correlations.power_words(layer)] if layer.powers else [])
 
 
@@ -155,7 +156,8 @@ def _kept(views):
         else:
           yield "server: u'", digits(block.product_share, forms[name].select_bits)
       for chosen, rescale in zip(layer.chosen, rescales):
-        yield 'server: K', digits(chosen, rescale.wrap_bits)
+        kind = ' bit' if rescale.wrap_bits == 1 else ''
+        yield f'server: K{kind}', digits(chosen, rescale.wrap_bits)
       if layer.betas is not None:
         yield 'server: beta', scaled(layer.betas, forms[name].modulus)
   for name, v in views.v.items():

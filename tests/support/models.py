@@ -136,6 +136,28 @@ def pooled(seed=0):
   )
 
 
+def others(seed=0):
+  """As `model`, with a limit, and maxima of windows that overlap as a layer of their own."""
+  plain = model(seed)
+  found = list(plain.public.layers)
+  found[1:3] = layers.Activation(limit=6.0), layers.MaxPool(3, 2, ((1, 1), (1, 1)))
+  limited = dataclasses.replace(activation(6, 0, 0, (8, 8)), limit=6 << 15)
+  maxima = dataclasses.replace(
+    activation(6, 0, 0, (8, 8), found[2]),
+    input_fraction=7,
+    sign_bits=14,
+    select_bits=15,
+    rectified=False,
+  )
+  forms = {'activation0': limited, 'max_pool0': maxima}
+  return altered(
+    dataclasses.replace(plain, polynomials={}),
+    layers=tuple(found),
+    activations=plain.public.activations | forms,
+    absorbed=frozenset(),
+  )
+
+
 def long_words():
   """As `pooled`, with sign tests that are too long for the mode ot."""
   plain = pooled()

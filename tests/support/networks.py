@@ -175,6 +175,19 @@ OTHERS = {
     Flatten(),
     Dense(4),
   ),
+  # As DenseNet: every layer reads all channels before it.
+  'dense': (
+    Conv(4),
+    Concat(((), (BatchNorm(), ACT, Conv(3, batch_norm=False)))),
+    Concat(((), (BatchNorm(), ACT, Conv(2, batch_norm=False)))),
+    BatchNorm(),
+    ACT,
+    Conv(4, 1, batch_norm=False),
+    AveragePool(2),
+    BatchNorm(),
+    ACT,
+    *END,
+  ),
   # A ReLU that may be taken before its max pool, and a concatenation that an activation reads.
   'swapped': (
     Conv(4),

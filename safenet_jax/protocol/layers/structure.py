@@ -261,7 +261,7 @@ class Structure:
           layer = kind(shape.name, form, bits, offset)
           activations.append(layer)
           offset += layer.transfers
-    (logits,), comparison = shapes[-1].output_shape, None
+    (logits,), comparison = records.output_shape(model.layers, model.input_shape), None
     if 'class' in outputs_of(model):
       comparison = Comparison(logits, model.logit_bits or widths.logits, offset)
     return cls(
@@ -329,5 +329,5 @@ def outputs_of(model: PublicModel) -> tuple[str, ...]:
 
   A single logit has no class, and more than `hashing.MAX_ROWS` cannot be compared.
   """
-  logits = records.shapes(model.layers, model.input_shape)[-1].output_shape[0]
+  (logits,) = records.output_shape(model.layers, model.input_shape)
   return OUTPUTS if 2 <= logits <= hashing.MAX_ROWS else OUTPUTS[:1]

@@ -30,6 +30,21 @@ def test_the_integer_model_is_near_the_float_network(name, ratio):
   assert np.median(error) < 0.002 and error.max() < 0.05
 
 
+def test_a_branch_of_a_concatenation_may_be_pruned_whole():
+  net, variables = small.trained(small.OTHERS['fire'])
+  approximation = small.planned(net, variables, [0, 0, 20, 10, 0], [2, 2, 0, 2, 2])
+  model = small.quantised(net, variables, approximation, small.FINE)
+  # Its convolution is gone, too.
+  assert len(model.linear) == 4
+  wanted = np.asarray(small.floating(net)(variables, small.normal(small.IMAGES), approximation))
+  error = np.abs(model.logits(small.IMAGES) - wanted).max(-1) / np.abs(wanted).max()
+  assert np.median(error) < 0.01 and error.max() < 0.05
+  run = parties.run(model, small.IMAGES[:1], mode='ot')
+  follower = reference.Follower(model, run.trace(model), 0, reference.near)
+  x = model.public.encode(small.IMAGES[:1])[0]
+  np.testing.assert_array_equal(layers.run(model.public.layers, follower, x), run.logits[0])
+
+
 @pytest.mark.parametrize('name', small.OTHERS)
 def test_a_bundle_brings_the_model_back(name, tmp_path):
   *_, model = served(name, 10)

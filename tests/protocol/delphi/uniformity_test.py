@@ -28,6 +28,7 @@ KINDS = {
   'gazelle': ('gazelle', models.model),
   'ot': ('ot', models.model),
   'max pools': ('delphi', models.pooled),
+  'limits, and max pools alone': ('gazelle', models.others),
   'chain': ('delphi', models.chained),
 }
 WEIGHTS = {
@@ -94,6 +95,13 @@ BARE = {
     "client: c'",
     'client: alpha',
     'client: activation field',
+  },
+  'limits, and max pools alone': BOTH
+  | {
+    'server: differences 0',
+    'server: differences 28',
+    'server: M',
+    'client: v',
   },
   'max pools': BOTH
   | {

@@ -16,6 +16,7 @@ import pytest
 from safenet_jax.models.layers import (
   Activation,
   AveragePool,
+  Concat,
   Conv,
   Dense,
   Flatten,
@@ -126,6 +127,19 @@ HOSTILE = {
   'additions of nothing': (
     public((conv(1), ACT, Residual(()), *END), (4, 4, 1), [form(1, 0, (4, 4))]),
     'a residual without a branch',
+  ),
+  'copies side by side': (
+    public((conv(1), ACT, *[Concat(((), ()))] * 25, *END), (4, 4, 1), [form(1, 0, (4, 4))]),
+    'has 536870912 values, want 1 to 16777216',
+  ),
+  'a pool of an activation that is read elsewhere': (
+    public(
+      (conv(1), ACT, Residual((AveragePool(2, 1, ((1, 0), (1, 0))),)), *END),
+      (4, 4, 1),
+      [form(1, 0, (4, 4), pool=AveragePool(2, 1, ((1, 0), (1, 0))))],
+      ['average_pool0'],
+    ),
+    'average_pool0 is absorbed by no activation',
   ),
   'a line of 65536 numbers': (
     public((Gather((7,) * 65536), *END), (4, 4, 1)),
