@@ -30,7 +30,9 @@ class Thin(NamedTuple):
 
 
 def of(config, images: Dataset, workdir: Workdir) -> Thin:
-  """The thin network beside the plan in `workdir`."""
+  """The thin network beside the plan in `workdir`; ValueError for one that has no width."""
+  if 'width' not in config.model:
+    raise ValueError(f"network '{config.model.name}' has no width, want one that can be narrowed")
   plan = workdir.read_json('plan.json', 'search or finetune')
   budget = sum(plan['activations']) - sum(plan['replaced'])
   thin = config.copy_and_resolve_references().unlock()

@@ -84,6 +84,8 @@ def _cast(at: At, x: Value) -> Value:
 def _softmax(at: At, x: Value) -> Value:
   if not at.last:
     raise RefusedError(f'not at the end of the network; {GATED}')
+  if not x.flat or at.integer('axis', 1) not in (1, -1):
+    raise RefusedError('over something else than classes, want them along axis 1')
   return x
 
 

@@ -152,6 +152,11 @@ def test_images_of_a_folder_are_cut_to_what_the_network_takes(folder, tmp_path):
   assert 'images of shape (8, 8, 3), want (16, 16, 3) as the network' in found.stderr
 
 
+def test_a_network_without_a_width_has_no_thin_one(tmp_path):
+  found = run('evaluate', *FASHION, '--phase=thin', f'--workdir={tmp_path / "run"}', code=2)
+  assert found.stderr == ("error: network 'imported' has no width, want one that can be narrowed\n")
+
+
 @pytest.mark.parametrize(
   'flags, message',
   [

@@ -216,6 +216,10 @@ REFUSED = {
   ),
   'a gate': (after('Mul', 'c'), 'a product of two values; use a network without attention'),
   'a softmax inside': (after('Softmax'), 'not at the end of the network'),
+  'a softmax over images': (
+    flat(('MatMul', 'f d', 'm', {}), ('Softmax', 'm', 'y', {'axis': 0}), d=D),
+    'over something else than classes, want them along axis 1',
+  ),
   'a scale after an activation': (
     ended(256, GATE, ('Relu', 'c', 'r', {}), ('Mul', 'r s', 'z', {}), s=weights(4, 1, 1), **KERNEL),
     'of channels that no convolution or dense layer has just made',

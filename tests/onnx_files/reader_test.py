@@ -5,6 +5,7 @@ import pathlib
 from absl import logging
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 
 import safenet_jax as safenet
@@ -57,6 +58,29 @@ def test_sizes_that_a_file_leaves_open_are_given():
     safenet.from_onnx(path, size=(4, 4))
   with pytest.raises(ValueError, match='images of 16 x 16, got 8 x 16'):
     safenet.from_onnx(FOLDER / 'residual.onnx', size=(8, 16))
+
+
+def test_images_with_channels_last_are_taken_as_they_are(tmp_path):
+  """As TensorFlow's exporter has it: transposed first, and flattened with channels last."""
+  nodes = [
+    ('Transpose', 'x', 't', {'perm': [0, 3, 1, 2]}),
+    ('Conv', 't w', 'c', {'auto_pad': 'SAME_UPPER', 'strides': [2, 2]}),
+    ('Transpose', 'c', 'u', {'perm': [0, 2, 3, 1]}),
+    ('Reshape', 'u s', 'f', {}),
+    ('MatMul', 'f d', 'y', {}),
+  ]
+  constants = {
+    'w': onnx_graphs.weights(4, 3, 3, 3),
+    's': np.int64([-1, 4 * 3 * 4]),
+    'd': onnx_graphs.weights(48, 5),
+  }
+  path = onnx_graphs.save(tmp_path / 'net.onnx', nodes, constants, shape=('n', 8, 6, 3))
+  network, variables = safenet.from_onnx(path)
+  assert network.input_shape == (8, 6, 3)
+  images = onnx_graphs.images(network)
+  session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+  (wanted,) = session.run(None, {'x': images})
+  np.testing.assert_allclose(network.apply(variables, images), wanted, atol=1e-4)
 
 
 def test_blocks_become_records():
