@@ -89,7 +89,11 @@ def _measure(model: FixedPointModel, mode: str) -> dict[str, tuple[float, str]]:
 
 
 def draw(found: Sequence[Row], path: pathlib.Path) -> None:
-  """Draws seconds and bytes of all networks against their ReLUs and multiplications, as PNG."""
+  """Draws bytes and CPU seconds of all networks against their ReLUs and multiplications, as PNG.
+
+  Each dotted line goes through zero, nearest to its points. Max pools stand above it: each window
+  of 9 takes 8 maxima, which no ReLU counts.
+  """
   import matplotlib.figure
 
   values = {row.name: row.value for row in found}
@@ -97,10 +101,10 @@ def draw(found: Sequence[Row], path: pathlib.Path) -> None:
   figure = matplotlib.figure.Figure((9, 3.5), layout='constrained')
   left, right = figure.subplots(1, 2)
   for mode in MODES:
-    _points(left, values, names, 'relus', mode, 'mb')
-    _points(right, values, names, 'macs', mode, 's')
+    _points(left, values, names, 'relus', mode, ('offline_mb', 'online_mb'))
+    _points(right, values, names, 'macs', mode, ('client_cpu_s', 'server_cpu_s'))
   left.set(xlabel='ReLUs', ylabel='MB, both phases')
-  right.set(xlabel='multiplications', ylabel='seconds, both phases, loopback')
+  right.set(xlabel='multiplications', ylabel='CPU seconds of both parties')
   for axes in (left, right):
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
@@ -108,15 +112,10 @@ def draw(found: Sequence[Row], path: pathlib.Path) -> None:
   figure.savefig(path, dpi=150)
 
 
-def _points(axes, values: Mapping[str, float], names, quantity: str, mode: str, unit: str) -> None:
-  """One mode's points with their names, and the line through zero nearest to them."""
+def _points(axes, values: Mapping[str, float], names, quantity: str, mode: str, parts) -> None:
+  """One mode's sums of these parts with their names, and the line through zero nearest to them."""
   x = np.array([values[f'{name}/all_relu/{quantity}'] for name in names])
-  y = np.array(
-    [
-      sum(values[f'{name}/all_relu/{mode}/{phase}_{unit}'] for phase in ('offline', 'online'))
-      for name in names
-    ]
-  )
+  y = np.array([sum(values[f'{name}/all_relu/{mode}/{part}'] for part in parts) for name in names])
   (points,) = axes.plot(x, y, 'o', label=mode)
   slope = (x @ y) / (x @ x)
   axes.plot([0, x.max()], [0, slope * x.max()], ':', color=points.get_color())

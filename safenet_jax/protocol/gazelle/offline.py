@@ -63,13 +63,15 @@ class _Image(client_offline.Image):
     first, end = layer.offset, layer.offset + layer.transfers
     return self.choices[first // 8 : end // 8], self.labels[first:end]
 
+  def leave(self, number: int) -> None:
+    for layer in self.structure.activations:
+      if not layer.selected:
+        self.correlations[layer.name] = ClientCorrelations(*self._choices_of(layer), [])
+      self.correlations[layer.name].pads = self.pads.get(layer.name)
+    super().leave(number)
+
   def finish(self) -> ClientMaterial:
     plain = super().finish()
-    for layer in self.structure.activations:
-      found = self.correlations.setdefault(
-        layer.name, ClientCorrelations(*self._choices_of(layer), [])
-      )
-      found.pads = self.pads.get(layer.name)
     form, compared = self.comparison, plain.argmax
     if form is not None:
       first, end = form.offset // 8, (form.offset + form.transfers) // 8

@@ -113,6 +113,9 @@ class ServerSession:
     found, agreed = [], []
     for image, theirs in zip(images, told, strict=True):
       known = image is not None and image.served == (self._mode.name, output)
+      # A preparation that is ready has no steps to go back to.
+      if known and image.material is not None and theirs.progress != image.begun.progress:
+        known = False
       found.append(image if known else None)
       agreed.append(image.begun.least(theirs) if known else theirs._replace(anew=True))
     yield from self._moded(self._offline(output).resume(found, agreed))
