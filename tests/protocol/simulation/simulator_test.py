@@ -12,11 +12,7 @@ from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.crypto import randomness
 from safenet_jax.fixed_point import formats, quantize
 from safenet_jax.models import architectures
-<<<<<<< HEAD
 from safenet_jax.models import layers as records
-=======
-from safenet_jax.models.layers import AveragePool
->>>>>>> p5-conv
 from safenet_jax.models.network import activation_channels
 from safenet_jax.protocol.simulation import simulator
 from safenet_jax.transport import ledger as ledgers
@@ -90,11 +86,7 @@ def test_every_layer_equals_the_integer_reference(images, name, early_pool):
       y = reference.convolution(x, weights.kernel, conv_layer) + weights.bias
       np.testing.assert_array_equal(values[f'conv{t}'][n], y)
       if early_pool and t in (1, 3):
-<<<<<<< HEAD
         y = reference.windows(y, records.AveragePool(2), np.sum, 0).astype(np.int64)
-=======
-        y = reference.windows(y, AveragePool(2), np.sum, 0)
->>>>>>> p5-conv
       exact, bound = reference.activation(y, form, model.polynomials.get(f'activation{t}', ()))
       # From here on with the protocol's own rounding.
       x = values[f'activation{t}'][n]
