@@ -106,7 +106,7 @@ def test_the_wheel_holds_the_package_and_the_embedded_images_and_nothing_else(bu
   assert names == package | inside and len(images) >= 4
   assert entries[:2] == ['[console_scripts]', 'safenet = safenet_jax.console.main:main']
   assert len(licences) == 1 + len(list((ROOT / 'third_party').glob('*/LICENSE*'))) > 1
-  assert {'report', 'serve', 'test'} == set(metadata.get_all('Provides-Extra'))
+  assert {'images', 'onnx', 'report', 'serve', 'test'} == set(metadata.get_all('Provides-Extra'))
   with tarfile.open(archive) as file:
     assert package | images <= {name.partition('/')[2] for name in file.getnames()}
 
