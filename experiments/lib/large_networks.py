@@ -114,7 +114,9 @@ def draw(found: Sequence[Row], path: pathlib.Path) -> None:
 
 def _points(axes, values: Mapping[str, float], names, quantity: str, mode: str, parts) -> None:
   """One mode's sums of these parts with their names, and the line through zero nearest to them."""
-  x = np.array([values[f'{name}/all_relu/{quantity}'] for name in names])
+  # Files of several runs may have measured some in one mode only.
+  names = [n for n in names if all(f'{n}/all_relu/{mode}/{part}' in values for part in parts)]
+  x = np.array([values[f'{name}/all_relu/{quantity}'] for name in names], float)
   y = np.array([sum(values[f'{name}/all_relu/{mode}/{part}'] for part in parts) for name in names])
   (points,) = axes.plot(x, y, 'o', label=mode)
   slope = (x @ y) / (x @ x)
