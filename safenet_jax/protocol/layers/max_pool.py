@@ -46,7 +46,8 @@ from safenet_jax.fixed_point.pool_tiles import Tiles
 from safenet_jax.protocol.layers import blocks
 from safenet_jax.protocol.layers.blocks import Block
 
-# Windows in a block: their circuits are an order of magnitude larger than sign tests.
+# Circuits of a window in a block: they are an order of magnitude larger than sign tests. The
+# tables of a block of larger ones are at most twice as much, up to 70 MB.
 MAX_BLOCK = hashing.MAX_ROWS // 4
 
 
@@ -124,9 +125,10 @@ def instances(form: ActivationFormat) -> int:
   return rows * columns * form.relu
 
 
-def cut(instances: int) -> tuple[Block, ...]:
-  """The blocks that hold this many circuits."""
-  return blocks.cut(instances, MAX_BLOCK)
+def cut(form: ActivationFormat, images: int = 1) -> tuple[Block, ...]:
+  """The blocks that hold the circuits of so many images; of large circuits fewer in each."""
+  most = min(MAX_BLOCK, 2 * MAX_BLOCK // outputs(form) // 64 * 64)
+  return blocks.cut(instances(form) * images, most)
 
 
 def windows(share: np.ndarray, form: ActivationFormat, *, server: bool) -> np.ndarray:

@@ -50,7 +50,7 @@ class ActivationStructure:
   def blocks(self) -> tuple[Block, ...]:
     """The blocks of the layer's garbled instances."""
     if self.form.maximum:
-      return max_pool.cut(max_pool.instances(self.form))
+      return max_pool.cut(self.form)
     return relu.cut(math.prod(self.garbled_shape) * self.tests)
 
   @property

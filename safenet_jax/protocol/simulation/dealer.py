@@ -90,7 +90,7 @@ class InsecureDealer:
     circuit = max_pool.circuit(form)
     words = max_pool.windows(share, form, server=False)
     client, server = [], []
-    for block in max_pool.cut(words.shape[1]):
+    for block in max_pool.cut(form, len(share)):
       garbled, encoding = self._garbler(circuit, block.size).garble()
       bits = blocks.pack(
         words[:, block.first : block.end], form.sign_bits - form.dropped, block.size

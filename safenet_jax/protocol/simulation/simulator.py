@@ -322,7 +322,7 @@ class _Online(Local):
     words = max_pool.windows(share, form, server=True)
     values = []
     evaluators: dict[int, garbling.Evaluator] = {}
-    for block, client, server in zip(max_pool.cut(words.shape[1]), state.client, state.server):
+    for block, client, server in zip(max_pool.cut(form, len(share)), state.client, state.server):
       with self.ledger.step('online', name, 'labels', 'server'):
         labels, rho = max_pool.online_server(server, words[:, block.first : block.end], form)
       self.ledger.send('online', name, 'labels', 'server', labels)

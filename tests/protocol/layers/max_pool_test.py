@@ -91,7 +91,7 @@ def run(form, values, seed=0):
   clients, servers = dealer.InsecureDealer(source, ledger).max_pool('a', client, form)
   words = max_pool.windows(server, form, server=True)
   shares = []
-  for block, ours, theirs in zip(max_pool.cut(words.shape[1]), clients, servers, strict=True):
+  for block, ours, theirs in zip(max_pool.cut(form, len(values)), clients, servers, strict=True):
     labels, rho = max_pool.online_server(theirs, words[:, block.first : block.end], form)
     evaluator = garbling.Evaluator(max_pool.circuit(form), block.size)
     shares.append((max_pool.online_client(ours, evaluator, labels, form, block.count), rho))
