@@ -173,14 +173,17 @@ def _chosen(prepared: Prepared, factors: _Factors, precision: Precision) -> np.n
     np.add.at(felt, layer.read, layer.felt)
   # Of logits, and of what else has no factor, all errors count alike.
   weights = [np.where(layer.made > 0, felt[layer.made], layer.own) for layer in layers]
-  rounded = 4.0 ** (precision.weight - precision.activation)  # e^2 / d^2
+  rounded = np.zeros(factors.count)  # e^2 / d^2, where an activation rounds the channel
+  for name, made in factors.named.items():
+    if name.startswith('activation'):
+      rounded[made] = 4.0 ** (precision.weight - precision.activation)
   scale = np.ones(factors.count)
   for _ in range(_ROUNDS):
     # The sum of errors is over all channels over / scale^2 + under scale^2.
     over, under = np.zeros_like(scale), np.zeros_like(scale)
     for layer, weight in zip(layers, weights):
       inputs = layer.energy * scale[layer.read] ** 2
-      errors = layer.sums(inputs, weight.size) + rounded
+      errors = layer.sums(inputs, weight.size) + rounded[layer.made]
       np.add.at(over, layer.made, weight * errors)
       outputs = layer.sums(weight / scale[layer.made] ** 2, layer.energy.size)
       np.add.at(under, layer.read, layer.energy * outputs)
