@@ -128,7 +128,7 @@ class _Linear:
     self._groups = self.read.size // kernel.shape[-2]
     grouped = kernel.reshape(taps, kernel.shape[-2], self._groups, -1)
     felt = np.einsum('tigo,tigo,go->gi', grouped, grouped, self.own.reshape(self._groups, -1))
-    self.felt = felt.ravel()
+    self.felt = np.where(self.energy > 0, felt.ravel(), 0)  # what is pruned is not felt
 
   def sums(self, inputs: np.ndarray, outputs: int) -> np.ndarray:
     """Sums over the channels of each group [C], for each of so many channels of the other side."""
