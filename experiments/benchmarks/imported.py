@@ -34,6 +34,8 @@ _OWN = pathlib.Path(__file__).parents[2] / 'tests' / 'data' / 'onnx' / 'fashion.
 _MODES = 'delphi', 'ot'
 # Images that choose the formats, and others whose classes are compared.
 _CALIBRATION, _COMPARED = 20, 50
+# From so many multiply-accumulates on the parties get the limits of large networks.
+_LARGE = 1e8
 
 
 def rows() -> Iterator[Row]:
@@ -53,7 +55,8 @@ def _rows(path: pathlib.Path) -> Iterator[Row]:
 
   shapes = records.shapes(net.layers, net.input_shape)
   yield row('relus', sum(shape.activations for shape in shapes), 'ReLUs')
-  yield row('macs', sum(shape.macs for shape in shapes), 'multiply-accumulates')
+  macs = sum(shape.macs for shape in shapes)
+  yield row('macs', macs, 'multiply-accumulates')
   images = _images(_CALIBRATION + _COMPARED, net.input_shape)
   mean, std = ((each[0],) * channels for each in data.IMAGENET_STATISTICS)
   compared = images[_CALIBRATION:]
@@ -65,7 +68,9 @@ def _rows(path: pathlib.Path) -> Iterator[Row]:
   classes = np.array([model.run(image[None]).argmax() for image in compared])
   yield row('agree', float((classes == wanted.argmax(-1)).mean()), 'share', f', {_COMPARED} images')
   for mode in _MODES:
-    for name, (value, unit) in networks.measure(model, compared[:1], mode).items():
+    for name, (value, unit) in networks.measure(
+      model, compared[:1], mode, large=macs >= _LARGE
+    ).items():
       yield row(f'{mode}/{name}', value, unit, f', {mode}, one image, loopback, TLS')
 
 
