@@ -59,7 +59,7 @@ def rows() -> Iterator[Row]:
 def measure(
   model: FixedPointModel, images: np.ndarray, mode: str, *, large: bool = False
 ) -> dict[str, tuple[float, str]]:
-  """Value and unit of every quantity, of the mean of some images in a mode; `large` as for `ask`."""
+  """Value and unit of every quantity, of the mean of some images; `large` as for `ask`."""
   expected = model.run(images).argmax(-1).tolist()
   found = two_processes.ask(model, images, mode=mode, large=large)
   return quantities(found.ledger) | {
