@@ -199,7 +199,9 @@ def test_untrained_variables_are_those_of_an_initialised_network_but_for_the_dra
       np.testing.assert_allclose(ours.std(), theirs.std(), rtol=0.1)
 
 
-@pytest.mark.parametrize('net', [OWN, *(architectures.build(n) for n in architectures.names())])
+@pytest.mark.parametrize(
+  'net', [OWN, *(architectures.build(n) for n in architectures.ARCHITECTURES)]
+)
 def test_shapes_are_those_of_what_flax_makes(net):
   made = jax.eval_shape(net.init, jax.random.key(0))
   shapes = {

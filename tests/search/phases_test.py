@@ -158,7 +158,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(images, tmp_path):
   with pytest.raises(ValueError, match='^epochs -1, want .*; learning_rate -1, want'):
     safenet.train(NETWORK, images, epochs=-1, learning_rate=-1, **given)
   with pytest.raises(ValueError, match='^epochs 0, want weights to start with, or at least 1'):
-    safenet.train(NETWORK, images, epochs=0, training=OPTIONS, **given)
+    safenet.train(NETWORK, images, epochs=0, training=RELU['training'], **given)
   with pytest.raises(ValueError, match='^warmup_epochs 2, want fewer than the 1 epochs'):
     safenet.train(NETWORK, images, epochs=1, warmup_epochs=2, **given)
   with pytest.raises(ValueError, match='^population 0, want .*; seed -1, want an integer in 0'):

@@ -177,7 +177,7 @@ class Image:
 
   def join(self) -> None:
     """The client's shares of all inputs of activations, and that of the logits."""
-    if self.linear and not self.inputs:
+    if self.has_linear and not self.inputs and not self.share.size:
       walk = share_walks.Shares(self.party.model, self.masks, self.received)
       self.share = records.run(self.party.model.layers, walk, self.mask)
       self.inputs, self.received = walk.inputs, {}

@@ -145,8 +145,9 @@ class PreparationFiles:
     )
 
   def write(self, name: Name, made: ClientMaterial) -> None:
-    """Keeps a preparation, whose layers were made by `layers`."""
-    assert isinstance(made.layers, GrowingLayers)
+    """Keeps a preparation; ValueError if its layers are not in what `layers` made."""
+    if not isinstance(made.layers, GrowingLayers):
+      raise ValueError('a preparation whose layers are not in a file')
     made.layers.finish(self._path(name, _PREPARED), made.own_arrays())
 
   def mark(self, names: Sequence[Name]) -> None:

@@ -149,7 +149,9 @@ def test_who_reads_a_linear_layer_is_prepared_a_wave_later():
   assert not {'conv2', 'conv5'} & structure.drawn.keys()
   # Each wave is a round trip of the offline phase, and none of the online phase.
   _, plain = served(*small.trained(small.CHAINS['depthwise']), 0, 2)
-  chained, alone = (estimate.inference(each.public).record['phases'] for each in (model, plain))
+  chained, alone = (
+    estimate.inference(each.public, 'delphi').record['phases'] for each in (model, plain)
+  )
   assert chained['offline']['rounds'] == alone['offline']['rounds'] + 1
   assert chained['online']['rounds'] == len(model.public.activations) + 1
 

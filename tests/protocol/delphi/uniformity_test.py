@@ -101,7 +101,6 @@ BARE = {
     'server: differences 0',
     'server: differences 28',
     'server: M',
-    'client: v',
   },
   'max pools': BOTH
   | {

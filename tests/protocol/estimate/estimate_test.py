@@ -210,7 +210,7 @@ def test_a_link_adds_its_latency_and_bytes():
 def test_what_cannot_be_served_is_refused(model):
   with pytest.raises(ValueError, match='sign tests of 24 bits in the mode ot, want 1 to 22'):
     estimates.inference(models.long_words().public, 'ot')
-  with pytest.raises(ValueError, match="mode 'cheetah', want one of delphi, gazelle, ot"):
+  with pytest.raises(ValueError, match="mode 'cheetah', want one of ot, delphi, gazelle"):
     estimates.inference(model('mixed').public, 'cheetah')
   with pytest.raises(ValueError, match='no unit cost of client session'):
     estimates.inference(model('mixed').public, costs=unit_costs.UnitCosts({}, {}))

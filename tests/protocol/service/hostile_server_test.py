@@ -56,7 +56,7 @@ def wire(model, **service):
 def take(raw, max_memory=4 * GIB, max_bytes=4 * GIB):
   """What a client does with a description before its first command."""
   found = description.decode(raw)
-  structure = clients._structure(found)
+  structure = description.structure(found)
   contexts = {m: parties.context(p) for m, p in keys.parameters(structure, b'').items()}
   return budget.budget(found, structure, contexts, max_memory=max_memory, max_bytes=max_bytes)
 

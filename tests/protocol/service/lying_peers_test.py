@@ -200,7 +200,8 @@ def test_a_network_without_activations_is_served():
     absorbed=frozenset(),
   )
   found = views.run(linear, images(1))
-  np.testing.assert_array_equal(found.logits, linear.run(images(1)))
+  # Encryption rounds by one now and then.
+  np.testing.assert_allclose(found.logits, linear.run(images(1)), rtol=0, atol=1)
 
 
 def test_a_client_that_stops_at_the_keys_holds_up_no_other():
