@@ -33,9 +33,10 @@ hold:
 - The client sees no other equation in u. There is one in c0, pk0 u + e0, and v hides it, except
   in the last layer, whose sum of both shares the client is to have. A client that follows the
   protocol gets the logits with it. One that sends another pk0 gets log2(t) bits of pk0 u at each
-  logit instead, some 17 coefficients of u at most. With 10 classes these are 170 of 2048. Where
-  they are all, c1 still hides W as ring-LWE does, because a is expanded from a seed, and low
-  bits of c1 are missing; but it is not uniform then.
+  logit instead, some 17 coefficients of u at most. With 10 classes these are 170 of 2048; with
+  1,000, of which one polynomial holds some hundred, they may be all. Where they are all, c1
+  still hides W as ring-LWE does, because a is expanded from a seed, and low bits of c1 are
+  missing; but it is not uniform then.
 
 What is sent of c1 is computed from c1 alone. Nothing is assumed of pk0, a and c0, which the
 client chooses. A client that deviates in them gets other results, but z and c1 stay uniform

@@ -406,21 +406,21 @@ class ClientOffline:
     self._linear(images)
     for image in images:
       image.join()
-    # Images of one lot are at the same stage, unless one begins anew.
-    first = min(image.begun.progress.stages for image in images)
-    for number in range(first, len(images[0].stages)):
-      for image in images:
+    for number in range(len(images[0].stages)):
+      # Images that go on may be further than others.
+      some = [image for image in images if image.begun.progress.stages <= number]
+      for image in some:
         image.enter(number)
       # Each flight is sent for all images before the next, so that they wait for it together.
-      for image in images:
+      for image in some:
         image.send_choices()
-      for image in images:
+      for image in some:
         image.receive_tables()
         # What came shows that the server has what it was sent in the stage before.
         image.confirm()
-      for image in images:
+      for image in some:
         image.send_shares()
-      for image in images:
+      for image in some:
         image.leave(number)
     while images:
       material = images[0].finish()

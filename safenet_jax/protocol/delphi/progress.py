@@ -18,8 +18,8 @@ Of a step that is made anew a party has seen two versions. Only the second is us
 first is as that of another preparation which nobody uses: its ciphertexts and transfers are under
 the keys of a session that has ended, and its masks u, labels, pads and the offset delta are the
 server's, uniform and independent of those of the second. The client chooses labels by the same
-bits of c in both; these are hidden by independent transfers. A mask r of the client that lies
-under one key only, in ciphertexts of a step that was not kept, is drawn anew.
+bits of c in both; these are hidden by independent transfers. A mask r of the client is
+encrypted again under the new key, or drawn anew where it is drawn with its ciphertext.
 
 The preparation gets its identifier at its very end, so that there is one of it, and it is used
 once. A server forgets its half as it goes on with it: no two sessions go on with the same.

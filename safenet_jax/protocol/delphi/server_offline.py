@@ -79,7 +79,13 @@ class ServerOffline:
       images: of that session.
       agreed: how far both parties are with each of them (`progress`); an image that begins
         anew may be None.
+
+    Raises:
+      ProtocolError: they are more than are prepared at once.
     """
+    party = self._party
+    if len(images) > message_shapes.lot(party.structure, self._output, party.contexts):
+      raise frames.ProtocolError(f'{len(images)} images to go on with at once')
     self.unfinished = [image for image in images if image is not None]
     with self._channel.scope(phase='offline', layer='session', primitive='progress'):
       self._channel.send('resumed', *(begun.encode() for begun in agreed))
@@ -103,15 +109,15 @@ class ServerOffline:
       for image, names in zip(images, left):
         for name in (name for name in wave if name in names):
           self._reply_linear(image, name)
-    first = min(image.begun.progress.stages for image in images)
-    for number in range(first, len(self._stages)):
-      structure, output = self._stages[number]
-      choices = [self._receive_choices(structure, output) for _ in images]
+    for number, (structure, output) in enumerate(self._stages):
+      # Images that go on may be further than others.
+      some = [image for image in images if image.begun.progress.stages <= number]
+      choices = [self._receive_choices(structure, output) for _ in some]
       started = [
         self._start(image, number, message, requests)
-        for image, (message, requests) in zip(images, choices)
+        for image, (message, requests) in zip(some, choices)
       ]
-      for image, finish in zip(images, started):
+      for image, finish in zip(some, started):
         finish()
         done = progress.Progress(len(self._linear), number + 1)
         image.begun = image.begun._replace(progress=done)

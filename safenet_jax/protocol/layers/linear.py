@@ -37,6 +37,11 @@ round trip offline for all layers that wait (`share_walks.Waves`).
 Where y has too many fraction bits (`models.layers.Truncate`), each party first drops the low
 bits of its own share, and what is left of c is encrypted. Neither learns more by that. As c is
 uniform, the sum is wrong with probability |y| / 2^l (`ring.truncate`).
+
+c was decrypted with the key under which it is encrypted here. A server that follows the protocol
+knows it but for u and a rounding. Against one that deviates, c may be any rounded linear function
+of the key, so that BFV has to be secure for messages that depend on its key, as it is taken to be
+for its own relinearisation keys.
 """
 
 from types import ModuleType

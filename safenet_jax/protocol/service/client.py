@@ -217,7 +217,10 @@ class Client:
         images = ()
       except LostError as error:
         images = self._session.unfinished(output) or images
+        before = self._store.count(output)
         tries = self._reconnect(error, tries)
+        # What was ready may be lost too, and is made again.
+        count += max(0, before - self._store.count(output))
 
   def _make(
     self,
@@ -272,7 +275,8 @@ class Client:
         last = failed
         continue
       try:
-        self._join(channel)
+        claims = self._store.claimed_again()
+        self._store.granted_again(claims, self._join(channel, claims))
       except ProtocolError as failed:
         channel.close()
         last = failed
@@ -281,11 +285,15 @@ class Client:
       return tries
     raise last
 
-  def _join(self, channel: Channel) -> None:
-    """The handshake of one more connection to the same server, of the same owner."""
+  def _join(self, channel: Channel, claims: Sequence[bytes] = ()) -> bytes:
+    """The handshake of one more connection to the same server, of the same owner.
+
+    Returns:
+      The answers to the claims.
+    """
     same = Expectation(model_id=self.description.model_id)
-    hello = self._hello._replace(claims=())
-    handshake.client(channel, same, hello, lambda _: self._mode.name)
+    hello = self._hello._replace(claims=claims)
+    return handshake.client(channel, same, hello, lambda _: self._mode.name).answers
 
   def _served(self, output: str | None) -> str:
     """The output, or the client's own for None; ValueError if the server does not offer it."""

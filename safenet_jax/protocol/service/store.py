@@ -120,6 +120,27 @@ class ClientStore:
       reason = 'another client has them: is this a copy of its directory?'
       _LOGGER.warning('event=preparations_held count=%d reason="%s"', held, reason)
 
+  def claimed_again(self) -> list[bytes]:
+    """What a connection in the place of a lost one claims of what is here; the rest is forgotten.
+
+    Without a directory that is nothing: the server dropped its side as the connection ended.
+    """
+    kept = list(self._names)[-handshake.MAX_CLAIMS :] if self._files else []
+    self._forget(set(self._names) - set(kept))
+    return kept
+
+  def granted_again(self, claims: Sequence[bytes], answers: bytes) -> None:
+    """Forgets what the server did not grant: nothing may be sent under it."""
+    self._forget(
+      {key for key, answer in zip(claims, answers, strict=True) if answer != handshake.GRANTED}
+    )
+
+  def _forget(self, keys: set[bytes]) -> None:
+    with self._lock:
+      for key in keys:
+        self._names.pop(key, None)
+        self._memory.pop(key, None)
+
   def count(self, output: str) -> int:
     """Preparations for one of `structure.OUTPUTS`."""
     return len(self._found(output))
@@ -363,6 +384,8 @@ class ServerStore:
           found.append(self._drop(identifier))
         else:
           missing = missing or identifier
+          if kept is not None and kept.owner is None:
+            self._drop(identifier)  # a masked input came for it
       if missing is not None:
         raise ProtocolError(
           f'no preparation {missing.hex()}: it was used, is too old, or of another server'

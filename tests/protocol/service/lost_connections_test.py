@@ -106,6 +106,70 @@ def test_a_cut_at_any_message_is_gone_on_from(mode, party, journal, tmp_path, mo
   assert not journal.repeated()
 
 
+@pytest.mark.parametrize('in_files', [True, False])
+def test_what_was_ready_before_a_cut_is_claimed_again_or_made_again(
+  in_files, journal, tmp_path, monkeypatch
+):
+  """Two images, one after the other; the connection is lost in the second."""
+  monkeypatch.setattr(message_shapes, 'lots', lambda *rest: iter([1] * rest[-1]))
+  directory, images = tmp_path / 'prepared' if in_files else None, np.repeat(IMAGES, 2, axis=0)
+  made, finish = [], client_offline.Image.finish
+  monkeypatch.setattr(
+    client_offline.Image, 'finish', lambda self: made.append(self) or finish(self)
+  )
+  options = {'context': None, 'directory': directory, 'timeout': _TIMEOUT, 'reconnects': 2}
+  with serve('delphi') as server:
+    with mortals.dying(mortals.alive), clients.Client(*server.address, **options) as client:
+      client.prepare(2)
+      last = client._channel.count
+      client.infer(images)
+    made.clear()
+    with (
+      mortals.dying(cut('client', last - 3)),
+      clients.Client(*server.address, **options) as client,
+    ):
+      client.prepare(2)
+      assert client.prepared == 2 and len(made) == (2 if in_files else 3)
+      logits = client.infer(images)
+    assert np.abs(logits - models.calibrated().logits(images)).max() < 0.05
+  assert not journal.repeated()
+
+
+@pytest.mark.parametrize('mode', ['delphi', 'ot'])
+def test_images_of_one_lot_go_on_from_different_stages(mode, tmp_path, monkeypatch):
+  """The server has forgotten one of two images."""
+  images = np.repeat(IMAGES, 2, axis=0)
+  resume = store.ServerStore.resume
+
+  def forgetful(self, names, owner):
+    found = resume(self, names, owner)
+    return [found[0], None] if len(found) == 2 else found
+
+  monkeypatch.setattr(store.ServerStore, 'resume', forgetful)
+  options = {'context': None, 'timeout': _TIMEOUT, 'reconnects': 2, 'directory': tmp_path}
+  with serve(mode) as server:
+    with mortals.dying(mortals.alive), clients.Client(*server.address, **options) as client:
+      first = client._channel.count
+      client.prepare(2)
+      last = client._channel.count
+      client.infer(images)
+    for number in ((first + last) // 2, last - 2, last - 1):
+      with (
+        mortals.dying(cut('client', number)),
+        clients.Client(*server.address, **options) as client,
+      ):
+        client.prepare(2)
+        logits = client.infer(images)
+      assert np.abs(logits - models.calibrated().logits(images)).max() < 0.05
+
+
+def test_more_images_than_a_lot_are_not_gone_on_with_at_once(monkeypatch):
+  monkeypatch.setattr(message_shapes, 'lots', lambda *rest: iter([1] * rest[-1]))
+  monkeypatch.setattr(message_shapes, 'lot', lambda *unused: 0)
+  with serve('delphi') as server, pytest.raises(ProtocolError, match='1 images to go on with'):
+    prepare(server, cut('client', 14), None)
+
+
 def test_two_cuts_are_gone_on_from_and_a_third_is_one_too_many(journal):
   with serve('delphi') as server:
     # Command, four messages of keys, and linear layers.
