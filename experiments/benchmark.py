@@ -55,8 +55,8 @@ def main() -> None:
     atomic_files.write_json(path, _record(rows))
   if 'networks' in suites and large_networks.NAMES.value:
     large_networks.draw(rows, path.with_suffix('.png'))
-  if 'scaling' in suites:
-    scaling.draw(rows, path.with_name(f'{path.stem}_scaling.png'))
+  elif 'scaling' in suites:
+    scaling.draw(rows, path.with_suffix('.png'))
   table = rich.table.Table('name', 'value', 'unit', 'floor', 'ratio')
   for row in rows:
     floor, ratio = ('' if n is None else f'{n:.4g}' for n in (row.floor, row.ratio))
