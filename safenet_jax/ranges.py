@@ -104,6 +104,8 @@ RANGES = {
   'select_ring': _count(1, 64),
   'activation': _count(0, 32),
   'weight': _count(0, 32),
+  'activation_bits': _count(0, 32),
+  'weight_bits': _count(0, 32),
   'square': _count(0, 32),
   'cubic': _count(0, 32),
   'margin': Range(1, _LARGE),

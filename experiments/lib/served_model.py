@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.lib import from_config, launcher
 from safenet_jax.data import Dataset
-from safenet_jax.fixed_point import quantize
+from safenet_jax.fixed_point import formats, quantize
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models.network import Network
 from safenet_jax.search import members
@@ -45,6 +45,9 @@ def served(config, *, writes: bool = False) -> Served:
       np.asarray(images.validation.images[: config.secure.calibration_images]),
       mean=images.mean,
       std=images.std,
+      precision=formats.Precision(
+        activation=config.secure.activation_bits, weight=config.secure.weight_bits
+      ),
       progress=lambda done, total: report(done, total, {}),
     )
   return Served(model, net, images, workdir, planned, task)
