@@ -5,6 +5,7 @@ its share of the result; no message is sent. None stands for a share that is not
 yet, and stays None.
 """
 
+import abc
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ from safenet_jax.fixed_point import pooling
 from safenet_jax.fixed_point.model import FixedPointModel, PublicModel
 
 
-class Local:
+class Local(abc.ABC):
   """Operations on one party's shares, uint64 [B, ..., C] in the linear ring.
 
   Each party adds its own `conv`, `dense` and `activation` for each phase. Of a constant the
@@ -32,9 +33,9 @@ class Local:
       return share
     return ring.reduce(pooling.sums(self.xp, share, layer), self.bits)
 
+  @abc.abstractmethod
   def activation(self, name: str, layer, share: Any) -> Any:
     """Each party's own."""
-    raise NotImplementedError
 
   def max_pool(self, name: str, layer, share: Any) -> Any:
     """As an activation, unless it is part of the one before it."""

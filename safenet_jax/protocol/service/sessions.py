@@ -15,7 +15,8 @@ from safenet_jax.transport.frames import ProtocolError
 
 # The one registry of modes. A new mode is a folder beside `delphi`, and one more name here.
 MODES = {mode.name: mode for mode in (OT, DELPHI, GAZELLE)}
-# The fewest bytes, and on no measured link more seconds than the others (docs/measurements.md).
+# The fewest bytes, and for CNN-7 on no measured link more seconds than the others
+# (docs/measurements.md).
 DEFAULT = OT.name
 # Makes the mapping where finished activation layers of one image are kept.
 Keep = Callable[[], client_offline.Layers]
