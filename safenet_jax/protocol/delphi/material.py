@@ -34,6 +34,7 @@ class ClientLayer:
   powers: c', ..., c'^degree of polynomial channels, uint64 [degree, 1, ...].
   alphas: the sum of the alpha_j of polynomial channels, uint64 [1, 1, ...].
   keys: K_0 and K_1 for the truncation of each output, uint64 [2, 1, ...].
+  share: c of garbled channels, uint64 [1, ...], where they are garbled online; else None.
   """
 
   mask: np.ndarray
@@ -41,6 +42,7 @@ class ClientLayer:
   powers: np.ndarray | None = None
   alphas: np.ndarray | None = None
   keys: list[np.ndarray] = dataclasses.field(default_factory=list)
+  share: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -121,6 +123,8 @@ def layer_arrays(name: str, layer: ClientLayer) -> dict[str, np.ndarray]:
   found = {f'{name}/mask': layer.mask}
   if layer.powers is not None and layer.alphas is not None:
     found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
+  if layer.share is not None:
+    found[f'{name}/share'] = layer.share
   for i, keys in enumerate(layer.keys):
     found[f'{name}/keys/{i}'] = keys
   for i, block in enumerate(layer.blocks):
@@ -155,7 +159,8 @@ class _Layers(Mapping[str, ClientLayer]):
       at = head.removesuffix('head')
       blocks.append(_block({k.removeprefix(at): v for k, v in found.items() if k.startswith(at)}))
     keys = [found[key] for key in numbered('keys/{}')]
-    return ClientLayer(found['mask'], blocks, found.get('powers'), found.get('alphas'), keys)
+    parts = (found.get(part) for part in ('powers', 'alphas'))
+    return ClientLayer(found['mask'], blocks, *parts, keys, found.get('share'))
 
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:
@@ -252,11 +257,12 @@ class ServerMaterial(_Once):
   def size(cls, structure: Structure, output: str) -> int:
     """What `nbytes` of one preparation for `output` will be, known before it is made."""
     words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
-    for layer in structure.activations:
+    prepared = [layer.prepared for layer in structure.activations]
+    for layer in prepared:
       if layer.powers:
         words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
       words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs)
-    kept = sum(layer.kept for layer in structure.activations)
+    kept = sum(layer.kept for layer in prepared)
     comparison = structure.comparison_for(output)
     if comparison:
       kept += 16 * comparison.output_labels

@@ -11,11 +11,11 @@ from safenet_jax.protocol.ot import offline, online, structure
 class Costs(costs.Costs):
   """What only the mode `ot` does in an inference of one image."""
 
-  def offline_tables(self, layer: ActivationStructure) -> None:
+  def tables(self, layer: ActivationStructure, phase: str) -> None:
     if not layer.test:
-      super().offline_tables(layer)
+      super().tables(layer, phase)
       return
-    scope = 'offline', layer.name, 'comparison'
+    scope = phase, layer.name, 'comparison'
     for _ in layer.blocks:
       self._tally.send(scope, 'server', 'seed', [(bytes, (millionaires.SEED_BYTES,))])
     prepared = {'compared_transfer': layer.transfers}
