@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -45,6 +46,23 @@ class ActivationStructure:
   form: ActivationFormat
   bits: int
   offset: int
+
+  @classmethod
+  def of(
+    cls, name: str, form: ActivationFormat, bits: int, offset: int
+  ) -> tuple['ActivationStructure', ...]:
+    """What an inference goes through for one record; the last one has its name and outputs."""
+    return (cls(name, form, bits, offset),)
+
+  @property
+  def owner(self) -> str:
+    """Name of the record that it is a part of."""
+    return self.name
+
+  @property
+  def pool(self) -> ActivationFormat | None:
+    """Format of the max pool that it is a level of, where transfers compare (`maximum_tree`)."""
+    return None
 
   @functools.cached_property
   def blocks(self) -> tuple[Block, ...]:
@@ -267,9 +285,9 @@ class Structure:
           found[shape.name] = shape.output_shape
         case records.Activation() | records.MaxPool() if shape.name in model.activations:
           form, bits = model.activations[shape.name], widths.values[shape.name]
-          layer = kind(shape.name, form, bits, offset)
-          activations.append(layer)
-          offset += layer.transfers
+          for layer in kind.of(shape.name, form, bits, offset):
+            activations.append(layer)
+            offset += layer.transfers
     (logits,), comparison = records.output_shape(model.layers, model.input_shape), None
     if 'class' in outputs_of(model):
       comparison = Comparison(logits, model.logit_bits or widths.logits, offset)
@@ -285,6 +303,11 @@ class Structure:
       logits,
       comparison,
     )
+
+  def parts(self) -> dict[str, tuple[ActivationStructure, ...]]:
+    """The activation layers of each record, by its name."""
+    groups = itertools.groupby(self.activations, lambda layer: layer.owner)
+    return {name: tuple(layers) for name, layers in groups}
 
   def plain_modulus(self, name: str) -> int:
     """2^l of a linear layer, which names its parameters of encryption (`delphi.keys`)."""
