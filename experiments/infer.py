@@ -19,10 +19,11 @@ import numpy as np
 from experiments.lib import launcher, scores, test_sets, two_processes
 from experiments.lib import served_model as planned_
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point import formats
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.protocol.service import description, sessions
 from safenet_jax.protocol.simulation import simulator
+from safenet_jax.quantization import quantize
 from safenet_jax.report import runs
 from safenet_jax.search import members
 from safenet_jax.transport import ledger as ledgers

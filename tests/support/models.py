@@ -9,9 +9,10 @@ import numpy as np
 from safenet_jax.approximation import activation as activation_
 from safenet_jax.approximation import importance, plans
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point import formats
 from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel
 from safenet_jax.models import layers, network
+from safenet_jax.quantization import quantize
 
 
 def activation(relu, polynomial, degree, map_shape, pool=None):
