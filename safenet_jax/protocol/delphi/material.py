@@ -159,8 +159,8 @@ class _Layers(Mapping[str, ClientLayer]):
       at = head.removesuffix('head')
       blocks.append(_block({k.removeprefix(at): v for k, v in found.items() if k.startswith(at)}))
     keys = [found[key] for key in numbered('keys/{}')]
-    parts = (found.get(part) for part in ('powers', 'alphas'))
-    return ClientLayer(found['mask'], blocks, *parts, keys, found.get('second'))
+    powers, alphas, second = map(found.get, ('powers', 'alphas', 'second'))
+    return ClientLayer(found['mask'], blocks, powers, alphas, keys, second)
 
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:

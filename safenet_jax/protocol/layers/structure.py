@@ -23,7 +23,6 @@ from safenet_jax.protocol.layers import (
   share_walks,
 )
 from safenet_jax.protocol.layers.blocks import Block
-from safenet_jax.protocol.layers.sign_test import SignTest
 
 # What the client gets: the logits, or nothing but the index of the largest.
 OUTPUTS = ('logits', 'class')
@@ -70,11 +69,6 @@ class ActivationStructure:
     if self.form.maximum:
       return max_pool.cut(self.form)
     return relu.cut(math.prod(self.garbled_shape) * self.tests)
-
-  @property
-  def test(self) -> SignTest | None:
-    """The sign test of each instance where transfers decide it; None where it is garbled."""
-    return None
 
   @property
   def tests(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from safenet_jax.protocol.delphi import client_offline, server_offline
-from safenet_jax.protocol.layers import maximum_tree, millionaires
+from safenet_jax.protocol.layers import maximum_tree, millionaires, sign_test
 from safenet_jax.protocol.layers.blocks import Block
 from safenet_jax.protocol.layers.structure import ActivationStructure
 
@@ -50,7 +50,7 @@ class _Image(client_offline.Image):
   def _entering(self, layer: ActivationStructure) -> list[np.ndarray]:
     found = super()._entering(layer)
     for i, (block, bits) in enumerate(zip(layer.blocks, found, strict=True)):
-      shape = layer.test.drawn, block.size // 8
+      shape = sign_test.sign_test(layer.form).drawn, block.size // 8
       drawn = np.frombuffer(self.party.randomness.bytes(shape[0] * shape[1]), np.uint8)
       found[i] = np.concatenate([bits, drawn.reshape(shape)])
       self.choices[layer.name, block.first] = found[i]
@@ -60,7 +60,8 @@ class _Image(client_offline.Image):
     with self.channel.scope(phase='offline', layer=layer.owner, primitive='comparison'):
       (seed,) = self.channel.receive('seed', [(bytes, (millionaires.SEED_BYTES,))])
       choices = self.choices.pop((layer.name, block.first))
-      return millionaires.offline_client(layer.test, labels, choices, seed)
+      test = sign_test.sign_test(layer.form)
+      return millionaires.offline_client(test, labels, choices, seed)
 
   def _sign_block(self, kept: millionaires.ClientBlock, labels, share, product_share):
     del labels
@@ -82,7 +83,8 @@ class ServerOffline(server_offline.ServerOffline):
       seed = randomness.bytes(millionaires.SEED_BYTES)
       self._channel.send('seed', seed)
       signs = np.frombuffer(randomness.bytes(block.size // 8), np.uint8)
-      return millionaires.offline_server(layer.test, zeros, self._party.keys.delta, seed, signs)
+      test = sign_test.sign_test(layer.form)
+      return millionaires.offline_server(test, zeros, self._party.keys.delta, seed, signs)
 
   def _signs(self, layer: ActivationStructure, garbled) -> np.ndarray:
     return np.concatenate(

@@ -25,7 +25,6 @@ from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.layers import maximum_tree, millionaires, relu
-from safenet_jax.protocol.layers.sign_test import SignTest
 from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.protocol.ot import structure
 from safenet_jax.transport import packed_words
@@ -41,9 +40,9 @@ class _Exchange:
   Bits are those of one block, uint8 [rows, size / 8]. Blocks come image by image.
   """
 
-  def __init__(self, channel: Channel, layer: ActivationStructure, test: SignTest, images: int):
-    self._channel, self._layer, self._test, self._images = channel, layer, test, images
-    self._tables = structure.tables(layer, test, images)
+  def __init__(self, channel: Channel, layer: ActivationStructure, images: int):
+    self._channel, self._layer, self._images = channel, layer, images
+    self._tables = structure.tables(layer, images)
 
   def send(self, step: int, bits: Sequence[np.ndarray], tables: Sequence[np.ndarray] = ()) -> None:
     """Sends the bits of all blocks, and in step 0 the tables of each digit, uint64 [all]."""
@@ -56,7 +55,7 @@ class _Exchange:
   def receive(self, step: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The bits of each block; and in step 0 the tables of each digit, [images, selected]."""
     *packed, bits = self._channel.receive(
-      MESSAGES[step][1], structure.message(self._layer, self._test, self._images, step)
+      MESSAGES[step][1], structure.message(self._layer, self._images, step)
     )
     blocks = [
       image[:, block.first // 8 : (block.first + block.size) // 8]
@@ -80,14 +79,14 @@ class ClientOnline(online.ClientOnline):
     *levels, last = self._parts[name]
     for level in levels:
       self._maxima(level)
-    if last.test:
-      self._compare(last, last.test)
+    if last.selected:
+      self._compare(last)
     super().activation(name, layer, value)
 
   def _maxima(self, level: ActivationStructure) -> None:
     """The maxima of a level that is not a pool's last."""
     mine = [material.layers[level.name] for material in self._materials]
-    self._compare(level, level.test)
+    self._compare(level)
     messages = online.Messages(level, len(mine))
     with self._channel.scope(phase='online', layer=level.owner, primitive='activation'):
       (words,) = packed_words.receive(self._channel, 'activation', messages.down)
@@ -102,9 +101,9 @@ class ClientOnline(online.ClientOnline):
       for block, state in zip(layer.blocks, material.layers[layer.name].blocks, strict=True):
         yield state, (image, slice(block.first, block.end))
 
-  def _compare(self, layer: ActivationStructure, test: SignTest) -> None:
+  def _compare(self, layer: ActivationStructure) -> None:
     with self._channel.scope(phase='online', layer=layer.owner, primitive='comparison'):
-      exchange = _Exchange(self._channel, layer, test, len(self._materials))
+      exchange = _Exchange(self._channel, layer, len(self._materials))
       answers, steps = [], []
       bits, tables = exchange.receive(0)
       for (state, at), opened in zip(self._blocks(layer), bits, strict=True):
@@ -163,7 +162,7 @@ class ServerOnline(online.ServerOnline):
 
   def _garbled(self, layer: ActivationStructure, mine, s) -> Callable[[], tuple]:
     with self._channel.scope(phase='online', layer=layer.owner, primitive='comparison'):
-      exchange = _Exchange(self._channel, layer, layer.test, len(mine))
+      exchange = _Exchange(self._channel, layer, len(mine))
       flat = [relu.tested(share, layer.form, layer.tests, server=True) for share in s]
       # A batch may have preparations of several sessions, each with a delta of its own.
       blocks = [

@@ -6,7 +6,6 @@ import numpy as np
 
 from safenet_jax.fixed_point.formats import ActivationFormat, Rescale
 from safenet_jax.protocol.layers import maximum_tree, sign_test, structure
-from safenet_jax.protocol.layers.sign_test import SignTest
 from safenet_jax.transport import packed_words
 
 
@@ -43,10 +42,6 @@ class ActivationStructure(structure.ActivationStructure):
     return [] if self.level else super().outputs
 
   @property
-  def test(self) -> SignTest | None:
-    return sign_test.sign_test(self.form) if self.form.relu else None
-
-  @property
   def tests(self) -> int:
     return 2 if self.form.limit else 1
 
@@ -57,7 +52,7 @@ class ActivationStructure(structure.ActivationStructure):
   @property
   def width(self) -> int:
     """Transfers of an instance in which the client chooses."""
-    return self.test.transfers if self.test else super().width
+    return sign_test.sign_test(self.form).transfers if self.selected else 0
 
   @property
   def label_words(self) -> int:
@@ -65,7 +60,9 @@ class ActivationStructure(structure.ActivationStructure):
 
   @property
   def kept(self) -> int:
-    return self.test.kept_by_server(_padded(self), self.instances) if self.test else 0
+    if not self.selected:
+      return 0
+    return sign_test.sign_test(self.form).kept_by_server(_padded(self), self.instances)
 
   def entering(self, share: np.ndarray) -> list[np.ndarray]:
     """The client's bits that enter each block, packed, without the top ones."""
@@ -79,24 +76,22 @@ def check(found: structure.Structure) -> None:
       sign_test.sign_test(layer.form)
 
 
-def tables(
-  layer: structure.ActivationStructure, test: SignTest, images: int
-) -> list[packed_words.Words]:
+def tables(layer: structure.ActivationStructure, images: int) -> list[packed_words.Words]:
   """How the tables of each digit are sent, for so many images."""
+  test = sign_test.sign_test(layer.form)
   return [packed_words.Words((images, layer.selected), shape.width) for shape in test.digits]
 
 
-def message(
-  layer: structure.ActivationStructure, test: SignTest, images: int, step: int
-) -> list[tuple]:
+def message(layer: structure.ActivationStructure, images: int, step: int) -> list[tuple]:
   """The parts of the online message `step`, 0 to 2: tables in the first one, and bits.
 
   Bits are packed, [images, rows, size / 8] with the sizes of all blocks together.
   """
   parts: list[tuple] = []
   if step == 0:
-    parts = [(np.uint8, (part.size,)) for part in tables(layer, test, images)]
-  return [*parts, (np.uint8, (images, test.opened[step], _padded(layer) // 8))]
+    parts = [(np.uint8, (part.size,)) for part in tables(layer, images)]
+  rows = sign_test.sign_test(layer.form).opened[step]
+  return [*parts, (np.uint8, (images, rows, _padded(layer) // 8))]
 
 
 def _padded(layer: structure.ActivationStructure) -> int:
