@@ -19,7 +19,7 @@ import numpy as np
 from safenet_jax.crypto.garbled_circuits import garbled_block
 from safenet_jax.protocol.delphi import progress
 from safenet_jax.protocol.layers import class_output, max_pool, millionaires, relu
-from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 
 ClientBlock = relu.ClientBlock | max_pool.ClientBlock | millionaires.ClientBlock
 ServerBlock = relu.ServerBlock | max_pool.ServerBlock | millionaires.ServerBlock
@@ -51,11 +51,8 @@ class _Once:
   mode: str = dataclasses.field(default='', init=False)
   used: bool = dataclasses.field(default=False, init=False)
   argmax: Any = dataclasses.field(default=None, kw_only=True)
-
-  @property
-  def output(self) -> str:
-    """What the preparation is for, one of `structure.OUTPUTS`."""
-    return 'logits' if self.argmax is None else 'class'
+  # What the preparation is for, one of `structure.OUTPUTS`.
+  output: str = dataclasses.field(default=OUTPUTS[0], kw_only=True)
 
   def spend(self, output: str) -> None:
     """Marks the preparation as used, for an inference that ends in `output`.
@@ -78,9 +75,9 @@ class ClientMaterial(_Once):
 
   identifier: the name of the preparation, the same for both parties.
   mask: r of the image, uint64 [1, H, W, C].
-  share: the client's share of the logits, uint64 [1, classes]; empty for the class alone.
+  share: the client's share of the logits, uint64 [1, classes]; empty for a class.
   layers: of each activation layer, by name.
-  argmax: `class_output.ClientState` for the class alone, else None.
+  argmax: `class_output.ClientState` for a class, else None.
   """
 
   identifier: bytes
@@ -103,7 +100,9 @@ class ClientMaterial(_Once):
     return found
 
   @classmethod
-  def from_arrays(cls, identifier: bytes, arrays: Mapping[str, np.ndarray]) -> 'ClientMaterial':
+  def from_arrays(
+    cls, identifier: bytes, arrays: Mapping[str, np.ndarray], output: str
+  ) -> 'ClientMaterial':
     """The inverse of `arrays`; takes the arrays of a layer when the layer is asked for."""
     start = 'argmax/'
     last = {key.removeprefix(start): arrays[key] for key in arrays if key.startswith(start)}
@@ -115,6 +114,7 @@ class ClientMaterial(_Once):
       argmax=class_output.ClientState(_garbled(last), last['labels'], last['decoding'])
       if last
       else None,
+      output=output,
     )
 
 
@@ -232,7 +232,7 @@ class ServerMaterial(_Once):
   identifier: the name of the preparation, the same for both parties.
   u: the masks of the outputs of linear layers, by name, uint64 [1, ...].
   layers: of each activation layer, by name.
-  argmax: `class_output.ServerState` for the class alone, else None.
+  argmax: `class_output.ServerState` for a class, else None.
   """
 
   # Set by who made it: by what the client knows it that was not told the identifier.

@@ -203,7 +203,7 @@ def test_preparations_in_files_are_the_same_and_serve_later(tmp_path):
   model = models.calibrated()
   run = parties.run(model, IMAGES[:1], mode='ot')
   (mine,) = run.client
-  again = type(mine).from_arrays(mine.identifier, mine.arrays())
+  again = type(mine).from_arrays(mine.identifier, mine.arrays(), mine.output)
   for name, layer in mine.layers.items():
     for block, other in zip(layer.blocks, again.layers[name].blocks, strict=True):
       assert type(other) is millionaires.ClientBlock
