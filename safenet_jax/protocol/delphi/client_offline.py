@@ -337,7 +337,7 @@ class Image:
 
   def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
     mine, form = self.layers[layer.name], layer.form
-    with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
+    with self.channel.scope(phase='offline', layer=layer.owner, primitive='products'):
       blocks = self._garbled(layer)
       factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
       message, shares = word_transfer.send_products(factors, pads, bits=form.select_bits)

@@ -318,7 +318,7 @@ class ServerOffline:
     )
 
   def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
-    with self._channel.scope(phase='offline', layer=layer.name, primitive='products'):
+    with self._channel.scope(phase='offline', layer=layer.owner, primitive='products'):
       words = packed_words.Words((layer.selected,), layer.form.select_bits)
       identifier, packed = self._channel.receive(
         'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
