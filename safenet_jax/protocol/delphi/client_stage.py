@@ -9,7 +9,8 @@ These are three of the flights of `client_offline`, where the symbols are define
 them offline. The mode `minionn` sends those of garbled circuits online.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class ClientStage:
     """Takes the session's party. `begin` has to come before a flight."""
     self.party, self.channel = party, party.channel
     # The client's shares of what enters activation layers, by name, and of the logits.
-    self.inputs: Mapping[str, np.ndarray] = {}
+    self.inputs: dict[str, Any] = {}
     self.share = np.empty(0, np.uint64)
 
   def begin(
@@ -199,7 +200,7 @@ class ClientStage:
 
   def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
     mine, form = self.layers[layer.name], layer.form
-    with self._scope(layer.name, 'products'):
+    with self._scope(layer.owner, 'products'):
       blocks = self._garbled(layer)
       factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
       message, shares = word_transfer.send_products(factors, pads, bits=form.select_bits)

@@ -34,6 +34,7 @@ class ClientLayer:
   powers: c', ..., c'^degree of polynomial channels, uint64 [degree, 1, ...].
   alphas: the sum of the alpha_j of polynomial channels, uint64 [1, 1, ...].
   keys: K_0 and K_1 for the truncation of each output, uint64 [2, 1, ...].
+  second: of a level of `maximum_tree`, b_c, uint64 [1, ...].
   share: c of garbled channels, uint64 [1, ...], where they are garbled online; else None.
   """
 
@@ -42,6 +43,7 @@ class ClientLayer:
   powers: np.ndarray | None = None
   alphas: np.ndarray | None = None
   keys: list[np.ndarray] = dataclasses.field(default_factory=list)
+  second: np.ndarray | None = None
   share: np.ndarray | None = None
 
 
@@ -123,6 +125,8 @@ def layer_arrays(name: str, layer: ClientLayer) -> dict[str, np.ndarray]:
   found = {f'{name}/mask': layer.mask}
   if layer.powers is not None and layer.alphas is not None:
     found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
+  if layer.second is not None:
+    found[f'{name}/second'] = layer.second
   if layer.share is not None:
     found[f'{name}/share'] = layer.share
   for i, keys in enumerate(layer.keys):
@@ -159,8 +163,8 @@ class _Layers(Mapping[str, ClientLayer]):
       at = head.removesuffix('head')
       blocks.append(_block({k.removeprefix(at): v for k, v in found.items() if k.startswith(at)}))
     keys = [found[key] for key in numbered('keys/{}')]
-    parts = (found.get(part) for part in ('powers', 'alphas'))
-    return ClientLayer(found['mask'], blocks, *parts, keys, found.get('share'))
+    powers, alphas, second, share = map(found.get, ('powers', 'alphas', 'second', 'share'))
+    return ClientLayer(found['mask'], blocks, powers, alphas, keys, second, share)
 
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:

@@ -219,7 +219,7 @@ class ServerStages:
     )
 
   def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
-    with self._scope(layer.name, 'products'):
+    with self._scope(layer.owner, 'products'):
       words = packed_words.Words((layer.selected,), layer.form.select_bits)
       identifier, packed = self._channel.receive(
         'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]

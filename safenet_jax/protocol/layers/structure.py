@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -22,7 +23,6 @@ from safenet_jax.protocol.layers import (
   share_walks,
 )
 from safenet_jax.protocol.layers.blocks import Block
-from safenet_jax.protocol.layers.sign_test import SignTest
 
 # What the client gets: the logits; nothing but the index of the largest; or this index if all
 # logits are in the range of the calibration images, and otherwise only that they are not.
@@ -57,17 +57,29 @@ class ActivationStructure:
     """What of the layer is made ready online, just before it is used; None for nothing."""
     return None
 
+  @classmethod
+  def of(
+    cls, name: str, form: ActivationFormat, bits: int, offset: int
+  ) -> tuple['ActivationStructure', ...]:
+    """What an inference goes through for one record; the last one has its name and outputs."""
+    return (cls(name, form, bits, offset),)
+
+  @property
+  def owner(self) -> str:
+    """Name of the record that it is a part of."""
+    return self.name
+
+  @property
+  def pool(self) -> ActivationFormat | None:
+    """Format of the max pool that it is a level of, where transfers compare (`maximum_tree`)."""
+    return None
+
   @functools.cached_property
   def blocks(self) -> tuple[Block, ...]:
     """The blocks of the layer's garbled instances."""
     if self.form.maximum:
       return max_pool.cut(self.form)
     return relu.cut(math.prod(self.garbled_shape) * self.tests)
-
-  @property
-  def test(self) -> SignTest | None:
-    """The sign test of each instance where transfers decide it; None where it is garbled."""
-    return None
 
   @property
   def tests(self) -> int:
@@ -285,9 +297,9 @@ class Structure:
           found[shape.name] = shape.output_shape
         case records.Activation() | records.MaxPool() if shape.name in model.activations:
           form, bits = model.activations[shape.name], widths.values[shape.name]
-          layer = kind(shape.name, form, bits, offset)
-          activations.append(layer)
-          offset += layer.transfers
+          for layer in kind.of(shape.name, form, bits, offset):
+            activations.append(layer)
+            offset += layer.transfers
     (logits,) = records.output_shape(model.layers, model.input_shape)
     comparisons, bits = {}, model.logit_bits or widths.logits
     for output in outputs_of(model)[1:]:
@@ -305,6 +317,11 @@ class Structure:
       logits,
       comparisons,
     )
+
+  def parts(self) -> dict[str, tuple[ActivationStructure, ...]]:
+    """The activation layers of each record, by its name."""
+    groups = itertools.groupby(self.activations, lambda layer: layer.owner)
+    return {name: tuple(layers) for name, layers in groups}
 
   def plain_modulus(self, name: str) -> int:
     """2^l of a linear layer, which names its parameters of encryption (`delphi.keys`)."""

@@ -154,6 +154,8 @@ def needs(
     transfers += last.transfers
   shapes = records.shapes(model.layers, model.input_shape)
   values = math.prod(model.input_shape) + sum(math.prod(shape.output_shape) for shape in shapes)
+  # Levels of a max pool have maps of their own.
+  values += sum(math.prod(layer.garbled_shape) for layer in structure.activations if layer.pool)
   # Messages are held as bytes, beside the words that are made of them; those of a stage at once.
   transfers += structure.choices
   most = message_shapes.most_transfers(structure, found.outputs[-1], chosen=True)

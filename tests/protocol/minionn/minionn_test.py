@@ -1,12 +1,12 @@
-"""The mode of MiniONN: what comes online, under which tags, and what is kept.
+"""The mode of MiniONN: what comes online, and what is kept.
 
-That both parties compute what the integer reference does is in `parties_test`.
+That both parties compute what the integer reference does is in `parties_test`, that tags are used
+once in `freshness_test`.
 """
 
 import numpy as np
 import pytest
 
-from safenet_jax.crypto.oblivious_transfer import correlated_transfer
 from safenet_jax.protocol.layers.structure import Structure
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
@@ -44,23 +44,6 @@ def test_circuits_come_online_and_what_polynomials_need_offline():
   ]
   assert 0 < totals[0] - totals[1] < 2000
   assert found['phases']['online']['bytes'] > 3 * delphi['phases']['online']['bytes']
-
-
-def test_no_tag_of_a_transfer_is_used_twice(monkeypatch):
-  """Of two preparations in one go and another one, and of the batch that uses all of them."""
-  used = []
-  for kind in (correlated_transfer.CorrelatedReceiver, correlated_transfer.CorrelatedSender):
-
-    def record(self, tag, *rest, extend=kind.extend):
-      used.append((id(self), tag))
-      return extend(self, tag, *rest)
-
-    monkeypatch.setattr(kind, 'extend', record)
-  views.run(models.model(), np.repeat(IMAGES[:1], 3, axis=0), mode='minionn', prepares=[2, 1])
-  # Of each image: truncations offline; labels and choices of two layers online. Both parties.
-  assert len(used) == 3 * (1 + 2 * 2) * 2
-  assert len(set(used)) == len(used)
-  assert len({tag for _, tag in used}) == len(used) // 2
 
 
 def test_circuits_are_neither_kept_before_nor_after():
