@@ -201,9 +201,12 @@ class Calibration:
 
   def _selected(self, activation: str) -> float:
     """The largest value that is selected behind a ReLU, with the margin: maybe that of a sum."""
-    layer = self._shapes[activation].layer
+    found = self._shapes[activation].layer
+    layer = found if isinstance(found, records.Activation) else records.Activation()
     _, slope_bits = bit_widths.slope_of(layer.slope)
-    largest = self.precision.margin * self.largest(f'{activation}/input') + (layer.limit or 0.0)
+    largest = self.precision.margin * self.largest(f'{activation}/input')
+    # A sign test takes the limit off, and needs a bit less than the selection.
+    largest = max(largest, (largest + (layer.limit or 0.0)) / 2)
     return largest * self._divisor(self.channels.pools.get(activation)) * 2.0**slope_bits
 
   def _shortened(self, name: str, value: Value, made: float, weight: int) -> Value:

@@ -52,16 +52,20 @@ def choose(
     fraction: fraction bits of the input.
     readers: everything that the output becomes.
     least: the fewest bits; no others where there are no readers.
-    rings: widths in bits, ascending. The bits stay in the first one that holds the fewest.
+    rings: widths in bits, ascending. What a reader makes stays in the first one that holds the
+      fewest bits.
   """
   norms = np.sqrt(np.square(kernel).reshape(-1, kernel.shape[-1]).sum(0))
   if not readers or not norms.any():
     return least
   usual = math.sqrt(np.square(norms).mean())
   felt = _SIGNIFICANT + math.log2(math.sqrt(kernel[..., 0].size / 12) / usual)
-  for ring in rings:
-    limit = encrypted_convolution.norm_limit(ring) / (_ROUNDING * norms.max())
-    room = min(math.floor(math.log2(limit)), *(each.room(fraction, ring) for each in readers))
-    if room >= least:
-      return max(least, min(math.ceil(felt), room))
-  return least
+  taken = []
+  for reader in readers:
+    rooms = ((ring, reader.room(fraction, ring)) for ring in rings)
+    taken.append(next(((ring, room) for ring, room in rooms if room >= least), (0, least)))
+  widest, room = max(ring for ring, _ in taken), min(room for _, room in taken)
+  if not widest:
+    return least
+  limit = encrypted_convolution.norm_limit(widest) / (_ROUNDING * norms.max())
+  return max(least, min(math.ceil(felt), math.floor(math.log2(limit)), room))

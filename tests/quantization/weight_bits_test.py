@@ -12,7 +12,7 @@ from safenet_jax.quantization import quantize, weight_bits
 from safenet_jax.quantization.weight_bits import Reader
 from tests.support import networks as small
 
-ALL = small.NETWORKS | small.OTHERS
+ALL = small.NETWORKS | small.OTHERS | small.CHAINS
 RNG = np.random.default_rng(0)
 DENSE = layers.Dense(4)
 
