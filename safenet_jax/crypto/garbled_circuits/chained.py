@@ -114,7 +114,8 @@ class Garbler(_Party):
     check = garbled_block.make_check(seed, self.circuit, _padded(outputs, size), self._delta)
     outputs = outputs.copy()
     for row, bit in zip(outputs, self.circuit.outputs):
-      if isinstance(bit, circuits.Wire) and bit.inverted:
+      # The label of a constant is 0: the same as for `known`.
+      if bit is True or (isinstance(bit, circuits.Wire) and bit.inverted):
         row ^= self._delta
     return GarbledBlock(seed, check, tables[:, :, : zeros.shape[1]]), outputs
 
