@@ -186,6 +186,24 @@ def calibrated():
 
 
 @functools.cache
+def maxima():
+  """As `calibrated`, with maxima of windows that overlap in the place of squares and means."""
+  return _calibrated(
+    (
+      layers.Conv(3),
+      layers.Activation(),
+      layers.MaxPool(3, 2, ((1, 1), (1, 1))),
+      layers.Conv(4),
+      layers.Activation(),
+      layers.Flatten(),
+      layers.Dense(3),
+    ),
+    (8, 8, 2),
+    [0, 0],
+  )
+
+
+@functools.cache
 def smallest():
   """One activation layer of squares and ReLUs, for sessions of few messages."""
   return _calibrated(
