@@ -30,10 +30,11 @@ COUNT = flags.DEFINE_integer(
 
 
 def main() -> None:
-  names = list(compared_systems.SYSTEMS) if SYSTEM.value == 'all' else [SYSTEM.value]
+  wanted = SYSTEM.value or ''
+  names = list(compared_systems.SYSTEMS) if wanted == 'all' else [wanted]
   if names[0] not in compared_systems.SYSTEMS:
     known = ', '.join(compared_systems.SYSTEMS)
-    raise ValueError(f"--system='{SYSTEM.value or ''}', want all, or one of: {known}")
+    raise ValueError(f"--system='{wanted}', want all, or one of: {known}")
   if not launcher.WORKDIR.value:
     raise ValueError('no --workdir, want a directory for this run')
   workdir = pathlib.Path(launcher.WORKDIR.value)

@@ -4,7 +4,7 @@ The processes of the parties import this too. They need no JAX, so that it is im
 used.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
 import pathlib
@@ -121,6 +121,17 @@ def kept(name: str, workdir: pathlib.Path, quick: bool) -> dict[str, np.ndarray]
     return dict(arrays)
 
 
+def _accuracy(network: SquareNetwork | BitNetwork, images) -> float:
+  """Of the plaintext integers on all test images."""
+  test, labels = map(np.asarray, images.test)
+  return float((network.run(test).argmax(-1) == labels).mean())
+
+
+def _keep(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+  named: Any = dict(arrays)
+  np.savez_compressed(path, **named)
+
+
 def _cryptonets(workdir: pathlib.Path, quick: bool, count: int | None) -> Iterator[Row]:
   from safenet_jax import data
   from safenet_jax.systems import square_training
@@ -133,7 +144,7 @@ def _cryptonets(workdir: pathlib.Path, quick: bool, count: int | None) -> Iterat
   arrays = kept(name, workdir, quick)
   if arrays is None:
     network = square_training.train(images, maps=maps, units=units)
-    np.savez_compressed(workdir / f'{name}.npz', **network.arrays())
+    _keep(workdir / f'{name}.npz', network.arrays())
   else:
     network = SquareNetwork.of(arrays)
   # Test images first. Others fill the slots: the time is the same.
@@ -152,7 +163,7 @@ def _cryptonets(workdir: pathlib.Path, quick: bool, count: int | None) -> Iterat
     images=len(asked),
     checked=len(asked),
     agreement=int((outcome.answer == plain).all(axis=1).sum()),
-    accuracy=float((network.run(images.test.images).argmax(-1) == images.test.labels).mean()),
+    accuracy=_accuracy(network, images),
     shown='number of classes, size of logits',
     outcome=outcome,
     details={'plain_moduli': levelled.plain_moduli(network.bound)},
@@ -175,7 +186,7 @@ class _Network(NamedTuple):
 
 
 _SMALL = (_Network('bm1', 'fashion_mnist', 40), _Network('bm2', 'fashion_mnist', 40))
-_CNN7 = _Network('cnn7', 'cifar10', 16, 2, True)
+_CNN7 = _Network('cnn7', 'cifar10', 14, 2, True)
 _TITLES = {
   'bm1': 'BM1: dense 128, 128, 10',
   'bm2': 'BM2: conv 5, dense 100, 10',
@@ -200,7 +211,7 @@ def _binary(
     arrays = kept(name, workdir, quick)
     network = _trained(wanted, images, density) if arrays is None else BitNetwork.of(arrays)
     if arrays is None:
-      np.savez_compressed(workdir / f'{name}.npz', **network.arrays())
+      _keep(workdir / f'{name}.npz', network.arrays())
     several = 1 if quick else count or wanted.checked
     agreement = 0
     for start, size in ((0, several), (several, 1)):
@@ -213,7 +224,6 @@ def _binary(
       )
       agreement += int((outcome.answer == network.run(asked)).all(axis=1).sum())
     gates = soteria.gates(network.layers)
-    classes = network.run(np.asarray(images.test.images)).argmax(-1)
     yield Row(
       name=name,
       system=system,
@@ -222,7 +232,7 @@ def _binary(
       images=1,
       checked=several + 1,
       agreement=agreement,
-      accuracy=float((classes == images.test.labels).mean()),
+      accuracy=_accuracy(network, images),
       shown=shown,
       outcome=outcome,
       details={'ands': gates.ternary, 'ands_without_zeros': gates.binary, 'density': density},
@@ -233,18 +243,18 @@ def _trained(wanted: _Network, images, density: float) -> BitNetwork:
   from safenet_jax.systems import bit_training
 
   cifar = wanted.dataset == 'cifar10'
-  architecture = {
-    'bm1': bit_training.bm1,
-    'bm2': bit_training.bm2,
-    'cnn7': functools.partial(bit_training.cnn7, _WIDTH),
-  }[wanted.name]()
+  architectures = {
+    'bm1': bit_training.bm1(),
+    'bm2': bit_training.bm2(),
+    'cnn7': bit_training.cnn7(_WIDTH),
+  }
   return bit_training.train(
     images,
-    architecture,
+    architectures[wanted.name],
     density=density,
     epochs=wanted.epochs,
-    rate=3e-3,
-    padding=4 if cifar else 0,
+    rate=5e-3 if cifar else 2e-3,
+    padding=2 if cifar else 0,
     flip=cifar,
     report=lambda epoch, loss: print(f'{wanted.name}: epoch {epoch}, loss {loss:.3f}', flush=True),
   )

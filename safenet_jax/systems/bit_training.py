@@ -129,7 +129,10 @@ def initial(key: jax.Array, layers: Sequence[Sums | Pool]) -> list[dict[str, jax
 def forward(
   parameters: Sequence[dict[str, jax.Array]], layers: Sequence[Sums | Pool], images: jax.Array
 ) -> jax.Array:
-  """Logits [B, classes] of images uint8 [B, H, W, C], normalised by the batch's statistics."""
+  """Logits [B, classes] of images uint8 [B, H, W, C], normalised by the batch's statistics.
+
+  ValueError for layers that do not end with a linear one.
+  """
   value = (images.astype(jnp.float32) - bit_network.CENTRE) / bit_network.CENTRE
   border, waiting = 0.0, list(parameters)
   last = len(waiting)
