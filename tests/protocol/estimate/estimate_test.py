@@ -174,7 +174,8 @@ def test_an_untrained_network_has_nearly_the_bytes_of_the_benchmarks(cnn7, measu
       else:
         # Random weights on noise: sign tests of 12 bits, where room for trained ones takes 13. In
         # the mode ot longer words have longer digits too, whose tables double with every bit.
-        assert 1 <= ratio < (1.15 if 'ot' in at else 1.1), (at, phase, ratio)
+        # When the rows were measured, weights and the messages of truncations had fewer bits.
+        assert 1 <= ratio < (1.16 if 'ot' in at else 1.1), (at, phase, ratio)
 
 
 def test_seconds_are_within_30_percent_of_the_measured_ones(cnn7, measured):
