@@ -17,7 +17,7 @@ from safenet_jax import data
 from safenet_jax.approximation import planned_weights, plans
 from safenet_jax.models import architectures
 from safenet_jax.protocol.service import bundle
-from tests.support import compilations
+from tests.support import compilations, forked
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIG = 'experiments/configs/cnn7_fashion.py'
@@ -32,8 +32,10 @@ def command(phase, *flags):
 
 
 def run(phase, *flags, code=0, environment=None):
-  found = subprocess.run(
-    command(phase, *flags), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1000
+  found = (
+    forked.fresh(phase, *flags, environment=environment)
+    if environment
+    else forked.run(phase, *flags)
   )
   assert found.returncode == code, found.stderr[-2000:]
   return found
