@@ -27,6 +27,7 @@ COLUMNS = {
   'transport': 4,
   'search': 1,
   'fixed_point': 3,
+  'quantization': 2,
   'protocol.layers': 3.5,
   'protocol.delphi': 3,
   'protocol.simulation': 4,

@@ -19,10 +19,11 @@ import numpy as np
 from experiments.lib import launcher, scores, test_sets, two_processes
 from experiments.lib import served_model as planned_
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point import formats, quantize
-from safenet_jax.fixed_point.model import FixedPointModel
+from safenet_jax.fixed_point import formats
+from safenet_jax.fixed_point.model import FixedPointModel, OUT_OF_RANGE
 from safenet_jax.protocol.service import description, sessions
 from safenet_jax.protocol.simulation import simulator
+from safenet_jax.quantization import quantize
 from safenet_jax.report import runs
 from safenet_jax.search import members
 from safenet_jax.transport import ledger as ledgers
@@ -65,7 +66,7 @@ def main() -> None:
   wanted = COUNT.value or config.secure.images
   test, labels = (np.asarray(part[:wanted]) for part in images.test)
   ranges = formats.RangeReport()
-  plain = test_sets.plain(model, test, ranges).argmax(-1)
+  plain = model.public.classes(model.public.decode(test_sets.plain(model, test, ranges)))
   if SIMULATE.value:
     name, (classes, record) = 'ledger.json', _simulate(model, test, BATCH.value or 16)
   else:
@@ -73,6 +74,7 @@ def main() -> None:
   # The plaintext network's score on all test images, taken once in a run by whichever command.
   scores.tested(workdir, 'finetune', planned, task, net, images)
   agree, correct = int((classes == plain).sum()), int((classes == labels).sum())
+  distrusted = int((classes == OUT_OF_RANGE).sum())
   workdir.write_json(
     name,
     record
@@ -82,13 +84,15 @@ def main() -> None:
       'correct': correct,
       'fixed_point_correct': int((plain == labels).sum()),
       'out_of_range': ranges.exceeded,
+      'distrusted': distrusted,
       'truncation_failure': ranges.truncation_failure,
       'quantization': report.record(),
     },
   )
   print(
     f'infer: {agree} of {len(test)} private classes equal those of the plaintext fixed-point '
-    f'network, {correct} are right; {_summary(record, len(test))}'
+    f'network, {correct} are right, {distrusted} were out of range and have none; '
+    f'{_summary(record, len(test))}'
   )
 
 
@@ -101,7 +105,7 @@ def _simulate(model: FixedPointModel, images: np.ndarray, batch: int):
   simulator.infer(model, images[:1], source, ledger=ledger)
   with launcher.progress_bar('infer') as progress:
     private = test_sets.run(model, images, source, batch=batch, report=progress)
-  return private.logits.argmax(-1), ledger.record() | {
+  return model.public.classes(private.logits), ledger.record() | {
     'mode': 'simulator, offline correlations from an insecure dealer',
     'images_per_second': private.images_per_second,
   }

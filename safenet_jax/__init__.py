@@ -28,7 +28,6 @@ if TYPE_CHECKING:
   from safenet_jax.data import Dataset, Split
   from safenet_jax.data import load as load_data
   from safenet_jax.fixed_point.model import FixedPointModel
-  from safenet_jax.fixed_point.quantize import quantization_report, quantize
   from safenet_jax.models.architectures import build, cnn7, register, resnet18, resnet32, vgg16
   from safenet_jax.models.layers import (
     Activation,
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
   from safenet_jax.protocol.service.processes import ServerProcesses
   from safenet_jax.protocol.service.server import Server, ServerOptions
   from safenet_jax.protocol.simulation.simulator import infer as simulate
+  from safenet_jax.quantization.quantize import quantization_report, quantize
   from safenet_jax.search.phases import finetune, Planned, search_plan, train, Trained
   from safenet_jax.search.teacher import Teacher
   from safenet_jax.search.training import Training
@@ -105,8 +105,8 @@ _NAMES = {
   'Planned': ('search.phases', 'Planned'),
   'Training': ('search.training', 'Training'),
   'Teacher': ('search.teacher', 'Teacher'),
-  'quantize': ('fixed_point.quantize', 'quantize'),
-  'quantization_report': ('fixed_point.quantize', 'quantization_report'),
+  'quantize': ('quantization.quantize', 'quantize'),
+  'quantization_report': ('quantization.quantize', 'quantization_report'),
   'FixedPointModel': ('fixed_point.model', 'FixedPointModel'),
   'save_bundle': ('protocol.service.bundle', 'save'),
   'load_bundle': ('protocol.service.bundle', 'load'),

@@ -26,9 +26,9 @@ from PIL import Image
 from experiments import benchmarks
 from experiments.benchmarks import networks, Row
 from safenet_jax import data
-from safenet_jax.fixed_point import quantize
 from safenet_jax.models import layers as records
 from safenet_jax.onnx_files import reader
+from safenet_jax.quantization import quantize
 
 _OWN = pathlib.Path(__file__).parents[2] / 'tests' / 'data' / 'onnx' / 'fashion.onnx'
 _MODES = 'delphi', 'ot'

@@ -34,7 +34,6 @@ from experiments import benchmarks
 from experiments.benchmarks import Row
 from safenet_jax import data
 from safenet_jax.approximation import activation, importance, plans
-from safenet_jax.fixed_point import quantize
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models import architectures
 from safenet_jax.models.network import activation_channels, Network
@@ -43,6 +42,7 @@ from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import server as servers
 from safenet_jax.protocol.service import sessions
 from safenet_jax.protocol.service.processes import ServerProcesses
+from safenet_jax.quantization import quantize
 from safenet_jax.report import costs
 from safenet_jax.transport import channel, tls
 from safenet_jax.transport import ledger as ledgers

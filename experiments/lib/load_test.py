@@ -228,7 +228,7 @@ def _ask(pipe, address, context, images: np.ndarray, numbers: range, output: str
       prepared = time.perf_counter()
       (found,) = client.infer(images[image : image + 1])
       end = time.perf_counter()
-      label = int(found if output == 'class' else found.argmax())
+      label = int(found if output != 'logits' else found.argmax())
       pipe.send((image, label, prepared - start, end - prepared))
   pipe.recv()
   pipe.send(process_memory.memory().peak)

@@ -6,9 +6,10 @@ import numpy as np
 
 from experiments.lib import from_config, launcher
 from safenet_jax.data import Dataset
-from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point import formats
 from safenet_jax.fixed_point.model import FixedPointModel
 from safenet_jax.models.network import Network
+from safenet_jax.quantization import quantize
 from safenet_jax.search import members
 from safenet_jax.search.members import Member, Task
 from safenet_jax.workdir import Workdir

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from safenet_jax.console import directories, options, process_memory, progress, tables
+from safenet_jax.fixed_point.model import OUT_OF_RANGE
 from safenet_jax.protocol.estimate import choice
 from safenet_jax.protocol.layers import structure
 from safenet_jax.protocol.service import client as clients
@@ -41,7 +42,7 @@ class Asking:
   key: str | None = options.option('PEM file of the private key of --certificate', path=True)
   insecure_clear: bool = options.option('no encryption, for measurements only', False)
   output: str = options.option(
-    'class: nobody learns the logits; or logits, the default',
+    'logits (the default), class, or checked_class (or -1)',
     'logits',
     metavar='NAME',
     choices=structure.OUTPUTS,
@@ -105,8 +106,10 @@ def ask(asking: Asking) -> None:
     client.infer(images[:0])  # refuses images of a wrong shape before anything is prepared
     if asking.prepared is not None:
       directories.check('prepared', asking.prepared)
+    distrusted = 0
     for label in _classes(client, images, asking):
       print(label)
+      distrusted += label == OUT_OF_RANGE
     mode = client.description.mode
   record = ledger.record()
   if path:
@@ -116,6 +119,12 @@ def ask(asking: Asking) -> None:
   print(f'{len(images)} images, mode {mode}; seconds are those of this party', file=sys.stderr)
   for line in tables.lines(*_summary(record)):
     print(line, file=sys.stderr)
+  if distrusted:
+    print(
+      f'{distrusted} of them with logits out of range, and class {OUT_OF_RANGE}: '
+      'values left the formats of the network, so that any class would be arbitrary',
+      file=sys.stderr,
+    )
 
 
 def _classes(client: clients.Client, images: np.ndarray, asking: Asking) -> Iterator[int]:
@@ -135,7 +144,8 @@ def _classes(client: clients.Client, images: np.ndarray, asking: Asking) -> Iter
       if missing:
         client.prepare(missing)
       found = client.infer(batch)
-      yield from found if asking.output == 'class' else found.argmax(-1)
+      logits = asking.output == 'logits'
+      yield from client.description.model.classes(found) if logits else found
 
 
 def context(asking: Asking) -> ssl.SSLContext | None:

@@ -1,1 +1,1 @@
-"""From floats to integers: formats, the fixed-point model, and how both are chosen."""
+"""The network in integers: its public formats, its rings, and what it computes."""

@@ -10,6 +10,9 @@ from safenet_jax.fixed_point import pooling, products
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision, RangeReport
 from safenet_jax.models import layers as records
 
+# The class of an image that `PublicModel.classes` distrusts.
+OUT_OF_RANGE = -1
+
 _LIMIT = 1 << (ring.FIXED_POINT_BITS - 1)
 
 
@@ -85,6 +88,20 @@ class PublicModel:
   def decode(self, integers: np.ndarray) -> np.ndarray:
     """Logits float64 of the integers that a fixed-point network gives."""
     return integers / 2.0**self.output_fraction
+
+  def classes(self, logits: np.ndarray) -> np.ndarray:
+    """The classes of logits, int64 [B]; OUT_OF_RANGE where one is not in -2^(k-1) <= y < 2^(k-1).
+
+    k is `logit_bits`, which calibration chose with a margin over the logits that it saw. An image
+    whose values left their formats in some layer has arbitrary logits. They are nearly uniform
+    in their ring, so that this finds nearly all such images (docs/measurements.md).
+
+    Args:
+      logits: float64 [B, classes], as from `decode`.
+    """
+    limit = 2.0 ** ((self.logit_bits or self.precision.ring) - 1 - self.output_fraction)
+    outside = (logits < -limit) | (logits >= limit)
+    return np.where(outside.any(-1), OUT_OF_RANGE, logits.argmax(-1))
 
 
 # Every class that a `PublicModel` is made of, for whoever writes or reads one.

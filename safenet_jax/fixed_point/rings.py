@@ -134,7 +134,9 @@ def _resolve(model: PublicModel, choose: Callable[[str, int], int]) -> Rings:
       for rescale in form.rescales(widest):
         # The truncation sends at least one bit of what is left of the carry.
         ask(frozenset([name]), widest - rescale.wrap_bits + 1)
-      ask(sources, widest if form.polynomial else max(form.sign_bits, form.select_bits))
+      # The difference of two values, which maxima compare, takes a bit more.
+      need = max(form.sign_bits + form.maximum, form.select_bits)
+      ask(sources, widest if form.polynomial else need)
   logits = min((found[name] for name in ends), default=widest)
   values = {name: found.pop(name) for name in ('input', *model.activations)}
   linear = {name: bits for name, bits in found.items() if not name.startswith('truncate')}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import activation, importance, planned_weights, plans
-from safenet_jax.fixed_point import quantize
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
+from safenet_jax.quantization import quantize
 
 NETWORK = networks.Network(
   (

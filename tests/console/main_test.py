@@ -204,7 +204,9 @@ def test_inspect_says_what_a_bundle_is_and_what_an_inference_costs(folder, tmp_p
   assert rows['activation0'][2:] == ['8x8x6', '3', '3', '2']
   assert rows['activation1'][2:] == ['2x2x4', '4', '0', '-']
   assert 'conv1          3x3 convolution, stride 2   2x2x4\n' in text
-  assert 'outputs  logits, class of 3 classes' in text and 'shares of 56 bits' in text
+  assert (
+    'outputs  logits, class, checked_class of 3 classes' in text and 'shares of 56 bits' in text
+  )
   costs = [
     line.split()
     for line in text.splitlines()

@@ -58,7 +58,7 @@ def test_only_one_module_imports_seal():
 
 
 def test_secrets_are_not_drawn_from_jax_or_numpy():
-  for folder in ('crypto', 'fixed_point', 'transport', 'protocol'):
+  for folder in ('crypto', 'fixed_point', 'quantization', 'transport', 'protocol'):
     for path in (PACKAGE / folder).rglob('*.py'):
       for module in dependencies.imported(path):
         assert module not in ('jax.random', 'numpy.random', 'random', 'pickle'), (

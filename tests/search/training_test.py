@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import activation, plans
-from safenet_jax.fixed_point import folding
 from safenet_jax.models.layers import Activation, AveragePool, Conv, Dense, Flatten
 from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.quantization import folding
 from safenet_jax.search import fit, members, pbt, schedule
 from safenet_jax.workdir import Workdir
 from tests.support import small_search

@@ -126,6 +126,7 @@ def _kept(views):
   """What a party computes from messages and keeps."""
   rings = views.structure.rings
   forms = {layer.name: layer.form for layer in views.structure.activations}
+  outputs = {layer.name: layer.outputs for layer in views.structure.activations}
   for material in views.client:
     if material.argmax is not None:
       yield 'client: labels of logits', digits(material.argmax.labels, 64)
@@ -149,7 +150,7 @@ def _kept(views):
     for name, u in material.u.items():
       yield 'server: u', digits(u, rings.linear[name])
     for name, layer in material.layers.items():
-      rescales = forms[name].rescales(rings.values[name])
+      rescales = [rescale for _, rescale in outputs[name]]
       for block in layer.blocks:
         if isinstance(block, max_pool.ServerBlock):
           yield 'server: M', digits(block.mask, forms[name].select_bits)

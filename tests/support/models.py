@@ -9,9 +9,10 @@ import numpy as np
 from safenet_jax.approximation import activation as activation_
 from safenet_jax.approximation import importance, plans
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point import formats
 from safenet_jax.fixed_point.model import FixedPointModel, LinearWeights, PublicModel
 from safenet_jax.models import layers, network
+from safenet_jax.quantization import quantize
 
 
 def activation(relu, polynomial, degree, map_shape, pool=None):
@@ -181,6 +182,24 @@ def calibrated():
     ),
     (8, 8, 2),
     [10, 0],
+  )
+
+
+@functools.cache
+def maxima():
+  """As `calibrated`, with maxima of windows that overlap in the place of squares and means."""
+  return _calibrated(
+    (
+      layers.Conv(3),
+      layers.Activation(),
+      layers.MaxPool(3, 2, ((1, 1), (1, 1))),
+      layers.Conv(4),
+      layers.Activation(),
+      layers.Flatten(),
+      layers.Dense(3),
+    ),
+    (8, 8, 2),
+    [0, 0],
   )
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from safenet_jax.approximation import activation, importance, plans
-from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point import formats
 from safenet_jax.models import network as networks
 from safenet_jax.models.layers import (
   Activation,
@@ -20,6 +20,7 @@ from safenet_jax.models.layers import (
   PadShortcut,
   Residual,
 )
+from safenet_jax.quantization import quantize
 
 SHAPE = (8, 8, 2)
 STATISTICS = {'mean': (0.5, 0.4), 'std': (0.3, 0.25)}

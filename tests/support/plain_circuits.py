@@ -21,14 +21,18 @@ def evaluate(circuit, inputs):
   )
 
 
-def first_largest(client, server):
-  """The tournament of `argmax` on bool [bits, count, ...] of both shares: its index's bits."""
+def first_largest(client, server, bits=None):
+  """The tournament of `argmax` on bool [entering, count, ...] of both shares: its result's bits.
+
+  Of words of fewer `bits` than their shares, it also says whether they are in range.
+  """
 
   def run(stage, left, right):
     return evaluate(stage.circuit, {'left': left, 'right': right})
 
-  bits, count = client.shape[:2]
-  return argmax.play(count, bits, client, server, run)
+  entering, count = client.shape[:2]
+  form = argmax.Tournament(count, bits or entering, entering if bits else None)
+  return argmax.play(form, client, server, run)
 
 
 def masked_relu(bits, dropped=0):

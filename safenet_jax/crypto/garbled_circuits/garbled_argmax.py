@@ -17,7 +17,8 @@ and one label of every wire. That label is uniform, and its colour says nothing,
 because the garbler's colour bits are uniform. Only for the index does the evaluator
 get the values that colours stand for, so that sums and winners stay hidden. Hash, keys
 and what may be used only once are as in `garbling`; every round has hash keys of its
-own.
+own. Where words are checked, their bit goes with the index and nothing else does: if a word
+is not in range, the index bits are 0 in the circuit itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,22 +35,22 @@ from safenet_jax.crypto.garbled_circuits import (
   garbling,
   half_gates,
 )
-from safenet_jax.crypto.garbled_circuits.argmax import Stage
+from safenet_jax.crypto.garbled_circuits.argmax import Stage, Tournament
 from safenet_jax.crypto.garbled_circuits.garbled_block import GarbledBlock
 from safenet_jax.crypto.randomness import Randomness
 
 
-def tables_shape(count: int, bits: int) -> tuple[int, int, int, int]:
+def tables_shape(form: Tournament) -> tuple[int, int, int, int]:
   """Shape of a tournament's tables, in order of stage, then gate, then instance."""
-  return argmax.and_count(count, bits), 2, 1, 2
+  return argmax.and_count(form), 2, 1, 2
 
 
 class _Tiles:
   """One party's scratch for every stage."""
 
-  def __init__(self, count: int, bits: int, tile: Callable[..., half_gates.Tile]):
+  def __init__(self, form: Tournament, tile: Callable[..., half_gates.Tile]):
     self._blocks = []
-    for stage in argmax.stages(count, bits):
+    for stage in argmax.stages(form):
       program = compiled_circuit.compile_program(stage.circuit)
       self._blocks.append(half_gates.Block(program, stage.size, functools.partial(tile, program)))
 
@@ -81,13 +82,13 @@ class _Tiles:
 
 
 class Garbler:
-  """Garbles tournaments of `count` words of so many bits, under one delta."""
+  """Garbles tournaments of one form, under one delta."""
 
-  def __init__(self, count: int, bits: int, randomness: Randomness, delta: np.ndarray):
-    self._count, self._bits = count, bits
+  def __init__(self, form: Tournament, randomness: Randomness, delta: np.ndarray):
+    self._form = form
     self._randomness, self._delta = randomness, delta.copy()
     self._tiles = _Tiles(
-      count, bits, lambda program, size: half_gates.GarblerTile(program, size, self._delta)
+      form, lambda program, size: half_gates.GarblerTile(program, size, self._delta)
     )
 
   def garble(
@@ -96,22 +97,22 @@ class Garbler:
     """Garbles one tournament; inputs not in `zero_labels` get fresh labels.
 
     Args:
-      zero_labels: for 'client' the labels of value 0, uint64 [bits, size, 2], of
+      zero_labels: for 'client' the labels of value 0, uint64 [entering, size, 2], of
         which the first `count` of every bit are used.
 
     Returns:
       The message, and the garbler's secrets: labels of the shares, and `decoding`, in
-      which the first instance is that of the index.
+      which the first instance is that of the result.
 
     Raises:
       ValueError: labels of another type or shape.
     """
-    sums, *_, last = argmax.stages(self._count, self._bits)
-    shape = self._bits, sums.size, 2
+    sums, *_, last = argmax.stages(self._form)
+    shape = self._form.entering, sums.size, 2
     given, fresh = dict(zero_labels or {}), {}
     for name in ('client', 'server'):
       if name not in given:
-        fresh[name] = garbling.FreshLabels(self._randomness, self._bits, sums.size)
+        fresh[name] = garbling.FreshLabels(self._randomness, shape[0], sums.size)
         given[name] = fresh[name].rows().reshape(shape)
       if given[name].shape != shape or given[name].dtype != np.uint64:
         raise ValueError(f'labels {given[name].dtype} {given[name].shape}, want uint64 {shape}')
@@ -129,8 +130,8 @@ class Garbler:
           row ^= self._delta
       return zeros
 
-    client, server = (given[name][:, : self._count] for name in ('client', 'server'))
-    argmax.play(self._count, self._bits, client, server, run)
+    client, server = (given[name][:, : self._form.count] for name in ('client', 'server'))
+    argmax.play(self._form, client, server, run)
     ends = outputs.reshape(len(outputs), -1)
     check = garbled_block.make_check(seed, last.circuit, ends, self._delta)
     return (
@@ -140,36 +141,36 @@ class Garbler:
 
 
 def decoding(encoding: garbling.Encoding) -> np.ndarray:
-  """The values of the index's labels of colour 0, uint8 [index_bits]."""
+  """The values of the result's labels of colour 0, uint8 [outputs]."""
   return encoding.decoding[:, 0] & np.uint8(1)
 
 
 class Evaluator:
-  """Evaluates tournaments of `count` words of so many bits."""
+  """Evaluates tournaments of one form."""
 
-  def __init__(self, count: int, bits: int):
-    self._count, self._bits = count, bits
-    self._tiles = _Tiles(count, bits, half_gates.EvaluatorTile)
+  def __init__(self, form: Tournament):
+    self._form = form
+    self._tiles = _Tiles(form, half_gates.EvaluatorTile)
 
   def evaluate(
     self, garbled: GarbledBlock, client: np.ndarray, server: np.ndarray, decoding: np.ndarray
-  ) -> int:
-    """The index of the largest word, once only.
+  ) -> int | None:
+    """The index of the largest word, None where one is out of range and that is checked; once only.
 
     Args:
       garbled: the message.
-      client, server: one label for every bit of both shares, uint64 [bits, count, 2].
-      decoding: of the index's labels, as sent.
+      client, server: one label for every bit of both shares, uint64 [entering, count, 2].
+      decoding: of the result's labels, as sent.
 
     Raises:
       ValueError: message and labels do not belong together, it was evaluated before,
         or a shape is wrong.
     """
-    shape = tables_shape(self._count, self._bits)
-    if garbled.tables.shape != shape or decoding.shape != (argmax.index_bits(self._count),):
+    form, shape = self._form, tables_shape(self._form)
+    if garbled.tables.shape != shape or decoding.shape != (form.outputs,):
       raise ValueError(f'tables {garbled.tables.shape} and {decoding.shape}, want {shape}')
-    if {client.shape, server.shape} != {(self._bits, self._count, 2)}:
-      raise ValueError(f'labels {client.shape} and {server.shape} of {self._count} words')
+    if {client.shape, server.shape} != {(form.entering, form.count, 2)}:
+      raise ValueError(f'labels {client.shape} and {server.shape} of {form.count} words')
     if garbled.used:
       raise ValueError('garbled block was evaluated before')
     garbled.used = True
@@ -185,11 +186,11 @@ class Evaluator:
       outputs = self._tiles.run(stage, left, right, garbled.seed, tables)
       return outputs[:, : stage.instances]
 
-    labels = argmax.play(self._count, self._bits, client, server, run)
-    *_, last = argmax.stages(self._count, self._bits)
+    labels = argmax.play(form, client, server, run)
+    *_, last = argmax.stages(form)
     garbled_block.verify(garbled, last.circuit, outputs.reshape(len(outputs), -1))
     values = labels[:, 0].astype(np.uint8) & np.uint8(1) ^ decoding
-    index = int(values.astype(np.int64) @ (1 << np.arange(len(values))))
-    if index >= self._count:
-      raise ValueError(f'index {index} of {self._count} words')
-    return index
+    index = int(values[: form.index_bits].astype(np.int64) @ (1 << np.arange(form.index_bits)))
+    if index >= form.count:
+      raise ValueError(f'index {index} of {form.count} words')
+    return index if values[form.index_bits :].all() else None

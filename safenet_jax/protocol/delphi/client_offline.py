@@ -267,9 +267,11 @@ class Image:
     self.confirm()
     if not self.comparison:
       return ClientMaterial(identifier, self.mask, self.share, self.finished)
-    # For the class alone, the labels of the logits' share take the place of the share.
-    nothing = np.empty(0, np.uint64)
-    return ClientMaterial(identifier, self.mask, nothing, self.finished, argmax=self._comparison())
+    # For a class, the labels of the logits' share take the place of the share.
+    nothing, output = np.empty(0, np.uint64), self.stages[-1].output
+    return ClientMaterial(
+      identifier, self.mask, nothing, self.finished, argmax=self._comparison(), output=output
+    )
 
   def _comparison(self) -> class_output.ClientState:
     form = self.comparison
@@ -277,7 +279,7 @@ class Image:
       raise ValueError('no garbled comparison was received')
     labels = self.labels[form.offset : form.offset + form.transfers]
     garbled, decoding = self.compared
-    return class_output.ClientState(garbled, labels.reshape(form.bits, form.size, 2), decoding)
+    return class_output.ClientState(garbled, labels.reshape(-1, form.size, 2), decoding)
 
   def _block_labels(self, layer: ActivationStructure) -> Iterator[np.ndarray]:
     """The labels of the client's bits in each block."""
@@ -335,7 +337,7 @@ class Image:
 
   def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
     mine, form = self.layers[layer.name], layer.form
-    with self.channel.scope(phase='offline', layer=layer.name, primitive='products'):
+    with self.channel.scope(phase='offline', layer=layer.owner, primitive='products'):
       blocks = self._garbled(layer)
       factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
       message, shares = word_transfer.send_products(factors, pads, bits=form.select_bits)

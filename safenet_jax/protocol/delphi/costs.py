@@ -86,7 +86,7 @@ class Costs:
 
   def offline_tables(self, layer: ActivationStructure) -> None:
     """Messages that make a layer's circuits ready."""
-    scope = 'offline', layer.name, 'garbling'
+    scope = 'offline', layer.owner, 'garbling'
     for block in layer.blocks:
       parts = message_shapes.tables_parts(layer, block)
       size = self._tally.send(scope, 'server', 'tables', parts)
@@ -101,7 +101,7 @@ class Costs:
 
   def offline_products(self, layer: ActivationStructure) -> None:
     """Products p c of a bit of the server and the client's share, see `layers.relu`."""
-    scope = 'offline', layer.name, 'products'
+    scope = 'offline', layer.owner, 'products'
     words = packed_words.Words((layer.selected,), layer.form.select_bits)
     parts = [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
     self._tally.send(scope, 'client', 'shares', parts)
@@ -127,10 +127,10 @@ class Costs:
   def online_circuits(self, layer: ActivationStructure) -> None:
     """What both parties compute for a layer's circuits."""
     chosen = {'chosen_label': layer.transfers, 'chosen_block': len(layer.blocks)}
-    self._tally.both(('online', layer.name, 'labels'), {}, chosen)
+    self._tally.both(('online', layer.owner, 'labels'), {}, chosen)
     ands = layer.circuit.and_count * sum(block.size for block in layer.blocks)
     evaluated = {'evaluated_and': ands, 'evaluated_block': len(layer.blocks)}
-    self._tally.work(('online', layer.name, 'evaluation'), 'client', **evaluated)
+    self._tally.work(('online', layer.owner, 'evaluation'), 'client', **evaluated)
 
   @classmethod
   def held(cls, structure: Structure) -> dict[str, int]:
@@ -141,8 +141,8 @@ class Costs:
     total = _WORD * (math.prod(structure.input_shape) + structure.logits)
     for layer in structure.activations:
       outputs = math.prod(layer.pooled_shape) * (layer.form.relu + layer.form.polynomial)
-      # The mask of every output, and both keys of its wrap bit.
-      total += 3 * _WORD * outputs
+      # The mask of every output, and both keys of a wrap bit.
+      total += _WORD * (outputs + 2 * sum(math.prod(shape) for shape, _ in layer.outputs))
       values = math.prod(layer.polynomial_shape)
       total += _WORD * values * (layer.form.degree + 1) if layer.powers else 0
       total += sum(cls.held_of_block(layer, block) for block in layer.blocks)

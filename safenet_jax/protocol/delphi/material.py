@@ -19,7 +19,7 @@ import numpy as np
 from safenet_jax.crypto.garbled_circuits import garbled_block
 from safenet_jax.protocol.delphi import progress
 from safenet_jax.protocol.layers import class_output, max_pool, millionaires, relu
-from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 
 ClientBlock = relu.ClientBlock | max_pool.ClientBlock | millionaires.ClientBlock
 ServerBlock = relu.ServerBlock | max_pool.ServerBlock | millionaires.ServerBlock
@@ -34,6 +34,7 @@ class ClientLayer:
   powers: c', ..., c'^degree of polynomial channels, uint64 [degree, 1, ...].
   alphas: the sum of the alpha_j of polynomial channels, uint64 [1, 1, ...].
   keys: K_0 and K_1 for the truncation of each output, uint64 [2, 1, ...].
+  second: of a level of `maximum_tree`, b_c, uint64 [1, ...].
   """
 
   mask: np.ndarray
@@ -41,6 +42,7 @@ class ClientLayer:
   powers: np.ndarray | None = None
   alphas: np.ndarray | None = None
   keys: list[np.ndarray] = dataclasses.field(default_factory=list)
+  second: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -49,11 +51,8 @@ class _Once:
   mode: str = dataclasses.field(default='', init=False)
   used: bool = dataclasses.field(default=False, init=False)
   argmax: Any = dataclasses.field(default=None, kw_only=True)
-
-  @property
-  def output(self) -> str:
-    """What the preparation is for, one of `structure.OUTPUTS`."""
-    return 'logits' if self.argmax is None else 'class'
+  # What the preparation is for, one of `structure.OUTPUTS`.
+  output: str = dataclasses.field(default=OUTPUTS[0], kw_only=True)
 
   def spend(self, output: str) -> None:
     """Marks the preparation as used, for an inference that ends in `output`.
@@ -76,9 +75,9 @@ class ClientMaterial(_Once):
 
   identifier: the name of the preparation, the same for both parties.
   mask: r of the image, uint64 [1, H, W, C].
-  share: the client's share of the logits, uint64 [1, classes]; empty for the class alone.
+  share: the client's share of the logits, uint64 [1, classes]; empty for a class.
   layers: of each activation layer, by name.
-  argmax: `class_output.ClientState` for the class alone, else None.
+  argmax: `class_output.ClientState` for a class, else None.
   """
 
   identifier: bytes
@@ -101,7 +100,9 @@ class ClientMaterial(_Once):
     return found
 
   @classmethod
-  def from_arrays(cls, identifier: bytes, arrays: Mapping[str, np.ndarray]) -> 'ClientMaterial':
+  def from_arrays(
+    cls, identifier: bytes, arrays: Mapping[str, np.ndarray], output: str
+  ) -> 'ClientMaterial':
     """The inverse of `arrays`; takes the arrays of a layer when the layer is asked for."""
     start = 'argmax/'
     last = {key.removeprefix(start): arrays[key] for key in arrays if key.startswith(start)}
@@ -113,6 +114,7 @@ class ClientMaterial(_Once):
       argmax=class_output.ClientState(_garbled(last), last['labels'], last['decoding'])
       if last
       else None,
+      output=output,
     )
 
 
@@ -121,6 +123,8 @@ def layer_arrays(name: str, layer: ClientLayer) -> dict[str, np.ndarray]:
   found = {f'{name}/mask': layer.mask}
   if layer.powers is not None and layer.alphas is not None:
     found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
+  if layer.second is not None:
+    found[f'{name}/second'] = layer.second
   for i, keys in enumerate(layer.keys):
     found[f'{name}/keys/{i}'] = keys
   for i, block in enumerate(layer.blocks):
@@ -155,7 +159,8 @@ class _Layers(Mapping[str, ClientLayer]):
       at = head.removesuffix('head')
       blocks.append(_block({k.removeprefix(at): v for k, v in found.items() if k.startswith(at)}))
     keys = [found[key] for key in numbered('keys/{}')]
-    return ClientLayer(found['mask'], blocks, found.get('powers'), found.get('alphas'), keys)
+    powers, alphas, second = map(found.get, ('powers', 'alphas', 'second'))
+    return ClientLayer(found['mask'], blocks, powers, alphas, keys, second)
 
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:
@@ -227,7 +232,7 @@ class ServerMaterial(_Once):
   identifier: the name of the preparation, the same for both parties.
   u: the masks of the outputs of linear layers, by name, uint64 [1, ...].
   layers: of each activation layer, by name.
-  argmax: `class_output.ServerState` for the class alone, else None.
+  argmax: `class_output.ServerState` for a class, else None.
   """
 
   # Set by who made it: by what the client knows it that was not told the identifier.

@@ -79,12 +79,13 @@ def stages(structure: Structure, output: str) -> tuple[Stage, ...]:
     for layer in group:
       activations.append(dataclasses.replace(layer, offset=offset))
       offset += layer.transfers
-    part = dataclasses.replace(structure, activations=tuple(activations), comparison=None)
+    part = dataclasses.replace(structure, activations=tuple(activations), comparisons={})
     found.append(Stage(part, 'logits'))
-  comparison = structure.comparison_for(output)
-  if comparison:
-    comparison = dataclasses.replace(comparison, offset=offset)
-  last = dataclasses.replace(found[-1].structure, comparison=comparison)
+  comparisons = {
+    name: dataclasses.replace(comparison, offset=offset)
+    for name, comparison in structure.comparisons.items()
+  }
+  last = dataclasses.replace(found[-1].structure, comparisons=comparisons)
   return (*found[:-1], Stage(last, output))
 
 

@@ -104,10 +104,11 @@ class _Walk:
   def online(self, model: PublicModel) -> None:
     """From the image to the logits."""
     self._own.online_input()
-    activations = {layer.name: layer for layer in self._structure.activations}
+    activations = self._structure.parts()
     for shape in records.shapes(model.layers, model.input_shape):
       if shape.name in activations:
-        self._activation(activations[shape.name])
+        for layer in activations[shape.name]:
+          self._activation(layer)
       elif shape.name in self._structure.linear:
         self._own.online_linear(shape.name)
         scope = 'online', shape.name, 'linear'
@@ -117,7 +118,7 @@ class _Walk:
 
   def _activation(self, layer: ActivationStructure) -> None:
     def at(primitive):
-      return 'online', layer.name, primitive
+      return 'online', layer.owner, primitive
 
     self._own.online_corrections(layer)
     sizes = online.Messages(layer, 1)

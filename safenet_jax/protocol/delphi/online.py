@@ -49,7 +49,8 @@ class Messages:
   labels: how many words of 64 bits the labels of s take.
   down: the parts of the server's message, in order: labels, select words, delta_j, and d
     of each output. Those that the layer has no use for are left out.
-  up: the parts of the client's message: E and B of each output.
+  up: the parts of the client's message: E and B of each output. Maxima that are compared
+    again are no output; of these it is one word (`maximum_tree`).
   """
 
   def __init__(self, layer: ActivationStructure, images: int):
@@ -70,6 +71,8 @@ class Messages:
       for shape, rescale in outputs
       for width in (rescale.wrap_bits, rescale.bits)
     ]
+    if not outputs:
+      self.up = [packed_words.Words((images, *layer.garbled_shape), layer.bits)]
 
 
 class ClientOnline(share_walks.Local):

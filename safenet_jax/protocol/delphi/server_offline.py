@@ -131,7 +131,9 @@ class ServerOffline:
 
   def _material(self, image: Image) -> ServerMaterial:
     identifier = self._party.randomness.bytes(message_shapes.ID_BYTES)
-    return ServerMaterial(identifier, image.u, image.layers, argmax=image.compared)
+    return ServerMaterial(
+      identifier, image.u, image.layers, argmax=image.compared, output=self._output
+    )
 
   def _reply_linear(self, image: Image, name: str) -> None:
     """Answers Enc(r) of a linear layer, while the client encrypts the next."""
@@ -229,9 +231,9 @@ class ServerOffline:
       return None
     if self._comparison is None:
       self._comparison = garbled_argmax.Garbler(
-        form.count, form.bits, self._party.randomness, self._party.keys.delta
+        form.tournament, self._party.randomness, self._party.keys.delta
       )
-    zeros = labels[form.offset : form.offset + form.transfers].reshape(form.bits, form.size, 2)
+    zeros = labels[form.offset : form.offset + form.transfers].reshape(-1, form.size, 2)
     given = self._given(zeros)
     state = class_output.ServerState(
       class_output.offline_server(self._channel, self._comparison, given)
@@ -316,7 +318,7 @@ class ServerOffline:
     )
 
   def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
-    with self._channel.scope(phase='offline', layer=layer.name, primitive='products'):
+    with self._channel.scope(phase='offline', layer=layer.owner, primitive='products'):
       words = packed_words.Words((layer.selected,), layer.form.select_bits)
       identifier, packed = self._channel.receive(
         'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]

@@ -16,13 +16,13 @@ import numpy as np
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.approximation.plans import Plan
 from safenet_jax.crypto.randomness import InsecureSeededRandomness
-from safenet_jax.fixed_point import calibration, channel_order, quantize
 from safenet_jax.fixed_point import model as fixed_point
 from safenet_jax.fixed_point.formats import Precision
 from safenet_jax.fixed_point.model import FixedPointModel
-from safenet_jax.fixed_point.statistics import Statistics
 from safenet_jax.models import weights
 from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.quantization import calibration, channel_order, quantize
+from safenet_jax.quantization.statistics import Statistics
 
 _IMAGES = 2
 # How many standard deviations noise reaches. Trained networks reach ten and more, so that the

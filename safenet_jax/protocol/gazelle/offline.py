@@ -75,9 +75,17 @@ class _Image(client_offline.Image):
     form, compared = self.comparison, plain.argmax
     if form is not None:
       first, end = form.offset // 8, (form.offset + form.transfers) // 8
-      compared = compared._replace(choices=self.choices[first:end].reshape(form.bits, -1))
+      compared = compared._replace(
+        choices=self.choices[first:end].reshape(form.tournament.entering, -1)
+      )
     return ClientMaterial(
-      plain.identifier, _NOTHING, _NOTHING, plain.layers, self.correlations, argmax=compared
+      plain.identifier,
+      _NOTHING,
+      _NOTHING,
+      plain.layers,
+      self.correlations,
+      argmax=compared,
+      output=plain.output,
     )
 
 
@@ -129,5 +137,10 @@ class ServerOffline(server_offline.ServerOffline):
   def _material(self, image) -> ServerMaterial:
     identifier = self._party.randomness.bytes(message_shapes.ID_BYTES)
     return ServerMaterial(
-      identifier, image.u, image.layers, image.correlations, argmax=image.compared
+      identifier,
+      image.u,
+      image.layers,
+      image.correlations,
+      argmax=image.compared,
+      output=self._output,
     )

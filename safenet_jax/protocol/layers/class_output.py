@@ -18,6 +18,11 @@ of the logits while -2^(k-1) <= y < 2^(k-1). Calibration chooses k with the same
 over the logits that it saw as for a ReLU's sign test. A model without that number has the
 whole linear ring as k. Of equal logits the first wins.
 
+A checked class takes all bits of the shares, and the circuit also says whether every logit
+is in that range. If one is not, no index comes out, only that. An image whose values
+leave their formats in an early layer has logits that are nearly uniform in the ring, so that
+they leave the range, too; docs/measurements.md has how many of them did.
+
 What the client sees: the labels of s are one of each pair. The labels of c come from the
 same transfers as those of ReLUs. Tables and decoding show the index, and nothing of the
 logits or of any comparison (`crypto.garbled_circuits.garbled_argmax`).
@@ -37,7 +42,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safenet_jax.crypto.garbled_circuits import argmax, garbled_argmax, garbled_block, garbling
+from safenet_jax.crypto.garbled_circuits import garbled_argmax, garbled_block, garbling
+from safenet_jax.fixed_point.model import OUT_OF_RANGE
 from safenet_jax.protocol.layers.structure import Comparison
 from safenet_jax.transport import frames
 from safenet_jax.transport.channel import Channel
@@ -49,7 +55,7 @@ class ClientState(NamedTuple):
   """What the evaluator keeps of one image; `garbled` is evaluated once.
 
   labels: of the client's bits of c, uint64 [k, size, 2]; in the mode `gazelle` t.
-  decoding: the values that the index's labels of colour 0 stand for, uint8 [index bits].
+  decoding: the values that the result's labels of colour 0 stand for, uint8 [outputs].
   choices: in the mode `gazelle` rho, packed, uint8 [k, size / 8]; else empty.
   """
 
@@ -95,15 +101,15 @@ def offline_server(
 
 
 def offline_client(channel: Channel, form: Comparison) -> tuple[garbling.GarbledBlock, np.ndarray]:
-  """Receives the garbled comparison, and the decoding of its index."""
+  """Receives the garbled comparison, and the decoding of its result."""
   with channel.scope(phase='offline', layer='class', primitive='garbling'):
     seed, check, tables, decoding = channel.receive(
       'class tables',
       [
         (bytes, (garbled_block.SEED_BYTES,)),
         (bytes, (garbled_block.CHECK_BYTES,)),
-        (np.uint64, garbled_argmax.tables_shape(form.count, form.bits)),
-        (np.uint8, (argmax.index_bits(form.count),)),
+        (np.uint64, garbled_argmax.tables_shape(form.tournament)),
+        (np.uint8, (form.tournament.outputs,)),
       ],
     )
   return garbling.GarbledBlock(seed, check, tables), decoding
@@ -118,9 +124,9 @@ def online_server(
 
 
 def online_client(channel: Channel, form: Comparison, states: Sequence[ClientState]) -> np.ndarray:
-  """The classes, int64 [B]."""
+  """The classes, int64 [B]; OUT_OF_RANGE where they are checked and a logit is not in range."""
   with channel.scope(phase='online', layer='class', primitive='labels'):
-    shape = len(states), form.bits, form.count, 2
+    shape = len(states), *form.labels
     (labels,) = channel.receive('class labels', [(np.uint64, shape)])
   return _evaluate(channel, form, states, [state.labels for state in states], labels)
 
@@ -130,7 +136,7 @@ def correcting_server(
 ) -> None:
   """As `online_server` in the mode `gazelle`: first takes d, and corrects the client's labels."""
   with channel.scope(phase='online', layer='class', primitive='corrections'):
-    shape = len(states), form.bits, form.size // 8
+    shape = len(states), form.tournament.entering, form.size // 8
     (d,) = channel.receive('class choices', [(np.uint8, shape)])
   with channel.scope(phase='online', layer='class', primitive='labels'):
     theirs = [state.encoding.labels('client', bits) ^ state.zeros for state, bits in zip(states, d)]
@@ -148,7 +154,7 @@ def correcting_client(
     bits = np.stack([form.entering(share) for share in c])
     channel.send('class choices', bits ^ np.stack([state.choices for state in states]))
   with channel.scope(phase='online', layer='class', primitive='labels'):
-    part = np.uint64, (len(states), form.bits, form.count, 2)
+    part = np.uint64, (len(states), *form.labels)
     ours, theirs = channel.receive('class labels', [part, part])
   full = [state.labels[:, : form.count] ^ label for state, label in zip(states, ours)]
   return _evaluate(channel, form, states, full, theirs)
@@ -166,13 +172,11 @@ def _own_labels(form: Comparison, states: Sequence[ServerState], s: np.ndarray) 
 
 def _evaluate(channel, form: Comparison, states: Sequence[ClientState], ours, theirs) -> np.ndarray:
   with channel.scope(phase='online', layer='class', primitive='evaluation'):
-    evaluator = garbled_argmax.Evaluator(form.count, form.bits)
-    return np.array(
-      [
-        frames.checked(
-          evaluator.evaluate, state.garbled, mine[:, : form.count], labels, state.decoding
-        )
-        for state, mine, labels in zip(states, ours, theirs, strict=True)
-      ],
-      np.int64,
-    )
+    evaluator = garbled_argmax.Evaluator(form.tournament)
+    found = [
+      frames.checked(
+        evaluator.evaluate, state.garbled, mine[:, : form.count], labels, state.decoding
+      )
+      for state, mine, labels in zip(states, ours, theirs, strict=True)
+    ]
+  return np.array([OUT_OF_RANGE if index is None else index for index in found], np.int64)

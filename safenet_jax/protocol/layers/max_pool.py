@@ -5,6 +5,8 @@ s. The circuit adds both shares, takes the largest value of each window, applies
 adds a mask M that the server draws. It computes on words of w = k - t bits: the low k bits
 of a share, without the lowest t. `fixed_point.pool_tiles` says which windows it has.
 
+In the mode `ot` maxima are compared without circuits (`maximum_tree`).
+
 A max pool that is no part of an activation has the same circuit without ReLU. Its inputs may
 be the output of activations: then c is the mask r of `truncation`, and s is m.
 

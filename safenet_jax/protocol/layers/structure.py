@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -22,10 +23,10 @@ from safenet_jax.protocol.layers import (
   share_walks,
 )
 from safenet_jax.protocol.layers.blocks import Block
-from safenet_jax.protocol.layers.sign_test import SignTest
 
-# What the client gets: the logits, or nothing but the index of the largest.
-OUTPUTS = ('logits', 'class')
+# What the client gets: the logits; nothing but the index of the largest; or this index if all
+# logits are in the range of the calibration images, and otherwise only that they are not.
+OUTPUTS = ('logits', 'class', 'checked_class')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +47,29 @@ class ActivationStructure:
   bits: int
   offset: int
 
+  @classmethod
+  def of(
+    cls, name: str, form: ActivationFormat, bits: int, offset: int
+  ) -> tuple['ActivationStructure', ...]:
+    """What an inference goes through for one record; the last one has its name and outputs."""
+    return (cls(name, form, bits, offset),)
+
+  @property
+  def owner(self) -> str:
+    """Name of the record that it is a part of."""
+    return self.name
+
+  @property
+  def pool(self) -> ActivationFormat | None:
+    """Format of the max pool that it is a level of, where transfers compare (`maximum_tree`)."""
+    return None
+
   @functools.cached_property
   def blocks(self) -> tuple[Block, ...]:
     """The blocks of the layer's garbled instances."""
     if self.form.maximum:
       return max_pool.cut(self.form)
     return relu.cut(math.prod(self.garbled_shape) * self.tests)
-
-  @property
-  def test(self) -> SignTest | None:
-    """The sign test of each instance where transfers decide it; None where it is garbled."""
-    return None
 
   @property
   def tests(self) -> int:
@@ -166,36 +179,44 @@ class ActivationStructure:
 class Comparison:
   """The garbled comparison of one image's logits, see `class_output`.
 
-  count: how many logits there are.
-  bits: k, how many bits of each logit are compared.
+  tournament: its numbers of words and bits.
   offset: where the comparison's label transfers start among those of the image.
   """
 
-  count: int
-  bits: int
+  tournament: argmax.Tournament
   offset: int
+
+  @property
+  def count(self) -> int:
+    """How many logits there are."""
+    return self.tournament.count
+
+  @property
+  def labels(self) -> tuple[int, int, int]:
+    """Shape of the labels of one party's share."""
+    return self.tournament.entering, self.count, 2
 
   @property
   def size(self) -> int:
     """Logits with the padding of their block."""
-    return argmax.stages(self.count, self.bits)[0].size
+    return argmax.stages(self.tournament)[0].size
 
   @property
   def transfers(self) -> int:
     """Label transfers: one for every bit of the client's share, padding included."""
-    return self.bits * self.size
+    return self.tournament.entering * self.size
 
   @property
   def output_labels(self) -> int:
-    """Output labels that the garbler keeps, those of the index, padding included."""
-    last = argmax.stages(self.count, self.bits)[-1]
+    """Output labels that the garbler keeps, those of the result, padding included."""
+    last = argmax.stages(self.tournament)[-1]
     return len(last.circuit.outputs) * last.size
 
   def entering(self, share: np.ndarray) -> np.ndarray:
-    """The bits of a share uint64 [count], packed: uint8 [k, size / 8]."""
+    """The bits of a share uint64 [count], packed: uint8 [entering, size / 8]."""
     words = np.zeros(self.size, np.uint64)
-    words[: self.count] = ring.reduce(share, self.bits)
-    return wires.pack(words, self.bits)
+    words[: self.count] = ring.reduce(share, self.tournament.entering)
+    return wires.pack(words, self.tournament.entering)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +232,7 @@ class Structure:
   drawn: the masks that are drawn as they are encrypted, by linear layer (`share_walks.Drawn`).
   activations: with max pools that are no part of one, as an inference reaches them.
   logits: how many there are.
-  comparison: of the logits, for inferences that end in the class alone; None where
-    the logits have no class.
+  comparisons: of the logits, by the output of an inference, for those that end in a class.
   """
 
   bits: int
@@ -224,7 +244,7 @@ class Structure:
   drawn: dict[str, str]
   activations: tuple[ActivationStructure, ...]
   logits: int
-  comparison: Comparison | None
+  comparisons: dict[str, Comparison]
 
   @classmethod
   def of(
@@ -267,12 +287,14 @@ class Structure:
           found[shape.name] = shape.output_shape
         case records.Activation() | records.MaxPool() if shape.name in model.activations:
           form, bits = model.activations[shape.name], widths.values[shape.name]
-          layer = kind(shape.name, form, bits, offset)
-          activations.append(layer)
-          offset += layer.transfers
-    (logits,), comparison = records.output_shape(model.layers, model.input_shape), None
-    if 'class' in outputs_of(model):
-      comparison = Comparison(logits, model.logit_bits or widths.logits, offset)
+          for layer in kind.of(shape.name, form, bits, offset):
+            activations.append(layer)
+            offset += layer.transfers
+    (logits,) = records.output_shape(model.layers, model.input_shape)
+    comparisons, bits = {}, model.logit_bits or widths.logits
+    for output in outputs_of(model)[1:]:
+      ring_bits = widths.logits if output == 'checked_class' else None
+      comparisons[output] = Comparison(argmax.Tournament(logits, bits, ring_bits), offset)
     return cls(
       model.precision.ring,
       widths,
@@ -283,8 +305,13 @@ class Structure:
       drawn.found,
       tuple(activations),
       logits,
-      comparison,
+      comparisons,
     )
+
+  def parts(self) -> dict[str, tuple[ActivationStructure, ...]]:
+    """The activation layers of each record, by its name."""
+    groups = itertools.groupby(self.activations, lambda layer: layer.owner)
+    return {name: tuple(layers) for name, layers in groups}
 
   def plain_modulus(self, name: str) -> int:
     """2^l of a linear layer, which names its parameters of encryption (`delphi.keys`)."""
@@ -294,15 +321,17 @@ class Structure:
     """The comparison that an inference for one of `OUTPUTS` ends in; None for the logits.
 
     Raises:
-      ValueError: there is no such output, or these logits have no class.
+      ValueError: there is no such output, or these logits do not have it.
     """
     if output not in OUTPUTS:
       raise ValueError(f'output {output!r}, want one of {", ".join(OUTPUTS)}')
     if output == 'logits':
       return None
-    if self.comparison is None:
+    if not self.comparisons:
       raise ValueError(f'a class of {self.logits} logits, want 2 to {hashing.MAX_ROWS}')
-    return self.comparison
+    if output not in self.comparisons:
+      raise ValueError('logits without a range, want one of fewer bits than their ring')
+    return self.comparisons[output]
 
   def transfers(self, output: str) -> int:
     """Label transfers of one image, for an inference that ends in one of `OUTPUTS`."""
@@ -329,7 +358,11 @@ class Structure:
 def outputs_of(model: PublicModel) -> tuple[str, ...]:
   """Those of `OUTPUTS` that a model can give.
 
-  A single logit has no class, and more than `hashing.MAX_ROWS` cannot be compared.
+  A single logit has no class, and more than `hashing.MAX_ROWS` cannot be compared. What fills
+  its ring cannot be out of range.
   """
   (logits,) = records.output_shape(model.layers, model.input_shape)
-  return OUTPUTS if 2 <= logits <= hashing.MAX_ROWS else OUTPUTS[:1]
+  if not 2 <= logits <= hashing.MAX_ROWS:
+    return OUTPUTS[:1]
+  ranged = model.logit_bits is not None and model.logit_bits < rings.of(model).logits
+  return OUTPUTS if ranged else OUTPUTS[:2]

@@ -2,7 +2,7 @@
 
 from safenet_jax.protocol.delphi import costs, material
 from safenet_jax.protocol.delphi.mode import Mode
-from safenet_jax.protocol.layers import millionaires
+from safenet_jax.protocol.layers import millionaires, sign_test
 from safenet_jax.protocol.layers.blocks import Block
 from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.protocol.ot import offline, online, structure
@@ -12,21 +12,18 @@ class Costs(costs.Costs):
   """What only the mode `ot` does in an inference of one image."""
 
   def offline_tables(self, layer: ActivationStructure) -> None:
-    if not layer.test:
-      super().offline_tables(layer)
-      return
-    scope = 'offline', layer.name, 'comparison'
+    scope = 'offline', layer.owner, 'comparison'
     for _ in layer.blocks:
       self._tally.send(scope, 'server', 'seed', [(bytes, (millionaires.SEED_BYTES,))])
     prepared = {'compared_transfer': layer.transfers}
     self._tally.both(scope, prepared, prepared)
 
   def online_corrections(self, layer: ActivationStructure) -> None:
-    if not layer.test:
+    if not layer.selected:
       return
-    scope = 'online', layer.name, 'comparison'
+    scope = 'online', layer.owner, 'comparison'
     for step, (party, tag) in enumerate(online.MESSAGES):
-      self._tally.send(scope, party, tag, structure.message(layer, layer.test, 1, step))
+      self._tally.send(scope, party, tag, structure.message(layer, 1, step))
     tests = {
       'compared_sign': sum(b.size for b in layer.blocks),
       'compared_block': len(layer.blocks),
@@ -34,14 +31,12 @@ class Costs(costs.Costs):
     self._tally.both(scope, tests, tests)
 
   def online_circuits(self, layer: ActivationStructure) -> None:
-    if not layer.test:
-      super().online_circuits(layer)
+    del layer  # there are none
 
   @staticmethod
   def held_of_block(layer: ActivationStructure, block: Block) -> int:
-    if not layer.test:
-      return costs.Costs.held_of_block(layer, block)
-    return layer.test.kept_by_client(block.size, block.count)
+    second = 8 * block.count if layer.pool else 0
+    return second + sign_test.sign_test(layer.form).kept_by_client(block.size, block.count)
 
 
 OT = Mode(

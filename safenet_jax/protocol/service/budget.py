@@ -13,7 +13,7 @@ from safenet_jax.crypto.garbled_circuits import garbled_argmax
 from safenet_jax.crypto.homomorphic import bfv
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi import message_shapes, message_walk
-from safenet_jax.protocol.layers.structure import Structure
+from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 from safenet_jax.protocol.service import sessions
 from safenet_jax.protocol.service.description import Description
 from safenet_jax.transport import frames
@@ -146,14 +146,16 @@ def needs(
   linear = sum(row['bytes'] for row in rows if row['primitive'] == 'linear')
   fixed += linear
   held, transfers = mode.costs.held(structure)['client'], structure.transfers('logits')
-  if 'class' in found.outputs and (last := structure.comparison_for('class')):
-    tables = _WORD * math.prod(garbled_argmax.tables_shape(last.count, last.bits))
+  if last := structure.comparison_for(max(found.outputs, key=OUTPUTS.index)):
+    tables = _WORD * math.prod(garbled_argmax.tables_shape(last.tournament))
     held += tables + _LABEL * last.transfers
     # The labels of the server's bits, and what transfers of the client's take.
     traffic += tables + 2 * _LABEL * last.transfers
     transfers += last.transfers
   shapes = records.shapes(model.layers, model.input_shape)
   values = math.prod(model.input_shape) + sum(math.prod(shape.output_shape) for shape in shapes)
+  # Levels of a max pool have maps of their own.
+  values += sum(math.prod(layer.garbled_shape) for layer in structure.activations if layer.pool)
   # Messages are held as bytes, beside the words that are made of them; those of a stage at once.
   transfers += structure.choices
   most = max(

@@ -313,13 +313,17 @@ class Client:
   def infer(self, images: np.ndarray, output: str | None = None) -> np.ndarray:
     """Logits float64 [B, classes], or classes int64 [B], of uint8 images [B, H, W, C].
 
+    Where values of an image leave their formats, the result is arbitrary. Then a checked class is
+    `model.OUT_OF_RANGE`, -1, and so is what `description.model.classes` makes of the logits.
+
     Images go in groups of `batch`, or of as many as are prepared if these are more.
     Preparations that a group lacks are made first.
 
     Args:
       images: to predict.
       output: 'logits'; or 'class', the index of the largest logit, with which the client
-        learns nothing else about the logits.
+        learns nothing else about the logits; or 'checked_class', where the client also learns
+        whether all logits are in range.
 
     Raises:
       ValueError: images of another type or shape, or the server does not offer this
@@ -328,7 +332,7 @@ class Client:
     """
     output, images = self._served(output), np.asarray(images)
     self._model.encode(images[:1])  # raises before anything is used
-    alone, first = output == 'class', 0
+    alone, first = output != 'logits', 0
     found = [np.empty(0, np.int64) if alone else np.empty((0, self._structure.logits))]
     while first < len(images):
       count = min(max(self.batch, self._store.count(output)), self._most)

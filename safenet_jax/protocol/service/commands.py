@@ -17,7 +17,7 @@ MAX_IMAGES = 256
 _SIZES = {INFER: ID_BYTES, RESUME: progress.BYTES}
 # Kind, output, count.
 _HEAD = struct.Struct('!ccI')
-_LETTERS = dict(zip(OUTPUTS, (b'L', b'C'), strict=True))
+_LETTERS = dict(zip(OUTPUTS, (b'L', b'C', b'K'), strict=True))
 _NAMES = {letter: name for name, letter in _LETTERS.items()}
 
 

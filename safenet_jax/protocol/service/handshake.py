@@ -31,7 +31,7 @@ from safenet_jax.transport.channel import Channel
 from safenet_jax.transport.frames import ProtocolError
 
 # The version of the messages that follow. Frames have a version of their own.
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 # The most preparations that a client asks for as it connects.
 MAX_CLAIMS = 4096
 # What the server says to a claim, one byte each. It knows no such preparation: it was used, is

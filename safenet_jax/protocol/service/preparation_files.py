@@ -162,7 +162,7 @@ class PreparationFiles:
     # Layers are read when an inference reaches them. The file has no name any more by then.
     file = np.load(path, allow_pickle=False)
     path.unlink()
-    return ClientMaterial.from_arrays(bytes.fromhex(name.identifier), file)
+    return ClientMaterial.from_arrays(bytes.fromhex(name.identifier), file, name.output)
 
   def delete(self, names: Iterable[Name]) -> None:
     """Deletes preparations that nobody can use any more."""

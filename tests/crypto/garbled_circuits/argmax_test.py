@@ -1,5 +1,6 @@
 """The tournament is numpy.argmax of the shared words, and costs what it says."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -72,6 +73,33 @@ def test_a_word_outside_of_the_ring_is_another_word():
 
 
 @pytest.mark.parametrize(
+  'count, bits, ring', [(2, 1, 2), (2, 2, 4), (3, 2, 3), (3, 1, 3), (5, 1, 2)]
+)
+def test_checked_words_have_an_index_only_if_all_are_in_range(count, bits, ring):
+  """All words of so many bits, those out of range among them."""
+  words = range(-(1 << ring >> 1), 1 << ring >> 1)
+  values = np.array(list(itertools.product(words, repeat=count)), np.int64).T
+  *found, fits = plain_circuits.first_largest(*shares(values, ring), bits)
+  limit = 1 << bits >> 1
+  inside = ((-limit <= values) & (values < limit)).all(0)
+  assert inside.any() and not inside.all()
+  np.testing.assert_array_equal(fits, inside)
+  np.testing.assert_array_equal(index(found), np.where(inside, values.argmax(0), 0))
+
+
+@pytest.mark.parametrize('count', [2, 10, 37])
+def test_one_word_at_the_edge_of_the_range_decides(count):
+  limit = 1 << 22
+  values = np.random.default_rng(0).integers(-limit, limit, (count, 8))
+  place = np.arange(8) * 5 % count
+  values[place, np.arange(8)] = [-limit, -limit - 1, limit - 1, limit, 0, 1 << 27, -(1 << 27), 3]
+  *found, fits = plain_circuits.first_largest(*shares(values, 28), 23)
+  wanted = [True, False, True, False, True, False, False, True]
+  np.testing.assert_array_equal(fits, wanted)
+  np.testing.assert_array_equal(index(found), values.argmax(0) * wanted)
+
+
+@pytest.mark.parametrize(
   'count, bits, selected',
   [
     (2, 8, 0),
@@ -83,19 +111,30 @@ def test_a_word_outside_of_the_ring_is_another_word():
   ],
 )
 def test_it_costs_what_its_docstring_says(count, bits, selected):
-  assert argmax.and_count(count, bits) == count * (3 * bits - 1) - 3 * bits + selected
-  stages = argmax.stages(count, bits)
-  assert len(stages) == argmax.index_bits(count) + 1
+  form = argmax.Tournament(count, bits)
+  assert argmax.and_count(form) == count * (3 * bits - 1) - 3 * bits + selected
+  checked, ring = dataclasses.replace(form, ring=bits + 5), bits + 5
+  more = count * (ring - bits) + count * (ring - bits - 1) + (count - 1) + form.index_bits
+  assert argmax.and_count(checked) == argmax.and_count(form) + more
+  assert checked.outputs == len(argmax.stages(checked)[-1].circuit.outputs) == form.outputs + 1
+  stages = argmax.stages(form)
+  assert len(stages) == form.index_bits + 1
   assert sum(stage.instances for stage in stages[1:]) == count - 1
   # Gates one after the other: one circuit a round.
   longest = sum(stage.circuit.and_count for stage in stages)
   assert longest <= bits + (2 * bits + len(stages)) * (len(stages) - 1)
   # Of the last winner, nothing but its index.
-  assert len(stages[-1].circuit.outputs) == argmax.index_bits(count)
+  assert len(stages[-1].circuit.outputs) == form.outputs == form.index_bits
   assert all(isinstance(bit, circuits.Wire) for bit in stages[-1].circuit.outputs)
 
 
 @pytest.mark.parametrize('count, bits', [(1, 8), (0, 8), (3, 0), (3, 65), ((1 << 14) + 1, 8)])
 def test_what_cannot_be_compared_is_refused(count, bits):
   with pytest.raises(ValueError, match='words of'):
-    argmax.stages(count, bits)
+    argmax.stages(argmax.Tournament(count, bits))
+
+
+@pytest.mark.parametrize('ring', [7, 8, 65])
+def test_a_range_that_the_ring_does_not_exceed_is_refused(ring):
+  with pytest.raises(ValueError, match=f'8 bits in shares of {ring}, want 9 to 64'):
+    argmax.stages(argmax.Tournament(3, 8, ring))

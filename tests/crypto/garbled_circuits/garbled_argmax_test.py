@@ -11,13 +11,14 @@ from tests.crypto.garbled_circuits import argmax_test
 class Party:
   """Both parties of tournaments of one size, with fixed coins."""
 
-  def __init__(self, count, bits, source=None):
-    self.count, self.bits = count, bits
-    self.size = argmax.stages(count, bits)[0].size
+  def __init__(self, count, bits, source=None, ring=None):
+    form = argmax.Tournament(count, bits, ring)
+    self.count, self.bits = count, form.entering
+    self.size = argmax.stages(form)[0].size
     self.source = source or InsecureSeededRandomness(count)
     self.delta = self.source.words(2) | np.array([1, 0], np.uint64)
-    self.garbler = garbled_argmax.Garbler(count, bits, self.source, self.delta)
-    self.evaluator = garbled_argmax.Evaluator(count, bits)
+    self.garbler = garbled_argmax.Garbler(form, self.source, self.delta)
+    self.evaluator = garbled_argmax.Evaluator(form)
 
   def labels(self, values, *, transferred=True):
     """What the evaluator gets for int64 values [count], and the garbler's encoding."""
@@ -52,10 +53,29 @@ def test_the_evaluator_gets_the_index(count, bits, transferred):
     assert party.evaluator.evaluate(*parts) == values.argmax()
 
 
+@pytest.mark.parametrize('count, bits, ring', [(2, 1, 2), (3, 5, 9), (10, 23, 28), (65, 6, 36)])
+def test_of_checked_words_the_evaluator_gets_the_index_or_that_one_is_out_of_range(
+  count, bits, ring
+):
+  party, limit = Party(count, bits, ring=ring), 1 << bits - 1
+  values = np.random.default_rng(bits).integers(-limit, limit, count)
+  parts, _ = party.labels(values)
+  assert party.evaluator.evaluate(*parts) == values.argmax()
+  for place, word in ((0, limit), (count - 1, -limit - 1)):
+    strange = values.copy()
+    strange[place] = word
+    (*parts, decoding), _ = party.labels(strange)
+    assert party.evaluator.evaluate(*parts, decoding) is None
+    # Whichever word it is and whatever the others are, the index bits are those of 0.
+    parts[0].used = False
+    trusting = decoding ^ np.append(np.zeros(len(decoding) - 1, np.uint8), np.uint8(1))
+    assert party.evaluator.evaluate(*parts, trusting) == 0
+
+
 def test_only_what_is_not_padding_is_sent():
   party = Party(10, 24)
   (garbled, *_, decoding), _ = party.labels(np.arange(10))
-  assert garbled.tables.nbytes == 32 * argmax.and_count(10, 24)
+  assert garbled.tables.nbytes == 32 * argmax.and_count(argmax.Tournament(10, 24))
   assert decoding.shape == (4,) and decoding.max() <= 1
 
 
@@ -160,7 +180,7 @@ def test_the_evaluator_has_one_label_of_every_wire(seen):
     ]
   )
   held, delta = {row.tobytes() for row in rows}, party.delta
-  assert len(held) > 2 * 240 + 2 * argmax.and_count(10, 24)
+  assert len(held) > 2 * 240 + 2 * argmax.and_count(argmax.Tournament(10, 24))
   assert not any((row ^ delta).tobytes() in held for row in rows)
   assert delta.tobytes() not in held
   # With the other label of one wire, there would be a pair.
@@ -177,7 +197,7 @@ def test_every_gate_of_every_stage_and_tournament_has_its_own_key(monkeypatch):
 
   monkeypatch.setattr(half_gates, 'encryptor', record)
   party = Party(10, 24)
-  gates = sum(stage.circuit.and_count for stage in argmax.stages(10, 24))
+  gates = sum(stage.circuit.and_count for stage in argmax.stages(argmax.Tournament(10, 24)))
   tournaments = [party.labels(np.arange(10))[0] for _ in range(2)]
   garbled = list(keys)
   assert len(garbled) == len(set(garbled)) == 2 * gates

@@ -67,6 +67,6 @@ def test_both_parties_follow_the_integer_reference(name, mode):
     np.testing.assert_array_equal(layers.run(model.public.layers, follower, x), run.logits[n])
   if mode != 'gazelle':
     for material in run.client:
-      again = type(material).from_arrays(material.identifier, material.arrays())
+      again = type(material).from_arrays(material.identifier, material.arrays(), material.output)
       for key, array in again.arrays().items():
         np.testing.assert_array_equal(array, material.arrays()[key])

@@ -83,7 +83,7 @@ def test_shortcuts_and_max_pools_are_served(name, mode):
     np.testing.assert_array_equal(layers.run(model.public.layers, follower, x), run.logits[n])
   # Materials in files are the same.
   for material in run.client:
-    again = type(material).from_arrays(material.identifier, material.arrays())
+    again = type(material).from_arrays(material.identifier, material.arrays(), material.output)
     assert again.arrays().keys() == material.arrays().keys()
     for key, array in again.arrays().items():
       np.testing.assert_array_equal(array, material.arrays()[key])

@@ -25,7 +25,7 @@ def test_a_stage_has_the_layers_that_fit_and_at_least_one(monkeypatch):
   assert [layer.name for layer in first.structure.activations] == ['activation0']
   assert first.output == 'logits' and last.output == 'class'
   # The last stage's transfers are its layers', and then those of the logits.
-  assert last.structure.comparison.offset == last.structure.transfers('logits')
+  assert last.structure.comparison_for('class').offset == last.structure.transfers('logits')
   monkeypatch.setattr(message_shapes, '_STAGE_TRANSFERS', 1)
   found = message_shapes.stages(structure, 'logits')
   assert [a.name for s in found for a in s.structure.activations] == [

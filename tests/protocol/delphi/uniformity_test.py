@@ -28,6 +28,8 @@ KINDS = {
   'gazelle': ('gazelle', models.model),
   'ot': ('ot', models.model),
   'max pools': ('delphi', models.pooled),
+  'max pools by transfers': ('ot', models.pooled),
+  'limits, and max pools alone, by transfers': ('ot', models.others),
   'chain': ('delphi', models.chained),
   'limits, and max pools alone': ('gazelle', models.others),
 }
@@ -102,6 +104,8 @@ BARE = {
     'server: differences 28',
     'server: M',
   },
+  'max pools by transfers': BOTH,
+  'limits, and max pools alone, by transfers': BOTH,
   'max pools': BOTH
   | {
     'server: input 56',

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from safenet_jax.approximation import plans
-from safenet_jax.fixed_point import quantize
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.estimate import serving
 from safenet_jax.protocol.service import description, server, sessions
+from safenet_jax.quantization import quantize
 from tests.support import models
 from tests.support import networks as small
 

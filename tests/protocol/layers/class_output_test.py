@@ -9,6 +9,7 @@ import pytest
 from safenet_jax.crypto import ring
 from safenet_jax.crypto.randomness import SystemRandomness
 from safenet_jax.fixed_point import formats
+from safenet_jax.fixed_point.model import OUT_OF_RANGE
 from safenet_jax.models import layers
 from safenet_jax.protocol.delphi import online
 from safenet_jax.protocol.gazelle import offline
@@ -77,8 +78,33 @@ def test_a_hundred_classes_are_compared_mod_two_to_the_k():
   assert report.exceeded['logits'] == 0 and (expected < 0).any()
   found = views.run(model, IMAGES, output='class')
   np.testing.assert_array_equal(found.logits, expected.argmax(-1))
-  form = found.structure.comparison
-  assert (form.count, form.bits, form.size) == (100, 27, 128)
+  form = found.structure.comparison_for('class')
+  assert (form.count, form.tournament.bits, form.size) == (100, 27, 128)
+
+
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
+def test_a_checked_class_is_none_where_a_logit_is_out_of_range(mode):
+  """k of 5 bits: -16 to 15. The client's logits tell the same."""
+  for biases, wanted in (
+    ([-16, 15, 3], 1),
+    ([-17, 15, 3], OUT_OF_RANGE),
+    ([4, 3, 16], OUT_OF_RANGE),
+    ([1 << 20, 3, -4], OUT_OF_RANGE),
+  ):
+    model = linear(biases, logit_bits=5)
+    run = parties.run(model, IMAGES[:2], mode=mode, output='checked_class')
+    assert run.logits.tolist() == [wanted] * 2
+    assert all(size == foreseen for size, foreseen in run.sizes)
+    assert model.public.classes(model.logits(IMAGES[:2])).tolist() == [wanted] * 2
+
+
+def test_only_logits_that_do_not_fill_their_ring_can_be_checked():
+  wide = models.model().public.precision.ring
+  for bits in (None, wide):
+    structure = Structure.of(linear([1, 2, 3], logit_bits=bits).public)
+    with pytest.raises(ValueError, match='without a range'):
+      structure.comparison_for('checked_class')
+    assert structure.comparison_for('class').tournament.bits == wide
 
 
 def test_the_report_counts_logits_that_do_not_fit():
@@ -157,14 +183,14 @@ def test_the_share_would_be_found_if_it_were_sent():
 
 def test_the_client_has_one_label_of_every_wire(sessions):
   found = sessions['random', 'random']
-  delta, classes = found.server_keys.delta, found.structure.comparison
+  delta, classes = found.server_keys.delta, found.structure.comparison_for('class')
   ((labels,),) = found.messages('server', 'class labels')
   held = privacy_test.rows(
     labels,
     *(m.argmax.labels[:, : classes.count] for m in found.client),
     *(m.argmax.garbled.tables for m in found.client),
   )
-  assert len(held) > 2 * len(found.client) * classes.bits * classes.count
+  assert len(held) > 2 * len(found.client) * classes.tournament.bits * classes.count
   assert privacy_test.pairs(held, delta) == 0 and delta.tobytes() not in held
 
 
@@ -203,7 +229,7 @@ def corrected(monkeypatch, zero=False):
   model = linear([0] * 100)
   run = parties.run(model, IMAGES, mode='gazelle', output='class')
   (d,), (theirs, _) = sent['class choices'], sent['class labels']
-  form = Structure.of(model.public).comparison
+  form = Structure.of(model.public).comparison_for('class')
   bits = np.stack([form.entering(c['dense0'].reshape(-1)) for c in run.c])
   own = np.stack([m.argmax.labels[:, : form.count] for m in run.client])
   return d ^ bits, theirs, own, run.server[0].argmax.encoding._select_delta[1, :2]

@@ -56,10 +56,46 @@ def test_what_a_sign_test_takes_is_counted_by_hand():
   assert len(same) > 10 and all(ot[key] == delphi[key] for key in same)
 
 
-def test_max_pools_are_garbled_as_in_delphi():
-  found = bytes_of(parties.run(models.pooled(), IMAGES[:1], mode='ot'))
-  assert ('offline', 'activation0', 'garbling') in found
-  assert ('offline', 'activation1', 'comparison') in found
+def test_what_a_max_pool_takes_is_counted_by_hand():
+  run = parties.run(models.pooled(), IMAGES[:1], mode='ot')
+  ot = bytes_of(run)
+
+  def headers(messages):
+    return range(30 * messages, 80 * messages)
+
+  assert not any(key[2] in ('garbling', 'evaluation') for key in ot)
+  # Windows of two by two of six channels: 32 pairs of a row, 16 of a column, 16 with zero. Of 17
+  # bits, and in blocks that are multiples of 64; and the 16 values of the other layer, of 16 bits.
+  sizes = 32 * 6, 128, 128
+  transfers = -(-(21 * sum(sizes) + 20 * 64) // 128) * 128
+  assert ot['offline', 'all', 'labels'] - 4 * transfers in headers(1)
+  # The words p c, and the select words, of the 64 comparisons of a channel.
+  assert ot['offline', 'activation0', 'products'] - 64 * 6 * 17 // 8 in headers(3)
+  tables = 64 * 6 * (62 + 62 + 63)
+  assert ot['online', 'activation0', 'comparison'] - (tables + 10 * sum(sizes)) // 8 in headers(9)
+  assert ot['online', 'activation0', 'activation'] - (64 * 17 + 16) * 6 // 8 in headers(3)
+  # Of the first two levels one word, of the outputs B and one or two bits of E.
+  masked = ot['online', 'activation0', 'truncation'] - 48 * 6 * 17 // 8
+  assert 16 * 6 * 28 // 8 < masked < 16 * 6 * (56 + 56) // 8 + 300
+  # Two round trips for each of three levels and the other layer, and one for the logits.
+  record = ledgers.join(*(ledger.record() for ledger in run.ledgers))
+  assert record['phases']['online']['rounds'] == 2 * (3 + 1) + 1
+
+
+@pytest.mark.parametrize('masked', [True, False])
+def test_the_server_sees_maxima_under_masks(masked, monkeypatch):
+  """Of a black image and no weights; without masks they are what they are."""
+  seen, maxima = [], online.ServerOnline._maxima
+  monkeypatch.setattr(
+    online.ServerOnline, '_maxima', lambda *args: seen.append(maxima(*args)) or seen[-1]
+  )
+  client = None if masked else InsecureZeroMasks()
+  views.run(models.zeroed(models.pooled()), IMAGES, mode='ot', client=client)
+  assert [values.shape for values in seen] == [(4, 8, 4, 6), (4, 4, 4, 6)]
+  images = np.concatenate([values.reshape(4, -1) for values in seen], axis=1)
+  views_of_one = [images[0], *(images[0] - other for other in images[1:])]
+  counts = [np.bincount((v >> 13 & 15).astype(int), minlength=16) for v in views_of_one]
+  assert all((marginals.surprise(count) < LIMIT) == masked for count in counts)
 
 
 def labels(arrays):
@@ -130,6 +166,13 @@ class InsecureSameBytes(SystemRandomness):
     return InsecureSeededRandomness(size).bytes(size)
 
 
+class InsecureZeroMasks(SystemRandomness):
+  """Masks are zero."""
+
+  def ring(self, bits, shape):
+    return np.zeros(shape, np.uint64)
+
+
 def test_what_is_foreseen_is_noticed():
   """So the test above fails without what the parties draw."""
   for party, names in (('client', {'a', 'x0', 'y0', 'x1', 'y1'}), ('server', {'p'})):
@@ -160,7 +203,7 @@ def test_preparations_in_files_are_the_same_and_serve_later(tmp_path):
   model = models.calibrated()
   run = parties.run(model, IMAGES[:1], mode='ot')
   (mine,) = run.client
-  again = type(mine).from_arrays(mine.identifier, mine.arrays())
+  again = type(mine).from_arrays(mine.identifier, mine.arrays(), mine.output)
   for name, layer in mine.layers.items():
     for block, other in zip(layer.blocks, again.layers[name].blocks, strict=True):
       assert type(other) is millionaires.ClientBlock
@@ -178,8 +221,12 @@ def test_preparations_in_files_are_the_same_and_serve_later(tmp_path):
   np.testing.assert_allclose(found, model.logits(IMAGES[:2]), atol=0.05)
 
 
-@pytest.mark.parametrize('tag, party', [(t, p) for p, t in online.MESSAGES] + [('seed', 'server')])
-def test_a_message_of_another_size_is_refused(tag, party, monkeypatch):
+SENT = [*online.MESSAGES, ('server', 'seed'), ('server', 'activation'), ('client', 'masked')]
+
+
+@pytest.mark.parametrize('make', [models.model, models.pooled])
+@pytest.mark.parametrize('party, tag', SENT)
+def test_a_message_of_another_size_is_refused(party, tag, make, monkeypatch):
   send, receive, errors = Channel.send, Channel.receive, []
 
   def alter(self, name, *values):
@@ -197,7 +244,7 @@ def test_a_message_of_another_size_is_refused(tag, party, monkeypatch):
   monkeypatch.setattr(Channel, 'send', alter)
   monkeypatch.setattr(Channel, 'receive', record)
   with pytest.raises(ProtocolError):
-    views.run(models.model(), IMAGES[:1], mode='ot')
+    views.run(make(), IMAGES[:1], mode='ot')
   assert any(sender == party and f"message '{tag}' has" in error for sender, error in errors)
 
 
@@ -210,5 +257,11 @@ def test_sign_tests_that_are_too_long_are_refused():
   ).public
   with pytest.raises(ValueError, match='sign tests of 23 bits in the mode ot, want 1 to 22'):
     OT.structure(public)
-  # With a max pool they are garbled, however long they are.
-  assert OT.structure(models.pooled().public).activations[0].test is None
+  # The difference of two values, which maxima compare, takes a bit more.
+  pooled = models.pooled()
+  form = dataclasses.replace(pooled.public.activations['activation0'], sign_bits=30, select_bits=23)
+  public = models.altered(
+    pooled, activations=pooled.public.activations | {'activation0': form}
+  ).public
+  with pytest.raises(ValueError, match='sign tests of 23 bits'):
+    OT.structure(public)

@@ -15,7 +15,7 @@ from safenet_jax.models import architectures, layers
 from safenet_jax.protocol.service import description
 from safenet_jax.transport import record_codec
 from safenet_jax.transport.frames import ProtocolError
-from tests.fixed_point import quantize_test
+from tests.quantization import quantize_test
 from tests.support import models
 
 SOURCE = randomness.InsecureSeededRandomness(0)

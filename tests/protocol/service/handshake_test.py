@@ -108,7 +108,7 @@ def test_an_older_server_refuses_in_the_same_line():
       server.refuse(f'protocol version {int.from_bytes(hello, "big")}, want 3')
 
     ours, theirs = peers.both(lambda: handshake.client(client, None, HELLO), old_server)
-  assert str(ours) == 'the server refused: protocol version 6, want 3' and theirs is None
+  assert str(ours) == 'the server refused: protocol version 7, want 3' and theirs is None
 
 
 def test_a_nonsensical_description_is_refused_on_both_sides():

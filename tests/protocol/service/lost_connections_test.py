@@ -39,9 +39,9 @@ def journal(tmp_path, monkeypatch):
   return found
 
 
-def serve(mode):
+def serve(mode, model=None):
   options = servers.ServerOptions(mode=mode, timeout=_TIMEOUT)
-  return servers.Server(models.calibrated(), context=None, options=options)
+  return servers.Server(model or models.calibrated(), context=None, options=options)
 
 
 def cut(party, number, after=0):
@@ -56,7 +56,7 @@ def cut(party, number, after=0):
   return die
 
 
-def prepare(server, death, directory, reconnects=2):
+def prepare(server, death, directory, reconnects=2, model=None):
   """A client that prepares and infers; the messages of its first connection, and how it ended."""
   counts = []
   with (
@@ -71,7 +71,7 @@ def prepare(server, death, directory, reconnects=2):
     counts.append(first.count)
     again = client._channel is not first
     logits = client.infer(IMAGES)
-  expected = models.calibrated().logits(IMAGES)
+  expected = (model or models.calibrated()).logits(IMAGES)
   assert np.abs(logits - expected).max() < 0.05
   return counts, again
 
@@ -103,6 +103,24 @@ def test_a_cut_at_any_message_is_gone_on_from(mode, party, journal, tmp_path, mo
     # At least one step is kept wherever one was done, and at the end nearly all of them.
     assert max(saved) >= steps - 1 and sum(saved) > len(saved)
     assert server._store._suspended == {}
+  assert not journal.repeated()
+
+
+def test_a_cut_between_the_levels_of_a_max_pool_is_gone_on_from(journal, tmp_path, monkeypatch):
+  entered, enter = [], client_offline.Image.enter
+  monkeypatch.setattr(
+    client_offline.Image, 'enter', lambda self, stage: entered.append(stage) or enter(self, stage)
+  )
+  model = models.maxima()
+  with serve('ot', model) as server:
+    (_, last), _ = prepare(server, mortals.alive, tmp_path, model=model)
+    assert entered == [0, 1, 2, 3, 4]  # four levels, and the other layer
+    # A stage has four messages at least: these are in three of them.
+    for number in (last - 16, last - 10, last - 4):
+      entered.clear()
+      _, again = prepare(server, cut('client', number), tmp_path, model=model)
+      # At most one stage was made twice.
+      assert again and set(entered) == {0, 1, 2, 3, 4} and len(entered) <= 6
   assert not journal.repeated()
 
 

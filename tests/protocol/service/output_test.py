@@ -1,11 +1,14 @@
 """What leaves the protocol: clients ask for logits or for the class, servers may insist."""
 
 import collections
+import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 from safenet_jax.crypto.garbled_circuits import argmax
+from safenet_jax.fixed_point.model import OUT_OF_RANGE
 from safenet_jax.protocol.delphi import message_shapes
 from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
 from safenet_jax.protocol.service import client as clients
@@ -14,7 +17,7 @@ from safenet_jax.protocol.service import server as servers
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import models
 
-MODEL = models.model()
+MODEL = models.altered(models.model(), logit_bits=24)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 2), np.uint8)
 
 
@@ -50,6 +53,28 @@ def test_a_client_gets_what_it_asks_for(server):
     assert client.infer(IMAGES[:1], output='logits').shape == (1, 3)
 
 
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
+def test_an_image_that_leaves_the_formats_of_an_early_layer_is_distrusted(mode):
+  """A bias puts all values where calibration saw none: the first squares wrap around."""
+  model = models.calibrated()
+  conv = model.linear['conv0']
+  wild = dataclasses.replace(conv, bias=conv.bias + (3 << 25))
+  images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 2), np.uint8)
+  for served, strange in (
+    (model, False),
+    (dataclasses.replace(model, linear=model.linear | {'conv0': wild}), True),
+  ):
+    options = servers.ServerOptions(mode=mode)
+    with servers.Server(served, context=None, options=options) as server, connect(server) as client:
+      logits = client.infer(images)
+      classes = client.description.model.classes(logits)
+      checked = client.infer(images, output='checked_class')
+    assert ((classes == OUT_OF_RANGE) == strange).all()
+    assert ((checked == OUT_OF_RANGE) == strange).all()
+    if not strange:
+      np.testing.assert_array_equal(classes, logits.argmax(-1))
+
+
 def test_a_preparation_for_one_output_never_serves_the_other(server):
   with connect(server) as client:
     client.prepare(2)
@@ -63,7 +88,7 @@ def test_a_preparation_for_one_output_never_serves_the_other(server):
 
 
 def test_a_server_does_not_take_one_for_the_other(server):
-  for made, wanted in (OUTPUTS, OUTPUTS[::-1]):
+  for made, wanted in itertools.permutations(OUTPUTS, 2):
     with connect(server) as client:
       client.prepare(1, made)
       (name,) = client._store._memory
@@ -106,9 +131,10 @@ def test_both_kinds_are_kept_in_one_directory(tmp_path):
     assert len(list(tmp_path.glob('*.prepared'))) == 2
 
 
-def test_the_ledger_has_the_comparison(server):
+@pytest.mark.parametrize('output', ['class', 'checked_class'])
+def test_the_ledger_has_the_comparison(server, output):
   with connect(server) as client, connect(server) as other:
-    client.infer(IMAGES[:1], output='class')
+    client.infer(IMAGES[:1], output=output)
     other.infer(IMAGES[:1])
     record, rows = client.ledger.record(), client.ledger.record()['rows']
     rounds = other.ledger.record()['phases']['online']['rounds']
@@ -118,11 +144,13 @@ def test_the_ledger_has_the_comparison(server):
   found = {
     (row['phase'], row['primitive'], row['party']): row for row in rows if row['layer'] == 'class'
   }
-  form = Structure.of(MODEL.public).comparison
-  tables = 32 * argmax.and_count(form.count, form.bits)
+  form = Structure.of(MODEL.public).comparison_for(output)
+  tables = 32 * argmax.and_count(form.tournament)
   assert found['offline', 'garbling', 'server']['bytes'] - tables in range(48, 300)
   # A label of 16 bytes for each of the server's bits; in Gazelle's mode the client's too.
-  labels = 16 * form.count * form.bits * (2 if server.description.mode == 'gazelle' else 1)
+  labels = (
+    16 * form.count * form.tournament.entering * (2 if server.description.mode == 'gazelle' else 1)
+  )
   assert found['online', 'labels', 'server']['bytes'] - labels in range(100)
   assert found['online', 'evaluation', 'client']['cpu_seconds'] > 0
   assert not any(row['layer'] == 'logits' for row in rows)

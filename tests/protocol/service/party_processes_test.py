@@ -10,10 +10,10 @@ import pytest
 
 from safenet_jax import data
 from safenet_jax.approximation import activation, importance, plans
-from safenet_jax.fixed_point import quantize
 from safenet_jax.models import architectures
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.service import client as clients
+from safenet_jax.quantization import quantize
 from safenet_jax.transport import tls
 from tests.support import models, party_processes
 from tests.support import networks as small

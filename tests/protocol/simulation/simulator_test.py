@@ -10,11 +10,12 @@ import pytest
 from safenet_jax import data
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point import formats, quantize
+from safenet_jax.fixed_point import formats
 from safenet_jax.models import architectures
 from safenet_jax.models import layers as records
 from safenet_jax.models.network import activation_channels
 from safenet_jax.protocol.simulation import simulator
+from safenet_jax.quantization import quantize
 from safenet_jax.transport import ledger as ledgers
 from tests.support import networks as small
 from tests.support import reference, shares

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safenet_jax.fixed_point.folding import Split
 from safenet_jax.models import layers as records
+from safenet_jax.quantization.folding import Split
 
 
 class Pool(NamedTuple):

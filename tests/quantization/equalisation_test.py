@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from safenet_jax.fixed_point import equalisation, folding, products, quantize
+from safenet_jax.fixed_point import products
 from safenet_jax.fixed_point.formats import Precision
 from safenet_jax.fixed_point.model import normalise
-from safenet_jax.fixed_point.statistics import Statistics
 from safenet_jax.models import layers
 from safenet_jax.models import network as networks
+from safenet_jax.quantization import equalisation, folding, quantize
+from safenet_jax.quantization.statistics import Statistics
 from tests.support import networks as small
 
 CONV = layers.Conv(6, batch_norm=False)

@@ -19,21 +19,14 @@ import numpy as np
 
 from safenet_jax.approximation import activation
 from safenet_jax.crypto import ring
-from safenet_jax.fixed_point import (
-  bit_widths,
-  channel_order,
-  folding,
-  pooling,
-  products,
-  rings,
-  values,
-)
+from safenet_jax.fixed_point import pooling, products, rings
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 from safenet_jax.fixed_point.model import LinearWeights
-from safenet_jax.fixed_point.statistics import Statistics
-from safenet_jax.fixed_point.values import Value
 from safenet_jax.models import layers as records
 from safenet_jax.models import windows
+from safenet_jax.quantization import bit_widths, channel_order, folding, values
+from safenet_jax.quantization.statistics import Statistics
+from safenet_jax.quantization.values import Value
 
 _LIMIT = (1 << (ring.FIXED_POINT_BITS - 1)) - 1
 # An image is left out if its largest value is more than this many times the median image's.

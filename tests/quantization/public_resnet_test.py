@@ -10,11 +10,11 @@ import pytest
 from safenet_jax import data
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point import quantize
 from safenet_jax.models import architectures, weights
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.simulation import simulator
+from safenet_jax.quantization import quantize
 from safenet_jax.transport import tls
 from tests.support import party_processes
 

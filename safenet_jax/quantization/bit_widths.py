@@ -7,11 +7,11 @@ import numpy as np
 
 from safenet_jax.crypto import ring
 from safenet_jax.fixed_point import pooling
-from safenet_jax.fixed_point.channel_order import Pool
-from safenet_jax.fixed_point.folding import Split
 from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 from safenet_jax.models import layers as records
 from safenet_jax.models import windows
+from safenet_jax.quantization.channel_order import Pool
+from safenet_jax.quantization.folding import Split
 
 # Fraction bits to aim for in a leading coefficient that is not folded into weights.
 # Leading coefficients are small, so that they need many.

@@ -20,24 +20,23 @@ import numpy as np
 from safenet_jax import ranges
 from safenet_jax.approximation import activation, planned_weights
 from safenet_jax.crypto.homomorphic import encrypted_convolution
-from safenet_jax.fixed_point import (
+from safenet_jax.fixed_point import model as models
+from safenet_jax.fixed_point import products, rings
+from safenet_jax.fixed_point.formats import Precision, RangeReport
+from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
+from safenet_jax.models import layers as records
+from safenet_jax.models import weights
+from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.quantization import (
   calibration,
   channel_order,
   equalisation,
   folding,
   fusing,
-  products,
-  rings,
   significance,
   values,
 )
-from safenet_jax.fixed_point import model as models
-from safenet_jax.fixed_point.formats import Precision, RangeReport
-from safenet_jax.fixed_point.model import FixedPointModel, normalise, PublicModel
-from safenet_jax.fixed_point.statistics import Progress, Statistics
-from safenet_jax.models import layers as records
-from safenet_jax.models import weights
-from safenet_jax.models.network import activation_channels, Network
+from safenet_jax.quantization.statistics import Progress, Statistics
 
 # The largest probability of a failed local truncation in an inference that is accepted. In a
 # local truncation each party drops low bits of its own share. 2^-20 is usual.

@@ -18,9 +18,9 @@ import math
 
 import numpy as np
 
-from safenet_jax.fixed_point.calibration import Prepared
 from safenet_jax.fixed_point.formats import Precision
 from safenet_jax.models import layers as records
+from safenet_jax.quantization.calibration import Prepared
 
 # Factors nearer to one than four are left out: they gain no accuracy, and would change the formats
 # of networks whose channels are even already.

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from safenet_jax.fixed_point import folding, pooling, products
+from safenet_jax.fixed_point import pooling, products
 from safenet_jax.models import layers as records
 from safenet_jax.models import windows
+from safenet_jax.quantization import folding
 
 # Mean squares are kept of so many images, or a batch more: channels are compared roughly.
 _SQUARED = 8

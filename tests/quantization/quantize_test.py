@@ -6,10 +6,11 @@ import pytest
 
 from safenet_jax.approximation import activation, importance, plans
 from safenet_jax.crypto import randomness
-from safenet_jax.fixed_point import calibration, formats, quantize
+from safenet_jax.fixed_point import formats
 from safenet_jax.models import layers, weights
 from safenet_jax.models import network as networks
 from safenet_jax.protocol.simulation import simulator
+from safenet_jax.quantization import calibration, quantize
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 2), np.uint8)
 STATISTICS = {'mean': (0.5, 0.5), 'std': (0.3, 0.3)}
