@@ -108,9 +108,8 @@ def ask(asking: Asking) -> None:
     max_bytes=int(asking.max_bytes_gib * (1 << 30)),
     reconnects=asking.reconnects,
   ) as client:
-    images = given
-    if not isinstance(images, np.ndarray):
-      images = _decoded(given, client.description.model.input_shape)
+    shape = client.description.model.input_shape
+    images = given if isinstance(given, np.ndarray) else _decoded(given, shape)
     client.infer(images[:0])  # refuses images of a wrong shape before anything is prepared
     if asking.prepared is not None:
       directories.check('prepared', asking.prepared)

@@ -172,11 +172,15 @@ def test_the_same_command_changes_nothing_once_a_run_is_finished(workdir):
 
 
 def test_a_killed_run_resumes_to_the_same_result(tmp_path):
+  # Two layers compile faster than CNN-7's seven.
   flags = (
-    SMOKE,
-    '--config.model.width=0.125',
+    '--config=experiments/configs/imported.py:smoke',
+    f'--config.model.onnx={ROOT / "tests/data/onnx/fashion.onnx"}',
+    '--config.data.name=fashion_mnist',
+    '--config.data.mean=(0.286,)',
+    '--config.data.std=(0.353,)',
     '--config.data.limit=4000',
-    '--config.pretrain.epochs=3',
+    '--config.pretrain.epochs=12',
     '--config.pretrain.ema=0.9',
   )
   run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
@@ -190,7 +194,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path):
   process.wait()
   found = run('search', *flags, f'--workdir={tmp_path / "b"}', code=2)
   # Killed after the first line of the log, before or after the checkpoint it belongs to.
-  assert re.search('of 3 epochs: run the same|run pretrain first', found.stderr)
+  assert re.search('of 12 epochs: run the same|run pretrain first', found.stderr)
   # What it compiles by itself has to give the same, too.
   alone = compilations.without()
   run('pretrain', *flags, f'--workdir={tmp_path / "b"}', environment=alone)
