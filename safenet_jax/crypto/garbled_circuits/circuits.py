@@ -208,6 +208,32 @@ def maximum(builder: Builder, x: Word, y: Word) -> list[Bit]:
   return select(builder, signed_greater_equal(builder, x, y), x, y)
 
 
+def popcount(builder: Builder, bits: Word) -> list[Bit]:
+  """How many of the bits are 1, by a tree of full and half adders.
+
+  n bits take n ANDs less the ones of n in binary. Bits are added as soon as three of one weight
+  are there, so that few wait at any time.
+  """
+  columns: list[list[Bit]] = [[] for _ in range(len(bits).bit_length())]
+
+  def put(column: int, bit: Bit) -> None:
+    waiting = columns[column]
+    waiting.append(bit)
+    if len(waiting) == 3:
+      a, b, c = waiting
+      waiting[:] = [builder.xor(a, builder.xor(b, c))]
+      put(column + 1, _next_carry(builder, a, b, c))
+
+  for bit in bits:
+    put(0, bit)
+  for column, waiting in enumerate(columns):
+    if len(waiting) == 2:
+      a, b = waiting
+      waiting[:] = [builder.xor(a, b)]
+      put(column + 1, builder.and_(a, b))
+  return [waiting[0] for waiting in columns]
+
+
 def relu_sign(bits: int, dropped: int = 0) -> Circuit:
   """Whether client + server mod 2^bits is >= 0, from the shares' top bits.
 

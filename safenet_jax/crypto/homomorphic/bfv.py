@@ -39,8 +39,6 @@ from safenet_jax.crypto import messages
 from safenet_jax.crypto.homomorphic import residues
 from safenet_jax.crypto.randomness import Randomness
 
-_COINS = np.uint64((1 << 21) - 1)
-
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
@@ -137,11 +135,10 @@ class Context:
     self._rounding = seal.Decryptor(self.seal, keys.secret_key())
     word = 8 * self.degree
     self._plain_header = seal.Plaintext(self.degree).to_bytes()[:-word]
-    self._headers = {}
-    sample = seal.Encryptor(self.seal, keys.secret_key()).encrypt_symmetric(seal.Plaintext('1'))
-    self._headers[False] = sample.to_string()[: -2 * self.moduli.size * word]
-    self.evaluator.transform_to_ntt_inplace(sample)
-    self._headers[True] = sample.to_string()[: -2 * self.moduli.size * word]
+    self._headers: dict[tuple[int, bool], bytes] = {}
+    self._sample = seal.Encryptor(self.seal, keys.secret_key()).encrypt_symmetric(
+      seal.Plaintext('1')
+    )
 
   def plaintext(self, coefficients: np.ndarray) -> seal.Plaintext:
     """[degree] uint64 below t as a plaintext."""
@@ -182,16 +179,32 @@ class Context:
     return plain
 
   def ciphertext(self, polynomials: np.ndarray, *, ntt: bool) -> seal.Ciphertext:
-    """Polynomials c0 and c1, [2, moduli, degree], as a ciphertext."""
+    """Polynomials c0, c1, ..., [size, moduli, degree], as a ciphertext.
+
+    Its size is 2; a square of size 2 has 3, and a square of that 5. ValueError for others.
+    """
     encrypted = seal.Ciphertext()
-    encrypted.load_bytes(self.seal, self._headers[ntt] + polynomials.tobytes())
+    encrypted.load_bytes(self.seal, self._header(len(polynomials), ntt) + polynomials.tobytes())
     return encrypted
+
+  def _header(self, size: int, ntt: bool) -> bytes:
+    if (size, ntt) not in self._headers:
+      sample = self._sample
+      while sample.size() < size:
+        sample = self.evaluator.square(sample)
+      if sample.size() != size:
+        raise ValueError(f'a ciphertext of {size} polynomials, want 2, 3 or 5')
+      if ntt:
+        sample = self.evaluator.transform_to_ntt(sample)
+      words = size * self.moduli.size * self.degree
+      self._headers[size, ntt] = sample.to_string()[: -8 * words]
+    return self._headers[size, ntt]
 
   def polynomials(self, encrypted: seal.Ciphertext) -> np.ndarray:
     """The inverse of `ciphertext`, read-only."""
     data = encrypted.to_string()
-    shape = 2, self.moduli.size, self.degree
-    start = len(data) - 8 * 2 * self.moduli.size * self.degree
+    shape = encrypted.size(), self.moduli.size, self.degree
+    start = len(data) - 8 * math.prod(shape)
     return np.frombuffer(data, np.uint64, offset=start).reshape(shape)
 
   def public_key_size(self) -> int:
@@ -306,7 +319,7 @@ class SecretKey:
     stream = residues.Expansion(seed)
     message = [seed]
     for plain in coefficients:
-      error = residues.from_signed(binomial(randomness, context.degree), context.moduli)
+      error = residues.from_signed(residues.binomial(randomness, context.degree), context.moduli)
       # Only the first halves are used. SEAL would refuse zeros as second ones, because
       # such a ciphertext hides nothing.
       encrypted = context.ciphertext(np.stack([error, error]), ntt=False)
@@ -330,9 +343,14 @@ class SecretKey:
     return found[: len(values)]
 
   def decrypt(self, polynomials: np.ndarray) -> np.ndarray:
-    """The plaintext, uint64 [degree] below t, of a ciphertext [2, moduli, degree]."""
+    """The plaintext, uint64 [degree] below t, of a ciphertext [size, moduli, degree]."""
     encrypted = self.context.ciphertext(polynomials, ntt=False)
     return self.context.decrypt(self._decryptor, encrypted)
+
+  def noise_budget(self, polynomials: np.ndarray) -> int:
+    """Bits by which the noise of a ciphertext [size, moduli, degree] may still grow."""
+    encrypted = self.context.ciphertext(polynomials, ntt=False)
+    return self._decryptor.invariant_noise_budget(encrypted)
 
 
 def _with_second_half(drawn: np.ndarray, secret: np.ndarray, context: Context) -> np.ndarray:
@@ -354,13 +372,6 @@ def _with_second_half(drawn: np.ndarray, secret: np.ndarray, context: Context) -
   first, second = drawn.astype(object)
   change = (second - context.second_half.astype(object)) * secret.astype(object)
   return ((first + change) % moduli).astype(np.uint64)
-
-
-def binomial(randomness: Randomness, count: int) -> np.ndarray:
-  """Centred binomial noise, int64 [count]: heads of 21 coins minus heads of 21 others."""
-  words = randomness.words(count)
-  heads = np.bitwise_count(words & _COINS).astype(np.int64)
-  return heads - np.bitwise_count(words >> np.uint64(43)).astype(np.int64)
 
 
 class PublicKey:
@@ -394,7 +405,8 @@ class PublicKey:
     product = evaluator.multiply_plain(self._key, context.multiplier(np.where(u == 2, minus, u)))
     evaluator.transform_from_ntt_inplace(product)
     noise = [
-      residues.from_signed(binomial(randomness, context.degree), context.moduli) for _ in range(2)
+      residues.from_signed(residues.binomial(randomness, context.degree), context.moduli)
+      for _ in range(2)
     ]
     evaluator.add_inplace(product, context.ciphertext(np.stack(noise), ntt=False))
     return product

@@ -129,7 +129,7 @@ def _offsets(
   Fills in the free plaintexts. `product` is a s.
   """
   moduli, room = context.moduli, _room(context)
-  noise = residues.from_signed(bfv.binomial(randomness, context.degree), moduli)
+  noise = residues.from_signed(residues.binomial(randomness, context.degree), moduli)
   noise = residues.subtract(noise, product, moduli)
   start = context.add_scaled(np.zeros_like(noise), h)
   x = residues.subtract(start, noise, moduli)

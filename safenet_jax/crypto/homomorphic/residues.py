@@ -23,6 +23,8 @@ from safenet_jax.crypto.randomness import Randomness
 
 SEED_BYTES = 16
 
+_COINS = np.uint64((1 << 21) - 1)
+
 
 class Expansion(Randomness):
   """The public stream of a 16-byte seed: AES-128-CTR, as in FrodoKEM.
@@ -41,6 +43,13 @@ class Expansion(Randomness):
 def uniform(randomness: Randomness, moduli: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """Exactly uniform residues [..., moduli, n] for the shape [..., n]."""
   return np.stack([randomness.residues(int(q), shape) for q in moduli], axis=-2)
+
+
+def binomial(randomness: Randomness, count: int) -> np.ndarray:
+  """Centred binomial noise, int64 [count]: heads of 21 coins minus heads of 21 others."""
+  words = randomness.words(count)
+  heads = np.bitwise_count(words & _COINS).astype(np.int64)
+  return heads - np.bitwise_count(words >> np.uint64(43)).astype(np.int64)
 
 
 def from_signed(values: np.ndarray, moduli: np.ndarray) -> np.ndarray:

@@ -205,3 +205,12 @@ def test_callers_mistakes_raise():
   ):
     with pytest.raises(ValueError, match='want'):
       mistake()
+
+
+@pytest.mark.parametrize('width', [1, 2, 3, 6, 7, 8, 27, 100])
+def test_popcount_counts_with_an_and_for_each_bit_less_the_ones_of_their_number(width):
+  builder = circuits.Builder()
+  circuit = builder.build(circuits.popcount(builder, builder.input('bits', width)))
+  assert circuit.and_count == width - width.bit_count()
+  bits = np.random.default_rng(width).random((width, 200)) < np.linspace(0, 1, 200)
+  assert _words(plain_circuits.evaluate(circuit, {'bits': bits})) == bits.sum(axis=0).tolist()

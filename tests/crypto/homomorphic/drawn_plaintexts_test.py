@@ -88,7 +88,7 @@ def test_every_pair_of_plaintext_and_offset_is_found_at_the_ends_of_the_interval
   r = source.residues(1 << bits, (degree,)) | np.uint64(1 << bits - 1)
   offsets = ((first % room) + np.arange(degree) % 8).astype(np.uint64)
   h, zero = source.residues(1 << bits, (degree,)), np.zeros((moduli.size, degree), np.uint64)
-  noise = residues.from_signed(bfv.binomial(InsecureSeededRandomness(6), degree), moduli)
+  noise = residues.from_signed(residues.binomial(InsecureSeededRandomness(6), degree), moduli)
   # x = round(q r / t) - offset; the product a s is what gives that x.
   centred = residues.from_signed(offsets.astype(np.int64) - room // 2, moduli)
   x = residues.subtract(context.add_scaled(zero, r), centred, moduli)
@@ -109,7 +109,7 @@ def test_what_belongs_to_no_pair_is_refused(bits):
   context = secret_of(bits).context
   moduli, degree = context.moduli, context.degree
   zero, one = np.zeros((moduli.size, degree), np.uint64), np.ones(degree, np.uint64)
-  noise = residues.from_signed(bfv.binomial(InsecureSeededRandomness(6), degree), moduli)
+  noise = residues.from_signed(residues.binomial(InsecureSeededRandomness(6), degree), moduli)
   half = residues.from_signed(np.full(degree, (context.modulus >> bits) // 2, np.int64), moduli)
   x = residues.subtract(context.add_scaled(zero, one), half, moduli)
   product = residues.subtract(x, residues.subtract(zero, noise, moduli), moduli)
