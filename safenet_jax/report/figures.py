@@ -167,3 +167,30 @@ def search_progress(axes: plt.Axes, curves: Sequence[Curve]):
   axes.legend(frameon=False)
   axes.grid(alpha=0.3)
   return columns
+
+
+def accuracy_against_seconds(
+  axes: plt.Axes, points: Sequence[tuple[str, str, float]], accuracies: Sequence[float]
+):
+  """Test accuracy (%) against seconds, for points (name, data set, seconds of an image).
+
+  A data set is a marker; a name stands beside its point.
+  """
+  names, datasets, seconds = zip(*points)
+  for marker, dataset in zip('o^sD', dict.fromkeys(datasets)):
+    mine = [k for k, found in enumerate(datasets) if found == dataset]
+    axes.plot([seconds[k] for k in mine], [accuracies[k] for k in mine], marker, label=dataset)
+  for place, (name, x, y) in enumerate(zip(names, seconds, accuracies)):
+    # Neighbours stand above and below their points in turn, so that they can be read.
+    shift = (4, 5 if place % 2 else -11)
+    axes.annotate(name, (x, y), xytext=shift, textcoords='offset points', fontsize=7.5)
+  axes.set(xscale='log', xlabel='seconds of one image, online', ylabel='test accuracy (%)')
+  axes.margins(x=0.25, y=0.12)
+  axes.legend(frameon=False, loc='lower left')
+  axes.grid(alpha=0.3)
+  return {
+    'name': list(names),
+    'dataset': list(datasets),
+    'seconds': list(seconds),
+    'accuracy': list(accuracies),
+  }
