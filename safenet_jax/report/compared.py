@@ -104,6 +104,8 @@ def _draw(records: Sequence[Record], runs: Sequence[Run]) -> figures.Draw:
     if 'gates' in record:
       points.append((f'{name} (modelled)', record['dataset'], record['modelled_cpu_seconds']))
     else:
+      if record['images'] > 1:
+        name += f' (each of {record["images"]:,})'
       points.append((name, record['dataset'], record['seconds']['online'] / record['images']))
   accuracies = [100 * record['accuracy'] for record in records]
   for run in runs:

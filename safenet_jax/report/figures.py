@@ -174,19 +174,18 @@ def accuracy_against_seconds(
 ):
   """Test accuracy (%) against seconds, for points (name, data set, seconds of an image).
 
-  A data set is a marker; a name stands beside its point.
+  A data set is a marker, and a name a colour.
   """
   names, datasets, seconds = zip(*points)
-  for marker, dataset in zip('o^sD', dict.fromkeys(datasets)):
-    mine = [k for k, found in enumerate(datasets) if found == dataset]
-    axes.plot([seconds[k] for k in mine], [accuracies[k] for k in mine], marker, label=dataset)
-  for place, (name, x, y) in enumerate(zip(names, seconds, accuracies)):
-    # Neighbours stand above and below their points in turn, so that they can be read.
-    shift = (4, 5 if place % 2 else -11)
-    axes.annotate(name, (x, y), xytext=shift, textcoords='offset points', fontsize=7.5)
+  markers = dict(zip(dict.fromkeys(datasets), 'o^sD'))
+  colours = plt.get_cmap('tab20')
+  for place, (name, dataset, x) in enumerate(points):
+    label = f'{name}, {dataset}'
+    colour = colours(place % colours.N)
+    axes.plot([x], [accuracies[place]], markers[dataset], color=colour, label=label, markersize=8)
   axes.set(xscale='log', xlabel='seconds of one image, online', ylabel='test accuracy (%)')
-  axes.margins(x=0.25, y=0.12)
-  axes.legend(frameon=False, loc='lower left')
+  axes.margins(0.1)
+  axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
   axes.grid(alpha=0.3)
   return {
     'name': list(names),

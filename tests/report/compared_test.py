@@ -68,7 +68,7 @@ def test_the_picture_has_a_point_for_each_record(tmp_path):
   document.write(tmp_path, 'title', compared.blocks([MEASURED, MODELLED], []))
   rows = (tmp_path / 'report' / 'systems_accuracy.csv').read_text().splitlines()
   assert rows[0] == 'name,dataset,seconds,accuracy' and len(rows) == 3
-  assert rows[1].startswith('CryptoNets conv 5,Fashion-MNIST,0.009765625,85.3')
+  assert rows[1].startswith('"CryptoNets conv 5 (each of 8,192)",Fashion-MNIST,0.009765625,85.3')
   assert (tmp_path / 'report' / 'systems_accuracy.png').read_bytes().startswith(b'\x89PNG')
 
 
