@@ -119,8 +119,8 @@ def create(
         'images': 32,
         'calibration_images': 200,
         'report_images': 500,  # the last of the validation set, for accuracy in fixed point
-        'activation_bits': 7,  # fraction bits of activations and weights
-        'weight_bits': 8,
+        'activation_bits': 7,  # fraction bits of activations
+        'weight_bits': 8,  # the fewest fraction bits of weights; small ones get more
       },
     }
   )

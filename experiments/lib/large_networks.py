@@ -91,8 +91,8 @@ def _measure(model: FixedPointModel, mode: str) -> dict[str, tuple[float, str]]:
 def draw(found: Sequence[Row], path: pathlib.Path) -> None:
   """Draws bytes and CPU seconds of all networks against their ReLUs and multiplications, as PNG.
 
-  Each dotted line goes through zero, nearest to its points. Max pools stand above it: each window
-  of 9 takes 8 maxima, which no ReLU counts.
+  Each dotted line goes through zero, nearest to its points. Networks with garbled max pools stand
+  above it: each window of 9 takes 8 maxima, which no ReLU counts.
   """
   import matplotlib.figure
 

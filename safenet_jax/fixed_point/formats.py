@@ -23,7 +23,8 @@ class Precision:
 
   ring: l, the width in bits of the shares of linear layers: integers modulo 2^l.
   select_ring: the least width in bits of the ring in which a ReLU's output is selected.
-  activation, weight: fraction bits of activations and weights.
+  activation: fraction bits of activations.
+  weight: the fewest fraction bits of weights. Small weights get more (`weight_bits`).
   square, cubic: fraction bits of the input of degree 2 and of degree 3.
   margin: formats have room for values so many times the largest one seen in calibration.
   """

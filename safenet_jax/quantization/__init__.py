@@ -9,5 +9,6 @@
 - `calibration`: the walk that chooses formats and makes the integers
 - `values`: what that walk knows of a value
 - `bit_widths`: how many bits an activation layer gets
+- `weight_bits`: how many fraction bits a layer's weights get
 - `significance`: how many bits of a layer's values are more than noise of rounding
 """

@@ -85,7 +85,7 @@ class Choice:
     dropped = self.fraction - self.output
     layer = self.layer or records.Activation()
     limit = 0 if layer.limit is None else max(1 << dropped, round(layer.limit * 2.0**self.fraction))
-    slope, slope_bits = _slope(layer.slope)
+    slope, slope_bits = slope_of(layer.slope)
     sign = math.ceil(math.log2(margin * largest + limit + 2.0**dropped)) + 1
     if self.pool is not None and isinstance(self.pool.layer, records.MaxPool):
       # One bit more than the circuit's values have: the exact truncation adds an offset.
@@ -156,7 +156,7 @@ class Choice:
     return form, integers
 
 
-def _slope(slope: float) -> tuple[int, int]:
+def slope_of(slope: float) -> tuple[int, int]:
   """A slope as an integer and its fraction bits, the fewest with which it is about as exact as
   a weight."""
   for bits in range(_SLOPE_BITS):

@@ -24,7 +24,13 @@ from safenet_jax.fixed_point.formats import ActivationFormat, Precision
 from safenet_jax.fixed_point.model import LinearWeights
 from safenet_jax.models import layers as records
 from safenet_jax.models import windows
-from safenet_jax.quantization import bit_widths, channel_order, folding, values
+from safenet_jax.quantization import (
+  bit_widths,
+  channel_order,
+  folding,
+  values,
+  weight_bits,
+)
 from safenet_jax.quantization.statistics import Statistics
 from safenet_jax.quantization.values import Value
 
@@ -144,7 +150,14 @@ class Calibration:
       extra = split.extra
       own = np.repeat([0, extra], [split.relu.size, split.polynomial.size])
       more = ring.gather(np, own, of_outputs)
-    weight = self._fraction(float(np.abs(kernel).max(initial=0.0)), self.precision.weight + extra)
+    wanted = weight_bits.choose(
+      kernel,
+      value.fraction,
+      self._becomes(name),
+      self.precision.weight + extra,
+      [bits for bits in rings.NARROW if bits < self.precision.ring],
+    )
+    weight = self._fraction(float(np.abs(kernel).max(initial=0.0)), wanted)
     value = self._shortened(name, value, made, weight - extra)
     # The weights make up for the constant of a mean, so that the output's bits are whole.
     fraction = math.floor(value.fraction + weight - extra)
@@ -166,6 +179,35 @@ class Calibration:
       linear=True,
       folded=folds,
     )
+
+  def _becomes(self, name: str) -> list[weight_bits.Reader]:
+    """What a linear layer's output becomes, if that is known, and if more bits do no harm.
+
+    Of what becomes a polynomial, each more bit would double the failures of local truncation.
+    """
+    found = self.channels.readers(name)
+    others = [self.channels.readers(other) for other in found.linear]
+    if not found.all or not all(other.all and not other.linear for other in others):
+      return []
+    if any(self.channels.polynomial(each) for each in (name, *found.linear)):
+      return []
+    becomes = [weight_bits.Reader(self._selected(each)) for each in found.activations]
+    for other in others:
+      becomes += [weight_bits.Reader(self._selected(each), True) for each in other.activations]
+    if found.end or any(other.end for other in others):
+      logits = self.precision.margin * self.largest('logits')
+      becomes.append(weight_bits.Reader(logits, not found.end))
+    return becomes
+
+  def _selected(self, activation: str) -> float:
+    """The largest value that is selected behind a ReLU, with the margin: maybe that of a sum."""
+    found = self._shapes[activation].layer
+    layer = found if isinstance(found, records.Activation) else records.Activation()
+    _, slope_bits = bit_widths.slope_of(layer.slope)
+    largest = self.precision.margin * self.largest(f'{activation}/input')
+    # A sign test takes the limit off, and needs a bit less than the selection.
+    largest = max(largest, (largest + (layer.limit or 0.0)) / 2)
+    return largest * self._divisor(self.channels.pools.get(activation)) * 2.0**slope_bits
 
   def _shortened(self, name: str, value: Value, made: float, weight: int) -> Value:
     """A linear layer's input, without low bits where its output would take too many.

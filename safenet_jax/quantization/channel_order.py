@@ -26,6 +26,20 @@ class Pool(NamedTuple):
   layer: records.AveragePool | records.MaxPool
 
 
+class Readers(NamedTuple):
+  """Who reads the channels of a linear layer, itself or in a sum.
+
+  activations, linear: names of activations, and of linear layers.
+  end: whether they are logits.
+  all: whether that is all there is, and none of them reads means of the channels.
+  """
+
+  activations: list[str]
+  linear: list[str]
+  end: bool
+  all: bool
+
+
 class Channels:
   """Orders of channels, and what can be made one with the layer before it.
 
@@ -43,7 +57,8 @@ class Channels:
     """
     self.splits = list(splits)
     found = self._readers = _Readers()
-    found.read(records.run(layers, found, frozenset()), None)
+    found.ends = records.run(layers, found, frozenset())
+    found.read(found.ends, None)
     relus = {
       name
       for (name, layer), split in zip(found.activations.items(), self.splits)
@@ -85,6 +100,19 @@ class Channels:
     readers = {f'activation{t}' for t in self._readers.readers[name]}
     return [pool for act, pool in self.pools.items() if act in readers]
 
+  def readers(self, name: str) -> Readers:
+    """Who reads the channels of the linear layer `name`."""
+    found = self._readers
+    activations = [t for t in found.readers[name] if t is not None]
+    linear, end = found.linear[name], name in found.ends
+    return Readers(
+      [f'activation{t}' for t in activations],
+      linear,
+      end,
+      name not in found.averaged
+      and len(found.readers[name]) == len(activations) + len(linear) + end,
+    )
+
   def folded(self, name: str) -> Split | None:
     """The split of the one activation that reads the linear layer `name`.
 
@@ -111,6 +139,9 @@ class _Readers:
   activations: the record of each, by name.
   scaled: the linear layers with a mean behind them that is no shift of a sum. The square of such
     a sum is larger by the square of what the mean is.
+  averaged: the linear layers with any mean behind them.
+  linear: by such a name, the linear layers that read its channels.
+  ends: the value of the logits.
   pools: every pool, with the activation whose output it reads, or None.
   """
 
@@ -119,6 +150,9 @@ class _Readers:
     self.sources: dict[int, frozenset[str]] = {}
     self.activations: dict[str, records.Activation] = {}
     self.scaled: set[str] = set()
+    self.averaged: set[str] = set()
+    self.linear: dict[str, list[str]] = collections.defaultdict(list)
+    self.ends: frozenset[str] = frozenset()
     self.pools: list[tuple[Pool, str | None]] = []
     self.additions = 0
 
@@ -129,6 +163,8 @@ class _Readers:
   def conv(self, name, layer, value):
     del layer
     self.read(value, None)
+    for source in value:
+      self.linear[source].append(name)
     return frozenset({name})
 
   dense = conv
@@ -144,6 +180,7 @@ class _Readers:
     source = _activation(value)
     self.pools.append((Pool(name, layer), source))
     if source is None:
+      self.averaged |= value
       side = layer.window or 0
       if not side or side & side - 1 or not layer.count_padding:
         self.scaled |= value

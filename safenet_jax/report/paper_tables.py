@@ -25,7 +25,7 @@ HERE = {
   'CryptoNAS': '`search.algorithm=budget`: its ReLU budget, on a given architecture',
   'InstaHide': 'nothing: no encryption',
   'SAFENet': '`btpbt` (`cw_mp_md`), and with less of it `cw_mp` and `cw`',
-  'MiniONN': 'its network, `cnn7`; not its protocol',
+  'MiniONN': '`serve --mode=minionn`: circuits garbled online; its network, `cnn7`',
   'CryptoNets': '`experiments.systems`: its network and encryption, without interaction',
   'XONN': '`experiments.systems`: three of its networks, garbled whole',
   'SHE': 'the gates of TAPAS; its shifts are not here',

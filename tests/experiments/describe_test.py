@@ -34,7 +34,7 @@ def describe(*flags, code=0):
 
 def test_the_last_line_is_the_total_of_activations():
   lines = describe('--config=experiments/configs/cnn7_cifar10.py').stdout.splitlines()
-  assert lines[-2:] == ['served in modes: ot, delphi, gazelle', 'activations: 173056']
+  assert lines[-2:] == ['served in modes: ot, delphi, gazelle, minionn', 'activations: 173056']
   (row,) = (line.split() for line in lines if 'activation0' in line)
   assert row == ['activation0', '32x32x64', '65,536', '37.9%']
   (total,) = (line.split() for line in lines if 'total' in line)

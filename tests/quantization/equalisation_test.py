@@ -114,7 +114,7 @@ def test_scales_that_are_undone_cost_no_accuracy(top, monkeypatch):
 
   assert error() < 0.03
   monkeypatch.setattr(equalisation, 'equalised', lambda found, precision: found)
-  assert top == 1 or error() > 0.06
+  assert top < 1e4 or error() > 0.06
 
 
 def test_no_sign_test_gets_more_bits(monkeypatch):
@@ -131,7 +131,7 @@ def test_no_sign_test_gets_more_bits(monkeypatch):
 
 
 def test_the_report_names_layers_that_keep_few_bits(monkeypatch):
-  net, variables = undone(300.0)
+  net, variables = undone(1e4)
 
   def few():
     model = quantize.quantize(net, variables, None, small.IMAGES, **small.STATISTICS)

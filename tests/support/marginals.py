@@ -84,13 +84,17 @@ def _messages(views):
     for layer in structure.activations
     if layer.selected
   ]
+  if any(layer.made_online for layer in structure.activations):
+    shares = [part for part in shares for _ in range(images)]
+  else:
+    shares *= images
   corrections = [_corrections(layer) for layer in structure.activations for _ in range(images)]
   parts = {
     'activation': iter([layer.down for layer in layers]),
     'masked': iter([layer.up for layer in layers]),
     'input': iter([[packed_words.Words((images, *structure.input_shape), bits)]]),
     'logits': iter([[packed_words.Words((images, structure.logits), structure.rings.logits)]]),
-    'shares': iter(shares * images),
+    'shares': iter(shares),
     'differences': iter(corrections),
   }
   for party, tag, values in views.sent:
@@ -132,35 +136,35 @@ def _kept(views):
       yield 'client: labels of logits', digits(material.argmax.labels, 64)
     elif material.share.size:  # in Gazelle's mode it is known online only
       yield 'client: share of logits', digits(material.share, rings.logits)
-    for name, layer in material.layers.items():
-      for block in layer.blocks:
-        yield 'client: labels', digits(block.labels, 64)
-        if isinstance(block, max_pool.ClientBlock):
-          yield 'client: labels of M', digits(block.mask_labels, 64)
-          yield 'client: decoding', halves(block.decoding.tobytes())
-        else:
-          # What is read of c; the ring of the layer before may be wider.
-          bits = forms[name].select_bits
-          yield 'client: c', digits(ring.reduce(block.share, bits), bits)
-          yield "client: v'", digits(block.product_share, forms[name].select_bits)
-      if layer.alphas is not None:
-        yield 'client: alpha', scaled(layer.alphas, forms[name].modulus)
-        yield "client: c'", scaled(layer.powers[0], forms[name].modulus)
+  for name, layer in views.ready['client']:
+    for block in layer.blocks:
+      yield 'client: labels', digits(block.labels, 64)
+      if isinstance(block, max_pool.ClientBlock):
+        yield 'client: labels of M', digits(block.mask_labels, 64)
+        yield 'client: decoding', halves(block.decoding.tobytes())
+      else:
+        # What is read of c; the ring of the layer before may be wider.
+        bits = forms[name].select_bits
+        yield 'client: c', digits(ring.reduce(block.share, bits), bits)
+        yield "client: v'", digits(block.product_share, forms[name].select_bits)
+    if layer.alphas is not None:
+      yield 'client: alpha', scaled(layer.alphas, forms[name].modulus)
+      yield "client: c'", scaled(layer.powers[0], forms[name].modulus)
   for material in views.server:
     for name, u in material.u.items():
       yield 'server: u', digits(u, rings.linear[name])
-    for name, layer in material.layers.items():
-      rescales = [rescale for _, rescale in outputs[name]]
-      for block in layer.blocks:
-        if isinstance(block, max_pool.ServerBlock):
-          yield 'server: M', digits(block.mask, forms[name].select_bits)
-        else:
-          yield "server: u'", digits(block.product_share, forms[name].select_bits)
-      for chosen, rescale in zip(layer.chosen, rescales):
-        kind = ' bit' if rescale.wrap_bits == 1 else ''
-        yield f'server: K{kind}', digits(chosen, rescale.wrap_bits)
-      if layer.betas is not None:
-        yield 'server: beta', scaled(layer.betas, forms[name].modulus)
+  for name, layer in views.ready['server']:
+    rescales = [rescale for _, rescale in outputs[name]]
+    for block in layer.blocks:
+      if isinstance(block, max_pool.ServerBlock):
+        yield 'server: M', digits(block.mask, forms[name].select_bits)
+      else:
+        yield "server: u'", digits(block.product_share, forms[name].select_bits)
+    for chosen, rescale in zip(layer.chosen, rescales):
+      kind = ' bit' if rescale.wrap_bits == 1 else ''
+      yield f'server: K{kind}', digits(chosen, rescale.wrap_bits)
+    if layer.betas is not None:
+      yield 'server: beta', scaled(layer.betas, forms[name].modulus)
   for name, v in views.v.items():
     yield 'client: v', digits(v, forms[name].select_bits)
   # In Gazelle's mode the server's share of the image is zero, which is no message.

@@ -17,6 +17,8 @@ class Views:
   sent: (party, tag, values) of every message, in the order in which a party sends.
   s, m: by layer, of all images: what the server keeps of W x, and what it has of x.
   v: by layer, of all images: the client's share of what its circuits give.
+  ready: by party, (name, material) of activation layers as they are used, layer by layer and
+    there image by image.
   """
 
   structure: Structure | None = None
@@ -29,7 +31,12 @@ class Views:
   s: dict = dataclasses.field(default_factory=dict)
   m: dict = dataclasses.field(default_factory=dict)
   v: dict = dataclasses.field(default_factory=dict)
+  ready: dict = dataclasses.field(default_factory=lambda: {'client': [], 'server': []})
   ledgers: tuple = ()
+
+  def blocks(self, party):
+    """A party's blocks of garbled instances, in the order in which they are used."""
+    return [block for _, layer in self.ready[party] for block in layer.blocks]
 
   def messages(self, party, tag):
     """Values of all messages of that name."""
@@ -146,6 +153,11 @@ def _recorded(serve, views):
 
     dense = conv
 
+    def _ready(self, layer):
+      found = super()._ready(layer)
+      views.ready['server'] += [(layer.name, each) for each in found]
+      return found
+
   return Recorded
 
 
@@ -156,5 +168,10 @@ def _opened(infer, views):
     def _garbled(self, layer, *args):
       views.v[layer.name] = super()._garbled(layer, *args)
       return views.v[layer.name]
+
+    def _ready(self, layer):
+      found = super()._ready(layer)
+      views.ready['client'] += [(layer.name, each) for each in found]
+      return found
 
   return Opened

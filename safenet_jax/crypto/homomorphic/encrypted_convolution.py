@@ -116,6 +116,12 @@ def _reply_identifier(key: bytes, layer: packing.Convolution, tag: bytes, group:
   return messages.identifier(b'reply', key, repr(layer).encode(), tag, b'%d' % group)
 
 
+def norm_limit(bits: int) -> float:
+  """The largest norm that the weights of one output may have in the ring of so many bits."""
+  parameters = bfv.ring_parameters(bits)
+  return _MOST_WRONG * 2.0**parameters.cipher_bits / (_NOISE * parameters.plain_modulus)
+
+
 def _fault(parameters: bfv.Parameters, kernel: np.ndarray) -> str | None:
   """Why a kernel cannot be multiplied by under these parameters; None if it can."""
   modulus = parameters.plain_modulus

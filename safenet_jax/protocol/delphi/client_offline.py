@@ -29,22 +29,19 @@ import itertools
 
 import numpy as np
 
-from safenet_jax.crypto import messages, ring
-from safenet_jax.crypto.garbled_circuits import garbling
-from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution, ole
-from safenet_jax.crypto.oblivious_transfer import word_transfer
+from safenet_jax.crypto import ring
+from safenet_jax.crypto.homomorphic import bfv, encrypted_convolution
 from safenet_jax.models import layers as records
-from safenet_jax.protocol.delphi import message_shapes, progress
+from safenet_jax.protocol.delphi import client_stage, message_shapes, progress
 from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial
 from safenet_jax.protocol.delphi.party import ClientParty
-from safenet_jax.protocol.layers import class_output, max_pool, polynomial, relu, share_walks
-from safenet_jax.protocol.layers.structure import ActivationStructure
-from safenet_jax.transport import frames, packed_words
+from safenet_jax.protocol.layers import class_output, share_walks
+from safenet_jax.transport import frames
 
 Layers = MutableMapping[str, ClientLayer]
 
 
-class Image:
+class Image(client_stage.ClientStage):
   """One image's offline phase, step by step. It may go on in another session (`bind`)."""
 
   # In the mode `gazelle` linear layers have no part in it.
@@ -58,7 +55,8 @@ class Image:
       output: one of `structure.OUTPUTS`.
       layers: where finished activation layers are kept; by default in memory.
     """
-    self.party, self.network = party, party.structure
+    super().__init__(party)
+    self.network = party.structure
     self.stages = message_shapes.stages(self.network, output)
     self.bind(party)
     self.begun = progress.Begun(self.tag.nonce, self.tag.number)
@@ -72,8 +70,6 @@ class Image:
       channels = layer.form.relu + layer.form.polynomial
       self.masks[layer.name] = randomness.ring(layer.bits, (1, *layer.pooled_shape, channels))
     self.received: dict[str, np.ndarray] = {}
-    self.inputs: dict[str, np.ndarray] = {}
-    self.share = np.empty(0, np.uint64)
 
   def bind(self, party: ClientParty) -> None:
     """Goes on in the session of a party, under its keys."""
@@ -97,22 +93,22 @@ class Image:
 
   def enter(self, number: int) -> None:
     """Begins a stage."""
-    self.structure, output = self.stages[number]
-    self.comparison = self.structure.comparison_for(output)
-    self.transfers = self.structure.transfers(output)
-    self.stage_tag = self.tag.of_stage(number)
-    self.layers = {a.name: ClientLayer(self.masks[a.name]) for a in self.structure.activations}
-    self.labels = np.empty((0, 2), np.uint64)
-    self.garbled: dict[str, list[tuple]] = {}
-    self.compared: tuple[garbling.GarbledBlock, np.ndarray] | None = None
-    self.sender_pads: Iterator[word_transfer.Pads] = iter(())
+    stage = self.stages[number]
+    layers = {a.name: ClientLayer(self.masks[a.name]) for a in stage.structure.activations}
+    self.begin(stage, self.tag.of_stage(number), layers)
 
   def leave(self, number: int) -> None:
     """Ends a stage: nothing of it but its layers is needed any more."""
     self.unconfirmed = self.layers
     self.begun = self.begun._replace(progress=progress.Progress(len(self.linear), number + 1))
     if number + 1 < len(self.stages):
-      self.layers, self.labels, self.garbled = {}, np.empty((0, 2), np.uint64), {}
+      self.layers = {}
+      self.forget()
+
+  def receive_tables(self) -> None:
+    super().receive_tables()
+    # What came shows that the server has what it was sent in the stage before.
+    self.confirm()
 
   def confirm(self) -> None:
     """The server has its side of the stage before."""
@@ -182,84 +178,6 @@ class Image:
       self.share = records.run(self.party.model.layers, walk, self.mask)
       self.inputs, self.received = walk.inputs, {}
 
-  def send_choices(self) -> None:
-    """Sends the choices of labels by the bits of c that enter circuits, and Enc(c'^j)."""
-    if self.transfers:
-      with self.channel.scope(phase='offline', layer='all', primitive='labels'):
-        message, self.labels = self.party.keys.labels.extend(
-          self.stage_tag('labels'), self._label_choices(), self.transfers
-        )
-        self.channel.send('labels', message.identifier, message.words)
-    for (modulus, products), layers in self.structure.products().items():
-      with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
-        factors = [self._factors(layer).reshape(products, -1) for layer in layers]
-        request = ole.request(
-          self.party.keys.secrets[modulus],
-          np.concatenate(factors, axis=1),
-          self.party.randomness,
-          self.stage_tag(f'products {modulus} {products}'),
-        )
-        self.channel.send('powers', request)
-
-  def _label_choices(self) -> np.ndarray:
-    """The choice bits of all label transfers, packed."""
-    parts = [
-      packed.reshape(-1) for layer in self.structure.activations for packed in self._entering(layer)
-    ]
-    if self.comparison:
-      parts.append(self.comparison.entering(self.share[0]).reshape(-1))
-    return np.concatenate(parts)
-
-  def _entering(self, layer: ActivationStructure) -> list[np.ndarray]:
-    """The choice bits of each block of a layer, uint8 [width, size / 8]."""
-    return layer.entering(self.inputs[layer.name][..., : layer.form.relu])
-
-  def _factors(self, layer: ActivationStructure) -> np.ndarray:
-    """The client's factors of a layer's products, uint64 [products, 1, ...]."""
-    c = self.inputs[layer.name][..., layer.form.relu :]
-    powers = polynomial.offline_client(np, c, layer.form, self.structure.bits)
-    self.layers[layer.name].powers = powers
-    return powers[: layer.powers]
-
-  def _garbled(self, layer: ActivationStructure):
-    """Each block of a layer, with the client's shares of its instances."""
-    share = self.inputs[layer.name][..., : layer.form.relu]
-    flat = relu.tested(share, layer.form, layer.tests, server=False)
-    return [(block, flat[block.first : block.end]) for block in layer.blocks]
-
-  def receive_tables(self) -> None:
-    """Receives the garbled tables, the OLE replies and the server's choices."""
-    self.garbled = {
-      layer.name: [
-        self._receive_tables(layer, block, labels)
-        for block, labels in zip(layer.blocks, self._block_labels(layer))
-      ]
-      for layer in self.structure.activations
-    }
-    if self.comparison:
-      self.compared = class_output.offline_client(self.channel, self.comparison)
-    self._receive_products()
-    self.sender_pads = self._receive_choices() if self.structure.choices else iter(())
-
-  def send_shares(self) -> None:
-    """Sends the client's part in the products p c, and keeps the keys of wrap bits.
-
-    p is the server's bit that colour 0 of a sign test stands for (`relu`). From the
-    keys K_0 and K_1 come shares of the bit that says whether an output's shares wrap around
-    (`truncation`).
-    """
-    for layer in self.structure.activations:
-      if layer.selected:
-        self._send_products(layer, self.garbled[layer.name], next(self.sender_pads))
-      elif layer.blocks:
-        self.layers[layer.name].blocks = [
-          max_pool.ClientBlock(garbled, labels, *rest)
-          for labels, (garbled, *rest) in zip(self._block_labels(layer), self.garbled[layer.name])
-        ]
-      for shape, rescale in layer.outputs:
-        keys = word_transfer.random_words(next(self.sender_pads), bits=rescale.wrap_bits)
-        self.layers[layer.name].keys.append(keys.reshape(2, 1, *shape))
-
   def finish(self) -> ClientMaterial:
     """The client's material, once the server says that it has kept its own."""
     with self.channel.scope(phase='offline', layer='session', primitive='identifier'):
@@ -280,80 +198,6 @@ class Image:
     labels = self.labels[form.offset : form.offset + form.transfers]
     garbled, decoding = self.compared
     return class_output.ClientState(garbled, labels.reshape(-1, form.size, 2), decoding)
-
-  def _block_labels(self, layer: ActivationStructure) -> Iterator[np.ndarray]:
-    """The labels of the client's bits in each block."""
-    start = layer.offset
-    for block in layer.blocks:
-      end = start + layer.width * block.size
-      yield self.labels[start:end].reshape(layer.width, block.size, 2)
-      start = end
-
-  def _receive_tables(self, layer, block, labels: np.ndarray) -> tuple:
-    """A garbled block and what comes with it, see `message_shapes.tables_parts`.
-
-    `labels` are those of the client's bits.
-    """
-    del labels  # garbled tables are opened online
-    with self.channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
-      parts = message_shapes.tables_parts(layer, block)
-      seed, check, tables, *rest = self.channel.receive('tables', parts)
-      return garbling.GarbledBlock(seed, check, tables), *rest
-
-  def _receive_products(self) -> None:
-    for (modulus, products), layers in self.structure.products().items():
-      with self.channel.scope(phase='offline', layer='all', primitive='polynomial'):
-        secret = self.party.keys.secrets[modulus]
-        sizes = [int(np.prod(layer.polynomial_shape)) for layer in layers]
-        (reply,) = self.channel.receive(
-          'products', [(bytes, (ole.reply_size(secret.context, sum(sizes)),))]
-        )
-        alphas = frames.checked(
-          ole.finish, secret, reply, sum(sizes), self.stage_tag(f'products {modulus} {products}')
-        )
-        for layer, part in zip(layers, np.split(alphas, np.cumsum(sizes)[:-1])):
-          self.layers[layer.name].alphas = part.reshape(1, 1, *layer.polynomial_shape)
-
-  def _receive_choices(self) -> Iterator[word_transfer.Pads]:
-    """The client's pads of the transfers in which the server chooses.
-
-    One for each of `message_shapes.choice_parts`, in their order.
-    """
-    keys = self.party.keys
-    with self.channel.scope(phase='offline', layer='all', primitive='transfers'):
-      parts = message_shapes.choice_parts(self.structure)
-      identifier, words, hash_keys = self.channel.receive(
-        'choices', message_shapes.choice_message(parts)
-      )
-      labels = frames.checked(
-        keys.words.extend, self.stage_tag('choices'), messages.Words(identifier, words), sum(parts)
-      )
-      return iter(
-        [
-          frames.checked(word_transfer.sender_pads, rows, keys.delta, key)
-          for rows, key in message_shapes.split_choices(parts, labels, hash_keys)
-        ]
-      )
-
-  def _send_products(self, layer: ActivationStructure, garbled, pads) -> None:
-    mine, form = self.layers[layer.name], layer.form
-    with self.channel.scope(phase='offline', layer=layer.owner, primitive='products'):
-      blocks = self._garbled(layer)
-      factors = ring.reduce(np.concatenate([part for _, part in blocks]), form.select_bits)
-      message, shares = word_transfer.send_products(factors, pads, bits=form.select_bits)
-      self.channel.send(
-        'shares',
-        message.identifier,
-        packed_words.Words(factors.shape, form.select_bits).pack(message.words),
-      )
-      parts = zip(blocks, garbled, self._block_labels(layer))
-      for (block, part), kept, labels in parts:
-        mine.blocks.append(self._sign_block(kept, labels, part, shares[block.first : block.end]))
-
-  def _sign_block(self, kept, labels, share, product_share):
-    """A block of sign tests, from what `_receive_tables` gave."""
-    tables, key = kept
-    return relu.ClientBlock(tables, labels, share, product_share, key)
 
 
 class ClientOffline:
@@ -413,15 +257,7 @@ class ClientOffline:
       some = [image for image in images if image.begun.progress.stages <= number]
       for image in some:
         image.enter(number)
-      # Each flight is sent for all images before the next, so that they wait for it together.
-      for image in some:
-        image.send_choices()
-      for image in some:
-        image.receive_tables()
-        # What came shows that the server has what it was sent in the stage before.
-        image.confirm()
-      for image in some:
-        image.send_shares()
+      client_stage.run(some)
       for image in some:
         image.leave(number)
     while images:

@@ -84,9 +84,9 @@ class Costs:
     del layer
     return 0  # they come from the transfers
 
-  def offline_tables(self, layer: ActivationStructure) -> None:
+  def tables(self, layer: ActivationStructure, phase: str) -> None:
     """Messages that make a layer's circuits ready."""
-    scope = 'offline', layer.owner, 'garbling'
+    scope = phase, layer.owner, 'garbling'
     for block in layer.blocks:
       parts = message_shapes.tables_parts(layer, block)
       size = self._tally.send(scope, 'server', 'tables', parts)
@@ -99,9 +99,9 @@ class Costs:
         scope, 'server', garbled_and=ands, drawn_label=labels * block.size, garbled_block=1
       )
 
-  def offline_products(self, layer: ActivationStructure) -> None:
+  def products(self, layer: ActivationStructure, phase: str) -> None:
     """Products p c of a bit of the server and the client's share, see `layers.relu`."""
-    scope = 'offline', layer.owner, 'products'
+    scope = phase, layer.owner, 'products'
     words = packed_words.Words((layer.selected,), layer.form.select_bits)
     parts = [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
     self._tally.send(scope, 'client', 'shares', parts)
@@ -145,10 +145,8 @@ class Costs:
       total += _WORD * (outputs + 2 * sum(math.prod(shape) for shape, _ in layer.outputs))
       values = math.prod(layer.polynomial_shape)
       total += _WORD * values * (layer.form.degree + 1) if layer.powers else 0
-      total += sum(cls.held_of_block(layer, block) for block in layer.blocks)
-    stages = message_shapes.stages(structure, 'logits')
-    most = max(stage.structure.transfers('logits') for stage in stages)
-    return {'client': total, 'server': _LABEL * most}
+      total += sum(cls.held_of_block(layer, block) for block in layer.prepared.blocks)
+    return {'client': total, 'server': _LABEL * message_shapes.most_transfers(structure, 'logits')}
 
   @staticmethod
   def held_of_block(layer: ActivationStructure, block: Block) -> int:

@@ -35,6 +35,7 @@ class ClientLayer:
   alphas: the sum of the alpha_j of polynomial channels, uint64 [1, 1, ...].
   keys: K_0 and K_1 for the truncation of each output, uint64 [2, 1, ...].
   second: of a level of `maximum_tree`, b_c, uint64 [1, ...].
+  share: c of garbled channels, uint64 [1, ...], where they are garbled online; else None.
   """
 
   mask: np.ndarray
@@ -43,6 +44,7 @@ class ClientLayer:
   alphas: np.ndarray | None = None
   keys: list[np.ndarray] = dataclasses.field(default_factory=list)
   second: np.ndarray | None = None
+  share: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -125,6 +127,8 @@ def layer_arrays(name: str, layer: ClientLayer) -> dict[str, np.ndarray]:
     found |= {f'{name}/powers': layer.powers, f'{name}/alphas': layer.alphas}
   if layer.second is not None:
     found[f'{name}/second'] = layer.second
+  if layer.share is not None:
+    found[f'{name}/share'] = layer.share
   for i, keys in enumerate(layer.keys):
     found[f'{name}/keys/{i}'] = keys
   for i, block in enumerate(layer.blocks):
@@ -159,8 +163,8 @@ class _Layers(Mapping[str, ClientLayer]):
       at = head.removesuffix('head')
       blocks.append(_block({k.removeprefix(at): v for k, v in found.items() if k.startswith(at)}))
     keys = [found[key] for key in numbered('keys/{}')]
-    powers, alphas, second = map(found.get, ('powers', 'alphas', 'second'))
-    return ClientLayer(found['mask'], blocks, powers, alphas, keys, second)
+    powers, alphas, second, share = map(found.get, ('powers', 'alphas', 'second', 'share'))
+    return ClientLayer(found['mask'], blocks, powers, alphas, keys, second, share)
 
 
 def _arrays(block: ClientBlock | class_output.ClientState) -> dict[str, np.ndarray]:
@@ -257,11 +261,12 @@ class ServerMaterial(_Once):
   def size(cls, structure: Structure, output: str) -> int:
     """What `nbytes` of one preparation for `output` will be, known before it is made."""
     words = sum(math.prod(layer.output_shape) for layer in structure.linear.values())
-    for layer in structure.activations:
+    prepared = [layer.prepared for layer in structure.activations]
+    for layer in prepared:
       if layer.powers:
         words += (layer.powers + 1) * math.prod(layer.polynomial_shape)
       words += 2 * sum(math.prod(shape) for shape, _ in layer.outputs)
-    kept = sum(layer.kept for layer in structure.activations)
+    kept = sum(layer.kept for layer in prepared)
     comparison = structure.comparison_for(output)
     if comparison:
       kept += 16 * comparison.output_labels

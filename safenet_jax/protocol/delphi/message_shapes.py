@@ -46,6 +46,10 @@ class Tag:
     """The tags of the messages of a stage."""
     return (lambda place: self(f'{place} {stage}')) if stage else self
 
+  def of_layer(self, name: str) -> Callable[[str], bytes]:
+    """The tags of the messages of a layer that is made ready online."""
+    return lambda place: self(f'{place} {name}')
+
 
 class Stage(NamedTuple):
   """Neighbouring activation layers that are prepared together, after all linear layers.
@@ -66,7 +70,7 @@ def stages(structure: Structure, output: str) -> tuple[Stage, ...]:
   """
   groups: list[list[ActivationStructure]] = [[]]
   size = 0
-  for layer in structure.activations:
+  for layer in (each.prepared for each in structure.activations):
     more = layer.transfers + layer.choices
     if groups[-1] and size + more > _STAGE_TRANSFERS:
       groups.append([])
@@ -87,6 +91,23 @@ def stages(structure: Structure, output: str) -> tuple[Stage, ...]:
   }
   last = dataclasses.replace(found[-1].structure, comparisons=comparisons)
   return (*found[:-1], Stage(last, output))
+
+
+def online_stage(structure: Structure, layer: ActivationStructure) -> Stage | None:
+  """The stage in which a layer is made ready online; None where nothing of it is."""
+  if layer.made_online is None:
+    return None
+  part = dataclasses.replace(layer.made_online, offset=0)
+  return Stage(dataclasses.replace(structure, activations=(part,), comparisons={}), 'logits')
+
+
+def most_transfers(structure: Structure, output: str, *, chosen: bool = False) -> int:
+  """Label transfers of the largest stage; with `chosen` also those in which the server chooses."""
+  found = [online_stage(structure, layer) for layer in structure.activations]
+  return max(
+    stage.structure.transfers(stage.output) + (stage.structure.choices if chosen else 0)
+    for stage in (*stages(structure, output), *filter(None, found))
+  )
 
 
 def lot(structure: Structure, output: str, contexts: Mapping[int, bfv.Context]) -> int:

@@ -56,29 +56,29 @@ class _Walk:
     """Everything that needs no image."""
     self._own.offline_linear()
     for stage in message_shapes.stages(self._structure, 'logits'):
-      self._stage(stage.structure)
+      self._stage(stage.structure, 'offline', 'all')
     scope = 'offline', 'session', 'identifier'
     self._tally.send(scope, 'server', 'prepared', [(bytes, (message_shapes.ID_BYTES,))])
 
-  def _stage(self, structure: Structure) -> None:
-    """What makes the activation layers of a stage ready."""
+  def _stage(self, structure: Structure, phase: str, place: str) -> None:
+    """What makes the activation layers of a stage ready, in a phase and in a ledger's place."""
     labels = structure.transfers('logits')
     if labels:
-      scope = 'offline', 'all', 'labels'
+      scope = phase, place, 'labels'
       self._tally.send(scope, 'client', 'labels', message_shapes.labels_message(labels))
       self._tally.both(scope, {'label_transfer': labels}, {'label_transfer': labels})
     self._products(structure)
     for layer in structure.activations:
-      self._own.offline_tables(layer)
+      self._own.tables(layer, phase)
     self._products_reply(structure)
     if structure.choices:
-      scope, parts = ('offline', 'all', 'transfers'), message_shapes.choice_parts(structure)
+      scope, parts = (phase, place, 'transfers'), message_shapes.choice_parts(structure)
       self._tally.send(scope, 'server', 'choices', message_shapes.choice_message(parts))
       choices = {'word_transfer': structure.choices}
       self._tally.both(scope, choices, choices)
     for layer in structure.activations:
       if layer.selected:
-        self._own.offline_products(layer)
+        self._own.products(layer, phase)
 
   def _groups(self, structure: Structure):
     """For each group of layers that share ciphertexts: context, products a value, and values."""
@@ -120,6 +120,8 @@ class _Walk:
     def at(primitive):
       return 'online', layer.owner, primitive
 
+    if stage := message_shapes.online_stage(self._structure, layer):
+      self._stage(stage.structure, 'online', layer.name)
     self._own.online_corrections(layer)
     sizes = online.Messages(layer, 1)
     size = self._tally.words(at('activation'), 'server', 'activation', sizes.down)

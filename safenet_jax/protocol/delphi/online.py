@@ -28,7 +28,12 @@ from safenet_jax.crypto import ring
 from safenet_jax.crypto.garbled_circuits import garbling
 from safenet_jax.fixed_point import pooling
 from safenet_jax.models import layers as records
-from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
+from safenet_jax.protocol.delphi.material import (
+  ClientLayer,
+  ClientMaterial,
+  ServerLayer,
+  ServerMaterial,
+)
 from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.layers import (
   class_output,
@@ -133,7 +138,7 @@ class ClientOnline(share_walks.Local):
   def activation(self, name, layer, value):
     del layer, value
     layer, form = self._layers[name], self._layers[name].form
-    mine = [material.layers[name] for material in self._materials]
+    mine = self._ready(layer)
     messages = Messages(layer, len(mine))
     with self._channel.scope(phase='online', layer=name, primitive='activation'):
       values = packed_words.receive(self._channel, 'activation', messages.down)
@@ -160,6 +165,10 @@ class ClientOnline(share_walks.Local):
         )
         first = end
       packed_words.send(self._channel, 'masked', messages.up, answer)
+
+  def _ready(self, layer: ActivationStructure) -> list[ClientLayer]:
+    """A layer's material of each image. Other modes make it online, in part."""
+    return [material.layers[layer.name] for material in self._materials]
 
   def _garbled(self, layer: ActivationStructure, mine, labels, words) -> np.ndarray:
     """The client's share of what a layer's circuits give, [B, ...]."""
@@ -259,7 +268,7 @@ class ServerOnline(share_walks.Local):
   def activation(self, name, layer, s):
     del layer
     layer, form = self._layers[name], self._layers[name].form
-    mine = [material.layers[name] for material in self._materials]
+    mine = self._ready(layer)
     messages = Messages(layer, len(mine))
     finish = self._garbled(layer, mine, s[..., : form.relu]) if layer.blocks else None
     parts = [self._polynomial(layer, mine, s[..., form.relu :])] if form.polynomial else []
@@ -289,6 +298,10 @@ class ServerOnline(share_walks.Local):
         ],
         axis=-1,
       )
+
+  def _ready(self, layer: ActivationStructure) -> list[ServerLayer]:
+    """A layer's material of each image. Other modes make it online, in part."""
+    return [material.layers[layer.name] for material in self._materials]
 
   def _garbled(self, layer: ActivationStructure, mine, s) -> Callable[[], tuple]:
     """A function that gives what is sent for a layer's circuits, and the server's share, [B, ...].

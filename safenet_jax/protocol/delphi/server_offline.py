@@ -5,17 +5,12 @@ import itertools
 
 import numpy as np
 
-from safenet_jax.crypto import messages, ring
-from safenet_jax.crypto.garbled_circuits import garbled_argmax, garbling
-from safenet_jax.crypto.homomorphic import encrypted_convolution, ole
-from safenet_jax.crypto.oblivious_transfer import word_transfer
-from safenet_jax.protocol.delphi import message_shapes, progress
+from safenet_jax.crypto.homomorphic import encrypted_convolution
+from safenet_jax.protocol.delphi import message_shapes, progress, server_stage
 from safenet_jax.protocol.delphi.material import ServerLayer, ServerMaterial
 from safenet_jax.protocol.delphi.party import ServerParty
-from safenet_jax.protocol.layers import class_output, max_pool, relu
-from safenet_jax.protocol.layers.blocks import Block
-from safenet_jax.protocol.layers.structure import ActivationStructure, Structure
-from safenet_jax.transport import frames, packed_words
+from safenet_jax.protocol.layers import class_output
+from safenet_jax.transport import frames
 
 
 class Image:
@@ -42,7 +37,7 @@ def ready(material: ServerMaterial) -> Image:
   return image
 
 
-class ServerOffline:
+class ServerOffline(server_stage.ServerStages):
   """The server's offline phase in one session."""
 
   # In the mode `gazelle` linear layers have no part in it.
@@ -51,12 +46,10 @@ class ServerOffline:
 
   def __init__(self, party: ServerParty, output: str):
     """Takes what the inferences are to end in, one of `structure.OUTPUTS`."""
-    self._party, self._channel, self._network = party, party.channel, party.structure
-    self._output = output
+    super().__init__(party)
+    self._network, self._output = party.structure, output
     self._stages = message_shapes.stages(self._network, output)
     self._linear = tuple(itertools.chain(*self._network.waves)) if self.has_linear else ()
-    self._garblers: dict[tuple, garbling.Garbler] = {}
-    self._comparison: garbled_argmax.Garbler | None = None
     # Images that were begun, and are not ready; they can go on in another session.
     self.unfinished: list[Image] = []
 
@@ -109,10 +102,10 @@ class ServerOffline:
       for image, names in zip(images, left):
         for name in (name for name in wave if name in names):
           self._reply_linear(image, name)
-    for number, (structure, output) in enumerate(self._stages):
+    for number, stage in enumerate(self._stages):
       # Images that go on may be further than others.
       some = [image for image in images if image.begun.progress.stages <= number]
-      choices = [self._receive_choices(structure, output) for _ in some]
+      choices = [self.receive_choices(stage) for _ in some]
       started = [
         self._start(image, number, message, requests)
         for image, (message, requests) in zip(some, choices)
@@ -151,193 +144,16 @@ class ServerOffline:
       image.begun = image.begun._replace(progress=done)
       self._channel.send('linear', reply)
 
-  def _receive_choices(self, structure: Structure, output: str):
-    """The client's choices of labels, if there are any, and its requests for products."""
-    message, transfers = None, structure.transfers(output)
-    if transfers:
-      with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-        parts = message_shapes.labels_message(transfers)
-        message = messages.Words(*self._channel.receive('labels', parts))
-    requests = {}
-    for (modulus, products), layers in structure.products().items():
-      with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):
-        count = sum(int(np.prod(layer.polynomial_shape)) for layer in layers)
-        size = ole.request_size(self._party.keys.publics[modulus].context, products, count)
-        (requests[modulus, products],) = self._channel.receive('powers', [(bytes, (size,))])
-    return message, requests
-
   def _start(self, image: Image, number: int, message, requests) -> Callable[[], None]:
-    """Garbles, multiplies and chooses for a stage, up to the client's last flight.
+    """Does the server's part in a stage, up to the client's last flight.
 
     Returns a function that receives that flight, and completes the image's layers.
     """
-    structure, output = self._stages[number]
-    tag, delta = image.tag.of_stage(number), self._party.keys.delta
-    mine = {layer.name: ServerLayer(delta) for layer in structure.activations}
-    labels = self._zero_labels(tag, message, structure.transfers(output))
-    garbled = {layer.name: self._garble(layer, labels) for layer in structure.activations}
-    image.compared = self._compare(structure, output, labels)
-    del labels  # megabytes, which would wait for products with this thread
-    self._reply_products(structure, tag, requests, mine)
-    pads, bits = iter(()), iter(())
-    if structure.choices:
-      pads, bits = self._choose(structure, tag, garbled, mine)
+    made = self.make(self._stages[number], image.tag.of_stage(number), message, requests)
+    image.compared = made.compared
 
     def finish() -> None:
-      for layer in structure.activations:
-        if layer.selected:
-          self._receive_products(
-            layer, mine[layer.name], garbled[layer.name], next(pads), next(bits)
-          )
-        else:
-          mine[layer.name].blocks = garbled[layer.name]
-        self._keep_wraps(layer, mine[layer.name], pads, bits)
-      image.layers |= mine
+      made.finish()
+      image.layers |= made.layers
 
     return finish
-
-  def _zero_labels(self, tag, message: messages.Words | None, transfers: int) -> np.ndarray:
-    """The labels of value 0 of all label transfers of a stage, uint64 [transfers, 2]."""
-    if message is None:
-      return np.empty((0, 2), np.uint64)
-    with self._channel.scope(phase='offline', layer='all', primitive='labels'):
-      return frames.checked(self._party.keys.labels.extend, tag('labels'), message, transfers)
-
-  def _garble(self, layer: ActivationStructure, labels: np.ndarray):
-    """Garbles and sends a layer's blocks; gives what is kept of each.
-
-    That is an encoding and the key of the select words, or a `max_pool.ServerBlock`. The
-    tables of a block are sent as soon as they are made, so that they are not held together.
-    """
-    found, start = [], layer.offset
-    for block in layer.blocks:
-      end = start + layer.width * block.size
-      zeros = labels[start:end].reshape(layer.width, block.size, 2)
-      found.append(self._garble_block(layer, block, zeros))
-      start = end
-    return found
-
-  def _garble_block(self, layer: ActivationStructure, block: Block, zeros: np.ndarray):
-    with self._channel.scope(phase='offline', layer=layer.name, primitive='garbling'):
-      garbled, encoding = self._garbler(layer, block.size).garble(self._given(zeros))
-      kept, *rest = self._keep(layer, block, encoding)
-      self._channel.send('tables', garbled.seed, garbled.check, garbled.tables, *rest)
-      return kept
-
-  def _compare(self, structure, output, labels: np.ndarray) -> class_output.ServerState | None:
-    """Garbles and sends the comparison of the logits; None where the stage has none."""
-    form = structure.comparison_for(output)
-    if form is None:
-      return None
-    if self._comparison is None:
-      self._comparison = garbled_argmax.Garbler(
-        form.tournament, self._party.randomness, self._party.keys.delta
-      )
-    zeros = labels[form.offset : form.offset + form.transfers].reshape(-1, form.size, 2)
-    given = self._given(zeros)
-    state = class_output.ServerState(
-      class_output.offline_server(self._channel, self._comparison, given)
-    )
-    return state if given else state._replace(zeros=zeros)
-
-  def _keep(self, layer: ActivationStructure, block: Block, encoding: garbling.Encoding):
-    """What is kept of a garbled block, followed by what is sent with its tables."""
-    if layer.form.maximum:
-      return max_pool.offline_server(encoding, self._party.randomness, layer.form, block.count)
-    key = relu.word_key(self._party.randomness, layer.form)
-    return (encoding, key), key
-
-  def _given(self, zeros: np.ndarray) -> dict[str, np.ndarray]:
-    """Input labels of value 0 to garble a circuit with, in the place of fresh ones."""
-    return {'client': zeros}
-
-  def _garbler(self, layer: ActivationStructure, size: int) -> garbling.Garbler:
-    key = layer.circuit, size
-    if key not in self._garblers:
-      self._garblers[key] = garbling.Garbler(*key, self._party.randomness, self._party.keys.delta)
-    return self._garblers[key]
-
-  def _reply_products(self, structure, tag, requests, mine: dict[str, ServerLayer]) -> None:
-    for (modulus, products), layers in structure.products().items():
-      with self._channel.scope(phase='offline', layer='all', primitive='polynomial'):
-        pads = [
-          self._party.randomness.residues(modulus, (products, 1, *layer.polynomial_shape))
-          for layer in layers
-        ]
-        reply, betas = frames.checked(
-          ole.reply,
-          self._party.keys.publics[modulus],
-          requests[modulus, products],
-          np.concatenate([pad.reshape(products, -1) for pad in pads], axis=1),
-          self._party.randomness,
-          tag(f'products {modulus} {products}'),
-        )
-        self._channel.send('products', reply)
-        ends = np.cumsum([pad[0].size for pad in pads])[:-1]
-        for layer, pad, part in zip(layers, pads, np.split(betas, ends)):
-          mine[layer.name].pads = pad
-          mine[layer.name].betas = part.reshape(1, 1, *layer.polynomial_shape)
-
-  def _choose(self, structure, tag, garbled, mine: dict[str, ServerLayer]):
-    """Sends the server's choices, hidden by correlated transfers.
-
-    They are, for every sign test, the bit p that colour 0 stands for (`relu`); and, for
-    every output, a random bit beta (`truncation`).
-
-    Returns iterators over the pads, and over the packed choices, of each of
-    `message_shapes.choice_parts`.
-    """
-    with self._channel.scope(phase='offline', layer='all', primitive='transfers'):
-      parts = message_shapes.choice_parts(structure)
-      choices = []
-      for layer in structure.activations:
-        if layer.selected:
-          choices.append(self._signs(layer, garbled[layer.name]))
-        for shape, _ in layer.outputs:
-          beta = self._party.randomness.bits((1, *shape))
-          mine[layer.name].choices.append(beta.astype(np.uint64))
-          choices.append(beta.reshape(-1))
-      packed = np.packbits(np.concatenate(choices), bitorder='little')
-      message, labels = self._party.keys.words.extend(tag('choices'), packed, sum(parts))
-      randomness = self._party.randomness
-      keys = np.concatenate([word_transfer.hash_keys(count, randomness) for count in parts])
-      self._channel.send('choices', message.identifier, message.words, keys)
-      pads = [
-        word_transfer.receiver_pads(rows, key)
-        for rows, key in message_shapes.split_choices(parts, labels, keys)
-      ]
-    return iter(pads), iter(np.packbits(bits, bitorder='little') for bits in choices)
-
-  def _signs(self, layer: ActivationStructure, garbled) -> np.ndarray:
-    """p of a layer's sign tests, uint8 [selected]."""
-    return np.concatenate(
-      [
-        relu.colour_zero_bits(encoding)[: block.count].astype(np.uint8)
-        for block, (encoding, _) in zip(layer.blocks, garbled)
-      ]
-    )
-
-  def _receive_products(self, layer, mine: ServerLayer, garbled, pads, choices) -> None:
-    with self._channel.scope(phase='offline', layer=layer.owner, primitive='products'):
-      words = packed_words.Words((layer.selected,), layer.form.select_bits)
-      identifier, packed = self._channel.receive(
-        'shares', [(bytes, (messages.BYTES,)), (np.uint8, (words.size,))]
-      )
-      message = messages.Words(identifier, words.unpack(packed))
-      shares = frames.checked(
-        word_transfer.receive_products, message, choices, pads, bits=layer.form.select_bits
-      )
-      for block, kept in zip(layer.blocks, garbled):
-        share = ring.reduce(shares[block.first : block.end], layer.form.select_bits)
-        mine.blocks.append(self._sign_block(kept, share))
-
-  def _sign_block(self, kept, product_share: np.ndarray):
-    """A block of sign tests, from what `_garble_block` gave."""
-    encoding, key = kept
-    return relu.ServerBlock(encoding, product_share, key)
-
-  def _keep_wraps(self, layer, mine: ServerLayer, pads, choices) -> None:
-    for shape, rescale in layer.outputs:
-      next(choices)
-      chosen = word_transfer.random_words(next(pads), bits=rescale.wrap_bits)
-      mine.chosen.append(chosen.reshape(1, *shape))

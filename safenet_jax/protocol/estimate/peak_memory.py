@@ -36,6 +36,9 @@ def peaks(
   ]
   # A message is held twice: as bytes, and as words.
   client = fixed + costs['client'] + held['client'] + 2 * max(messages, default=0)
+  made = [layer.made_online for layer in structure.activations]
+  blocks = [sum(mode.costs.held_of_block(part, b) for b in part.blocks) for part in made if part]
+  client += max(blocks, default=0)
   sizes = [
     encrypted_convolution.prepared_size(contexts[structure.plain_modulus(name)], layer)
     for name, layer in structure.linear.items()

@@ -17,8 +17,8 @@ class Costs(costs.Costs):
   def drawn_labels(self, layer: ActivationStructure) -> int:
     return layer.width
 
-  def offline_products(self, layer: ActivationStructure) -> None:
-    scope = 'offline', layer.name, 'products'
+  def products(self, layer: ActivationStructure, phase: str) -> None:
+    scope = phase, layer.name, 'products'
     self._tally.work(scope, 'client', selected_product=layer.selected)
 
   def online_input(self) -> None:

@@ -47,6 +47,16 @@ class ActivationStructure:
   bits: int
   offset: int
 
+  @property
+  def prepared(self) -> 'ActivationStructure':
+    """What of the layer the offline phase makes ready: all of it, but in the mode `minionn`."""
+    return self
+
+  @property
+  def made_online(self) -> 'ActivationStructure | None':
+    """What of the layer is made ready online, just before it is used; None for nothing."""
+    return None
+
   @classmethod
   def of(
     cls, name: str, form: ActivationFormat, bits: int, offset: int

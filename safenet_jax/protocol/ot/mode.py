@@ -11,8 +11,8 @@ from safenet_jax.protocol.ot import offline, online, structure
 class Costs(costs.Costs):
   """What only the mode `ot` does in an inference of one image."""
 
-  def offline_tables(self, layer: ActivationStructure) -> None:
-    scope = 'offline', layer.owner, 'comparison'
+  def tables(self, layer: ActivationStructure, phase: str) -> None:
+    scope = phase, layer.owner, 'comparison'
     for _ in layer.blocks:
       self._tally.send(scope, 'server', 'seed', [(bytes, (millionaires.SEED_BYTES,))])
     prepared = {'compared_transfer': layer.transfers}

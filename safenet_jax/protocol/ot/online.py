@@ -85,7 +85,7 @@ class ClientOnline(online.ClientOnline):
 
   def _maxima(self, level: ActivationStructure) -> None:
     """The maxima of a level that is not a pool's last."""
-    mine = [material.layers[level.name] for material in self._materials]
+    mine = self._ready(level)
     self._compare(level)
     messages = online.Messages(level, len(mine))
     with self._channel.scope(phase='online', layer=level.owner, primitive='activation'):
@@ -152,7 +152,7 @@ class ServerOnline(online.ServerOnline):
 
   def _maxima(self, level: ActivationStructure, s: np.ndarray) -> np.ndarray:
     """The server's share of the maxima of a level that is not a pool's last."""
-    mine = [material.layers[level.name] for material in self._materials]
+    mine = self._ready(level)
     messages = online.Messages(level, len(mine))
     words, rho = self._garbled(level, mine, s)()
     with self._channel.scope(phase='online', layer=level.owner, primitive='activation'):

@@ -158,10 +158,7 @@ def needs(
   values += sum(math.prod(layer.garbled_shape) for layer in structure.activations if layer.pool)
   # Messages are held as bytes, beside the words that are made of them; those of a stage at once.
   transfers += structure.choices
-  most = max(
-    stage.structure.transfers(stage.output) + stage.structure.choices
-    for stage in message_shapes.stages(structure, found.outputs[-1])
-  )
+  most = message_shapes.most_transfers(structure, found.outputs[-1], chosen=True)
   part = min(1.0, most / max(transfers, 1))
   working = math.ceil(linear + part * (traffic - linear) + _TRANSFER * most + _VALUE * values)
   if in_files:

@@ -10,18 +10,21 @@ from safenet_jax.protocol.delphi.material import ClientMaterial, ServerMaterial
 from safenet_jax.protocol.delphi.mode import DELPHI, Mode
 from safenet_jax.protocol.delphi.party import ClientParty, ServerParty
 from safenet_jax.protocol.gazelle.mode import GAZELLE
+from safenet_jax.protocol.minionn.mode import MINIONN
 from safenet_jax.protocol.ot.mode import OT
 from safenet_jax.transport.frames import ProtocolError
 
 # The one registry of modes. A new mode is a folder beside `delphi`, and one more name here.
-MODES = {mode.name: mode for mode in (OT, DELPHI, GAZELLE)}
+MODES = {mode.name: mode for mode in (OT, DELPHI, GAZELLE, MINIONN)}
 # The fewest bytes, and for CNN-7 on no measured link more seconds than the others
 # (docs/measurements.md).
 DEFAULT = OT.name
 # Makes the mapping where finished activation layers of one image are kept.
 Keep = Callable[[], client_offline.Layers]
-# Not a mode: the client chooses among all that serve the model.
+# Not a mode: the client chooses among `_CHOICES`, those of them that serve the model.
 AUTO = 'auto'
+# MiniONN's bytes are Delphi's, with more round trips and more of them online: it never is better.
+_CHOICES = OT, DELPHI, GAZELLE
 
 
 def mode_of(name: str) -> Mode:
@@ -32,7 +35,7 @@ def mode_of(name: str) -> Mode:
 
 
 def offered(name: str, model: PublicModel) -> tuple[str, ...]:
-  """The modes in which a model is served under a name: that mode, or for `AUTO` all that can.
+  """The modes in which a model is served under a name: that mode, or for `AUTO` all to choose from.
 
   Raises:
     ValueError: there is no such mode, or it does not serve this model.
@@ -41,7 +44,7 @@ def offered(name: str, model: PublicModel) -> tuple[str, ...]:
     mode_of(name).structure(model)
     return (name,)
   found = []
-  for mode in MODES.values():
+  for mode in _CHOICES:
     with contextlib.suppress(ValueError):
       mode.structure(model)
       found.append(mode.name)

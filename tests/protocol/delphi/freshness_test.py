@@ -52,16 +52,24 @@ def check_keys(found):
 
 
 # Three outputs, two layers' products p c; and of both layers' blocks the select words, or with
-# words of 16 bits what 15 bits of the client's and two triples take beside these.
-@pytest.mark.parametrize('mode, keys', [('delphi', 3 + 2 + 2), ('ot', 3 + 2 + 2 * (15 + 4 + 1))])
-def test_tags_and_hash_keys_are_unique_over_phases_images_and_sessions(uses, mode, keys):
+# words of 16 bits what 15 bits of the client's and two triples take beside these. Tags are those
+# of labels, and of choices: an image has one, or for MiniONN's circuits of two layers more.
+@pytest.mark.parametrize(
+  'mode, keys, tags',
+  [
+    ('delphi', 3 + 2 + 2, (1, 1)),
+    ('minionn', 3 + 2 + 2, (2, 1 + 2)),
+    ('ot', 3 + 2 + 2 * (15 + 4 + 1), (1, 1)),
+  ],
+)
+def test_tags_and_hash_keys_are_unique_over_phases_images_and_sessions(uses, mode, keys, tags):
   found = [views.run(models.model(), IMAGES, prepares=[2, 1], mode=mode) for _ in range(2)]
   names = [material.identifier for run in found for material in run.server]
   assert len(set(names)) == 6
   check_tags(uses)
   check_keys(uses)
-  # Two directions of two sessions; an image has a tag in each.
-  assert sorted(map(len, uses.tags.values())) == [3] * 8
+  # Two directions of two sessions, at both parties.
+  assert sorted(map(len, uses.tags.values())) == sorted(3 * count for count in tags * 4)
   assert len(uses.rows) == 2 * 3 * keys
 
 

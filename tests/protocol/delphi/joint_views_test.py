@@ -43,7 +43,7 @@ def wrap_bits(monkeypatch, mode, server):
   return np.concatenate(sent), np.concatenate(known)
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'minionn', 'ot'])
 def test_wrap_bits_are_fair_to_a_client_that_knows_its_share_and_the_value(monkeypatch, mode):
   (_, first), (_, second) = (
     wrap_bits(monkeypatch, mode, InsecureSeededRandomness(seed)) for seed in (2, 3)

@@ -1,5 +1,7 @@
 """Two parties over a socket compute what the integer reference does, layer by layer."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -24,8 +26,15 @@ def signed(c, s, bits):
   return ring.reconstruct(c, s, bits)
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
-@pytest.mark.parametrize('name', PLANS)
+@pytest.mark.parametrize(
+  'mode, name',
+  [
+    *itertools.product(['delphi', 'gazelle', 'ot'], PLANS),
+    # Without circuits it is Delphi's code.
+    ('minionn', 'all ReLU'),
+    ('minionn', 'mixed'),
+  ],
+)
 def test_every_layer_equals_the_integer_reference(images, name, mode):
   _, _, _, model = simulator_test.served(images, PLANS[name])
   test = images.test.images[:2]
@@ -51,19 +60,17 @@ def test_every_layer_equals_the_integer_reference(images, name, mode):
   ours, theirs = (ledger.record() for ledger in run.ledgers)
   joined = ledgers.join(ours, theirs)
   # In Delphi the image goes up, every activation layer is a round trip, and the logits come
-  # down. In Gazelle every linear layer is a round trip too.
-  assert (
-    joined['phases']['online']['rounds']
-    == {
-      'delphi': 8,
-      'gazelle': 15,
-      'ot': 8 + sum(form.relu > 0 for form in model.public.activations.values()),
-    }[mode]
-  )
-  # Delphi's five flights and the names of what was prepared; the fifth is for garbled channels.
-  garbled = any(form.relu for form in model.public.activations.values())
-  if mode == 'delphi':
-    assert ours['phases']['offline']['rounds'] == (3 if garbled else 2)
+  # down. In Gazelle every linear layer is a round trip too. Transfers of a layer's sign tests,
+  # or of its labels, take another one.
+  garbled = sum(form.relu > 0 for form in model.public.activations.values())
+  online = {'delphi': 8, 'gazelle': 15, 'ot': 8 + garbled, 'minionn': 8 + garbled}
+  assert joined['phases']['online']['rounds'] == online[mode]
+  # Delphi's five flights and the names of what was prepared; the fifth is for garbled channels,
+  # and without them the third is for polynomials.
+  polynomial = any(form.polynomial for form in model.public.activations.values())
+  offline = {'delphi': 3 if garbled else 2, 'minionn': 2 if polynomial else 1}
+  if mode in offline:
+    assert ours['phases']['offline']['rounds'] == offline[mode]
 
 
 @pytest.mark.parametrize('mode', ['delphi', 'ot'])

@@ -16,7 +16,12 @@ from safenet_jax.protocol.delphi.party import ClientParty
 from safenet_jax.protocol.layers import max_pool
 from tests.support import models, views
 
-KINDS = [(models.model, 'delphi'), (models.model, 'gazelle'), (models.pooled, 'delphi')]
+KINDS = [
+  (models.model, 'delphi'),
+  (models.model, 'gazelle'),
+  (models.model, 'minionn'),
+  (models.pooled, 'delphi'),
+]
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 2), np.uint8)
 
 
@@ -44,21 +49,14 @@ def rows(*arrays):
 
 def held(found, evaluated):
   """Every label that the client can have: transferred, received, evaluated, and tables' rows."""
-  blocks = [block for m in found.client for layer in m.layers.values() for block in layer.blocks]
+  blocks = found.blocks('client')
   sent = [
     np.frombuffer(values[0].tobytes(), '<u8').reshape(-1, 2)
     for values in found.messages('server', 'activation')
   ]
   masks = [block.mask_labels for block in blocks if isinstance(block, max_pool.ClientBlock)]
   # In Gazelle's mode, by layer and then by image: what was sent, and what was transferred before.
-  own = iter(
-    [
-      block.labels.reshape(-1, 2)
-      for layer in found.structure.activations
-      for m in found.client
-      for block in m.layers[layer.name].blocks
-    ]
-  )
+  own = [block.labels.reshape(-1, 2) for block in blocks]
   corrected = [values[0] for values in found.messages('server', 'client labels')]
   corrected += [sent ^ labels for sent, labels in zip(corrected, own)]
   return rows(
@@ -93,13 +91,11 @@ def test_the_client_has_one_label_of_every_wire(evaluated, make, mode):
   assert delta.tobytes() not in labels
   # It does have one of each: the output labels are those of the garbler, by colour.
   outputs = iter(evaluated)
-  for layer in found.structure.activations:
-    for material in found.server:
-      for block in material.layers[layer.name].blocks:
-        out = next(outputs)
-        colour = np.unpackbits(out.colours[0], bitorder='little').astype(np.uint64)
-        zero = block.encoding.output_labels[0]
-        np.testing.assert_array_equal(out.labels[0], zero ^ colour[:, None] * delta)
+  for block in found.blocks('server'):
+    out = next(outputs)
+    colour = np.unpackbits(out.colours[0], bitorder='little').astype(np.uint64)
+    zero = block.encoding.output_labels[0]
+    np.testing.assert_array_equal(out.labels[0], zero ^ colour[:, None] * delta)
   assert next(outputs, None) is None
 
 

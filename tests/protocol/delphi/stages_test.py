@@ -41,7 +41,7 @@ def test_tags_of_stages_differ_and_the_first_has_that_of_the_image():
 
 
 @pytest.mark.parametrize('output', ['logits', 'class'])
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'minionn', 'ot'])
 def test_several_stages_infer_what_the_integer_model_does(mode, output, small_stages):
   model = models.calibrated()
   run = parties.run(model, IMAGES, mode=mode, output=output)

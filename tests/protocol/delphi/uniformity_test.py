@@ -26,6 +26,7 @@ LIMIT = 6.0
 KINDS = {
   'delphi': ('delphi', models.model),
   'gazelle': ('gazelle', models.model),
+  'minionn': ('minionn', models.model),
   'ot': ('ot', models.model),
   'max pools': ('delphi', models.pooled),
   'max pools by transfers': ('ot', models.pooled),
@@ -88,6 +89,7 @@ DELPHI = BOTH | {
 BARE = {
   'delphi': DELPHI,
   'chain': DELPHI,
+  'minionn': DELPHI,
   'ot': DELPHI,
   'gazelle': BOTH
   | {

@@ -1,6 +1,7 @@
 """What is estimated is what a real inference then says, byte for byte."""
 
 import collections
+import itertools
 import json
 import pathlib
 
@@ -56,8 +57,16 @@ def model():
   return build
 
 
-@pytest.mark.parametrize('mode', sessions.MODES)
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize(
+  'name, mode',
+  [
+    *itertools.product(CASES, [mode for mode in sessions.MODES if mode != 'minionn']),
+    # Its messages are Delphi's, in another order.
+    ('mixed', 'minionn'),
+    ('limits', 'minionn'),
+    ('max pools alone', 'minionn'),
+  ],
+)
 def test_bytes_messages_and_flights_of_every_row_are_those_of_a_real_inference(model, mode, name):
   run = parties.run(model(name), small.IMAGES[:1], mode=mode)
   ours, theirs = (ledger.record() for ledger in run.ledgers)
@@ -165,7 +174,8 @@ def test_an_untrained_network_has_nearly_the_bytes_of_the_benchmarks(cnn7, measu
       else:
         # Random weights on noise: sign tests of 12 bits, where room for trained ones takes 13. In
         # the mode ot longer words have longer digits too, whose tables double with every bit.
-        assert 1 <= ratio < (1.15 if 'ot' in at else 1.1), (at, phase, ratio)
+        # When the rows were measured, weights and the messages of truncations had fewer bits.
+        assert 1 <= ratio < (1.16 if 'ot' in at else 1.1), (at, phase, ratio)
 
 
 def test_seconds_are_within_30_percent_of_the_measured_ones(cnn7, measured):

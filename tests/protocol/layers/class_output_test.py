@@ -48,7 +48,7 @@ def logits(run, model):
   return ring.reconstruct(c, run.s['dense0'], model.public.precision.ring)
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'minionn', 'ot'])
 def test_it_is_the_class_of_the_integer_model(mode):
   model = models.calibrated()
   assert model.public.logit_bits < model.public.precision.ring

@@ -29,6 +29,7 @@ CASES = {
   'chain': (models.chained, 'delphi', 'logits'),
   'gazelle': (models.model, 'gazelle', 'logits'),
   'max pools': (models.pooled, 'delphi', 'class'),
+  'minionn': (models.model, 'minionn', 'logits'),
   'gazelle class': (models.model, 'gazelle', 'class'),
   'ot': (models.model, 'ot', 'logits'),
 }

@@ -19,7 +19,7 @@ from tests.support import journals, models, mortals, parties, party_processes
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 2), np.uint8)
 # What both parties take in each mode, from the hello to the goodbye.
-MESSAGES = {'delphi': 26, 'gazelle': 26, 'ot': 29}
+MESSAGES = {'delphi': 26, 'gazelle': 26, 'minionn': 27, 'ot': 29}
 # A peer that waited for its timeout would take twice as long.
 _SECONDS, _TIMEOUT = 300.0, 600.0
 
@@ -86,6 +86,7 @@ def until(condition):
     ('ot', 19),
     pytest.param('gazelle', 0, marks=pytest.mark.slow),
     pytest.param('ot', 0, marks=pytest.mark.slow),
+    pytest.param('minionn', 17, marks=pytest.mark.slow),
   ],
 )
 def test_a_death_at_any_message_ends_the_peer_and_uses_nothing_twice(

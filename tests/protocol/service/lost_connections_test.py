@@ -79,7 +79,10 @@ def prepare(server, death, directory, reconnects=2, model=None):
 @pytest.mark.parametrize('party', ['client', 'server'])
 @pytest.mark.parametrize(
   'mode',
-  ['delphi', *(pytest.param(mode, marks=pytest.mark.slow) for mode in ('ot', 'gazelle'))],
+  [
+    'delphi',
+    *(pytest.param(mode, marks=pytest.mark.slow) for mode in ('ot', 'gazelle', 'minionn')),
+  ],
 )
 def test_a_cut_at_any_message_is_gone_on_from(mode, party, journal, tmp_path, monkeypatch):
   begun = []

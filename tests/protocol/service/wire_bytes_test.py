@@ -50,7 +50,7 @@ def inference(files, mode):
     proxy.close()
 
 
-@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'ot'])
+@pytest.mark.parametrize('mode', ['delphi', 'gazelle', 'minionn', 'ot'])
 def test_in_the_clear_every_byte_is_in_the_ledger_and_in_its_phase(mode):
   def seen():
     return proxy.up.bytes, proxy.down.bytes

@@ -1,0 +1,1 @@
+"""MiniONN: linear layers prepared offline as in Delphi, circuits garbled after the input."""
