@@ -13,6 +13,8 @@ from safenet_jax.report.runs import Run
 Record = Mapping[str, Any]
 
 _NAMES = {'TAPAS, SHE': ('TAPAS', 'SHE')}
+# Data sets of runs as records name them.
+_DATASETS = {'fashion_mnist': 'Fashion-MNIST', 'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
 _HEADER = (
   'system',
   'network',
@@ -111,7 +113,8 @@ def _draw(records: Sequence[Record], runs: Sequence[Run]) -> figures.Draw:
   for run in runs:
     measured, accuracy = costs.of_run(run), runs_lib.best_accuracy(run)
     if measured and accuracy and 'online' in measured[1]:
-      points.append((run.name, run.dataset, measured[1]['online'].seconds))
+      dataset = _DATASETS.get(run.dataset, run.dataset)
+      points.append((run.name, dataset, measured[1]['online'].seconds))
       accuracies.append(100 * accuracy[0])
 
   def draw(axes):

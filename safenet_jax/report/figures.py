@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import csv
 import io
+import itertools
 import pathlib
 from typing import Any
 
@@ -177,7 +178,7 @@ def accuracy_against_seconds(
   A data set is a marker, and a name a colour.
   """
   names, datasets, seconds = zip(*points)
-  markers = dict(zip(dict.fromkeys(datasets), 'o^sD'))
+  markers = dict(zip(dict.fromkeys(datasets), itertools.cycle('o^sDvP')))
   colours = plt.get_cmap('tab20')
   for place, (name, dataset, x) in enumerate(points):
     label = f'{name}, {dataset}'

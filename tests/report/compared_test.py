@@ -2,7 +2,7 @@
 
 import pathlib
 
-from safenet_jax.report import compared, document, page, paper_tables, published
+from safenet_jax.report import compared, document, page, paper_tables, published, runs
 from safenet_jax.report.document import NOTHING, Picture, Table
 
 KEPT = pathlib.Path(__file__).parents[2] / 'experiments/results/systems'
@@ -70,6 +70,14 @@ def test_the_picture_has_a_point_for_each_record(tmp_path):
   assert rows[0] == 'name,dataset,seconds,accuracy' and len(rows) == 3
   assert rows[1].startswith('"CryptoNets conv 5 (each of 8,192)",Fashion-MNIST,0.009765625,85.3')
   assert (tmp_path / 'report' / 'systems_accuracy.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_runs_are_points_too_on_any_number_of_data_sets(tmp_path):
+  found = runs.load(KEPT.parent / 'cnn7_cifar10_80')
+  records = [{**MEASURED, 'dataset': f'data {k}'} for k in range(8)]
+  document.write(tmp_path, 'title', compared.blocks(records, found))
+  rows = (tmp_path / 'report' / 'systems_accuracy.csv').read_text().splitlines()
+  assert len(rows) == 10 and rows[-1].startswith('cnn7_cifar10_80,CIFAR-10,0.')
 
 
 def test_without_records_a_report_has_no_such_table():
