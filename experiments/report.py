@@ -5,7 +5,8 @@
 
 A workdir is that of a run or of a sweep, finished or not; the report says what is missing. It is
 written into the directory --out, by default the first workdir. --benchmark names files that
-`experiments.benchmark` wrote, by default those in experiments/results.
+`experiments.benchmark` wrote, by default those in experiments/results. What `experiments.systems`
+measured is taken from experiments/results/systems.
 """
 
 import os
@@ -17,7 +18,7 @@ import rich.table
 
 from experiments.lib import launcher
 from safenet_jax import json_files
-from safenet_jax.report import costs, measurements, page, tables
+from safenet_jax.report import compared, costs, measurements, page, tables
 from safenet_jax.report import runs as runs_lib
 from safenet_jax.workdir import Workdir
 
@@ -52,7 +53,7 @@ def main() -> None:
     _check(launcher.CONFIG.value, Workdir(path))
   runs = runs_lib.distinct([run for path in paths for run in runs_lib.load(path)])
   out = pathlib.Path(launcher.OUT.value or paths[0])
-  page.write(out, runs, found)
+  page.write(out, runs, found, compared.load(RESULTS / 'systems'))
   console = rich.console.Console()
   for run in runs if len(runs) == 1 else ():
     if run.plan:

@@ -1,4 +1,4 @@
-"""Reads a folder that has a folder of PNG or JPEG files for each class.
+"""Reads PNG and JPEG files, and folders that have a folder of them for each class.
 
 The images are decoded once, into a file without a name that is mapped into memory. So they need
 room on the disk (of the system's temporary files) and not in memory: the system reads the pages
@@ -47,16 +47,26 @@ def find(folder: pathlib.Path, class_names: Sequence[str] = ()) -> Files:
   names = tuple(class_names) or tuple(found)
   paths, labels = [], []
   for name in found:
-    images = sorted(
-      path
-      for path in (folder / name).iterdir()
-      if path.suffix.lower() in _ENDINGS and path.name[0] != '.'
-    )
-    if not images:
-      raise ValueError(f'{folder / name} has no image, want files that end in .png, .jpg or .jpeg')
+    images = files(folder / name)
     paths += images
     labels += [names.index(name)] * len(images)
   return Files(tuple(paths), np.array(labels, np.int32), names)
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The images that lie in a folder, by name; ValueError where there are none.
+
+  Names that begin with a dot are passed over.
+  """
+  found = sorted(path for path in folder.iterdir() if is_image(path) and path.name[0] != '.')
+  if not found:
+    raise ValueError(f'{folder} has no image, want files that end in .png, .jpg or .jpeg')
+  return found
+
+
+def is_image(path: pathlib.Path) -> bool:
+  """Whether a name ends as those of PNG and JPEG files do."""
+  return path.suffix.lower() in _ENDINGS
 
 
 def decode(

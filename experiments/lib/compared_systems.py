@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.lib import system_parties
+from experiments.lib import system_parties, tfhe_rows
 from safenet_jax.crypto.homomorphic import levelled
 from safenet_jax.protocol.service import bundle
-from safenet_jax.systems import cryptonets, minionn, soteria, xonn
+from safenet_jax.systems import cryptonets, minionn, soteria, tapas_she, xonn
 from safenet_jax.systems.bit_network import BitNetwork
 from safenet_jax.systems.square_network import SquareNetwork
 
@@ -114,7 +114,7 @@ class Row:
 
 
 # The rows of a system: of a workdir, whether --quick, and how many images (None: as it likes).
-System = Callable[[pathlib.Path, bool, int | None], Iterator[Row]]
+System = Callable[[pathlib.Path, bool, int | None], Iterator[Row | tfhe_rows.Modelled]]
 
 
 def kept(name: str, workdir: pathlib.Path, quick: bool) -> dict[str, np.ndarray] | None:
@@ -213,10 +213,7 @@ def _binary(
   for wanted in _SMALL[:1] if quick else (*_SMALL, *large):
     name = f'{system.lower()}_{wanted.name}'
     images = data.load(wanted.dataset)
-    arrays = kept(name, workdir, quick)
-    network = _trained(wanted, images, density) if arrays is None else BitNetwork.of(arrays)
-    if arrays is None:
-      _keep(workdir / f'{name}.npz', network.arrays())
+    network = _bits(name, wanted, images, density, workdir, quick)
     several = 1 if quick else count or wanted.checked
     agreement = 0
     for start, size in ((0, several), (several, 1)):
@@ -242,6 +239,39 @@ def _binary(
       outcome=outcome,
       details={'ands': gates.ternary, 'ands_without_zeros': gates.binary, 'density': density},
     )
+
+
+def _tapas_she(
+  workdir: pathlib.Path, quick: bool, count: int | None
+) -> Iterator[tfhe_rows.Modelled]:
+  """The networks of XONN's rows; `count` does not matter, as nothing of them runs."""
+  from safenet_jax import data
+
+  measurement = tfhe_rows.gate(workdir, KEPT)
+  each = measurement['cpu_seconds'] / measurement['gates']
+  for wanted in _SMALL[:1] if quick else (*_SMALL, _CNN7):
+    images = data.load(wanted.dataset)
+    network = _bits(f'xonn_{wanted.name}', wanted, images, 1.0, workdir, quick)
+    yield tfhe_rows.Modelled(
+      name=f'tapas_she_{wanted.name}',
+      network=_TITLES[wanted.name],
+      dataset=_TITLES[wanted.dataset],
+      accuracy=_accuracy(network, images),
+      gates=tapas_she.gates(network.layers),
+      seconds_per_gate=each,
+    )
+
+
+def _bits(
+  name: str, wanted: _Network, images, density: float, workdir: pathlib.Path, quick: bool
+) -> BitNetwork:
+  """A binary network from its file, or trained and kept in the workdir."""
+  arrays = kept(name, workdir, quick)
+  if arrays is not None:
+    return BitNetwork.of(arrays)
+  network = _trained(wanted, images, density)
+  _keep(workdir / f'{name}.npz', network.arrays())
+  return network
 
 
 def _trained(wanted: _Network, images, density: float) -> BitNetwork:
@@ -312,4 +342,5 @@ SYSTEMS: dict[str, System] = {
   'soteria': functools.partial(
     _binary, 'Soteria', soteria.DENSITY, 'shape of the network, which weights are 0'
   ),
+  'tapas_she': _tapas_she,
 }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from safenet_jax import image_folders
 from safenet_jax.console import directories, options, process_memory, progress, tables
 from safenet_jax.fixed_point.model import OUT_OF_RANGE
 from safenet_jax.protocol.estimate import choice
@@ -31,7 +32,11 @@ class Asking:
     'name or address of the server, as in its certificate', metavar='NAME', required=True
   )
   port: int = options.option('port of the server (7341)', 7341, metavar='N', low=1, high=65535)
-  images: str = options.option('.npy file of uint8 [N, H, W, C]', path=True, required=True)
+  images: str = options.option(
+    '.npy file of uint8 [N, H, W, C], a PNG or JPEG file, or a folder of such',
+    path=True,
+    required=True,
+  )
   count: int | None = options.option('only the first N images', kind=int, metavar='N', low=1)
   ca: str | None = options.option(
     "PEM file of authorities to trust; the system's if not given", path=True
@@ -89,7 +94,7 @@ def ask(asking: Asking) -> None:
     ValueError: files that are not what they should be, or images that the model does not take.
     ProtocolError: the server cannot be reached, is not trusted, or broke the protocol.
   """
-  images, path, ledger = read_images(asking), output_file(asking), ledgers.Ledger()
+  given, path, ledger = _given(asking), output_file(asking), ledgers.Ledger()
   choose = choice.over(asking.link)
   with clients.Client(
     asking.host,
@@ -103,6 +108,8 @@ def ask(asking: Asking) -> None:
     max_bytes=int(asking.max_bytes_gib * (1 << 30)),
     reconnects=asking.reconnects,
   ) as client:
+    shape = client.description.model.input_shape
+    images = given if isinstance(given, np.ndarray) else _decoded(given, shape)
     client.infer(images[:0])  # refuses images of a wrong shape before anything is prepared
     if asking.prepared is not None:
       directories.check('prepared', asking.prepared)
@@ -161,8 +168,32 @@ def context(asking: Asking) -> ssl.SSLContext | None:
   return None
 
 
+def _given(asking: Asking) -> np.ndarray | list[pathlib.Path]:
+  """The images of an .npy file; else the PNG and JPEG files, which are read for a model's size."""
+  path = pathlib.Path(asking.images)
+  if path.is_dir():
+    return image_folders.files(path)[: asking.count]
+  if not image_folders.is_image(path):
+    return read_images(asking)
+  path.stat()  # a file that is missing is an error before a server is asked for anything
+  return [path]
+
+
+def _decoded(paths: list[pathlib.Path], shape: tuple[int, ...]) -> np.ndarray:
+  """Images uint8 [N, H, W, C], scaled until they cover what a model takes, and cut around it.
+
+  Raises:
+    ValueError: a file that is no image, or a model of other images than grey ones and those of
+      three colours.
+  """
+  height, width, channels = shape
+  if channels not in (1, 3):
+    raise ValueError(f'a model of images with {channels} channels, want an .npy file of them')
+  return image_folders.decode(paths, size=(height, width), channels=channels)
+
+
 def read_images(asking: Asking) -> np.ndarray:
-  """The images, uint8 [N, H, W, C]; ValueError where a file holds none."""
+  """The images, uint8 [N, H, W, C]; ValueError where a file is no .npy file of them."""
   found = read_array(asking.images)
   if found.dtype != np.uint8 or found.ndim != 4 or not len(found):
     raise ValueError(f'{asking.images} holds {found.dtype} {found.shape}, want uint8 [N, H, W, C]')

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import csv
 import io
+import itertools
 import pathlib
 from typing import Any
 
@@ -167,3 +168,29 @@ def search_progress(axes: plt.Axes, curves: Sequence[Curve]):
   axes.legend(frameon=False)
   axes.grid(alpha=0.3)
   return columns
+
+
+def accuracy_against_seconds(
+  axes: plt.Axes, points: Sequence[tuple[str, str, float]], accuracies: Sequence[float]
+):
+  """Test accuracy (%) against seconds, for points (name, data set, seconds of an image).
+
+  A data set is a marker, and a name a colour.
+  """
+  names, datasets, seconds = zip(*points)
+  markers = dict(zip(dict.fromkeys(datasets), itertools.cycle('o^sDvP')))
+  colours = plt.get_cmap('tab20')
+  for place, (name, dataset, x) in enumerate(points):
+    label = f'{name}, {dataset}'
+    colour = colours(place % colours.N)
+    axes.plot([x], [accuracies[place]], markers[dataset], color=colour, label=label, markersize=8)
+  axes.set(xscale='log', xlabel='seconds of one image, online', ylabel='test accuracy (%)')
+  axes.margins(0.1)
+  axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
+  axes.grid(alpha=0.3)
+  return {
+    'name': list(names),
+    'dataset': list(datasets),
+    'seconds': list(seconds),
+    'accuracy': list(accuracies),
+  }

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from safenet_jax.report import (
+  compared,
   costs,
   document,
   measurements,
@@ -27,7 +28,10 @@ INTRODUCTION = (
 
 
 def write(
-  directory: pathlib.Path, runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]
+  directory: pathlib.Path,
+  runs: Sequence[Run],
+  benchmarks: Mapping[str, Mapping[str, Any]],
+  others: Sequence[Mapping[str, Any]] = (),
 ) -> None:
   """Writes report.md, report.html and the folder `report` of pictures and csv files.
 
@@ -35,19 +39,25 @@ def write(
     directory: where to, made if need be.
     runs: of one or several workdirs.
     benchmarks: files of `experiments.benchmark` by name.
+    others: records of `experiments.systems` (`compared.load`).
   """
   title = runs[0].title if len(runs) == 1 else 'SAFENet: published, modelled, measured'
-  document.write(directory, title, blocks(runs, benchmarks))
+  document.write(directory, title, blocks(runs, benchmarks, others))
 
 
-def blocks(runs: Sequence[Run], benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+def blocks(
+  runs: Sequence[Run],
+  benchmarks: Mapping[str, Mapping[str, Any]],
+  others: Sequence[Mapping[str, Any]] = (),
+) -> list[Block]:
   """All blocks of the report, from what `write` takes."""
   rows = [row for file in benchmarks.values() for row in file['rows']]
   return [
     Text(INTRODUCTION),
     *_runs(runs),
     Heading(2, 'Systems'),
-    paper_tables.systems(runs, rows),
+    paper_tables.systems(runs, rows, others),
+    *compared.blocks(others, runs),
     Heading(2, 'Latency and accuracy'),
     Text(
       'Modelled MPC-Act is Gazelle’s printed cell times the share of time that the cost model '

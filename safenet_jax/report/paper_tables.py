@@ -8,7 +8,7 @@ column for each.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from safenet_jax.report import costs, published
+from safenet_jax.report import compared, costs, published
 from safenet_jax.report import runs as runs_lib
 from safenet_jax.report.document import NOT_RUN, NOTHING, Table
 from safenet_jax.report.runs import Run
@@ -16,7 +16,7 @@ from safenet_jax.search import score
 
 MARKS = {True: '✓', False: '✗', None: NOTHING}
 HERE = {
-  'TAPAS': 'nothing: no binary networks, no TFHE',
+  'TAPAS': '`experiments.systems`: gates of a binary network counted, one of them timed',
   'Gazelle': '`serve --mode=gazelle`: linear layers homomorphic online',
   'NASS': 'nothing: no architecture search',
   'CONAD': '`search.algorithm=partial`: one given ratio in all layers',
@@ -26,10 +26,10 @@ HERE = {
   'InstaHide': 'nothing: no encryption',
   'SAFENet': '`btpbt` (`cw_mp_md`), and with less of it `cw_mp` and `cw`',
   'MiniONN': '`serve --mode=minionn`: circuits garbled online; its network, `cnn7`',
-  'CryptoNets': 'plans without any ReLU (`finetune --plan`), in the same protocol',
-  'XONN': 'nothing: no binary networks',
-  'SHE': 'nothing: no TFHE',
-  'Soteria': 'nothing: no binary networks',
+  'CryptoNets': '`experiments.systems`: its network and encryption, without interaction',
+  'XONN': '`experiments.systems`: three of its networks, garbled whole',
+  'SHE': 'the gates of TAPAS; its shifts are not here',
+  'Soteria': '`experiments.systems`: ternary networks, without its search',
   'TextHide': 'nothing: no encryption',
 }
 # For each system, the algorithms of `search.algorithm` whose runs count as its plans.
@@ -46,12 +46,17 @@ BENCHMARKS = {'Gazelle': ('cnn7/gazelle_all_relu',), 'Delphi': ('cnn7/all_relu',
 LONGEST = 4
 
 
-def systems(runs: Sequence[Run], benchmark: Sequence[Mapping[str, Any]] = ()) -> Table:
+def systems(
+  runs: Sequence[Run],
+  benchmark: Sequence[Mapping[str, Any]] = (),
+  others: Sequence[Mapping[str, Any]] = (),
+) -> Table:
   """Table 1 with every system of the paper; those that only its text names come last."""
   rows = []
   for system in published.systems():
     marks = [MARKS[system.marks[feature]] for feature in published.FEATURES]
     results = _results_of(system.name, runs, benchmark)
+    results = compared.phrase(system.name, others) or results
     name = system.name + ('' if system.in_table else ' *')
     rows.append([name, *marks, system.what, HERE[system.name], results, system.reference])
   features = [feature.replace('_', ' ').replace(' he', ' HE') for feature in published.FEATURES]

@@ -1,4 +1,4 @@
-"""CryptoNets (Dowlin et al., ICML 2016): a network under encryption, without interaction.
+"""CryptoNets (Gilad-Bachrach et al., ICML 2016): a network under encryption, without interaction.
 
 The network (section 4): a convolution with 5 maps of 5 x 5 and stride 2, a square, a dense layer to
 100 units, a square, and a dense layer to the logits. In the paper's own training network the

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+from PIL import Image
 import pytest
 
+from safenet_jax import image_folders
 from safenet_jax.console import main
 from safenet_jax.protocol.estimate import choice
 from safenet_jax.protocol.layers.structure import OUTPUTS
@@ -83,3 +85,38 @@ def test_images_of_another_shape_cost_nothing_and_are_one_line(server, tmp_path,
     printed = capsys.readouterr()
     assert message in printed.err and printed.err.count('\n') == 1 and not printed.out
   assert server.prepared == 0
+
+
+def test_pictures_are_cut_to_what_the_model_takes(tmp_path, capsys):
+  model, random = models.coloured(), np.random.default_rng(1)
+  for n, ending in enumerate(('png', 'jpg', 'png', 'JPEG')):
+    # In one colour, so that images differ in more than noise.
+    pixels = random.integers(0, 256, 3) + random.integers(-9, 9, (9 + n, 12, 3))
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / f'{n}.{ending}')
+  (tmp_path / 'notes.txt').write_text('no picture')
+  paths = image_folders.files(tmp_path)
+  logits = model.logits(image_folders.decode(paths, size=(4, 4)))
+  ordered = np.sort(logits)
+  sure = ordered[:, -1] - ordered[:, -2] > 0.1
+  assert sure.sum() >= 2 and len(set(logits.argmax(-1)[sure])) > 1
+  with servers.Server(model, context=None) as coloured:
+    assert ask(coloured, tmp_path) == 0
+    found = np.array(capsys.readouterr().out.split(), int)
+    assert found.shape == (4,) and (found == logits.argmax(-1))[sure].all()
+    assert ask(coloured, paths[1]) == 0
+    assert len(capsys.readouterr().out.split()) == 1
+    assert ask(coloured, tmp_path, '--count=3') == 0
+    assert len(capsys.readouterr().out.split()) == 3
+
+
+def test_pictures_that_cannot_be_asked_for_are_one_line(server, tmp_path, capsys):
+  (tmp_path / 'none').mkdir()
+  Image.new('RGB', (9, 9)).save(tmp_path / 'a.png')
+  for wrong, message in (
+    ('b.png', 'b.png: No such file'),
+    ('none', 'none has no image, want files that end in .png'),
+    ('a.png', 'a model of images with 2 channels, want an .npy file of them'),
+  ):
+    assert ask(server, tmp_path / wrong) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count('\n') == 1 and not printed.out

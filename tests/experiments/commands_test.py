@@ -17,7 +17,7 @@ from safenet_jax import data
 from safenet_jax.approximation import planned_weights, plans
 from safenet_jax.models import architectures
 from safenet_jax.protocol.service import bundle
-from tests.support import compilations
+from tests.support import compilations, forked
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIG = 'experiments/configs/cnn7_fashion.py'
@@ -32,8 +32,10 @@ def command(phase, *flags):
 
 
 def run(phase, *flags, code=0, environment=None):
-  found = subprocess.run(
-    command(phase, *flags), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1000
+  found = (
+    forked.fresh(phase, *flags, environment=environment)
+    if environment
+    else forked.run(phase, *flags)
   )
   assert found.returncode == code, found.stderr[-2000:]
   return found
@@ -170,11 +172,15 @@ def test_the_same_command_changes_nothing_once_a_run_is_finished(workdir):
 
 
 def test_a_killed_run_resumes_to_the_same_result(tmp_path):
+  # Two layers compile faster than CNN-7's seven.
   flags = (
-    SMOKE,
-    '--config.model.width=0.125',
+    '--config=experiments/configs/imported.py:smoke',
+    f'--config.model.onnx={ROOT / "tests/data/onnx/fashion.onnx"}',
+    '--config.data.name=fashion_mnist',
+    '--config.data.mean=(0.286,)',
+    '--config.data.std=(0.353,)',
     '--config.data.limit=4000',
-    '--config.pretrain.epochs=3',
+    '--config.pretrain.epochs=12',
     '--config.pretrain.ema=0.9',
   )
   run('pretrain', *flags, f'--workdir={tmp_path / "a"}')
@@ -188,7 +194,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path):
   process.wait()
   found = run('search', *flags, f'--workdir={tmp_path / "b"}', code=2)
   # Killed after the first line of the log, before or after the checkpoint it belongs to.
-  assert re.search('of 3 epochs: run the same|run pretrain first', found.stderr)
+  assert re.search('of 12 epochs: run the same|run pretrain first', found.stderr)
   # What it compiles by itself has to give the same, too.
   alone = compilations.without()
   run('pretrain', *flags, f'--workdir={tmp_path / "b"}', environment=alone)

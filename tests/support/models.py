@@ -204,6 +204,14 @@ def maxima():
 
 
 @functools.cache
+def coloured():
+  """As `smallest`, of images with three colours."""
+  return _calibrated(
+    (layers.Conv(4), layers.Activation(), layers.Flatten(), layers.Dense(3)), (4, 4, 3), [10]
+  )
+
+
+@functools.cache
 def smallest():
   """One activation layer of squares and ReLUs, for sessions of few messages."""
   return _calibrated(
@@ -220,4 +228,5 @@ def _calibrated(records, shape, ratios):
     activation_.initial_coefficients(network.activation_channels(net)),
   )
   images = np.random.default_rng(0).integers(0, 256, (64, *shape), dtype=np.uint8)
-  return quantize.quantize(net, variables, approximation, images, mean=(0.5, 0.5), std=(0.3, 0.3))
+  mean, std = ((number,) * shape[-1] for number in (0.5, 0.3))
+  return quantize.quantize(net, variables, approximation, images, mean=mean, std=std)

@@ -5,7 +5,7 @@ import pytest
 
 from safenet_jax import data
 from safenet_jax.crypto.randomness import InsecureSeededRandomness, SystemRandomness
-from safenet_jax.systems import bit_garbling, xonn
+from safenet_jax.systems import bit_garbling, bit_network, xonn
 from safenet_jax.systems.bit_network import Pool, Sums, Window
 from safenet_jax.transport.frames import ProtocolError
 from tests.support import peers
@@ -98,6 +98,26 @@ def test_what_the_server_sees_of_two_images_is_the_same_but_for_masks():
   assert sorted(set(one) - set(same)) == ['inputs']
   e = sizes.words[0].unpack(one['inputs'][0])
   assert e.shape == (sizes.neurons,) and len(np.unique(e >> np.uint64(sizes.bits - 3))) == 8
+
+
+def test_shares_of_the_first_layer_are_uniform_and_sum_to_its_sums(monkeypatch):
+  net, images = bit_networks.network(), bit_networks.images(2)
+  sizes, shares, kept = xonn.first(net.layers, 2), [], xonn._bits
+
+  def keeping(words, width):
+    shares.append(words)
+    return kept(words, width)
+
+  monkeypatch.setattr(xonn, '_bits', keeping)
+  run(net, images)
+  assert len(shares) == 2
+  for share in shares:
+    assert len(np.unique(share >> np.uint64(sizes.bits - 3))) == 8
+  total = (shares[0] + shares[1]) & sizes.mask
+  first, secret = net.layers[0], net.secrets[0]
+  sums = bit_network.sums(first, secret.signs, bit_network.centred(first, images))
+  wanted = (sums - secret.thresholds[:, None, None]).reshape(-1) % (1 << sizes.bits)
+  np.testing.assert_array_equal(total, wanted.astype(np.uint64))
 
 
 def test_another_image_than_the_network_reads_is_one_line():

@@ -209,29 +209,37 @@ def maximum(builder: Builder, x: Word, y: Word) -> list[Bit]:
 
 
 def popcount(builder: Builder, bits: Word) -> list[Bit]:
-  """How many of the bits are 1, by a tree of full and half adders.
+  """How many of the bits are 1: n bits take n ANDs less the ones of n in binary."""
+  return column_sum(builder, [bits])
 
-  n bits take n ANDs less the ones of n in binary. Bits are added as soon as three of one weight
-  are there, so that few wait at any time.
+
+def column_sum(builder: Builder, columns: Sequence[Word]) -> list[Bit]:
+  """The sum of bits of which those in column i count 2^i, by full and half adders.
+
+  Bits are added as soon as three of one weight are there, so that few wait at any time.
   """
-  columns: list[list[Bit]] = [[] for _ in range(len(bits).bit_length())]
+  most = sum(len(column) << weight for weight, column in enumerate(columns))
+  sums: list[list[Bit]] = [[] for _ in range(most.bit_length())]
 
-  def put(column: int, bit: Bit) -> None:
-    waiting = columns[column]
+  def put(weight: int, bit: Bit) -> None:
+    if weight == len(sums):
+      return  # a carry that is always 0, as the sum has no such bit
+    waiting = sums[weight]
     waiting.append(bit)
     if len(waiting) == 3:
       a, b, c = waiting
       waiting[:] = [builder.xor(a, builder.xor(b, c))]
-      put(column + 1, _next_carry(builder, a, b, c))
+      put(weight + 1, _next_carry(builder, a, b, c))
 
-  for bit in bits:
-    put(0, bit)
-  for column, waiting in enumerate(columns):
+  for weight, column in enumerate(columns):
+    for bit in column:
+      put(weight, bit)
+  for weight, waiting in enumerate(sums):
     if len(waiting) == 2:
       a, b = waiting
       waiting[:] = [builder.xor(a, b)]
-      put(column + 1, builder.and_(a, b))
-  return [waiting[0] for waiting in columns]
+      put(weight + 1, builder.and_(a, b))
+  return [waiting[0] if waiting else False for waiting in sums]
 
 
 def relu_sign(bits: int, dropped: int = 0) -> Circuit:

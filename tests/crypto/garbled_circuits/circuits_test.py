@@ -214,3 +214,18 @@ def test_popcount_counts_with_an_and_for_each_bit_less_the_ones_of_their_number(
   assert circuit.and_count == width - width.bit_count()
   bits = np.random.default_rng(width).random((width, 200)) < np.linspace(0, 1, 200)
   assert _words(plain_circuits.evaluate(circuit, {'bits': bits})) == bits.sum(axis=0).tolist()
+
+
+def test_columns_of_bits_are_summed_by_their_weights():
+  widths = 5, 0, 9, 3
+  builder = circuits.Builder()
+  columns = [builder.input(f'{k}', n) if n else [] for k, n in enumerate(widths)]
+  circuit = builder.build(circuits.column_sum(builder, columns))
+  bits = {
+    f'{k}': np.random.default_rng(k).random((n, 100)) < 0.6 for k, n in enumerate(widths) if n
+  }
+  for name in bits:
+    bits[name][:, 0] = True
+  wanted = sum(part.sum(axis=0) << int(name) for name, part in bits.items())
+  assert _words(plain_circuits.evaluate(circuit, bits)) == wanted.tolist()
+  assert wanted.max() == 5 + 4 * 9 + 8 * 3 < 1 << len(circuit.outputs)

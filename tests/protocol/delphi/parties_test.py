@@ -14,8 +14,6 @@ from tests.protocol.simulation import simulator_test
 from tests.support import networks as small
 from tests.support import parties, reference, shares
 
-PLANS = simulator_test.PLANS | {'layer-wise': ([0] * 4 + [20] * 3, [2] * 7)}
-
 
 @pytest.fixture(scope='module')
 def images():
@@ -29,14 +27,14 @@ def signed(c, s, bits):
 @pytest.mark.parametrize(
   'mode, name',
   [
-    *itertools.product(['delphi', 'gazelle', 'ot'], PLANS),
+    *itertools.product(['delphi', 'gazelle', 'ot'], simulator_test.ALL_PLANS),
     # Without circuits it is Delphi's code.
     ('minionn', 'all ReLU'),
     ('minionn', 'mixed'),
   ],
 )
 def test_every_layer_equals_the_integer_reference(images, name, mode):
-  _, _, _, model = simulator_test.served(images, PLANS[name])
+  _, _, _, model = simulator_test.served(name)
   test = images.test.images[:2]
   run = parties.run(model, test, mode=mode)
   assert all(size == foreseen for size, foreseen in run.sizes)

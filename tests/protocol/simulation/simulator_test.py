@@ -26,6 +26,8 @@ PLANS = {
   'all cubic': ([20] * 7, [3] * 7),
   'mixed': ([10, 15, 5, 10, 0, 20, 10], [2, 3, 0, 2, 2, 2, 3]),
 }
+# With one of which the two parties alone are tested.
+ALL_PLANS = PLANS | {'layer-wise': ([0] * 4 + [20] * 3, [2] * 7)}
 
 
 @pytest.fixture(scope='module')
@@ -46,11 +48,13 @@ def initial(early_pool):
   return net, jax.jit(net.init)(jax.random.key(0)), step
 
 
-def served(images, plan, early_pool=False, precision=None):
+@functools.cache
+def served(name, early_pool=False, precision=None):
   """A network with batch statistics of real images, its plan, and its fixed-point model."""
+  images = data.load('fashion_mnist')
   net, variables, step = initial(early_pool)
   approximation = activation.approximate(
-    plans.from_twentieths(*plan),
+    plans.from_twentieths(*ALL_PLANS[name]),
     importance.ranks(net, variables),
     tuple(c.at[3].set(0.02) for c in activation.initial_coefficients(activation_channels(net))),
   )
@@ -72,7 +76,7 @@ def served(images, plan, early_pool=False, precision=None):
 @pytest.mark.parametrize('name', PLANS)
 @pytest.mark.parametrize('early_pool', [False, True])
 def test_every_layer_equals_the_integer_reference(images, name, early_pool):
-  _, _, _, model = served(images, PLANS[name], early_pool)
+  _, _, _, model = served(name, early_pool)
   test = images.test.images[:2]
   with shares.recorded() as held:
     logits = simulator.integers(model, test, randomness.InsecureSeededRandomness(1))
@@ -106,7 +110,7 @@ def test_fixed_point_network_converges_to_the_float_network(images, name):
   normal = jnp.asarray((test / 255 - images.mean) / images.std, jnp.float32)
   errors = []
   for precision in (coarse, fine):
-    net, variables, approximation, model = served(images, PLANS[name], precision=precision)
+    net, variables, approximation, model = served(name, precision=precision)
     floating = np.asarray(small.floating(net)(variables, normal, approximation))
     report = formats.RangeReport()
     fixed = model.logits(test, report)
@@ -120,14 +124,14 @@ def test_fixed_point_network_converges_to_the_float_network(images, name):
 
 
 def test_private_class_is_that_of_the_fixed_point_network(images):
-  _, _, _, model = served(images, PLANS['mixed'])
+  _, _, _, model = served('mixed')
   test = images.test.images[:8]
   private = simulator.infer(model, test, randomness.SystemRandomness())
   np.testing.assert_array_equal(private.argmax(-1), model.run(test).argmax(-1))
 
 
 def test_logits_are_the_integers_in_the_units_of_the_float_network(images):
-  _, _, _, model = served(images, PLANS['mixed'])
+  _, _, _, model = served('mixed')
   test = images.test.images[:2]
   logits, integers = (
     infer(model, test, randomness.InsecureSeededRandomness(1))
@@ -138,14 +142,14 @@ def test_logits_are_the_integers_in_the_units_of_the_float_network(images):
 
 
 def test_pruned_channels_are_physically_gone(images):
-  _, _, _, model = served(images, PLANS['mixed'])
+  _, _, _, model = served('mixed')
   assert model.linear['conv2'].kernel.shape[-1] == 6
   assert model.linear['conv3'].kernel.shape[2] == 6
   assert model.public.activations['activation2'].degree == 0
 
 
 def test_ledger_counts_one_round_trip_per_activation_layer(images):
-  _, _, _, model = served(images, PLANS['mixed'])
+  _, _, _, model = served('mixed')
   ledger = ledgers.Ledger()
   simulator.infer(
     model, images.test.images[:1], randomness.InsecureSeededRandomness(0), ledger=ledger
@@ -172,18 +176,18 @@ def test_ledger_counts_one_round_trip_per_activation_layer(images):
 
 
 def test_wrong_images_are_refused(images):
-  _, _, _, model = served(images, PLANS['all square'])
+  _, _, _, model = served('all square')
   with pytest.raises(ValueError, match='want uint8'):
     simulator.infer(model, np.zeros((1, 32, 32, 3), np.uint8), randomness.SystemRandomness())
 
 
 def test_a_ring_too_small_for_local_truncation_is_refused(images):
   with pytest.raises(ValueError, match='local truncation fails'):
-    served(images, PLANS['all square'], precision=formats.Precision(ring=30, select_ring=10))
+    served('all square', precision=formats.Precision(ring=30, select_ring=10))
 
 
 def test_a_small_cubic_coefficient_keeps_its_precision(images):
-  _, _, _, model = served(images, PLANS['all cubic'])
+  _, _, _, model = served('all cubic')
   for form in model.public.activations.values():
     # A step of c3 is at most 2^-10, with large values and a pool too.
     assert form.value_fraction - 3 * (form.input_fraction - form.shift) >= 10
@@ -191,7 +195,7 @@ def test_a_small_cubic_coefficient_keeps_its_precision(images):
 
 
 def test_an_unfinished_annealed_switch_is_not_served(images):
-  net, variables, approximation, _ = served(images, PLANS['all square'])
+  net, variables, approximation, _ = served('all square')
   blended = tuple(layer.replace(blend=0.5) for layer in approximation)
   with pytest.raises(ValueError, match='blend 0.5'):
     quantize.quantize(
