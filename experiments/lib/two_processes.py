@@ -71,7 +71,7 @@ def ask(
       '--port=0',
       f'--workers={workers}',
       f'--mode={mode}',
-      *(['--memory-gib=3'] if large else []),
+      *(['--memory-gib=4'] if large else []),
       log=root / 'serve.log',
     ) as server:
       output = cast(IO[str], server.stdout)

@@ -93,7 +93,7 @@ def _next(given: socket.socket) -> list[str]:
     raw, streams, _, _ = socket.recv_fds(given, 1 << 16, 2)
     if not raw:
       sys.exit()  # the tests have ended
-    gc.freeze()
+    gc.freeze()  # else a fork looks through all that was imported when it ends
     child = os.fork()
     if not child:
       for stream, place in zip(streams, (1, 2)):

@@ -50,7 +50,7 @@ class GrowingLayers(dict[str, ClientLayer]):
     self._path = path
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     self._file = zipfile.ZipFile(os.fdopen(descriptor, 'w+b'), 'w')
-    self._end = weakref.finalize(self, path.unlink, missing_ok=True)
+    self._end = weakref.finalize(self, _abandon, self._file, path)
 
   def __setitem__(self, name: str, layer: ClientLayer) -> None:
     self._write(material.layer_arrays(name, layer))
@@ -70,6 +70,15 @@ class GrowingLayers(dict[str, ClientLayer]):
       file.close()
     atomic_files.replace(self._path, path)
     self._end.detach()
+
+
+def _abandon(archive: zipfile.ZipFile, path: pathlib.Path) -> None:
+  """Deletes a file that will not be finished."""
+  # An archive that has no file any more does not try to write its end.
+  file, archive.fp = archive.fp, None
+  if file is not None:
+    file.close()
+  path.unlink(missing_ok=True)
 
 
 class PreparationFiles:

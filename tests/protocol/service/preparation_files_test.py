@@ -2,6 +2,7 @@
 
 import gc
 import stat
+import sys
 
 import numpy as np
 import pytest
@@ -66,6 +67,19 @@ def test_what_is_not_finished_is_private_and_goes_with_its_client(files, tmp_pat
   del layers
   gc.collect()
   assert not list(tmp_path.glob('.*.partial'))
+
+
+def test_nothing_is_said_of_what_is_not_finished(files, tmp_path, monkeypatch):
+  """A client that ends with an error has one line, and it is that of the error."""
+  said = []
+  monkeypatch.setattr(sys, 'unraisablehook', said.append)
+  files.begin()
+  layers = files.layers()
+  layers['a'] = layer(1)
+  layers.itself = layers  # as objects are freed that refer to each other, in any order
+  del layers
+  gc.collect()
+  assert not said and not list(tmp_path.glob('.*'))
 
 
 def test_what_a_killed_client_left_is_deleted_by_the_next(files, tmp_path):
