@@ -58,13 +58,14 @@ def systems(
     results = _results_of(system.name, runs, benchmark)
     results = compared.phrase(system.name, others) or results
     name = system.name + ('' if system.in_table else ' *')
-    rows.append([name, *marks, system.what, HERE[system.name], results, system.reference])
+    rows.append([name, *marks, system.what, HERE[system.name]])
+    rows[-1] += [results, system.printed or NOTHING, system.reference]
   features = [feature.replace('_', ' ').replace(' he', ' HE') for feature in published.FEATURES]
   return Table(
     'table_1',
     'Table 1: systems, what each offers (published), and what runs here (* not in the '
     "paper's table; it has the marks that the text gives it)",
-    ('system', *features, 'what it is', 'what runs here', 'measured here', 'reference'),
+    ('system', *features, 'what it is', 'what runs here', 'measured here', 'printed', 'reference'),
     rows,
   )
 

@@ -74,13 +74,17 @@ class Slip(NamedTuple):
 
 
 class System(NamedTuple):
-  """A row of Table 1. Marks are True, False, or None where the paper has none."""
+  """A row of Table 1. Marks are True, False, or None where the paper has none.
+
+  printed: seconds and bytes that papers give for it, with their source.
+  """
 
   name: str
   reference: str
   in_table: bool
   marks: dict[str, bool | None]
   what: str
+  printed: str
 
 
 class Later(NamedTuple):
@@ -150,6 +154,7 @@ def systems() -> list[System]:
       row['in_table'] == 'yes',
       {feature: marks[row[feature]] for feature in FEATURES},
       row['is'],
+      row['printed'],
     )
     for row in _read('systems.csv')
   ]
