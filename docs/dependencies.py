@@ -38,7 +38,7 @@ COLUMNS = {
   'protocol.estimate': 3,
   'console': 4,
   'report': 2,
-  'systems': 5,
+  'systems': 2,
 }
 _BOX, _COLUMN, _ROW, _HEIGHT, _MARGIN = 232, 258, 128, 90, 24
 _LINE, _CHARACTERS, _BAR = 15, 33, 50

@@ -14,12 +14,16 @@ import numpy as np
 
 from experiments.lib import system_parties, tfhe_rows
 from safenet_jax.crypto.homomorphic import levelled
-from safenet_jax.systems import cryptonets, soteria, tapas_she, xonn
+from safenet_jax.protocol.service import bundle
+from safenet_jax.systems import cryptonets, minionn, soteria, tapas_she, xonn
 from safenet_jax.systems.bit_network import BitNetwork
 from safenet_jax.systems.square_network import SquareNetwork
 
 # Weights that come with the code; --quick takes those of the small networks.
 KEPT = pathlib.Path(__file__).parents[1] / 'results' / 'systems'
+
+# Of a logit, in the mode `minionn` (`FixedPointModel.run`).
+ROUNDING = 0.1
 
 COLUMNS = (
   'network',
@@ -43,7 +47,8 @@ class Row:
 
   name: of the file; `system`, `network` and `dataset` say what it is.
   images: that ran together when seconds were taken.
-  checked: private results in all; `agreement` of them are the logits of plaintext integers.
+  checked: private results in all; `agreement` of them are the logits of plaintext integers, or
+    within `ROUNDING` of these where the protocol rounds at random.
   accuracy: of the plaintext integers on the test images.
   shown: what the parties learn beside the result, in one phrase.
   outcome: of both parties.
@@ -286,11 +291,52 @@ def _trained(wanted: _Network, images, density: float) -> BitNetwork:
     rate=5e-3 if cifar else 2e-3,
     padding=2 if cifar else 0,
     flip=cifar,
-    report=lambda epoch, loss: print(f'{wanted.name}: epoch {epoch}, loss {loss:.3f}', flush=True),
+    report=functools.partial(_report, wanted.name),
   )
 
 
+def _minionn(workdir: pathlib.Path, quick: bool, count: int | None) -> Iterator[Row]:
+  from safenet_jax import data
+  from safenet_jax.systems import minionn_training
+
+  images = data.load('fashion_mnist')
+  path = (KEPT if quick else workdir) / 'minionn.safenet'
+  if not path.is_file():
+    bundle.save(path, minionn_training.train(images, report=functools.partial(_report, 'minionn')))
+  model = bundle.load(path)
+  test, labels = map(np.asarray, images.test)
+  plain = model.logits(test)
+  several, agreement = 1 if quick else count or 20, 0
+  if several >= len(test):
+    raise ValueError(f'{several} images, want at most {len(test) - 1}')
+  for start, size in ((0, several), (several, 1)):
+    asked = test[start : start + size]
+    outcome = system_parties.run(
+      functools.partial(minionn.client, public=model.public, images=asked),
+      functools.partial(minionn.server, model=model, images=size),
+    )
+    near = np.abs(outcome.answer - plain[start : start + size]) < ROUNDING
+    agreement += int(near.all(axis=1).sum())
+  yield Row(
+    name='minionn',
+    system='MiniONN',
+    network='conv 16, pool, conv 16, pool, dense 100, 10',
+    dataset='Fashion-MNIST',
+    images=1,
+    checked=several + 1,
+    agreement=agreement,
+    accuracy=float((plain.argmax(-1) == labels).mean()),
+    shown='shape of the network, number formats',
+    outcome=outcome,
+  )
+
+
+def _report(name: str, epoch: int, loss: float) -> None:
+  print(f'{name}: epoch {epoch}, loss {loss:.3f}', flush=True)
+
+
 SYSTEMS: dict[str, System] = {
+  'minionn': _minionn,
   'cryptonets': _cryptonets,
   'xonn': functools.partial(_binary, 'XONN', 1.0, 'shape of the network'),
   'soteria': functools.partial(

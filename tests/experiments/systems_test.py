@@ -27,7 +27,7 @@ def command(*flags, code=0):
 
 def test_every_system_runs_privately_and_agrees_with_plaintext(tmp_path):
   found = command('--system=all', '--quick', f'--workdir={tmp_path}', '--images=50')
-  names = {'cryptonets_small', 'xonn_bm1', 'soteria_bm1'}
+  names = {'minionn', 'cryptonets_small', 'xonn_bm1', 'soteria_bm1'}
   records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob('*.json')}
   modelled = records.pop('tapas_she_bm1')
   assert modelled['gates'] > 4e6 and 'modelled' in found.stdout

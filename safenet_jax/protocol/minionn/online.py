@@ -20,8 +20,9 @@ garbles activations and max pools for shares that it has online (sections 5.3.1 
              <-- share of the logits -----------------------
     or, for the class alone, labels of s as in `class_output`
 
-So a layer with circuits takes two round trips, as its first message goes with the last one of the
-layer before. The symbols are those of `delphi.online` and `delphi.client_offline`; x is the image.
+So a layer with ReLUs takes two round trips, as its first message goes with the last one of the
+layer before. With a max pool there is no p c, and it takes one. The symbols are those of
+`delphi.online` and `delphi.client_offline`; x is the image.
 
 What every message shows is what it shows in Delphi, where docs/protocol.md has the arguments. The
 first three messages of a layer are the flights of Delphi's stage of that layer alone, made by the
