@@ -20,8 +20,8 @@ import rich.table
 from experiments.lib import compared_systems, launcher, machine
 from safenet_jax import atomic_files
 
-SYSTEM = flags.DEFINE_string(
-  'system', None, f'Which to run, of: {", ".join(compared_systems.SYSTEMS)}; or all.'
+SYSTEM = flags.DEFINE_enum(
+  'system', None, ['all', *compared_systems.SYSTEMS], 'Which to run; all of them one by one.'
 )
 QUICK = flags.DEFINE_bool('quick', False, 'Small networks, to see that it runs.')
 COUNT = flags.DEFINE_integer(
@@ -30,11 +30,10 @@ COUNT = flags.DEFINE_integer(
 
 
 def main() -> None:
-  wanted = SYSTEM.value or ''
-  names = list(compared_systems.SYSTEMS) if wanted == 'all' else [wanted]
-  if names[0] not in compared_systems.SYSTEMS:
-    known = ', '.join(compared_systems.SYSTEMS)
-    raise ValueError(f"--system='{wanted}', want all, or one of: {known}")
+  known = list(compared_systems.SYSTEMS)
+  if SYSTEM.value is None:
+    raise ValueError(f'no --system, want all, or one of: {", ".join(known)}')
+  names = known if SYSTEM.value == 'all' else [SYSTEM.value]
   if not launcher.WORKDIR.value:
     raise ValueError('no --workdir, want a directory for this run')
   workdir = pathlib.Path(launcher.WORKDIR.value)

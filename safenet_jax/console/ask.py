@@ -33,7 +33,7 @@ class Asking:
   )
   port: int = options.option('port of the server (7341)', 7341, metavar='N', low=1, high=65535)
   images: str = options.option(
-    '.npy file of uint8 [N, H, W, C], a PNG or JPEG file, or a folder of such',
+    '.npy file of uint8 [N, H, W, C], PNG, JPEG, or a folder',
     path=True,
     required=True,
   )

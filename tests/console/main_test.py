@@ -99,7 +99,7 @@ ASK = 'ask --host=127.0.0.1'
     ),
     ('ask --images=images.npy', 'arguments are required: --host'),
     (f'{ASK} --images=none', 'none cannot be read: No such file or directory'),
-    (f'{ASK} --images=.', '. cannot be read: Is a directory'),
+    (f'{ASK} --images=.', '. has no image, want files that end in .png, .jpg or .jpeg'),
     (f'{ASK} --images=text', 'text is no .npy file, want one array as numpy.save writes it'),
     (f'{ASK} --images=empty', 'empty is no .npy file, want one array as numpy.save writes it'),
     (f'{ASK} --images=several.npz', 'several.npz is an archive, want one array as numpy.save'),

@@ -20,7 +20,7 @@ NAMES = sorted(
 OPTIONS = {field.name: field.default for field in dataclasses.fields(Training)}
 del OPTIONS['polynomials']  # not for users: a phase decides
 # Options of fine-tuning that a config sets, so that they do not follow the search.
-OWN = {('planners', ''): ('recalibration_batches',)}
+OWN = {(name, ''): ('recalibration_batches',) for name in ('planners', 'figure5')}
 
 
 def config(name, preset=''):

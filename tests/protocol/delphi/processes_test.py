@@ -40,7 +40,7 @@ STRUCTURE = Structure(
   drawn={},
   activations=(ActivationStructure('activation0', FORM, 56, 0),),
   logits=3,
-  comparison=None,
+  comparisons={},
 )
 
 
