@@ -17,7 +17,8 @@ from absl import flags
 import rich.console
 import rich.table
 
-from experiments.lib import compared_systems, launcher, machine
+from experiments.lib import launcher, machine
+from experiments.lib.systems import compared_systems
 from safenet_jax import atomic_files
 
 SYSTEM = flags.DEFINE_enum(

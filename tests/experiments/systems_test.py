@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments.lib import compared_systems, tfhe_rows
+from experiments.lib.systems import compared_systems, tfhe_rows
 from safenet_jax.systems import tapas_she
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.lib import system_parties, tfhe_rows
+from experiments.lib.systems import system_parties, tfhe_rows
 from safenet_jax.crypto.homomorphic import levelled
 from safenet_jax.protocol.service import bundle
 from safenet_jax.systems import cryptonets, minionn, soteria, tapas_she, xonn
@@ -20,7 +20,7 @@ from safenet_jax.systems.bit_network import BitNetwork
 from safenet_jax.systems.square_network import SquareNetwork
 
 # Weights that come with the code; --quick takes those of the small networks.
-KEPT = pathlib.Path(__file__).parents[1] / 'results' / 'systems'
+KEPT = pathlib.Path(__file__).parents[2] / 'results' / 'systems'
 
 # Of a logit, in the mode `minionn` (`FixedPointModel.run`).
 ROUNDING = 0.1

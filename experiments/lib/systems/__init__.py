@@ -1,0 +1,1 @@
+"""What runs the other systems: their rows, their two parties, and gates under TFHE."""
