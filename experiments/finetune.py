@@ -19,9 +19,11 @@ it is set, for example
   --config.finetune.range_clip=8
 """
 
+import functools
+
 from absl import flags
 
-from experiments.lib import from_config, launcher
+from experiments.lib import controls, from_config, launcher
 from safenet_jax.approximation import plans
 from safenet_jax.models import network as networks
 from safenet_jax.search import fit, members
@@ -48,7 +50,10 @@ def main() -> None:
   options = from_config.training(config.finetune)
   planned = members.restart(members.fitted(first, net, images), 0.0, net, options)
   planned = planned.replace(plan=plan)
-  from_config.finish(config, images, net, first, planned, workdir, searched=0, ranks=ranks)
+  lend = functools.partial(controls.lend, config, workdir)
+  from_config.finish(
+    config, images, net, first, planned, workdir, searched=0, ranks=ranks, lend=lend
+  )
 
 
 if __name__ == '__main__':

@@ -67,17 +67,20 @@ def name(overrides: dict[str, Any]) -> str:
   return ','.join(parts).replace('/', '_') or 'default'
 
 
-def _command(phase: str, overrides: dict[str, Any], workdir) -> None:
+def _command(phase: str, overrides: dict[str, Any], workdir, *options: str) -> None:
   flags = [f'--config.{key}={value}' for key, value in overrides.items()]
-  flags = [*launcher.config_arguments(), *flags, f'--workdir={workdir}']
+  flags = [*launcher.config_arguments(), *flags, f'--workdir={workdir}', *options]
   command = [sys.executable, '-m', f'experiments.{phase}', *flags]
   code = subprocess.run(command).returncode
   if code:
     raise RuntimeError(f'{phase} in {workdir} ended with code {code}; its error is above')
 
 
-def _searched(root: Workdir, overrides: dict[str, Any]) -> Workdir:
-  """The workdir of one setting's search, which is run unless it is done."""
+def _searched(root: Workdir, overrides: dict[str, Any], earlier: list[Workdir]) -> Workdir:
+  """The workdir of one setting's search, which is run unless it is done.
+
+  Runs that are finished `earlier` lend their all-ReLU control where it is the same.
+  """
   run = Workdir(root / name(overrides))
   if not (run / 'plan.json').exists():
     shared = {k: v for k, v in overrides.items() if not k.startswith(('search.', 'finetune.'))}
@@ -89,7 +92,7 @@ def _searched(root: Workdir, overrides: dict[str, Any]) -> Workdir:
       shutil.rmtree(copy, ignore_errors=True)
       shutil.copytree(pretrained, copy)
       copy.replace(run.path)
-    _command('search', overrides, run.path)
+    _command('search', overrides, run.path, *(f'--controls={lender.path}' for lender in earlier))
   if THIN.value and not (run / 'thin/thin.json').exists():
     _command('thin', overrides, run.path)
   return run
@@ -130,7 +133,9 @@ def main() -> None:
   for overrides in everything:
     _check(overrides)
   root.claim({'sweep': {'settings': everything} | {'config': launcher.CONFIG.value.to_dict()}})
-  runs = [(overrides, _searched(root, overrides)) for overrides in everything]
+  runs: list[tuple[dict[str, Any], Workdir]] = []
+  for overrides in everything:
+    runs.append((overrides, _searched(root, overrides, [run for _, run in runs])))
   results = [(overrides, run.read_json('plan.json', 'search')) for overrides, run in runs]
   if THIN.value:
     results += [_thin(*pair) for pair in runs]

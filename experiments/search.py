@@ -8,7 +8,7 @@ control is the pretrained network with all its ReLUs, trained for as many more s
 
 import functools
 
-from experiments.lib import from_config, launcher, search_table
+from experiments.lib import controls, from_config, launcher, search_table
 from safenet_jax.search import fit, members, pbt, phases, population, score
 from safenet_jax.search.members import Task
 from safenet_jax.search.planners import algorithms
@@ -73,7 +73,15 @@ def main() -> None:
     )
   ranks = found.ranks if settings.algorithm.startswith('gates') else None
   from_config.finish(
-    config, images, net, first, found.member, workdir, searched=found.batches, ranks=ranks
+    config,
+    images,
+    net,
+    first,
+    found.member,
+    workdir,
+    searched=found.batches,
+    ranks=ranks,
+    lend=functools.partial(controls.lend, config, workdir),
   )
 
 

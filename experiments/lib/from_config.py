@@ -1,5 +1,6 @@
 """From a config to the library's arguments: config objects stop here."""
 
+from collections.abc import Callable
 import dataclasses
 import os
 
@@ -231,6 +232,7 @@ def finish(
   *,
   searched: int,
   ranks: tuple[jax.Array, ...] | None = None,
+  lend: Callable[[int], None] = lambda steps: None,
 ) -> None:
   """Fine-tunes `planned`, trains the all-ReLU `first` for as many steps, and saves the plan.
 
@@ -247,6 +249,7 @@ def finish(
     searched: how many mini-batches `planned` was trained on since `first`. The control gets them
       in addition.
     ranks: of the channels; None takes those of the pretrained weights.
+    lend: called with the steps of the control; may put a finished one into the workdir.
   """
   options = training(config.finetune)
   taught = teacher(config, images, options, (net, first))
@@ -255,8 +258,10 @@ def finish(
   )
   epochs = config.finetune.epochs
   planned = tune(config, 'finetune', planned, shared, workdir, epochs)
-  extra = round(searched / fit.steps_per_epoch(shared.train.labels.size, options.batch_size))
-  control = tune(config, 'control', first, shared.without_polynomials(), workdir, epochs + extra)
+  epoch_steps = fit.steps_per_epoch(shared.train.labels.size, options.batch_size)
+  epochs += round(searched / epoch_steps)
+  lend(epochs * epoch_steps)
+  control = tune(config, 'control', first, shared.without_polynomials(), workdir, epochs)
   sizes = score.activations(net)
   accuracies = {
     'pretrained': float(first.accuracy),

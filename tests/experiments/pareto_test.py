@@ -37,11 +37,14 @@ def test_a_setting_that_its_run_would_refuse_is_refused_before_any_run(
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-  """Runs the command; `calls` has the phases that it started."""
+  """Runs the command; `calls` has the phases that it started, `run.lenders` whose controls."""
   calls = []
+  lenders = []
 
-  def command(phase, overrides, path):
+  def command(phase, overrides, path, *options):
     calls.append((phase, overrides))
+    if phase == 'search':
+      lenders.append([option.removeprefix(f'--controls={root}/') for option in options])
     workdir = Workdir(path)
     if phase == 'pretrain':
       workdir.claim({'pretrain': {}})
@@ -78,6 +81,7 @@ def sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(pareto, 'THIN', types.SimpleNamespace(value=thin))
     pareto.main()
 
+  run.lenders = lenders
   return root, calls, run
 
 
@@ -96,6 +100,13 @@ def test_all_algorithms_of_a_seed_start_from_one_network(sweep):
     assert json.loads((root / path / 'metrics.jsonl').read_text().splitlines()[0])['step'] == 1
   run()
   assert [phase for phase, _ in calls].count('search') == 4
+
+
+def test_a_run_may_take_the_control_of_every_run_before_it(sweep):
+  _, _, run = sweep
+  run()
+  names = [pareto.name(settings) for settings in SETTINGS]
+  assert run.lenders == [names[:i] for i in range(4)]
 
 
 def test_runs_that_differ_in_fine_tuning_alone_share_their_pretraining(sweep, monkeypatch):
