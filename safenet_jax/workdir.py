@@ -7,6 +7,7 @@ evaluations.json  accuracies of the run's networks; each is to see the test imag
 thin/             a thin all-ReLU network's run, to compare with the plan
 client_ledger.json  bytes and seconds of private inferences by two processes
 ledger.json       the same of one inference that was simulated
+fixed_point.json  scores of all test images in fixed point, as the network is served
 checkpoints/      orbax checkpoints, one folder per phase
 .lock             which process writes here now
 
@@ -38,6 +39,7 @@ _KEYS = {
   'evaluations.json': ('phase', 'split', 'accuracy'),
   'ledger.json': ('phases',),
   'client_ledger.json': ('phases',),
+  'fixed_point.json': ('images', 'float_correct', 'correct', 'agreement', 'left'),
 }
 _LISTS = ('evaluations.json',)
 # Bytes that a checkpoint may take besides its arrays; a small one takes 40,000.

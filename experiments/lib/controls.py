@@ -12,7 +12,7 @@ from safenet_jax.workdir import Workdir
 
 CONTROLS = flags.DEFINE_multi(
   launcher.Path(),
-  None,
+  flags.ArgumentSerializer(),
   'controls',
   [],
   'Workdir of a finished run, may be repeated. The first one with the same all-ReLU control as '

@@ -55,6 +55,7 @@ def blocks(
   return [
     Text(INTRODUCTION),
     *_runs(runs),
+    *_fixed_point(runs),
     Heading(2, 'Systems'),
     paper_tables.systems(runs, rows, others),
     *compared.blocks(others, runs),
@@ -133,3 +134,55 @@ def _summary(runs: Sequence[Run]) -> Table:
       online = f'{cost.seconds:.3f} s, {tables.size(cost.bytes)} ({measured[0]})'
     rows.append([run.name, run.title, run.algorithm, *cells, online])
   return Table('runs', 'What was run', header, rows)
+
+
+def _fixed_point(runs: Sequence[Run]) -> list[Block]:
+  """What the served arithmetic costs, of all runs; nothing if there is no plan."""
+  planned = [run for run in runs if run.plan]
+  if not planned:
+    return []
+  return [
+    Heading(2, 'Fixed point'),
+    Text(
+      'A network is served in fixed point. Here are all test images in the clear, in float and in '
+      'these integers. “Left” counts images of which a value left its format in some activation '
+      'layer, “distrusted” those whose logits show it, so that a checked class is -1, and “missed” '
+      'those that left and are not distrusted. “Failures” are the expected failures of local '
+      'truncation of one image. “Private” says for how many images the class of a private '
+      'inference, by two processes or simulated, was that of the integers.'
+    ),
+    Table(
+      'fixed_point',
+      'All test images in float and in fixed point',
+      (
+        'run',
+        'network',
+        'replaced',
+        'images',
+        'float right',
+        'integers right',
+        'classes equal',
+        'left',
+        'distrusted',
+        'missed',
+        'failures',
+        'private',
+      ),
+      [_fixed_point_row(run) for run in planned],
+    ),
+  ]
+
+
+def _fixed_point_row(run: Run) -> list[str]:
+  assert run.plan
+  found = run.fixed_point
+  names = ('images', 'float_correct', 'correct', 'agreement', 'left', 'distrusted', 'missed')
+  cells = [f'{found[name]:,}' for name in names] if found else [NOT_RUN] * len(names)
+  failures = f'{found["truncation_failure"]:.1e}' if found else NOT_RUN
+  private = [
+    f'{ledger["agreement"]:,} of {ledger["images"]:,}{how}'
+    for ledger, how in ((run.client, ''), (run.ledger, ' simulated'))
+    if ledger and 'agreement' in ledger
+  ]
+  replaced = f'{runs_lib.replaced_share(run.plan):.1%}'
+  return [run.name, run.title, replaced, *cells, failures, '; '.join(private) or NOT_RUN]

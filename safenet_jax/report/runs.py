@@ -22,6 +22,7 @@ class Run:
   config: the recorded settings by section.
   plan, ledger, thin: contents of the JSON files of these names.
   client: the client's ledger of an inference by two real processes.
+  fixed_point: scores of all test images in fixed point.
   evaluations: accuracies of its networks, those on the test images among them.
   metrics: lines of the log.
   overrides: the settings that a sweep gave this run.
@@ -33,6 +34,7 @@ class Run:
   ledger: dict[str, Any] | None = None
   client: dict[str, Any] | None = None
   thin: dict[str, Any] | None = None
+  fixed_point: dict[str, Any] | None = None
   evaluations: Sequence[dict[str, Any]] = ()
   metrics: Sequence[dict[str, Any]] = ()
   overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -185,6 +187,7 @@ def _load(workdir: Workdir, config: dict[str, Any]) -> Run:
     read('ledger.json', 'infer'),
     read(CLIENT_LEDGER, 'infer --two_processes'),
     read('thin/thin.json', 'thin'),
+    read('fixed_point.json', 'fixed_point'),
     read('evaluations.json', 'evaluate') or (),
     workdir.metrics(),
   )

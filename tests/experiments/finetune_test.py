@@ -115,6 +115,27 @@ def test_inference_takes_its_test_score_from_the_same_record(run_of_a_plan):
   assert f'{row} (test images scored 2 times) |' in (workdir / 'report.md').read_text()
 
 
+def test_all_test_images_are_scored_in_fixed_point(run_of_a_plan):
+  workdir, flags = run_of_a_plan
+  place = f'--workdir={workdir}'
+  found = run('fixed_point', place, code=2)
+  assert f'run experiments.export --out={workdir / "model.npz"} first' in found.stderr
+  run('export', *flags, f'--out={workdir / "model.npz"}')
+  run('fixed_point', place)  # with neither config nor checkpoints
+  scores = json.loads((workdir / 'fixed_point.json').read_text())
+  (record,) = [r for r in evaluations(workdir) if (r['phase'], r['split']) == ('finetune', 'test')][
+    :1
+  ]
+  assert scores['images'] == 1000
+  # Convolutions of other batches add in another order.
+  assert abs(scores['float_correct'] - 1000 * record['accuracy']) < 2.5
+  assert scores['agreement'] > 900 and scores['left'] == 0
+  run('report', *flags)
+  report = (workdir / 'report.md').read_text()
+  assert f'| {scores["float_correct"]:,} | {scores["correct"]:,} |' in report
+  assert 'no --workdir' in run('fixed_point', code=2).stderr
+
+
 @pytest.mark.parametrize('drop, met', [(0.9, True), (-0.9, False)])
 def test_the_accuracy_that_was_wanted_is_checked_after_fine_tuning(
   tmp_path, run_of_a_plan, drop, met

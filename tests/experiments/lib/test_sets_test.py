@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,3 +82,60 @@ def test_private_batches_equal_the_plaintext_network():
   found = test_sets.run(model, IMAGES, SystemRandomness(), batch=3)
   assert np.abs(found.logits - model.public.decode(plain)).max() < 0.05
   assert found.images_per_second > 0
+
+
+def test_images_that_leave_their_formats_are_counted_one_by_one():
+  """A model by its answers: image i has its first pixel's class, and leaves as its second says."""
+  count = 120
+  rng = np.random.default_rng(3)
+  pixels = np.zeros((count, 2, 1, 1), np.uint8)
+  pixels[:, 0, 0, 0] = rng.integers(0, 4, count)
+  pixels[:, 1, 0, 0] = rng.random(count) < 0.2
+  pixels[:50, 1] = 0  # a batch in which none leaves
+  first, leaves = pixels[:, 0, 0, 0].astype(int), pixels[:, 1, 0, 0].astype(bool)
+  assert 1 < leaves.sum() < 20
+
+  def run(images, ranges):
+    left = int(images[:, 1].sum())
+    ranges.count('activation0', exceeded=9 * left)
+    ranges.count('logits', exceeded=1)  # is about distrust, and not counted here
+    ranges.failures += 100.0 if left else 0.5 * len(images)
+    return np.eye(4)[images[:, 0, 0, 0]]
+
+  def classes(logits):
+    return np.where(logits.argmax(-1) == 3, -1, logits.argmax(-1))
+
+  public = types.SimpleNamespace(classes=classes, normalise=lambda images: images / 1.0)
+  model = types.SimpleNamespace(run=run, logits=run, public=public)
+  network = types.SimpleNamespace(
+    apply=lambda variables, x, approximation: jax.nn.one_hot(x[:, 0, 0, 0] % 2, 4)
+  )
+  labels, told = np.full(count, 2), []
+  found = test_sets.score(
+    model, network, {}, (), pixels, labels, report=lambda *arguments: told.append(arguments)
+  )
+  assert found == test_sets.Scores(
+    images=count,
+    float_correct=0,
+    correct=int((first == 2).sum()),
+    agreement=int((first < 2).sum()),
+    left=int(leaves.sum()),
+    distrusted=int((first == 3).sum()),
+    missed=int((leaves & (first != 3)).sum()),
+    truncation_failure=0.5,
+  )
+  assert told == [(50, count, {}), (100, count, {}), (120, count, {})]
+
+
+def test_a_network_is_scored_as_its_report_says():
+  model = models.calibrated()
+  public = model.public
+  network = types.SimpleNamespace(
+    apply=lambda variables, x, approximation: jax.nn.one_hot(jnp.zeros(len(x), int), 3)
+  )
+  labels = np.arange(7) % 3
+  found = test_sets.score(model, network, {}, (), IMAGES, labels)
+  classes = public.classes(public.decode(model.run(IMAGES)))
+  assert (found.correct, found.agreement) == ((classes == labels).sum(), (classes == 0).sum())
+  assert (found.left, found.distrusted, found.missed, found.float_correct) == (0, 0, 0, 3)
+  assert 0 < found.truncation_failure < 1e-3
