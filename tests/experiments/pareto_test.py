@@ -177,3 +177,16 @@ def test_the_comparisons_of_the_figures_have_one_budget_and_three_seeds(name, al
   }
   # Nothing else differs: the same population, iterations and cycles.
   assert {key for setting in found for key in setting} == {'seed', 'search.algorithm'}
+
+
+@pytest.mark.parametrize('weights', [None, '/weights'])
+def test_the_ablation_changes_options_of_training_alone(monkeypatch, weights):
+  monkeypatch.delenv('SAFENET_WEIGHTS_DIR', raising=False)
+  if weights:
+    monkeypatch.setenv('SAFENET_WEIGHTS_DIR', weights)
+  found = pareto.settings('experiments/configs/ablation.py')
+  assert len(found) == 3 * (6 if weights else 5)
+  assert len({pareto.name(setting) for setting in found}) == len(found)
+  assert all(key.split('.')[0] != 'search' for setting in found for key in setting)
+  taught = [s for s in found if 'teacher.weights' in s]
+  assert [s['seed'] for s in taught] == (list(range(3)) if weights else [])
