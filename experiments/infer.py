@@ -115,7 +115,7 @@ def _ask(model: FixedPointModel, images: np.ndarray, batch: int, mode: str):
   """The classes that the client got, and its ledger of all images."""
   answers = two_processes.ask(model, images, batch=batch, mode=mode)
   memory = {'server_memory': answers.server._asdict()}
-  return np.array(answers.classes), answers.ledger | memory
+  return np.array(answers.classes), answers.ledger | memory | {'served': mode}
 
 
 def _summary(record: dict[str, Any], images: int) -> str:

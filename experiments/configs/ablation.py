@@ -14,6 +14,7 @@ Accuracies are in pareto.csv. How many test images leave the range of the served
 """
 
 import os
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -43,9 +44,9 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
   return config.lock()
 
 
-def settings():
+def settings() -> list[dict[str, Any]]:
   """What differs from the defaults, in turn."""
-  found = [
+  found: list[dict[str, Any]] = [
     {},
     {'finetune.range_clip': 8.0},
     {'finetune.anneal_epochs': 2.0},

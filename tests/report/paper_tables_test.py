@@ -69,6 +69,61 @@ def test_two_processes_measure_both_phases_and_linear_layers_apart(tmp_path):
   assert 'two processes' in measured['taken from']
 
 
+def test_printed_totals_are_as_much_less_as_the_paper_claims():
+  found = {number: paper_tables.latency(number, []) for number in (2, 3, 4)}
+  less = {
+    number: [cells(table, 'SAFENet')[label][0] for label in paper_tables.LESS.values()]
+    for number, table in found.items()
+  }
+  # Of Gazelle's total: the text says 61, 48 and 47 %, of Delphi's.
+  assert less == {2: ['61', '44'], 3: ['49', '40'], 4: ['47', '38']}
+  assert cells(found[2], 'Delphi')['total less than Gazelle (%)'] == ['30', NOTHING, NOT_RUN]
+  assert 'total less than Delphi (%)' not in cells(found[2], 'Delphi')
+  assert 'total less than Gazelle (%)' not in cells(found[2], 'Gazelle')
+
+
+def test_measured_totals_are_compared_with_measured_ones(tmp_path):
+  def run(algorithm, seconds):
+    client = workdirs.ledger(seconds / 4, seconds / 4) | {'images': 1, 'mode': 'client'}
+    settings = workdirs.config(algorithm=algorithm)
+    files = {'plan': workdirs.plan(), 'client_ledger': client}
+    return runs.load(workdirs.write(tmp_path / algorithm, settings, **files))
+
+  both = [*run('layerwise', 4.0), *run('btpbt', 3.0)]
+  found = cells(paper_tables.latency(2, both), 'SAFENet')
+  assert found['total less than Delphi (%)'][2] == '25'
+  assert found['total less than Gazelle (%)'][2] == NOT_RUN
+
+
+def test_gazelle_is_served_from_a_run_that_replaces_nothing(tmp_path):
+  client = workdirs.ledger() | {'images': 2, 'mode': 'client', 'served': 'gazelle'}
+  rows = [
+    {'suite': 'inference', 'name': f'cnn7/gazelle_all_relu/{quantity}', 'value': 9.0}
+    for quantity in ('offline_s', 'online_s', 'offline_mb', 'online_mb')
+  ]
+  files = {'client_ledger': client}
+  nothing = loaded(tmp_path / 'a', plan=workdirs.plan(0), **files)
+  found = cells(paper_tables.latency(2, nothing, rows), 'Gazelle')
+  assert found['total (s)'][2] == '1' and 'two processes, mean of 2' in found['taken from'][2]
+  assert found['accuracy (%)'][2] == '80.00 (validation)'
+  # Under another plan, or in another mode, it is not Gazelle's.
+  for name, plan, served in (('b', 16, 'gazelle'), ('c', 0, 'ot')):
+    files = {'client_ledger': client | {'served': served}}
+    other = loaded(tmp_path / name, plan=workdirs.plan(plan), **files)
+    assert cells(paper_tables.latency(2, other, rows), 'Gazelle')['online, total (s)'][2] == '9'
+
+
+def test_every_seed_of_a_system_has_its_accuracy_in_the_row(tmp_path):
+  both = []
+  for seed, accuracy in enumerate((0.9, 0.88)):
+    score = {'phase': 'finetune', 'split': 'test', 'accuracy': accuracy}
+    files = {'plan': workdirs.plan(), 'evaluations': [score]}
+    both += runs.load(workdirs.write(tmp_path / str(seed), workdirs.config(), **files))
+  found = cells(paper_tables.latency(2, both), 'SAFENet')
+  assert found['accuracy (%)'][2] == '90.00 (test), 88.00 (test)'
+  assert found['taken from'][2] == 'run 0'
+
+
 def test_what_a_dealer_hands_out_is_no_measured_offline_phase(tmp_path):
   simulated = loaded(tmp_path, plan=workdirs.plan(), ledger=workdirs.simulated())
   found = cells(paper_tables.latency(2, simulated), 'SAFENet')
