@@ -65,6 +65,7 @@ def test_a_run_takes_the_control_that_it_would_train(tmp_path, config, lender):
   'changes, steps',
   [
     ({}, 15),
+    ({}, 0),
     ({'seed': 1}, 10),
     ({'pretrain.learning_rate': 0.05}, 10),
     ({'finetune.learning_rate': 0.01}, 10),
