@@ -5,6 +5,9 @@ import hashlib
 import os
 from typing import Any
 
+import numpy as np
+
+from safenet_jax.approximation import planned_weights
 from safenet_jax.models import architectures, weights
 from safenet_jax.models.network import Network
 from safenet_jax.onnx_files import file as onnx_file
@@ -42,7 +45,8 @@ def build(classes: int, input_shape, onnx: str, size: tuple[int, ...] = ()) -> N
 def start(config, net: Network) -> dict[str, Any] | None:
   """The weights that training starts with: those of pretrain.weights, else of model.onnx.
 
-  ValueError for those of another network.
+  A file of `experiments.export` will do, if its plan replaces nothing. ValueError for another plan
+  or another network.
   """
   path = os.path.expanduser(config.pretrain.weights)
   if not path:
@@ -51,7 +55,13 @@ def start(config, net: Network) -> dict[str, Any] | None:
   if path.endswith('.onnx'):
     given = _read(path, tuple(config.model.get('size', ()))).variables
     return weights.load_variables(net, weights.flatten_variables(given))
-  return weights.load(net, path)
+  arrays = weights.read(path)
+  if 'activation0/mask' not in arrays:
+    return weights.load(net, path)
+  variables, approximation = planned_weights.load_planned(net, arrays)
+  if any(np.asarray(layer.mask).any() for layer in approximation):
+    raise ValueError(f'{path} has polynomials, want the weights of an all-ReLU network')
+  return variables
 
 
 def recorded(section: str, settings: dict[str, Any]) -> dict[str, Any]:

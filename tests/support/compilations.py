@@ -31,6 +31,8 @@ def share() -> None:
     FOLDER: str(PATH),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    # Tests compile more than they compute.
+    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=1'.strip(),
   }
 
 
