@@ -68,10 +68,11 @@ def blocks(
     ),
     *(paper_tables.latency(number, runs, rows) for number in (2, 3, 4)),
     Text(
-      'The paper claims 61, 48 and 47 % less latency for SAFENet; its tables have that much less '
-      'than Gazelle. Measured on one machine the savings are smaller, or none: a garbled ReLU takes a '
-      'fraction of 20.1 µs here, so that most of the time is in linear layers and in preparing '
-      'polynomials. What replaced ReLUs save is traffic, and with it seconds over a slow network.'
+      'The paper claims 61, 48 and 47 % less latency for SAFENet; its tables have that much '
+      'less than Gazelle. Measured on one machine the savings are smaller, or none: a garbled '
+      'ReLU takes a fraction of 20.1 µs here, so that most of the time is in linear layers and '
+      'in preparing polynomials. What replaced ReLUs save is traffic, and with it seconds over '
+      'a slow network.'
     ),
     Table(
       'slips',
