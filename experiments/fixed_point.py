@@ -12,10 +12,8 @@ how many classes are the same, and which images leave the range of the served nu
 import numpy as np
 
 from experiments.configs import base
-from experiments.lib import from_config, imported, launcher, test_sets
+from experiments.lib import from_config, imported, launcher, served_model, test_sets
 from safenet_jax.approximation import planned_weights
-from safenet_jax.fixed_point import formats
-from safenet_jax.quantization import quantize
 from safenet_jax.workdir import Workdir
 
 
@@ -46,17 +44,7 @@ def main() -> None:
     raise FileNotFoundError(f'no {path}: run experiments.export --out={path} first')
   with np.load(path) as arrays:
     variables, approximation = planned_weights.load_planned(net, arrays)
-  model = quantize.quantize(
-    net,
-    variables,
-    approximation,
-    np.asarray(images.validation.images[: config.secure.calibration_images]),
-    mean=images.mean,
-    std=images.std,
-    precision=formats.Precision(
-      activation=config.secure.activation_bits, weight=config.secure.weight_bits
-    ),
-  )
+  model = served_model.in_fixed_point(config, net, images, variables, approximation)
   with launcher.progress_bar('fixed point') as progress:
     found = test_sets.score(
       model,

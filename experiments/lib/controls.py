@@ -5,6 +5,7 @@ import shutil
 from typing import Any
 
 from absl import flags, logging
+import jax
 
 from experiments.configs import base
 from experiments.lib import imported, launcher
@@ -27,14 +28,14 @@ def lend(config, workdir: Workdir, steps: int) -> None:
 
   It is the same if the all-ReLU network was trained with the same settings and seed, and then on
   for as many steps with the same settings of fine-tuning. Its lines of the log are copied too.
-  Nothing happens if this run has begun to train its own, or trains none.
+  Nothing happens if this run has begun to train its own, or trains none, nor on several hosts.
 
   Args:
     config: of the run.
     workdir: of the run, claimed.
     steps: for how many steps its control trains.
   """
-  if not steps or workdir.steps('control'):
+  if not steps or workdir.steps('control') or jax.process_count() > 1:
     return
   wanted = _of(
     {'seed': {'seed': config.seed}}

@@ -1,6 +1,6 @@
 """The planned network of a finished run in fixed point, ready to be served."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,11 +38,20 @@ def served(config, *, writes: bool = False) -> Served:
   planned = from_config.trained(config, net, workdir, 'finetune')
   options = from_config.training(config.finetune)
   task = from_config.planned_task(net, images, pretrained, options, workdir)
+  variables, approximation = members.variables(planned), members.approximation(planned, task)
+  model = in_fixed_point(config, net, images, variables, approximation)
+  return Served(model, net, images, workdir, planned, task)
+
+
+def in_fixed_point(
+  config, net: Network, images: Dataset, variables: Any, approximation: Any
+) -> FixedPointModel:
+  """A planned network in fixed point, as section `secure` of the config wants it."""
   with launcher.progress_bar('calibration') as report:
-    model = quantize.quantize(
+    return quantize.quantize(
       net,
-      members.variables(planned),
-      members.approximation(planned, task),
+      variables,
+      approximation,
       np.asarray(images.validation.images[: config.secure.calibration_images]),
       mean=images.mean,
       std=images.std,
@@ -51,4 +60,3 @@ def served(config, *, writes: bool = False) -> Served:
       ),
       progress=lambda done, total: report(done, total, {}),
     )
-  return Served(model, net, images, workdir, planned, task)
