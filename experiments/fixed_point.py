@@ -42,6 +42,7 @@ def main() -> None:
   path = workdir / 'model.npz'
   if not path.exists():
     raise FileNotFoundError(f'no {path}: run experiments.export --out={path} first')
+  launcher.claim(workdir, {})
   with np.load(path) as arrays:
     variables, approximation = planned_weights.load_planned(net, arrays)
   model = served_model.in_fixed_point(config, net, images, variables, approximation)

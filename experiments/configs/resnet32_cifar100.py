@@ -10,13 +10,39 @@ progress bar: pretrain 200 epochs x 45,000 = 9.0 M;
 search 50 members x 660 epochs x 45,000 = 1,485.0 M;
 fine-tuning 40 x 45,000 = 1.8 M; its all-ReLU control 700 x 45,000 = 31.5 M.
 
-The preset `smoke` trains a narrow network on a few images: 142 CPU seconds for its search.
+The preset `smoke` trains a narrow network on a few images: 142 CPU seconds for its search. The
+preset `two_cores` has full width, and training short enough for two CPU cores. Its planner is
+`gates_budget`, because the binary tree of 31 layers would have too few steps for each of them. The
+results are in experiments/results/README.md.
 """
 
 from ml_collections import config_dict
 
 from experiments.configs import base
+from experiments.lib import launcher
 
 
 def get_config(preset: str = '') -> config_dict.ConfigDict:
-  return base.cifar(preset, 'cifar100', {'name': 'resnet32'})
+  reduced = launcher.preset(preset, ('smoke', 'two_cores')) == 'two_cores'
+  config = base.cifar('' if reduced else preset, 'cifar100', {'name': 'resnet32'})
+  if not reduced:
+    return config
+  config.unlock()
+  config.pretrain.update({'epochs': 36, 'warmup_epochs': 2.0})
+  config.search.update(
+    {
+      'algorithm': 'gates_budget',
+      'relu_budget': 121241,  # 40 % of 303,104
+      'accuracy_drop': 0.06,
+      # 55 cycles of 27 mini-batches: four epochs of one network.
+      'population': 1,
+      'iterations': 27,
+      'node_cycles': 1,
+      'joint_cycles': 24,
+      'learning_rate': 0.01,
+      'validation_images': 500,
+      'recalibration_batches': 4,
+    }
+  )
+  config.finetune.update({'epochs': 8, 'recalibration_batches': 16, 'distillation': 0.5})
+  return config.lock()

@@ -179,18 +179,29 @@ def workdir(config, *sections: str, writes: bool = True) -> 'Workdir':
     return directory
   if jax.process_index():  # process 0 writes the claim that the others check
     multihost_utils.sync_global_devices('claim')
-  directory.claim(settings)
+  claim(directory, settings)
   if jax.process_count() > 1 and not jax.process_index():
     multihost_utils.sync_global_devices('claim')
-  if not jax.process_index():
-    module = f'experiments.{pathlib.Path(sys.argv[0]).stem}'
-    line = {
-      'command': shlex.join(['python', '-m', module, *sys.argv[1:]]),
-      'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    } | machine.record()
-    atexit.register(directory.release)  # after the line of the log, as the last is done first
-    atexit.register(_log_command, directory.path, line, time.perf_counter())
   return directory
+
+
+def claim(directory: 'Workdir', settings: dict[str, Any]) -> None:
+  """Claims a workdir for these settings until the process ends.
+
+  Then commands.jsonl there gets the command, its seconds and the machine.
+  """
+  import jax
+
+  directory.claim(settings)
+  if jax.process_index():
+    return
+  module = f'experiments.{pathlib.Path(sys.argv[0]).stem}'
+  line = {
+    'command': shlex.join(['python', '-m', module, *sys.argv[1:]]),
+    'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+  } | machine.record()
+  atexit.register(directory.release)  # after the line of the log, as the last is done first
+  atexit.register(_log_command, directory.path, line, time.perf_counter())
 
 
 def _log_command(path: pathlib.Path, line: dict[str, Any], begun: float) -> None:

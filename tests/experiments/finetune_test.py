@@ -122,6 +122,8 @@ def test_all_test_images_are_scored_in_fixed_point(run_of_a_plan):
   assert f'run experiments.export --out={workdir / "model.npz"} first' in found.stderr
   run('export', *flags, f'--out={workdir / "model.npz"}')
   run('fixed_point', place)  # with neither config nor checkpoints
+  *_, last = (workdir / 'commands.jsonl').read_text().splitlines()
+  assert json.loads(last)['command'] == f'python -m experiments.fixed_point {place}'
   scores = json.loads((workdir / 'fixed_point.json').read_text())
   (record,) = [r for r in evaluations(workdir) if (r['phase'], r['split']) == ('finetune', 'test')][
     :1
