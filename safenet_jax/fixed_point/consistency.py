@@ -5,6 +5,7 @@ computes anything for it.
 """
 
 import collections
+from collections.abc import Mapping
 import dataclasses
 import itertools
 import math
@@ -67,9 +68,15 @@ def check(found: PublicModel) -> None:
     need(-64 <= fraction <= 64, f'{fraction} fraction bits')
   pools = {s.name: s for s in shapes if isinstance(s.layer, records.Pool)}
   need(found.absorbed <= pools.keys(), 'absorbed pools that do not exist')
-  for pool in pools.values():
-    if isinstance(pool.layer, records.AveragePool):
-      pooling.divisor(pool.layer, windows.of(pool.layer, *pool.input_shape[:2]))  # may raise
+  _check_sides(shapes)
+  for shape in shapes:
+    size = padded_size(shape)
+    need(size <= _MAX_VALUES, f'{shape.name} pads to {size} values, want at most {_MAX_VALUES}')
+  divisors = {
+    name: pooling.divisor(s.layer, windows.of(s.layer, *s.input_shape[:2]))  # may raise
+    for name, s in pools.items()
+    if isinstance(s.layer, records.AveragePool)
+  }
   maxima = {name for name, s in pools.items() if isinstance(s.layer, records.MaxPool)}
   activations = {
     s.name: s
@@ -77,7 +84,6 @@ def check(found: PublicModel) -> None:
     if isinstance(s.layer, records.Activation) or s.name in maxima - found.absorbed
   }
   need(activations.keys() == found.activations.keys(), 'formats of other activations')
-  _check_sides(shapes)
   for name, form in found.activations.items():
     _check_format(name, form, activations[name].input_shape, found.precision.ring)
   for name, bits in rings.of(found).values.items():
@@ -90,7 +96,17 @@ def check(found: PublicModel) -> None:
       kinds[tiles.kind, width] = tiles.words * width
   bits = sum(kinds.values())
   need(bits <= _MAX_POOL_BITS, f'maxima of {bits} bits, want at most {_MAX_POOL_BITS}')
-  _check_pools(found, shapes)
+  _check_pools(found, shapes, divisors)
+
+
+def padded_size(shape: records.LayerShape) -> int:
+  """Values of the map that a layer reads, with the zeros around it; 0 of a layer that adds none."""
+  layer = shape.layer
+  if not isinstance(layer, records.Conv | records.Pool):
+    return 0
+  around = layer.around if isinstance(layer, records.Conv) else layer.padding
+  height, width, channels = shape.input_shape
+  return (height + sum(around[0])) * (width + sum(around[1])) * channels
 
 
 def _check_sides(shapes: tuple[records.LayerShape, ...]) -> None:
@@ -139,7 +155,9 @@ class _Readers:
     self.count.update(sources)
 
 
-def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> None:
+def _check_pools(
+  found: PublicModel, shapes: tuple[records.LayerShape, ...], divisors: Mapping[str, int]
+) -> None:
   readers, layers = _Readers(), {shape.name: shape.layer for shape in shapes}
   records.run(found.layers, readers, None)
   pools = {}
@@ -148,6 +166,10 @@ def _check_pools(found: PublicModel, shapes: tuple[records.LayerShape, ...]) -> 
     if source is None or readers.count[source] > 1:
       raise ValueError(f'{name} is absorbed by no activation')
     pools[source] = layers[name]
+    # Its sums of the elements of a field are words of 64 bits until they are reduced.
+    modulus = found.activations[source].modulus if found.activations[source].polynomial else 1
+    if modulus * divisors.get(name, 1) > 1 << 64:
+      raise ValueError(f'{name} adds {divisors[name]} elements of a field of {modulus}')
   for shape in shapes:
     layer, form = shape.layer, found.activations.get(shape.name)
     if isinstance(layer, records.Gather) and layer.stride > 1 and len(shape.input_shape) != 3:

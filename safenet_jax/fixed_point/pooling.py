@@ -29,11 +29,14 @@ def divisor(pool: records.AveragePool, found: Windows) -> int:
   """
   if pool.count_padding:
     return found.values
-  common = math.lcm(*np.unique(found.counts).tolist())
+  # So many different numbers have none, and are enough to say so.
+  inside = [np.unique(axis.inside)[: _MOST + 1] for axis in found]
+  common = math.prod(math.lcm(*each.tolist()) for each in inside)
   if common > _MOST:
+    counts = ', '.join(map(str, np.unique(np.outer(*(each[:4] for each in inside)))))
     raise ValueError(
-      f'{pool}: means of {", ".join(map(str, np.unique(found.counts)))} values have no common '
-      f'multiple up to {_MOST}: want a pool that counts its padding'
+      f'{pool}: means of {counts} values have no common multiple up to {_MOST}: want a pool that '
+      'counts its padding'
     )
   return common
 

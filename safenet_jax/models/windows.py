@@ -40,6 +40,12 @@ class Axis:
     """
     return self.stride * np.arange(self.count)[:, None] + np.arange(self.size) - self.before
 
+  @property
+  def inside(self) -> np.ndarray:
+    """How many values of each window are on the map, int [count]."""
+    first = self.stride * np.arange(self.count) - self.before
+    return np.minimum(first + self.size, self.length) - np.maximum(first, 0)
+
 
 class Windows(NamedTuple):
   """The windows on a map."""
@@ -65,8 +71,13 @@ class Windows(NamedTuple):
   @property
   def counts(self) -> np.ndarray:
     """How many values of the map each window has, int [H', W']."""
-    inside = [((a.places >= 0) & (a.places < a.length)).sum(-1) for a in self]
-    return inside[0][:, None] * inside[1]
+    return self.rows.inside[:, None] * self.columns.inside
+
+  @property
+  def padded(self) -> tuple[int, int]:
+    """(H, W) of the map with its padding."""
+    rows, columns = (a.before + a.length + a.behind for a in self)
+    return rows, columns
 
 
 def of(layer: Any, height: int, width: int) -> Windows:

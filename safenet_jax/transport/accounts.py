@@ -209,18 +209,22 @@ class Accounts:
       self._holders[kind][ticket].idle_since = self._clock() if idle else None
       return True
 
-  def release(self, ticket: int, amount: int | None = None) -> None:
-    """Gives back a part of what a ticket is for, or all of it. Unknown tickets are let pass."""
+  def release(self, ticket: int, amount: int | None = None) -> bool:
+    """Gives back a part of what a ticket is for, or all of it.
+
+    Unknown tickets are let pass. Gives whether the ticket still stands for something.
+    """
     with self._lock:
       kind = self._kinds.get(ticket)
       if kind is None:
-        return
+        return False
       holder = self._holders[kind][ticket]
       if amount is None or amount >= holder.amount:
         self._remove(ticket)
-        return
+        return False
       holder.amount -= amount
       self._held[kind][holder.owner] -= amount
+      return True
 
   def predictions(self, visitor: Visitor, count: int) -> int:
     """Adds to the predictions of a visitor today, and gives their number.

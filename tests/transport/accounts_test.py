@@ -52,10 +52,10 @@ def test_what_is_reserved_is_counted_until_it_is_released(made):
   ]
   assert found.counts(ALICE) == Counts(1, 1, 50, 0)
   assert found.counts(BOB) == Counts()
-  found.release(tickets[2], 20)
+  assert found.release(tickets[2], 20)  # there is more
   assert found.counts(ALICE).bytes == 30
   for ticket in tickets * 2:  # the second time they are unknown
-    found.release(ticket)
+    assert not found.release(ticket)
   assert found.counts(ALICE) == Counts()
   assert not found.touch(tickets[0], True)
 

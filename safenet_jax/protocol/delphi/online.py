@@ -21,6 +21,7 @@ A batch of images takes one preparation each, and no more round trips than one i
 """
 
 from collections.abc import Callable, Sequence
+import math
 
 import numpy as np
 
@@ -46,6 +47,10 @@ from safenet_jax.protocol.layers import (
 )
 from safenet_jax.protocol.layers.structure import ActivationStructure
 from safenet_jax.transport import frames, packed_words
+
+# What the patches of a convolution may take at once. One image of ResNet-18's widest layer on
+# 32 x 32 takes 5 MB.
+_PATCHES_BYTES = 32 << 20
 
 
 class Messages:
@@ -248,15 +253,22 @@ class ServerOnline(share_walks.Local):
   def _linear(self, name: str, layer, m: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The share s of a layer's output, from its masked input m and the masks u."""
     weights = self._party.model.linear[name]
-    return linear.online_server(
-      np,
-      m,
-      u,
-      weights.kernel,
-      weights.bias,
-      layer,
-      limb=weights.limb,
-      bits=self._structure.rings.linear[name],
+    taps = weights.kernel[..., 0, 0].size
+    # The client says how many images there are. What they take here is not among what was reserved.
+    patches = taps * m.shape[-1] * math.prod(u.shape[1:-1]) * m.itemsize
+    step = max(1, _PATCHES_BYTES // patches)
+    return _join(
+      linear.online_server(
+        np,
+        m[i : i + step],
+        u[i : i + step],
+        weights.kernel,
+        weights.bias,
+        layer,
+        limb=weights.limb,
+        bits=self._structure.rings.linear[name],
+      )
+      for i in range(0, len(m), step)
     )
 
   dense = conv

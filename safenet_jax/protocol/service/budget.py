@@ -11,6 +11,7 @@ import math
 
 from safenet_jax.crypto.garbled_circuits import garbled_argmax
 from safenet_jax.crypto.homomorphic import bfv
+from safenet_jax.fixed_point import consistency
 from safenet_jax.models import layers as records
 from safenet_jax.protocol.delphi import message_shapes, message_walk
 from safenet_jax.protocol.layers.structure import OUTPUTS, Structure
@@ -154,6 +155,9 @@ def needs(
     transfers += last.transfers
   shapes = records.shapes(model.layers, model.input_shape)
   values = math.prod(model.input_shape) + sum(math.prod(shape.output_shape) for shape in shapes)
+  # A pool of shares pads its map.
+  pools = (s for s in shapes if isinstance(s.layer, records.Pool))
+  values += max(map(consistency.padded_size, pools), default=0)
   # Levels of a max pool have maps of their own.
   values += sum(math.prod(layer.garbled_shape) for layer in structure.activations if layer.pool)
   # Messages are held as bytes, beside the words that are made of them; those of a stage at once.

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import hashlib
+import logging
 import os
 import pathlib
 import re
 import secrets
+import stat
 import time
 from typing import NamedTuple
 import weakref
@@ -21,6 +23,7 @@ from safenet_jax.protocol.delphi.material import ClientLayer, ClientMaterial
 from safenet_jax.protocol.delphi.message_shapes import ID_BYTES
 from safenet_jax.protocol.layers.structure import OUTPUTS
 
+_LOGGER = logging.getLogger(__name__)
 _PREPARED, _USED = '.prepared', '.used'
 
 
@@ -138,6 +141,11 @@ class PreparationFiles:
   def begin(self) -> None:
     """Makes the directory and its token, and deletes what clients left that were killed."""
     self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if self._directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+      # Who puts a preparation here whose masks he knows, and sees the traffic, learns an image.
+      _LOGGER.warning(
+        'event=directory_is_open path="%s" reason="others may write"', self._directory
+      )
     if not self._token.exists():
       with atomic_files.writing(self._token, private=True) as file:
         file.write(self.token.hex().encode())

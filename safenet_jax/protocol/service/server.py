@@ -269,10 +269,10 @@ class Server:
         command = commands.receive(channel, self._options.idle_seconds)
       if command.kind == commands.GOODBYE:
         return
-      session.check(command.output)
-      size = self._sizes[mode, command.output]
-      unfinished = functools.partial(session.unfinished, command.output)
       if command.kind in (commands.PREPARE, commands.RESUME):
+        session.check(command.output)
+        size = self._sizes[mode, command.output]
+        unfinished = functools.partial(session.unfinished, command.output)
         make = functools.partial(session.prepare, command.count, command.output)
         if command.kind == commands.RESUME:
           told = [progress.Begun.decode(raw) for raw in command.identifiers]
@@ -280,7 +280,12 @@ class Server:
         with self._shown(channel.ledger, mode, command.count):
           visit.prepare(make, command.count, size, unfinished)
       else:
-        session.infer(visit.take(command.identifiers), command.output)
+        self._infer(session, visit, command)
+
+  def _infer(self, session: ServerSession, visit: Visit, command: commands.Command) -> None:
+    """Even a command that is refused uses up the preparations that it names."""
+    with visit.take(command.identifiers) as materials:
+      session.infer(materials, command.output)
 
   def _shown(self, ledger: Ledger, mode: str, count: int) -> contextlib.AbstractContextManager:
     """What shows the progress of preparing so many inferences."""

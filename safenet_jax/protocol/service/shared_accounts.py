@@ -48,6 +48,8 @@ class SharedAccounts:
       found, reason = None, str(error)
     if method == 'reserve' and reason is None:
       self._holders[found] = pipe
+    if method == 'release' and not found:
+      self._holders.pop(arguments[0], None)
     pipe.send((number, found, reason))
 
   def forget(self, pipe: connection.Connection) -> None:
@@ -110,9 +112,9 @@ class RemoteAccounts(Accounts):
     """As `Accounts.touch`."""
     return self._ask('touch', ticket, idle)
 
-  def release(self, ticket: int, amount: int | None = None) -> None:
+  def release(self, ticket: int, amount: int | None = None) -> bool:
     """As `Accounts.release`."""
-    self._ask('release', ticket, amount)
+    return self._ask('release', ticket, amount)
 
   def predictions(self, visitor: Visitor, count: int) -> int:
     """As `Accounts.predictions`."""

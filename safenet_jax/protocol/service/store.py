@@ -28,7 +28,8 @@ resumed snapshot of a machine.
 """
 
 import collections
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+import contextlib
 import dataclasses
 import logging
 import os
@@ -187,6 +188,7 @@ class _Kept:
   ticket: int
   material: ServerMaterial
   owner: bytes | None
+  size: int  # bytes that are reserved for it
 
 
 @dataclasses.dataclass
@@ -288,7 +290,9 @@ class ServerStore:
   def put(self, material: ServerMaterial, ticket: int, owner: bytes) -> None:
     """Keeps a preparation, whose bytes were reserved under this ticket, for an owner."""
     with self._changed:
-      self._found[material.identifier] = _Kept(time.monotonic(), ticket, material, owner)
+      self._found[material.identifier] = _Kept(
+        time.monotonic(), ticket, material, owner, material.nbytes
+      )
 
   def suspend(
     self,
@@ -365,32 +369,38 @@ class ServerStore:
     with self._changed:
       self._expire()
 
-  def take(self, identifiers: Sequence[bytes], owner: bytes) -> list[ServerMaterial]:
-    """Gives out the owner's preparations of these names.
+  @contextlib.contextmanager
+  def take(self, identifiers: Sequence[bytes], owner: bytes) -> Iterator[list[ServerMaterial]]:
+    """Gives out the owner's preparations of these names, for the time of the block.
 
     All of them count as used from then on, whatever becomes of them: where this raises, the
-    client has sent masked inputs under the others.
+    client has sent masked inputs under the others. Their memory stays reserved until the block
+    ends: a client that stalls in an inference holds it.
 
     Raises:
       ProtocolError: one is not known, was used before, is named twice, or belongs to somebody
         else.
     """
-    with self._changed:
-      self._expire()
-      found, missing = [], None
-      for identifier in identifiers:
-        kept = self._found.get(identifier)
-        if kept is not None and kept.owner == owner:
-          found.append(self._drop(identifier))
-        else:
-          missing = missing or identifier
-          if kept is not None and kept.owner is None:
-            self._drop(identifier)  # a masked input came for it
+    found, missing = list[_Kept](), None
+    try:
+      with self._changed:
+        self._expire()
+        for identifier in identifiers:
+          kept = self._found.get(identifier)
+          if kept is not None and kept.owner == owner:
+            found.append(self._pop(identifier))
+          else:
+            missing = missing or identifier
+            if kept is not None and kept.owner is None:
+              self._drop(identifier)  # a masked input came for it
       if missing is not None:
         raise ProtocolError(
           f'no preparation {missing.hex()}: it was used, is too old, or of another server'
         )
-      return found
+      yield [kept.material for kept in found]
+    finally:
+      for kept in found:
+        self._accounts.release(kept.ticket, kept.size)
 
   def _expire(self) -> None:
     oldest = time.monotonic() - self._keep
@@ -401,7 +411,11 @@ class ServerStore:
       gone = self._suspended.pop(name)
       self._accounts.release(gone.ticket, gone.size)
 
+  def _pop(self, identifier: bytes) -> _Kept:
+    """Nobody gets a preparation that is gone from here."""
+    return self._found.pop(identifier)
+
   def _drop(self, identifier: bytes) -> ServerMaterial:
-    kept = self._found.pop(identifier)
-    self._accounts.release(kept.ticket, kept.material.nbytes)
+    kept = self._pop(identifier)
+    self._accounts.release(kept.ticket, kept.size)
     return kept.material

@@ -126,8 +126,11 @@ class Visit:
     finally:
       self._accounts.release(ticket, left * size)
 
-  def take(self, identifiers: Sequence[bytes]) -> list[ServerMaterial]:
+  @contextlib.contextmanager
+  def take(self, identifiers: Sequence[bytes]) -> Iterator[list[ServerMaterial]]:
     """Preparations for as many predictions, which count from then on.
+
+    Their memory stays reserved until the block ends.
 
     Raises:
       ProtocolError: the policy refuses it, or as for `ServerStore.take`. The preparations
@@ -139,15 +142,16 @@ class Visit:
     # Counted first: of two sessions that ask at once, the second one sees the first one's.
     made = self._accounts.predictions(self.visitor, count) - count
     counts = self._accounts.counts(self.visitor)._replace(predictions=made)
-    try:
-      found = self._store.take(identifiers, self._owner)
-      self._ask(self._policy.infer, counts, count)
-    except ProtocolError:
+    with contextlib.ExitStack() as stack:
+      try:
+        found = stack.enter_context(self._store.take(identifiers, self._owner))
+        self._ask(self._policy.infer, counts, count)
+      except ProtocolError:
+        self._in_doubt = False
+        self._accounts.predictions(self.visitor, -count)
+        raise
       self._in_doubt = False
-      self._accounts.predictions(self.visitor, -count)
-      raise
-    self._in_doubt = False
-    return found
+      yield found
 
   def end(self) -> None:
     """Gives up what this session holds.

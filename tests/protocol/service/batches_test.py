@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from safenet_jax.protocol.delphi import message_shapes
+from safenet_jax.protocol.delphi import message_shapes, online
 from safenet_jax.protocol.service import client as clients
 from safenet_jax.protocol.service import commands, description, sessions
 from safenet_jax.protocol.service import server as servers
@@ -92,6 +92,22 @@ def test_what_is_prepared_already_is_inferred_at_once():
     client.prepare(5)
     client.infer(IMAGES)
     assert client.ledger.record()['phases']['online']['rounds'] == 2 * 2 + 1  # of one batch
+
+
+def test_a_large_batch_takes_no_more_memory_in_a_convolution(monkeypatch):
+  seen, product = [], online.linear.online_server
+
+  def record(xp, m, u, *rest, **options):
+    seen.append(len(m))
+    return product(xp, m, u, *rest, **options)
+
+  monkeypatch.setattr(online.linear, 'online_server', record)
+  monkeypatch.setattr(online, '_PATCHES_BYTES', 20_000)  # two images in the first layer
+  with serve(MODEL()) as server, connect(server) as client:
+    client.prepare(5)
+    found = client.infer(IMAGES)
+  assert np.abs(found - MODEL().logits(IMAGES)).max() < 0.05
+  assert seen[:3] == [2, 2, 1] and sum(seen) == 5 * len(MODEL().linear)
 
 
 def test_a_client_takes_no_more_at_once_than_share_their_flights(monkeypatch):

@@ -387,3 +387,15 @@ def test_a_refused_command_uses_up_all_that_it_names_and_nothing_of_others(serve
       one._channel.receive('anything')
     assert server.prepared == 1
     assert right(other, IMAGES[:1])
+
+
+def test_a_command_for_an_output_that_is_not_served_uses_up_what_it_names():
+  with serve(options=servers.ServerOptions(outputs=('logits',))) as server:
+    with connect(server) as client:
+      client.prepare(1)
+      (own,) = client._store.take(1)
+      command = commands.Command(commands.INFER, 1, [own.identifier], 'class')
+      commands.send(client._channel, command)
+      with pytest.raises(ProtocolError, match='refused: output class'):
+        client._channel.receive('anything')
+    assert not server.prepared

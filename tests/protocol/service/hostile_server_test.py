@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
+from safenet_jax.models import layers as records
 from safenet_jax.models.layers import (
   Activation,
   AveragePool,
@@ -99,6 +100,10 @@ HOSTILE = {
   # Once 32 GiB, for a description of 607 bytes.
   'kernel as large as the map': (
     relus(65536, 16, 16, kernel=65536),
+    'conv0 pads to 8591835121 values, want at most 16777216',
+  ),
+  'kernel of more than a ciphertext': (
+    relus(4096, 16, 16, kernel=2000),
     'needs more than 4096 coefficients',
   ),
   'kernel larger than the map': (
@@ -140,6 +145,24 @@ HOSTILE = {
       ['average_pool0'],
     ),
     'average_pool0 is absorbed by no activation',
+  ),
+  # Once 64 GiB, for one of 572 bytes.
+  'padding larger than the map': (
+    public((AveragePool(32768, 32768, ((32767,) * 2,) * 2), conv(1), *END), (65536, 16, 1)),
+    'average_pool0 pads to 8591638500 values',
+  ),
+  'numbers of values of all windows': (
+    public((AveragePool(2048, 1, ((0, 0), (2047, 0)), False), conv(1), *END), (4096, 16, 1)),
+    'have no common multiple up to 1024',
+  ),
+  'more elements of a field than a word holds': (
+    public(
+      (conv(1), ACT, AveragePool(136), *END),
+      (136, 136, 1),
+      [form(0, 1, (136, 136), 3, pool=AveragePool(136))],
+      ['average_pool0'],
+    ),
+    'average_pool0 adds 18496 elements of a field of',
   ),
   'a line of 65536 numbers': (
     public((Gather((7,) * 65536), *END), (4, 4, 1)),
@@ -189,7 +212,15 @@ def sizes(*most):
   return st.one_of(st.integers(1, 8), *(st.integers(1, n) for n in most))
 
 
+def pool(window, stride, before, behind, counts):
+  """A pool whose padding is smaller than its window."""
+  return AveragePool(window, stride, ((before % window, behind % window),) * 2, counts)
+
+
 linears = st.builds(conv, sizes(64, 65536), sizes(64, 65536), sizes(4, 65536))
+pools = st.builds(
+  pool, sizes(64, 65536), sizes(64, 65536), sizes(64, 65536), sizes(64, 65536), st.booleans()
+)
 blocks = st.lists(st.tuples(linears, st.sampled_from((0, 1, 2, 3))), min_size=1, max_size=6)
 
 
@@ -197,12 +228,18 @@ blocks = st.lists(st.tuples(linears, st.sampled_from((0, 1, 2, 3))), min_size=1,
 @given(
   st.tuples(sizes(300, 65536), sizes(300, 65536), sizes(70, 65536)),
   blocks,
+  st.lists(pools, max_size=1),
   sizes(300, 65536),
   st.sampled_from(tuple(sessions.MODES)),
 )
-def test_any_description_is_refused_or_within_its_limits(shape, layers, classes, mode):
+def test_any_description_is_refused_or_within_its_limits(shape, layers, first, classes, mode):
   """Whatever a server describes, nothing large is allocated before the client agrees."""
-  found, forms, at = [], [], shape
+  found, forms, at = list(first), [], shape
+  if first:
+    try:
+      at = records.output_shape(first, shape)
+    except ValueError:
+      return  # windows that do not fit
   for each, degree in layers:
     at = (-(-at[0] // each.stride), -(-at[1] // each.stride), each.features)
     half = at[2] // 2 if degree > 1 else 0
@@ -222,6 +259,11 @@ def test_any_description_is_refused_or_within_its_limits(shape, layers, classes,
 
 
 CASES = {
+  'padding': public(
+    (AveragePool(256, 256, ((255, 255), (255, 255))), conv(1), ACT, *END),
+    (512, 16, 1),
+    [form(1, 0, (3, 2))],
+  ),
   'ReLUs': relus(32, 32, 32),
   'cubics': public((conv(64), ACT, *END), (32, 32, 3), [form(0, 64, (32, 32), 3)]),
   'values': public(

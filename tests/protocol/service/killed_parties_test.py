@@ -163,7 +163,7 @@ def test_a_server_that_kept_what_it_gave_out_would_still_use_it_once(
   So the tests above fail without these defences.
   """
   monkeypatch.setattr(preparation_files.os, 'rename', shutil.copy)
-  monkeypatch.setattr(store.ServerStore, '_drop', lambda self, name: self._found[name].material)
+  monkeypatch.setattr(store.ServerStore, '_pop', lambda self, name: self._found[name])
   with servers.Server(models.smallest(), context=None) as server:
     for prepare, death in ((1, BEFORE_AN_ANSWER), (0, mortals.alive)):
       assert end_of(server, tmp_path / 'prepared', death, prepare) is not None

@@ -157,6 +157,23 @@ def test_preparations_of_a_client_that_is_here_stay():
     assert predicts(server)  # there is room for one again
 
 
+def test_what_an_inference_uses_stays_reserved_until_its_end():
+  with serve(memory_bytes=4 * SIZE, sessions=8, address_sessions=4) as server:
+    me = accounts.Visitor(ME)
+    with connect(server) as client:
+      client.prepare(2)
+      names = [material.identifier for material in client._store.take(2)]
+      # The masked input does not come.
+      commands.send(client._channel, commands.Command(commands.INFER, 2, names))
+      until(lambda: not server.prepared)
+      assert server._accounts.counts(me).bytes == 2 * SIZE
+      with connect(server) as other, pytest.raises(RefusedError, match='use some first'):
+        other.prepare(1)
+      client._channel.abort('enough')
+    until(lambda: not server._accounts.counts(me).bytes)
+    assert predicts(server)
+
+
 def test_preparations_under_a_certificate_stay(tmp_path):
   authority = certificates.Authority(tmp_path)
   context = tls.server_context(*authority.issue(), client_ca=authority.file)

@@ -94,3 +94,12 @@ def test_a_preparation_whose_layers_are_in_memory_is_refused(files):
   made = material.ClientMaterial(b'', np.empty(0, np.uint64), np.empty(0, np.uint64), {})
   with pytest.raises(ValueError, match='not in a file'):
     files.write(NAME, made)
+
+
+@pytest.mark.parametrize('mode, warned', [(0o700, False), (0o755, False), (0o770, True)])
+def test_a_directory_that_others_may_write_to_is_warned_of(tmp_path, caplog, mode, warned):
+  place = tmp_path / 'prepared'
+  place.mkdir()
+  place.chmod(mode)
+  preparation_files.PreparationFiles(place, 'server', SystemRandomness()).begin()
+  assert ('event=directory_is_open' in caplog.text) == warned
