@@ -44,5 +44,5 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
       'recalibration_batches': 4,
     }
   )
-  config.finetune.update({'epochs': 8, 'recalibration_batches': 16, 'distillation': 0.5})
+  config.finetune.update({'epochs': 8, 'recalibration_batches': 16, 'distillation': 0.9})
   return config.lock()
