@@ -39,7 +39,10 @@ def get_config(preset: str = '') -> config_dict.ConfigDict:
       'iterations': 27,
       'node_cycles': 1,
       'joint_cycles': 24,
-      'learning_rate': 0.01,
+      'learning_rate': 0.005,
+      # Without it values grow from block to block until half of the channels are polynomials, and
+      # then every network fell apart.
+      'range_clip': 8.0,
       'validation_images': 500,
       'recalibration_batches': 4,
     }
