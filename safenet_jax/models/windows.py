@@ -73,12 +73,6 @@ class Windows(NamedTuple):
     """How many values of the map each window has, int [H', W']."""
     return self.rows.inside[:, None] * self.columns.inside
 
-  @property
-  def padded(self) -> tuple[int, int]:
-    """(H, W) of the map with its padding."""
-    rows, columns = (a.before + a.length + a.behind for a in self)
-    return rows, columns
-
 
 def of(layer: Any, height: int, width: int) -> Windows:
   """The windows of a pool's record on a map.
