@@ -28,6 +28,8 @@ class Statistics:
   largest: by name of a value, float64 [images, C]: the largest magnitude in each channel.
   squares: by name, float64 [images, C] of the first images: the mean of squares in each channel,
     of what linear layers read and make.
+
+  With many squares in a row the values of an image may leave float64. Then both are infinite.
   """
 
   def __init__(
@@ -42,18 +44,20 @@ class Statistics:
   def add_images(self, layers: tuple[records.Layer, ...], normal: np.ndarray) -> None:
     """Counts the values of normalised images, float64 [B, H, W, C]."""
     self._additions = 0
-    self._seen('logits', records.run(layers, self, self._seen('input', normal)))
+    with np.errstate(over='ignore', invalid='ignore'):  # of an image that leaves all bounds
+      self._seen('logits', records.run(layers, self, self._seen('input', normal)))
 
   def _seen(self, name: str, x: np.ndarray) -> np.ndarray:
     places = tuple(range(1, x.ndim - 1))
     largest = np.maximum(x.max(places), -x.min(places)) if places else np.abs(x)
-    _append(self.largest, name, largest)
+    _append(self.largest, name, _numbers(largest))
     return x
 
   def _squared(self, name: str, x: np.ndarray) -> np.ndarray:
     if len(self.squares.get(name, ())) < _SQUARED:
       flat = x.reshape(len(x), -1, x.shape[-1])
-      _append(self.squares, name, np.einsum('bpc,bpc->bc', flat, flat) / flat.shape[1])
+      squares = np.einsum('bpc,bpc->bc', flat, flat) / flat.shape[1]
+      _append(self.squares, name, _numbers(squares))
     return x
 
   def conv(self, name, layer, x):
@@ -107,6 +111,11 @@ class Statistics:
     name = f'add{self._additions}'
     self._additions += 1
     return self._seen(name, branch + shortcut)
+
+
+def _numbers(x: np.ndarray) -> np.ndarray:
+  """Infinite where it is no number: a median over images has to stay one."""
+  return np.where(np.isnan(x), np.inf, x)
 
 
 def _append(found: dict[str, np.ndarray], name: str, rows: np.ndarray) -> None:

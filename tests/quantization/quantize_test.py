@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 2), np.uint8)
 STATISTICS = {'mean': (0.5, 0.5), 'std': (0.3, 0.3)}
 
 
-def served(*records, images=IMAGES):
+def served(*records, images=IMAGES, statistics=STATISTICS):
   """The network, its variables and its model, half of every layer's channels square."""
   net = networks.Network((*records, layers.Flatten(), layers.Dense(3)), (8, 8, 2))
   variables = net.init(jax.random.key(0))
@@ -26,7 +26,7 @@ def served(*records, images=IMAGES):
     importance.ranks(net, variables),
     activation.initial_coefficients(channels),
   )
-  model = quantize.quantize(net, variables, approximation, images, **STATISTICS)
+  model = quantize.quantize(net, variables, approximation, images, **statistics)
   return net, variables, approximation, model
 
 
@@ -160,6 +160,19 @@ def test_an_image_far_beyond_the_others_sets_no_format():
   ):
     assert usual == found
   assert models[0].public.activations != models[2].public.activations
+
+
+@pytest.mark.filterwarnings('error')
+def test_an_image_that_leaves_float64_sets_no_format():
+  # Its first values are some 50, and are squared nine times. Those of the others are 0.2.
+  records = (layers.Conv(6), layers.Activation()) * 9
+  flat = 127 + IMAGES // 128
+  statistics = {'mean': (0.5, 0.5), 'std': (0.01, 0.01)}
+  models = [
+    served(*records, images=images, statistics=statistics)[-1]
+    for images in (flat, np.concatenate([flat[:3], IMAGES[:1], flat[3:]]))
+  ]
+  assert models[0].public == models[1].public
 
 
 def test_a_network_most_of_whose_images_leave_the_range_is_refused(monkeypatch):
