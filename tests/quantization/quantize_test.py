@@ -164,8 +164,8 @@ def test_an_image_far_beyond_the_others_sets_no_format():
 
 @pytest.mark.filterwarnings('error')
 def test_an_image_that_leaves_float64_sets_no_format():
-  # Its first values are some 50, and are squared nine times. Those of the others are 0.2.
-  records = (layers.Conv(6), layers.Activation()) * 9
+  # Its first values are some 50, and are squared twelve times. Those of the others are 0.2.
+  records = (layers.Conv(6), layers.Activation()) * 12
   flat = 127 + IMAGES // 128
   statistics = {'mean': (0.5, 0.5), 'std': (0.01, 0.01)}
   models = [
