@@ -93,18 +93,20 @@ class System(NamedTuple):
   algorithms: values of `search.algorithm` whose plans count as its plans; none if its networks
     are all-ReLU.
   benchmark: name of its plan in the benchmark's suite `inference`.
+  instead: other algorithms, whose plans stand in where none is by `algorithms`; the row says so.
   """
 
   name: str
   algorithms: tuple[str, ...]
   benchmark: str = ''
+  instead: tuple[str, ...] = ()
 
 
 SYSTEMS = {
   'gazelle': System('Gazelle', (), 'gazelle_all_relu'),
   'delphi': System('Delphi', ('layerwise', 'layerwise_released')),
   'delphi_fast': System('Delphi-Fast', ('layerwise_fast',)),
-  'safenet': System('SAFENet', ('btpbt', 'cw_mp_md')),
+  'safenet': System('SAFENet', ('btpbt', 'cw_mp_md'), instead=('gates', 'gates_budget')),
 }
 COST_MODEL = 'activations at 20.1, 0.2 and 0.105 µs (s)'
 LABELS = {
@@ -194,7 +196,9 @@ def _less(columns_of: dict[str, list[Cells]], other: str, total: str, label: str
 
 def matching(system: System, runs: Sequence[Run]) -> list[Run]:
   """The runs of a system, those with a measured inference first."""
-  mine = [run for run in runs if run.plan and run.algorithm in system.algorithms]
+  planned = [run for run in runs if run.plan]
+  mine = [run for run in planned if run.algorithm in system.algorithms]
+  mine = mine or [run for run in planned if run.algorithm in system.instead]
   if not system.algorithms:
     # Every run begins with the all-ReLU network; one that replaces nothing serves it as well.
     mine = [run for run in runs if runs_lib.accuracy(run, 'pretrain')]
@@ -264,7 +268,8 @@ def measured_cells(
     cells['accuracy (%)'] = ', '.join(texts) or NOT_RUN
     share = runs_lib.replaced_share(run.plan) if system.algorithms and run.plan else 0.0
     cells['activations replaced (%)'] = f'{100 * share:.1f}'
-    sources.append(f'run {run.name}')
+    instead = f', by {run.algorithm} instead' if run.algorithm in system.instead else ''
+    sources.append(f'run {run.name}{instead}')
   phases: dict[str, costs.Cost] = {}
   if system.benchmark and not (run and _serves_gazelle(run)):
     # The benchmark measures Gazelle's way with random weights, of which seconds do not depend.

@@ -185,6 +185,15 @@ def test_a_planner_fills_the_row_of_its_system_alone(tmp_path, algorithm, system
   assert filled == {system}
 
 
+def test_gates_stand_in_for_a_tree_that_was_not_run_and_the_row_says_so(tmp_path):
+  gates = loaded(tmp_path / 'gates', 'gates_budget', plan=workdirs.plan())
+  tree = loaded(tmp_path / 'tree', plan=workdirs.plan())
+  for found, source in ((gates, 'run gates, by gates_budget instead'), (gates + tree, 'run tree')):
+    row = cells(paper_tables.latency(2, found), 'SAFENet')
+    assert row['taken from'][2] == source
+    assert row['accuracy (%)'][2] != NOT_RUN and row['online, total (s)'][1] != NOT_RUN
+
+
 def measured(found, benchmark=()):
   table = paper_tables.systems(found, benchmark)
   column = table.header.index('measured here')
@@ -203,6 +212,7 @@ def test_every_system_says_what_runs_here_and_its_marks():
 
 def test_algorithms_named_in_the_table_exist():
   named = {name for names in paper_tables.ALGORITHMS.values() for name in names} - {'all-ReLU'}
+  named |= {name for system in paper_tables.SYSTEMS.values() for name in system.instead}
   assert named <= set(algorithms.NAMES)
 
 
