@@ -29,7 +29,7 @@ class Statistics:
   squares: by name, float64 [images, C] of the first images: the mean of squares in each channel,
     of what linear layers read and make.
 
-  With many squares in a row the values of an image may leave float64. Then both are infinite.
+  With many squares in a row the values of an image may leave float64: then these are infinite.
   """
 
   def __init__(
@@ -50,14 +50,14 @@ class Statistics:
   def _seen(self, name: str, x: np.ndarray) -> np.ndarray:
     places = tuple(range(1, x.ndim - 1))
     largest = np.maximum(x.max(places), -x.min(places)) if places else np.abs(x)
-    _append(self.largest, name, _numbers(largest))
+    _append(self.largest, name, _without_nan(largest))
     return x
 
   def _squared(self, name: str, x: np.ndarray) -> np.ndarray:
     if len(self.squares.get(name, ())) < _SQUARED:
       flat = x.reshape(len(x), -1, x.shape[-1])
       squares = np.einsum('bpc,bpc->bc', flat, flat) / flat.shape[1]
-      _append(self.squares, name, _numbers(squares))
+      _append(self.squares, name, _without_nan(squares))
     return x
 
   def conv(self, name, layer, x):
@@ -113,8 +113,8 @@ class Statistics:
     return self._seen(name, branch + shortcut)
 
 
-def _numbers(x: np.ndarray) -> np.ndarray:
-  """Infinite where it is no number: a median over images has to stay one."""
+def _without_nan(x: np.ndarray) -> np.ndarray:
+  """Infinity in the place of NaN, which would make the median over all images NaN."""
   return np.where(np.isnan(x), np.inf, x)
 
 
