@@ -33,8 +33,8 @@ class Training:
   range_penalty: float = 1.0
   # The polynomial sees x clipped to [-range_clip, range_clip] while it trains, and while batch norm
   # is recalibrated; 0 is off. Otherwise a single image whose squares grow from layer to layer
-  # widens the batch statistics of all the others. A clip gains accuracy, but more served images
-  # leave their formats, because nothing clips them (docs/lab_log.md has three seeds).
+  # widens the batch statistics of all the others. A clip gained accuracy, but more served images
+  # left their formats (docs/lab_log.md has three seeds).
   range_clip: float = 0.0
   label_smoothing: float = 0.0
   distillation: float = 0.0  # weight of the teacher's soft labels in the loss, 0..1
